@@ -1,0 +1,20 @@
+"""The bounds of what the service accepts. Settings can change them; the protos name the defaults."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes in the unit that each name ends with; counts where it names no unit."""
+
+    key_characters: int = 512
+    value_bytes: int = 1 << 20
+    page_size: int = 1_000
+    batch_size: int = 1_000
+    metadata_entries: int = 64
+
+    # A page where the caller named no size: enough for a screen, small enough to be quick.
+    default_page_size: int = 100
+    description_characters: int = 4_096
+    reason_characters: int = 1_024
+    request_id_characters: int = 128

@@ -1,0 +1,191 @@
+"""The one shape that every resource has in the store, and the change log's row.
+
+A configuration, a flag and a registration differ in their `body`; versions, revisions, history, audit and watch are
+the same for all, so the store knows one table of records and one of changes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+JsonObject = Mapping[str, Any]
+
+
+class Kind(StrEnum):
+    """What a record is."""
+
+    CONFIG = "config"
+    FLAG = "flag"
+    INSTANCE = "instance"
+
+
+class Action(StrEnum):
+    """What a write did. `STATUS` and `EXPIRE` are the registry's own."""
+
+    CREATE = "CREATE"
+    UPDATE = "UPDATE"
+    DELETE = "DELETE"
+    ROLLBACK = "ROLLBACK"
+    STATUS = "STATUS"
+    EXPIRE = "EXPIRE"
+
+    @property
+    def removes(self) -> bool:
+        """Whether the record is gone after it."""
+        return self in (Action.DELETE, Action.EXPIRE)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Ref:
+    """Identity of a record.
+
+    Configurations use all four parts (`service` empty: shared by all). Flags have no service. Instances have no
+    environment; their key is the instance id.
+    """
+
+    kind: Kind
+    environment: str
+    service: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """All live records of a kind in an environment."""
+
+    kind: Kind
+    environment: str
+
+
+def etag_of(version: int, revision: int) -> str:
+    """The opaque tag of one state of one record. The revision makes it differ even after the history was lost."""
+    return f"{version}-{revision:x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The current state of a live resource.
+
+    `version` counts 1, 2, 3 … per `ref` and goes on after delete and re-create; `revision` is that of the last write.
+    `body` is a JSON object that must not be changed.
+    """
+
+    ref: Ref
+    version: int
+    revision: int
+    body: JsonObject
+    created_at: datetime
+    updated_at: datetime
+    updated_by: str
+
+    @property
+    def etag(self) -> str:
+        """The opaque tag of this state."""
+        return etag_of(self.version, self.revision)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One row of the change log: one write of one resource.
+
+    `ordinal` orders the changes of one revision, from 0. `before` is None for a create, `after` for a removal.
+    `before_revision` is the revision of the state before, 0 where there was none. `created_at` is the record's.
+    """
+
+    revision: int
+    ordinal: int
+    ref: Ref
+    action: Action
+    version: int
+    before: JsonObject | None
+    after: JsonObject | None
+    before_revision: int
+    created_at: datetime
+    actor: str
+    reason: str
+    request_id: str
+    at: datetime
+
+    @property
+    def record(self) -> Record | None:
+        """The state after the change; None for a removal."""
+        if self.after is None:
+            return None
+        return Record(self.ref, self.version, self.revision, self.after, self.created_at, self.at, self.actor)
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """The record shall have this body: created where it is missing."""
+
+    ref: Ref
+    body: JsonObject
+    action: Action
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """The record, which is live, shall be gone."""
+
+    ref: Ref
+    action: Action = Action.DELETE
+
+
+Mutation = Put | Remove
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who writes, why, when, and under which id a retry is recognised (empty: none)."""
+
+    actor: str
+    reason: str
+    request_id: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Live records as they stood together at one revision. What is missing is not there."""
+
+    revision: int
+    records: Mapping[Ref, Record]
+
+    def get(self, ref: Ref) -> Record | None:
+        """The live record, or None."""
+        return self.records.get(ref)
+
+    def of(self, scope: Scope) -> list[Record]:
+        """The live records of a scope, in the order of their refs."""
+        inside = (r for r in self.records.values() if r.ref.kind == scope.kind and r.ref.environment == scope.environment)
+        return sorted(inside, key=lambda record: record.ref)
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One atomic write, decided inside the store's transaction.
+
+    `decide` is pure and quick: it gets a view of everything that `reads` names, locked until the transaction ends, and
+    returns the mutations, at most one per ref, or raises a `ServiceError`, and then nothing happens. No mutations: no
+    revision is taken. `fingerprint` is a digest of the request's content; a request id used again with another
+    fingerprint is refused.
+    """
+
+    author: Author
+    reads: tuple[Ref | Scope, ...]
+    decide: Callable[[View], Sequence[Mutation]]
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """The outcome of a write: its revision and changes, in the order of the mutations.
+
+    `replayed`: a retry of a request id; this is the first outcome. Without changes `revision` is the current one.
+    """
+
+    revision: int
+    changes: tuple[Change, ...]
+    replayed: bool = False

@@ -1,0 +1,173 @@
+"""What the service needs of a database. Adapters: `sqlite`, `postgres`. One conformance suite runs over both.
+
+Laws that hold for every adapter:
+
+- Revisions are 1, 2, 3 … in the order of commit, without a gap. A reader that has seen revision N will never later
+  find a new change at or below N.
+- A write is atomic and durable when `write` returns. Where it raises `Unavailable` it may or may not have happened;
+  a `request_id` makes a retry safe. Where it raises anything else it has not happened.
+- Every read is one consistent view, at the revision that it names.
+- Text is ordered by code point.
+- An unreachable, locked or full database is `errors.Unavailable`, with the driver's error as its cause.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from types import TracebackType
+from typing import Protocol, Self
+
+from configsvc.domain.records import Change, Commit, Kind, Record, Ref, View, Write
+
+
+@dataclass(frozen=True, slots=True)
+class RecordQuery:
+    """Live records of one kind in one environment, in the order of (key, service).
+
+    `services` and `keys`: only these; None: all. `prefix`: keys that start with it. `after`: only what comes after
+    this (key, service). `limit`: at most this many, above 0.
+    """
+
+    kind: Kind
+    environment: str
+    limit: int
+    services: tuple[str, ...] | None = None
+    keys: tuple[str, ...] | None = None
+    prefix: str = ""
+    after: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordPage:
+    """Records at one revision. `more`: the limit cut the list."""
+
+    revision: int
+    records: tuple[Record, ...]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeQuery:
+    """Changes, newest first: by falling (revision, ordinal). Filters that are not None must all match.
+
+    `reason` matches reasons that contain it. Times and revisions: `from_time` and `until_revision` are inclusive,
+    `until_time` and `after_revision` exclusive. `before`: only what is older than this (revision, ordinal).
+    """
+
+    limit: int
+    kind: Kind | None = None
+    environment: str | None = None
+    service: str | None = None
+    key: str | None = None
+    actor: str | None = None
+    reason: str | None = None
+    from_time: datetime | None = None
+    until_time: datetime | None = None
+    after_revision: int | None = None
+    until_revision: int | None = None
+    before: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangePage:
+    """Changes, read at one revision. `more`: the limit cut the list."""
+
+    revision: int
+    changes: tuple[Change, ...]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LogState:
+    """`head` is the newest revision, 0 before the first write. Changes up to `compacted` are gone."""
+
+    head: int
+    compacted: int
+
+
+class Reader(Protocol):
+    """Current records."""
+
+    async def get(self, refs: Sequence[Ref]) -> View:
+        """The live ones among `refs`."""
+        ...
+
+    async def page(self, query: RecordQuery) -> RecordPage:
+        """One page of live records."""
+        ...
+
+
+class History(Protocol):
+    """The change log, looked up."""
+
+    async def version(self, ref: Ref, version: int) -> Change | None:
+        """The change that made this version; None where there is none or it was compacted away."""
+        ...
+
+    async def search(self, query: ChangeQuery) -> ChangePage:
+        """One page of changes."""
+        ...
+
+
+class Log(Protocol):
+    """The change log, read in order."""
+
+    async def state(self) -> LogState:
+        """The newest and the compacted revision."""
+        ...
+
+    async def read(self, after: int, limit: int) -> Sequence[Change]:
+        """The changes after a revision, oldest first: at least `limit` where there are that many.
+
+        A revision is never cut: its changes come all together, so that the answer may be longer than `limit`.
+
+        Raises:
+            RevisionOutOfRange: `after` is below the compacted revision, or above the newest.
+        """
+        ...
+
+
+class Writer(Protocol):
+    """The one way to change anything."""
+
+    async def write(self, write: Write) -> Commit:
+        """Applies a write and returns its outcome when it is durable.
+
+        Concurrent writes may share a transaction; each has an outcome of its own.
+
+        Raises:
+            ServiceError: what `decide` raised; nothing has happened.
+            StateForbids: the request id was used for other content (reason `REQUEST_ID_REUSED`).
+            Unavailable: the database is away.
+        """
+        ...
+
+
+class Compactor(Protocol):
+    """Keeps the log bounded."""
+
+    async def compact(self, keep_changes: int) -> int:
+        """Forgets the oldest changes beyond `keep_changes`, whole revisions at a time; returns the compacted revision.
+
+        Current records stay, whatever their age. Remembered request ids go with their changes.
+        """
+        ...
+
+
+class Storage(Reader, History, Log, Writer, Compactor, Protocol):
+    """A database. Entering the context opens it and brings its schema up to date."""
+
+    @property
+    def name(self) -> str:
+        """What it is, for people: `sqlite`, `postgresql`."""
+        ...
+
+    async def ping(self) -> None:
+        """Returns where the database answers; raises `Unavailable` where it does not."""
+        ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
