@@ -1,0 +1,98 @@
+"""JSON values: what is refused, how large one is, and how two differ."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Json = Any
+
+# Beyond this a double, and so most JSON clients, can't tell neighbouring integers apart.
+LARGEST_EXACT_INTEGER = 2**53 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """Stands for a side of a difference that has no value, since None is a value."""
+
+
+ABSENT = Absent()
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One step from one JSON value to another: `path` is a JSON Pointer (RFC 6901), `op` as in RFC 6902."""
+
+    path: str
+    op: str
+    before: Json | Absent
+    after: Json | Absent
+
+
+def encoded(value: Json) -> str:
+    """Compact JSON text."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def digest(*parts: Json) -> str:
+    """A fingerprint of JSON values: equal for equal content, whatever the order of object members."""
+    text = json.dumps(parts, ensure_ascii=True, separators=(",", ":"), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def problem(value: Json, most_bytes: int) -> str:
+    """Why a value can't be kept and given back as it was sent; empty where it can."""
+    for number in _numbers(value):
+        if isinstance(number, float) and not math.isfinite(number):
+            return "must not have NaN or Infinity: JSON has no such numbers"
+        if float(number).is_integer() and abs(number) > LARGEST_EXACT_INTEGER:
+            return (
+                f"must not have integers beyond {LARGEST_EXACT_INTEGER} (2^53-1), which JSON clients round:"
+                " send it as a string"
+            )
+    size = len(encoded(value).encode("utf-8", "surrogatepass"))
+    return f"must be at most {most_bytes} bytes of JSON; it has {size}" if size > most_bytes else ""
+
+
+def differences(before: Json, after: Json) -> tuple[Difference, ...]:
+    """What has to change in `before` to give `after`, in the order of the paths. Lists are compared by position."""
+    return tuple(_differences("", before, after))
+
+
+def _differences(path: str, before: Json | Absent, after: Json | Absent) -> Iterator[Difference]:
+    if isinstance(before, Absent):
+        yield Difference(path, "add", ABSENT, after)
+    elif isinstance(after, Absent):
+        yield Difference(path, "remove", before, ABSENT)
+    elif isinstance(before, Mapping) and isinstance(after, Mapping):
+        for name in sorted({*before, *after}):
+            step = name.replace("~", "~0").replace("/", "~1")
+            yield from _differences(f"{path}/{step}", before.get(name, ABSENT), after.get(name, ABSENT))
+    elif _is_list(before) and _is_list(after):
+        for index in range(max(len(before), len(after))):
+            yield from _differences(
+                f"{path}/{index}",
+                before[index] if index < len(before) else ABSENT,
+                after[index] if index < len(after) else ABSENT,
+            )
+    elif encoded(before) != encoded(after):
+        yield Difference(path, "replace", before, after)
+
+
+def _is_list(value: Json) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _numbers(value: Json) -> Iterator[int | float]:
+    if isinstance(value, bool):
+        return
+    if isinstance(value, int | float):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _numbers(item)
+    elif _is_list(value):
+        for item in value:
+            yield from _numbers(item)

@@ -1,0 +1,50 @@
+"""Page tokens: opaque, and bound to the query that they continue."""
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from configsvc.domain.json_values import digest
+from configsvc.errors import InvalidInput
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Some items, read at one revision. `next_page_token` is empty on the last page."""
+
+    items: tuple[T, ...]
+    next_page_token: str
+    revision: int
+
+
+def page_token(query: tuple[Any, ...], cursor: tuple[Any, ...]) -> str:
+    """The token that continues `query` after `cursor`."""
+    text = json.dumps([digest(*query)[:16], *cursor], separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def page_cursor(token: str, query: tuple[Any, ...], *types: type) -> tuple[Any, ...] | None:
+    """The cursor in a token; None for the first page.
+
+    Raises:
+        InvalidInput: the token is not one that this query gave.
+    """
+    if not token:
+        return None
+    try:
+        text = base64.b64decode(token.encode() + b"=" * (-len(token) % 4), altchars=b"-_", validate=True)
+        found = json.loads(text)
+    except (binascii.Error, ValueError):
+        found = None
+    if (
+        not isinstance(found, list)
+        or len(found) != len(types) + 1
+        or found[0] != digest(*query)[:16]
+        or any(type(item) is not kind for item, kind in zip(found[1:], types, strict=True))
+    ):
+        raise InvalidInput.of("page_token", "must be the next_page_token of the same query", "BAD_PAGE_TOKEN")
+    return tuple(found[1:])
