@@ -159,7 +159,9 @@ class View:
 
     def of(self, scope: Scope) -> list[Record]:
         """The live records of a scope, in the order of their refs."""
-        inside = (r for r in self.records.values() if r.ref.kind == scope.kind and r.ref.environment == scope.environment)
+        inside = (
+            r for r in self.records.values() if r.ref.kind == scope.kind and r.ref.environment == scope.environment
+        )
         return sorted(inside, key=lambda record: record.ref)
 
 

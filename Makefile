@@ -1,0 +1,54 @@
+# Everything a person or CI does with this project. `make help` lists it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The tools that a target calls (buf, protoc plugins, envoy) are the ones of the environment.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format proto services constraints clean
+
+help: ## Says what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+# Made anew where the requirements changed. Versions are those of constraints.txt, the same on every machine.
+$(VENV)/.made: pyproject.toml clients/python/pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e clients/python -e '.[dev]'
+	@touch $@
+
+run: $(VENV)/.made ## Runs the whole service on http://localhost:8082, with nothing beside it
+	@$(BIN)/configsvc up
+
+test: $(VENV)/.made ## Runs all tests, on real services that it starts and stops by itself
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.made ## Checks the protos, the code, the layers, the types, the stubs and the gateway
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code proto
+	$(BIN)/buf breaking proto --against proto/baseline.binpb
+	$(BIN)/python scripts/generate_stubs.py --check
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/configsvc gateway-config --check
+
+format: $(VENV)/.made ## Formats the code and the protos
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/buf format -w proto
+
+proto: $(VENV)/.made ## Makes the stubs in clients/python from proto/
+	$(BIN)/python scripts/generate_stubs.py
+
+services: $(VENV)/.made ## Starts PostgreSQL, Valkey, Kafka and ZooKeeper to play with
+	@$(BIN)/python -m tests.services
+
+constraints: $(VENV)/.made ## Writes the versions of this environment to constraints.txt
+	$(BIN)/python -m pip freeze --exclude-editable --exclude configsvc --exclude configsvc-client > constraints.txt
+
+clean: ## Removes what the other targets made
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,310 @@
+"""The use cases of configuration: check the request, then one read or one write."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from configsvc.app.history import versions
+from configsvc.app.near import NearRecords
+from configsvc.app.watch import Selector
+from configsvc.domain import configs, pages
+from configsvc.domain.configs import Decision, Draft, Effective, Operation, config_ref, not_found
+from configsvc.domain.fields import Fields, checked
+from configsvc.domain.json_values import ABSENT, Difference, differences, digest, problem
+from configsvc.domain.limits import Limits
+from configsvc.domain.pages import Page, page_cursor
+from configsvc.domain.records import Action, Author, Change, Commit, Kind, Record, Ref, Write
+from configsvc.errors import NotFound, StateForbids
+from configsvc.storage.port import History, Reader, RecordPage, RecordQuery, Writer
+
+
+@dataclass(frozen=True, slots=True)
+class Bulk:
+    """What was asked for by many keys, in the order asked, at one revision."""
+
+    found: tuple[Record, ...]
+    missing: tuple[str, ...]
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """Two versions and what has to change in the older to give the newer."""
+
+    older: Change
+    newer: Change
+    differences: tuple[Difference, ...]
+
+
+class ConfigStore:
+    """Configuration values by (environment, service, key); an empty service means shared by all.
+
+    Every method raises `InvalidInput` with all fields that can't be accepted, and what the ports raise.
+    """
+
+    def __init__(self, *, writer: Writer, reader: Reader, history: History, near: NearRecords, limits: Limits) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._history = history
+        self._near = near
+        self._limits = limits
+
+    async def create(self, draft: Draft, author: Author) -> tuple[Record, int]:
+        """Creates a configuration. Raises `AlreadyExists`."""
+        self._check(draft, author)
+        commit = await self._write("create", draft.ref, configs.creation(draft), author, _content(draft))
+        return _written(commit)
+
+    async def get(self, environment: str, service_name: str, key: str) -> tuple[Record, int]:
+        """One configuration, exactly this service's. Raises `NotFound`."""
+        ref = self._ref(environment, service_name, key)
+        view = await self._near.get((ref,))
+        record = view.get(ref)
+        if record is None:
+            raise not_found(ref)
+        return record, view.revision
+
+    async def list(
+        self,
+        environment: str,
+        service_name: str | None,
+        keys: Sequence[str],
+        prefix: str,
+        page_size: int,
+        page_token: str,
+    ) -> Page[Record]:
+        """One page in the order of (key, service). `service_name` None: every service; no `keys`: all."""
+        with checked(self._limits) as fields:
+            self._filters(fields, environment, service_name, keys, prefix)
+            page_size = fields.page_size(page_size)
+        services = None if service_name is None else (service_name,)
+        found, token = await self._page(environment, services, tuple(keys), prefix, page_size, page_token)
+        return Page(found.records, token, found.revision)
+
+    async def update(
+        self, draft: Draft, author: Author, *, etag: str = "", allow_missing: bool = False
+    ) -> tuple[Record, int]:
+        """Writes a new version. Raises `NotFound` unless `allow_missing`, and `StaleEtag`."""
+        self._check(draft, author)
+        decision = configs.update(draft, etag, allow_missing=allow_missing)
+        commit = await self._write("update", draft.ref, decision, author, [*_content(draft), etag, allow_missing])
+        return _written(commit)
+
+    async def delete(self, environment: str, service_name: str, key: str, author: Author, *, etag: str = "") -> Change:
+        """Deletes a configuration; its history stays. Raises `NotFound` and `StaleEtag`."""
+        ref = self._ref(environment, service_name, key, author)
+        commit = await self._write("delete", ref, configs.deletion(ref, etag), author, [etag])
+        return commit.changes[0]
+
+    async def history(
+        self, environment: str, service_name: str, key: str, page_size: int, page_token: str
+    ) -> Page[Change]:
+        """Versions, newest first, of a live or a deleted configuration. Raises `NotFound`."""
+        with checked(self._limits) as fields:
+            self._identity(fields, environment, service_name, key)
+            page_size = fields.page_size(page_size)
+        return await versions(self._history, config_ref(environment, service_name, key), page_size, page_token)
+
+    async def bulk(self, environment: str, service_name: str, keys: Sequence[str]) -> Bulk:
+        """Many configurations as they stood together, and which keys are missing."""
+        with checked(self._limits) as fields:
+            fields.environment(environment)
+            fields.service(service_name)
+            fields.count("keys", len(keys), self._limits.batch_size, least=1)
+            for index, key in enumerate(keys[: self._limits.batch_size]):
+                fields.key(key, f"keys[{index}]")
+        refs = {key: config_ref(environment, service_name, key) for key in keys}
+        view = await self._near.get(tuple(refs.values()))
+        found = tuple(record for ref in refs.values() if (record := view.get(ref)) is not None)
+        return Bulk(found, tuple(key for key, ref in refs.items() if view.get(ref) is None), view.revision)
+
+    async def effective(
+        self, environment: str, service_name: str, prefix: str, page_size: int, page_token: str
+    ) -> Page[Effective]:
+        """One page of all values as a service sees them, in the order of key."""
+        with checked(self._limits) as fields:
+            fields.environment(environment)
+            fields.service(service_name, required=True)
+            fields.text("prefix", prefix, self._limits.key_characters)
+            page_size = fields.page_size(page_size or self._limits.page_size)
+        # A key takes up to two records. One more than asked tells whether the last key's pair is complete.
+        query = ("effective", environment, service_name, prefix)
+        cursor = page_cursor(page_token, query, str)
+        found = await self._reader.page(
+            RecordQuery(
+                Kind.CONFIG,
+                environment,
+                limit=2 * page_size + 1,
+                services=("", service_name),
+                prefix=prefix,
+                after=(cursor[0], service_name) if cursor else None,
+            )
+        )
+        merged = configs.effective(service_name, found.records)
+        page = merged[:page_size]
+        more = found.more or len(merged) > page_size
+        token = pages.page_token(query, (page[-1].record.ref.key,)) if more else ""
+        return Page(page, token, found.revision)
+
+    async def batch_write(self, environment: str, operations: Sequence[Operation], author: Author) -> Commit:
+        """All operations in one revision, or none. Raises what the first that can't be done raises alone."""
+        with checked(self._limits) as fields:
+            fields.author(author)
+            fields.environment(environment)
+            fields.count("operations", len(operations), self._limits.batch_size, least=1)
+            for index, operation in enumerate(operations[: self._limits.batch_size]):
+                self._operation(fields, f"operations[{index}]", operation)
+            seen: set[Ref] = set()
+            for index, operation in enumerate(operations[: self._limits.batch_size]):
+                if operation.draft.ref in seen:
+                    fields.refuse(f"operations[{index}].key", "must appear once in a batch")
+                seen.add(operation.draft.ref)
+        content = [[*_content(o.draft), o.draft.key, o.draft.service_name, o.delete, o.etag, o.must_not_exist]
+                   for o in operations]  # fmt: skip
+        refs = tuple(operation.draft.ref for operation in operations)
+        fingerprint = digest("batch", environment, content)
+        return await self._writer.write(Write(author, refs, configs.batch(operations), fingerprint))
+
+    async def rollback(
+        self, environment: str, service_name: str, key: str, version: int, author: Author, *, etag: str = ""
+    ) -> tuple[Record, int]:
+        """Writes what an earlier version held, as a new version; brings a deleted key back.
+
+        Raises:
+            NotFound: there is no such version, or its change was compacted away.
+            StateForbids: the version is a delete.
+        """
+        with checked(self._limits) as fields:
+            self._identity(fields, environment, service_name, key)
+            fields.author(author)
+            self._version(fields, "version", version)
+        ref = config_ref(environment, service_name, key)
+        change = await self._change(ref, version)
+        if change.after is None:
+            raise StateForbids(
+                f"version {version} of config '{key}' is a delete: there is no value to go back to",
+                "VERSION_IS_DELETE",
+                configs.named(ref),
+            )
+        draft = Draft(environment, service_name, key, change.after["value"], change.after["description"])
+        decision = configs.update(draft, etag, allow_missing=True, action=Action.ROLLBACK)
+        return _written(await self._write("rollback", ref, decision, author, [version, etag]))
+
+    async def diff(self, environment: str, service_name: str, key: str, from_version: int, to_version: int) -> Diff:
+        """Compares two versions; `to_version` 0 is the newest. A delete has no value. Raises `NotFound`."""
+        with checked(self._limits) as fields:
+            self._identity(fields, environment, service_name, key)
+            self._version(fields, "from_version", from_version)
+            self._version(fields, "to_version", to_version, least=0)
+        ref = config_ref(environment, service_name, key)
+        older = await self._change(ref, from_version)
+        if to_version:
+            newer = await self._change(ref, to_version)
+        else:
+            newer = (await versions(self._history, ref, 1, "")).items[0]
+        return Diff(older, newer, differences(_value(older), _value(newer)))
+
+    def selector(self, environment: str, service_name: str | None, keys: Sequence[str], prefix: str) -> Selector:
+        """What a watch on configurations looks at; the same filters as `list`."""
+        with checked(self._limits) as fields:
+            self._filters(fields, environment, service_name, keys, prefix)
+        return Selector(Kind.CONFIG, environment, service_name, frozenset(keys) if keys else None, prefix)
+
+    def _check(self, draft: Draft, author: Author) -> None:
+        with checked(self._limits) as fields:
+            self._identity(fields, draft.environment, draft.service_name, draft.key)
+            self._contents(fields, "", draft)
+            fields.author(author)
+
+    def _operation(self, fields: Fields, path: str, operation: Operation) -> None:
+        fields.key(operation.draft.key, f"{path}.key")
+        if operation.draft.service_name:
+            fields.name(f"{path}.service_name", operation.draft.service_name, 128, required=False)
+        if operation.delete and operation.must_not_exist:
+            fields.refuse(f"{path}.must_not_exist", "must not be given with delete")
+        if operation.etag and operation.must_not_exist:
+            fields.refuse(f"{path}.must_not_exist", "must not be given with etag")
+        self._contents(fields, f"{path}.", operation.draft)
+
+    def _contents(self, fields: Fields, path: str, draft: Draft) -> None:
+        if wrong := problem(draft.value, self._limits.value_bytes):
+            fields.refuse(f"{path}value", wrong)
+        fields.text(f"{path}description", draft.description or "", self._limits.description_characters)
+
+    def _identity(self, fields: Fields, environment: str, service_name: str, key: str) -> None:
+        fields.key(key)
+        fields.environment(environment)
+        fields.service(service_name)
+
+    def _version(self, fields: Fields, name: str, version: int, least: int = 1) -> None:
+        if version < least:
+            fields.refuse(name, f"must be a version, from {least}; it is {version}")
+
+    def _filters(
+        self, fields: Fields, environment: str, service_name: str | None, keys: Sequence[str], prefix: str
+    ) -> None:
+        fields.environment(environment)
+        fields.service(service_name or "")
+        fields.count("keys", len(keys), self._limits.batch_size)
+        fields.text("prefix", prefix, self._limits.key_characters)
+
+    def _ref(self, environment: str, service_name: str, key: str, author: Author | None = None) -> Ref:
+        with checked(self._limits) as fields:
+            self._identity(fields, environment, service_name, key)
+            if author is not None:
+                fields.author(author)
+        return config_ref(environment, service_name, key)
+
+    async def _write(
+        self, what: str, ref: Ref, decision: Decision, author: Author, content: Sequence[object]
+    ) -> Commit:
+        fingerprint = digest(what, ref.environment, ref.service, ref.key, content)
+        return await self._writer.write(Write(author, (ref,), decision, fingerprint))
+
+    async def _change(self, ref: Ref, version: int) -> Change:
+        change = await self._history.version(ref, version)
+        if change is None:
+            raise NotFound(
+                f"config '{ref.key}'{configs.place(ref)} has no version {version}, or it was compacted away",
+                "VERSION_NOT_FOUND",
+                {**configs.named(ref), "version": str(version)},
+            )
+        return change
+
+    async def _page(
+        self,
+        environment: str,
+        services: tuple[str, ...] | None,
+        keys: tuple[str, ...],
+        prefix: str,
+        page_size: int,
+        token: str,
+    ) -> tuple[RecordPage, str]:
+        query = ("list", environment, services, sorted(keys), prefix)
+        cursor = page_cursor(token, query, str, str)
+        found = await self._reader.page(
+            RecordQuery(
+                Kind.CONFIG,
+                environment,
+                limit=page_size,
+                services=services,
+                keys=keys or None,
+                prefix=prefix,
+                after=(cursor[0], cursor[1]) if cursor else None,
+            )
+        )
+        last = found.records[-1].ref if found.more else None
+        return found, pages.page_token(query, (last.key, last.service)) if last else ""
+
+
+def _content(draft: Draft) -> list[object]:
+    return [draft.value, draft.description]
+
+
+def _value(change: Change) -> object:
+    return ABSENT if change.after is None else change.after["value"]
+
+
+def _written(commit: Commit) -> tuple[Record, int]:
+    record = commit.changes[0].record
+    assert record is not None, "a put leaves a record"
+    return record, commit.revision

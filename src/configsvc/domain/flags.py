@@ -1,0 +1,110 @@
+"""Flags in the store: the decisions of each write. What a flag is and does is the evaluation package's."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from configsvc_client.evaluation import Flag, InvalidFlag, check_prerequisites, check_successor, find_cycle
+
+from configsvc.domain.configs import Decision, already_exists, check_etag, named, not_found
+from configsvc.domain.records import Action, JsonObject, Kind, Mutation, Put, Record, Ref, Remove, Scope, View
+from configsvc.errors import InvalidInput, StateForbids, Violation
+
+
+def flag_ref(environment: str, name: str) -> Ref:
+    """The identity of a flag."""
+    return Ref(Kind.FLAG, environment, "", name)
+
+
+def read(definition: Mapping[str, Any]) -> Flag:
+    """The flag that JSON describes. Raises `InvalidInput` with every field that can't be accepted."""
+    try:
+        return Flag.from_json(definition)
+    except InvalidFlag as error:
+        raise refused(error) from error
+
+
+def stored(record: Record) -> Flag:
+    """The flag that a record holds. Its version is the record's."""
+    return replace(Flag.from_json(record.body), version=record.version)
+
+
+def body(flag: Flag) -> JsonObject:
+    """What a record of a flag holds. The version is the record's, and not repeated."""
+    return replace(flag, version=0).to_json()
+
+
+def creation(flag: Flag, salt: str) -> Decision:
+    """The flag must not exist. `salt` is used where the flag has none."""
+
+    def decide(view: View) -> Sequence[Mutation]:
+        ref = flag_ref(flag.environment, flag.name)
+        if (current := view.get(ref)) is not None:
+            raise already_exists(current)
+        return _put(view, replace(flag, salt=flag.salt or salt), Action.CREATE)
+
+    return decide
+
+
+def update(flag: Flag, salt: str, etag: str, *, allow_missing: bool) -> Decision:
+    """The flag must exist, unless `allow_missing`, and have this etag where one is given."""
+
+    def decide(view: View) -> Sequence[Mutation]:
+        ref = flag_ref(flag.environment, flag.name)
+        current = view.get(ref)
+        if current is None:
+            if etag or not allow_missing:
+                raise not_found(ref)
+            return creation(flag, salt)(view)
+        check_etag(ref, current, etag)
+        before = stored(current)
+        after = replace(flag, salt=flag.salt or before.salt)
+        try:
+            check_successor(before, after)
+        except InvalidFlag as error:
+            raise refused(error) from error
+        return _put(view, after, Action.UPDATE)
+
+    return decide
+
+
+def deletion(ref: Ref, etag: str) -> Decision:
+    """The flag must exist, have this etag where one is given, and be nobody's prerequisite."""
+
+    def decide(view: View) -> Sequence[Mutation]:
+        current = view.get(ref)
+        if current is None:
+            raise not_found(ref)
+        check_etag(ref, current, etag)
+        for other in view.of(Scope(Kind.FLAG, ref.environment)):
+            if any(needed["flag_name"] == ref.key for needed in other.body["prerequisites"]):
+                raise StateForbids(
+                    f"flag '{ref.key}' is a prerequisite of flag '{other.ref.key}'",
+                    "FLAG_IS_PREREQUISITE",
+                    {**named(ref), "dependent": other.ref.key},
+                )
+        return (Remove(ref),)
+
+    return decide
+
+
+def refused(error: InvalidFlag) -> InvalidInput:
+    """The evaluation package's error as the service's."""
+    return InvalidInput(Violation(v.field, v.description) for v in error.violations)
+
+
+def _put(view: View, flag: Flag, action: Action) -> Sequence[Mutation]:
+    if flag.prerequisites:
+        records = view.of(Scope(Kind.FLAG, flag.environment))
+        wanted = {needed.flag_name for needed in flag.prerequisites}
+        # Only what the check looks at is read: the flags that are named, and those that name others.
+        others = {r.ref.key: stored(r) for r in records if r.ref.key in wanted or r.body["prerequisites"]}
+        others[flag.name] = flag
+        try:
+            check_prerequisites(flag, others)
+        except InvalidFlag as error:
+            raise refused(error) from error
+        if cycle := find_cycle(others.values()):
+            path = " -> ".join(cycle)
+            raise InvalidInput.of("prerequisites", f"must not form a cycle: {path}", "PREREQUISITE_CYCLE")
+    return (Put(flag_ref(flag.environment, flag.name), body(flag), action),)
