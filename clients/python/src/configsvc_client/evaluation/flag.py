@@ -1,0 +1,261 @@
+"""What a flag is: frozen values, read from and written as the JSON that REST shows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from configsvc_client.evaluation import limits, validation
+from configsvc_client.evaluation.reading import Members, json_problem, owned, scalar_problem
+from configsvc_client.evaluation.violations import Findings
+
+Json = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One of the values that a flag can have. The value is JSON of the flag's value type: treat it as frozen."""
+
+    name: str
+    value: Json
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedVariant:
+    """A variant and its share of a split, relative to the sum of the split's weights."""
+
+    variant: str
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One test on one attribute of the context; `conditions` says what each operator makes of which types.
+
+    `values` are the operands: one of them has to match. `negate` turns the outcome round.
+    """
+
+    attribute: str
+    operator: str
+    values: tuple[Json, ...] = ()
+    negate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Serves `variant` or `split`, exactly one of which is given, where all conditions hold. None: always."""
+
+    name: str = ""
+    conditions: tuple[Condition, ...] = ()
+    variant: str = ""
+    split: tuple[WeightedVariant, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prerequisite:
+    """Another flag of the same environment that must serve one of these variants first, enabled or not."""
+
+    flag_name: str
+    variants: tuple[str, ...]
+
+
+# The variants of a boolean flag that names none. Their order is fixed, as that of all variants.
+IMPLIED_VARIANTS: Final = (Variant("on", True), Variant("off", False))
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """A feature flag. Its identity is (environment, name).
+
+    A flag from `from_json` is valid. One that was put together by hand, or by `dataclasses.replace`, is
+    as valid as its parts: `check_flag` tells. A `FlagSet` takes valid flags only.
+
+    `value_type` is `boolean`, `string`, `number` or `object`, which is a JSON object or array.
+    The fields are kept as they were given; `all_variants`, `served_default`, `served_off` and `served_on`
+    are what they mean.
+    """
+
+    name: str
+    environment: str
+    enabled: bool = False
+    value_type: str = "boolean"
+    # Empty: the implied boolean variants. Append-only, see `check_successor`.
+    variants: tuple[Variant, ...] = ()
+    # The variant where nothing else decides. Empty: `off`, for the implied variants only.
+    default_variant: str = ""
+    # The variant of a disabled flag, and where a prerequisite is not met. Empty: the default variant.
+    off_variant: str = ""
+    # The variant for targeted users, and inside the rollout. Empty: `on`, for the implied variants only.
+    on_variant: str = ""
+    # Thousandths of a percent, 0 to 100,000; an integer, so that nothing rounds. JSON: `rollout_percentage`.
+    rollout_thousandths: int = 0
+    # What is served inside the rollout in place of the on variant.
+    rollout_split: tuple[WeightedVariant, ...] = ()
+    # User ids that get the on variant whatever the rules and the rollout.
+    targeted_users: tuple[str, ...] = ()
+    # The attribute whose value is bucketed. Empty: the user id.
+    bucket_by: str = ""
+    rules: tuple[Rule, ...] = ()
+    prerequisites: tuple[Prerequisite, ...] = ()
+    # Makes this flag's buckets its own. Given once, at creation.
+    salt: str = ""
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    owner: str = ""
+    # 0 before the flag is stored.
+    version: int = 0
+
+    @property
+    def all_variants(self) -> tuple[Variant, ...]:
+        """The variants, the implied ones included."""
+        return self.variants or IMPLIED_VARIANTS
+
+    @property
+    def served_default(self) -> str:
+        """The name of the variant that is served where nothing else decides."""
+        return self.default_variant or ("" if self.variants else "off")
+
+    @property
+    def served_off(self) -> str:
+        """The name of the variant that a disabled flag serves."""
+        return self.off_variant or (self.served_default if self.variants else "off")
+
+    @property
+    def served_on(self) -> str:
+        """The name of the variant for targeted users and inside the rollout; empty where there is none."""
+        return self.on_variant or ("" if self.variants else "on")
+
+    @property
+    def rollout_percentage(self) -> float:
+        """0 to 100, as JSON shows it: an integer where it is one."""
+        whole, rest = divmod(self.rollout_thousandths, 1000)
+        return self.rollout_thousandths / 1000 if rest else whole
+
+    @classmethod
+    def from_json(cls, source: Mapping[str, Json]) -> "Flag":
+        """The flag that JSON describes: the inverse of `to_json`, exactly.
+
+        Missing and null members have their defaults, unknown members are ignored. The flag shares nothing
+        with `source`. Raises `InvalidFlag` with everything that is wrong, whatever `source` is.
+        """
+        findings = Findings()
+        members = Members.of(source, "", findings)
+        flag = cls(
+            name=members.text("name"),
+            environment=members.text("environment"),
+            enabled=members.truth("enabled"),
+            value_type=members.text("value_type") or "boolean",
+            variants=tuple(map(_variant, members.objects("variants", limits.VARIANTS))),
+            default_variant=members.text("default_variant"),
+            off_variant=members.text("off_variant"),
+            on_variant=members.text("on_variant"),
+            rollout_thousandths=members.thousandths("rollout_percentage"),
+            rollout_split=_split(members, "rollout_split"),
+            targeted_users=members.texts("targeted_users", limits.TARGETED_USERS),
+            bucket_by=members.text("bucket_by"),
+            rules=tuple(map(_rule, members.objects("rules", limits.RULES))),
+            prerequisites=tuple(
+                map(_prerequisite, members.objects("prerequisites", limits.PREREQUISITES))
+            ),
+            salt=members.text("salt"),
+            description=members.text("description"),
+            tags=members.texts("tags", limits.TAGS),
+            owner=members.text("owner"),
+            version=members.integer("version", limits.LARGEST_VERSION),
+        )
+        # What could be read is checked as well, so that one answer has everything.
+        validation.inspect(flag, findings)
+        findings.raise_if_any()
+        return flag
+
+    def to_json(self) -> dict[str, Json]:
+        """The flag as new JSON values, every member written out."""
+        return {
+            "name": self.name,
+            "environment": self.environment,
+            "enabled": self.enabled,
+            "value_type": self.value_type,
+            "variants": [{"name": v.name, "value": owned(v.value)} for v in self.variants],
+            "default_variant": self.default_variant,
+            "off_variant": self.off_variant,
+            "on_variant": self.on_variant,
+            "rollout_percentage": self.rollout_percentage,
+            "rollout_split": _split_json(self.rollout_split),
+            "targeted_users": list(self.targeted_users),
+            "bucket_by": self.bucket_by,
+            "rules": [
+                {
+                    "name": rule.name,
+                    "conditions": [
+                        {
+                            "attribute": condition.attribute,
+                            "operator": condition.operator,
+                            "values": list(condition.values),
+                            "negate": condition.negate,
+                        }
+                        for condition in rule.conditions
+                    ],
+                    "variant": rule.variant,
+                    "split": _split_json(rule.split),
+                }
+                for rule in self.rules
+            ],
+            "prerequisites": [
+                {"flag_name": p.flag_name, "variants": list(p.variants)} for p in self.prerequisites
+            ],
+            "salt": self.salt,
+            "description": self.description,
+            "tags": list(self.tags),
+            "owner": self.owner,
+            "version": self.version,
+        }
+
+
+def _variant(members: Members) -> Variant:
+    value = members.source.get("value")
+    if problem := json_problem(value):
+        members.findings.refuse(members.at("value"), problem)
+        value = None
+    return Variant(members.text("name"), owned(value))
+
+
+def _split(members: Members, name: str) -> tuple[WeightedVariant, ...]:
+    return tuple(
+        WeightedVariant(arm.text("variant"), arm.integer("weight", limits.WEIGHT))
+        for arm in members.objects(name, limits.VARIANTS)
+    )
+
+
+def _split_json(split: tuple[WeightedVariant, ...]) -> list[Json]:
+    return [{"variant": arm.variant, "weight": arm.weight} for arm in split]
+
+
+def _rule(members: Members) -> Rule:
+    return Rule(
+        name=members.text("name"),
+        conditions=tuple(map(_condition, members.objects("conditions", limits.CONDITIONS))),
+        variant=members.text("variant"),
+        split=_split(members, "split"),
+    )
+
+
+def _condition(members: Members) -> Condition:
+    return Condition(
+        attribute=members.text("attribute"),
+        operator=members.text("operator"),
+        values=tuple(_operands(members)),
+        negate=members.truth("negate"),
+    )
+
+
+def _operands(members: Members) -> list[Json]:
+    operands: list[Json] = []
+    for path, item in members.items("values", limits.CONDITION_VALUES):
+        if problem := scalar_problem(item):
+            members.findings.refuse(path, problem)
+            item = None
+        operands.append(item)
+    return operands
+
+
+def _prerequisite(members: Members) -> Prerequisite:
+    return Prerequisite(members.text("flag_name"), members.texts("variants", limits.VARIANTS))

@@ -1,0 +1,48 @@
+"""The bounds of a flag. Each is a guard for the evaluator; the protos name the ones that users meet."""
+
+from typing import Final
+
+# The alphabet that the whole service uses for what stands in a URL path.
+FLAG_NAME_CHARACTERS: Final = 128
+ENVIRONMENT_CHARACTERS: Final = 64
+
+# Names that people read: variants, rules, attributes, tags, salts.
+LABEL_CHARACTERS: Final = 128
+OWNER_CHARACTERS: Final = 256
+DESCRIPTION_CHARACTERS: Final = 4_096
+TAGS: Final = 64
+
+# Every variant costs two prebuilt outcomes per flag; experiments have fewer than ten arms.
+VARIANTS: Final = 100
+# Rules are tried one after the other: at 0.3 µs a condition the worst flag stays under 2 ms.
+RULES: Final = 100
+CONDITIONS: Final = 64
+PREREQUISITES: Final = 32
+# A set look-up whatever its size, but the flag is sent whole to every client: 100,000 UUIDs are 4 MB.
+TARGETED_USERS: Final = 100_000
+USER_ID_CHARACTERS: Final = 512
+# `in` is a set look-up too; beyond this a segment belongs into an attribute of the user.
+CONDITION_VALUES: Final = 10_000
+CONDITION_VALUE_CHARACTERS: Final = 1_024
+# Each value of these is tried on its own, so their number bounds the time of one condition.
+SCANNED_VALUES: Final = 100
+PATTERN_CHARACTERS: Final = 1_000
+# What one compiled pattern may take. RE2's own default of 8 MiB would let one flag take 50 GB.
+PATTERN_BYTES: Final = 1 << 20
+# Semver and RFC 3339 texts are short; this keeps `int()` away from texts that it refuses or is slow on.
+LITERAL_CHARACTERS: Final = 128
+
+# Shares are relative; a million lets 0.0001 % be said. The sum over 100 variants stays below 2^32.
+WEIGHT: Final = 1_000_000
+
+# A variant's value is copied on each evaluation of an object flag; larger documents are configurations.
+VALUE_BYTES: Final = 65_536
+# protobuf parsers stop at 100 nested messages, and each level of a JSON object takes three of them.
+VALUE_DEPTH: Final = 24
+# Beyond this a double, and so most JSON clients, can't tell neighbouring integers apart.
+LARGEST_EXACT_INTEGER: Final = 2**53 - 1
+
+# A percentage in thousandths: 100 %.
+WHOLE_THOUSANDTHS: Final = 100_000
+# proto int32.
+LARGEST_VERSION: Final = 2**31 - 1

@@ -1,0 +1,168 @@
+"""Reads JSON of any shape into values of the right type. What does not fit is recorded, never raised."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from configsvc_client.evaluation import limits
+from configsvc_client.evaluation.literals import storable
+from configsvc_client.evaluation.violations import Findings
+
+Json = Any
+
+_EMPTY: Mapping[str, Json] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """The members of one JSON object, at `path` inside the flag.
+
+    A member that is missing or null gives the default, as in protobuf's JSON. Members that nobody asks
+    for are ignored: REST shows more than a definition has, and a newer server may say more.
+    """
+
+    source: Mapping[Any, Json]
+    path: str
+    findings: Findings = field(compare=False)
+
+    @classmethod
+    def of(cls, value: Json, path: str, findings: Findings) -> "Members":
+        """The members of a value that should be an object; without members where it is not one."""
+        if isinstance(value, Mapping):
+            return cls(value, path, findings)
+        findings.refuse(path or "flag", "must be an object")
+        return cls(_EMPTY, path, findings)
+
+    def at(self, name: str) -> str:
+        """The path of a member."""
+        return f"{self.path}.{name}" if self.path else name
+
+    def text(self, name: str, default: str = "") -> str:
+        """A string."""
+        value = self.source.get(name)
+        if value is None:
+            return default
+        if isinstance(value, str):
+            return value
+        self.findings.refuse(self.at(name), "must be a string")
+        return default
+
+    def truth(self, name: str) -> bool:
+        """A boolean; missing is false."""
+        value = self.source.get(name)
+        if value is None or isinstance(value, bool):
+            return bool(value)
+        self.findings.refuse(self.at(name), "must be true or false")
+        return False
+
+    def integer(self, name: str, most: int) -> int:
+        """An integer from 0 to `most`. 3.0 is 3: JSON has one type of number."""
+        value = self.source.get(name)
+        if value is None:
+            return 0
+        whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        if whole and not isinstance(value, bool) and 0 <= value <= most:
+            return int(value)
+        self.findings.refuse(self.at(name), f"must be an integer from 0 to {most}")
+        return 0
+
+    def thousandths(self, name: str) -> int:
+        """A percentage, 0 to 100 in steps of 0.001, as a number of thousandths of a percent."""
+        value = self.source.get(name)
+        if value is None:
+            return 0
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 100:
+            # 12.345 has no exact double: it is accepted as the double nearest to a whole number of steps.
+            steps = round(value * 1000)
+            if steps / 1000 == value:
+                return steps
+        self.findings.refuse(self.at(name), "must be a number from 0 to 100 in steps of 0.001")
+        return 0
+
+    def items(self, name: str, most: int) -> Iterator[tuple[str, Json]]:
+        """The items of an array, each with its path. Nothing of an array that is too long."""
+        value = self.source.get(name)
+        if value is None:
+            return
+        if not isinstance(value, list | tuple):
+            self.findings.refuse(self.at(name), "must be an array")
+        elif len(value) > most:
+            self.findings.refuse(
+                self.at(name), f"must have at most {most} items; it has {len(value)}"
+            )
+        else:
+            for index, item in enumerate(value):
+                yield f"{self.at(name)}[{index}]", item
+
+    def objects(self, name: str, most: int) -> Iterator["Members"]:
+        """The items of an array of objects."""
+        for path, item in self.items(name, most):
+            yield Members.of(item, path, self.findings)
+
+    def texts(self, name: str, most: int) -> tuple[str, ...]:
+        """An array of strings."""
+        return tuple(self._text_items(name, most))
+
+    def _text_items(self, name: str, most: int) -> Iterator[str]:
+        for path, item in self.items(name, most):
+            if not isinstance(item, str):
+                self.findings.refuse(path, "must be a string")
+                item = ""
+            yield item
+
+
+def json_problem(value: Json) -> str:
+    """Why a value is not JSON that every client carries as it is; empty where it is.
+
+    Looks at the depth first and without recursion, so that no nesting can exhaust the stack.
+    """
+    size = 0
+    level = [value]
+    for _ in range(limits.VALUE_DEPTH + 1):
+        deeper: list[Json] = []
+        for item in level:
+            if isinstance(item, Mapping):
+                if not all(isinstance(name, str) and storable(name) for name in item):
+                    return "must have strings without NUL and lone surrogates as member names"
+                size += sum(len(name) + 3 for name in item)
+                deeper.extend(item.values())
+            elif isinstance(item, list | tuple):
+                deeper.extend(item)
+            elif problem := scalar_problem(item):
+                return problem
+            size += len(item.encode()) + 3 if isinstance(item, str) else 2
+            if size > limits.VALUE_BYTES:
+                return f"must be at most {limits.VALUE_BYTES} bytes; larger ones are configurations"
+        if not deeper:
+            return ""
+        level = deeper
+    return f"must be nested at most {limits.VALUE_DEPTH} levels deep"
+
+
+def scalar_problem(value: Json) -> str:
+    """Why a value that is not an array or an object is not JSON; empty where it is."""
+    if value is None or isinstance(value, bool):
+        return ""
+    if isinstance(value, str):
+        return "" if storable(value) else "must not have NUL or lone surrogates in text"
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        most = limits.LARGEST_EXACT_INTEGER
+        if -most <= value <= most:
+            return ""
+        return (
+            f"must not have integers beyond {most} (2^53-1), which JSON clients round:"
+            " send it as a string"
+        )
+    if isinstance(value, float):
+        # What is left has a fraction, or is not a number.
+        return "" if abs(value) < 2**53 else "must not have NaN or Infinity: JSON has no such numbers"
+    return "must be JSON: null, a boolean, a number, a string, an array or an object"
+
+
+def owned(value: Json) -> Json:
+    """A copy of a JSON value as plain dicts and lists, which nobody else can change."""
+    if isinstance(value, Mapping):
+        return {name: owned(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [owned(item) for item in value]
+    return value

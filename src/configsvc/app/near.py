@@ -1,0 +1,143 @@
+"""Records in memory for reads by name: filled from the store on a miss, then kept up to date by the log.
+
+How an old value is kept from coming back (DESIGN, law 5). A fill is read at some revision F while the log's tail goes on
+in this process, so by the time the fill arrives, the tail may have passed F and with it a change to the very record.
+Therefore a flight is known to the tail from before its read begins: changes to its records are noted on it, and on
+arrival the newer of the two wins. The other way round, a fill may be ahead of the tail; then the tail's changes up to F
+are in it already, and are not applied again.
+
+Each entry thereby says "the record was this, from `since` at the latest, up to `until` at least", and `until` grows with
+the tail. Entries stood together at one revision exactly where the latest `since` is not after the earliest `until`.
+"""
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from configsvc.app.tail import LogTail
+from configsvc.domain.records import Change, Record, Ref, View
+from configsvc.errors import Unavailable
+from configsvc.storage.port import Reader
+
+
+@dataclass(slots=True)
+class _Entry:
+    """`record` (None: not live) was the state at every revision from `since` to `until`."""
+
+    record: Record | None
+    since: int
+    until: int
+
+
+@dataclass(eq=False, slots=True)
+class _Flight:
+    """One read of the store. `floor`: the tail has told everything after it since the flight is known."""
+
+    refs: tuple[Ref, ...]
+    floor: int
+    noted: dict[Ref, Change] = field(default_factory=dict)
+
+
+class NearRecords:
+    """Current records by ref, at most `max_entries` in memory; that something is not live is an entry too."""
+
+    def __init__(self, *, reader: Reader, tail: LogTail, max_entries: int) -> None:
+        self._reader = reader
+        self._tail = tail
+        self._max_entries = max_entries
+        self._entries: OrderedDict[Ref, _Entry] = OrderedDict()
+        self._flights: dict[Ref, tuple[_Flight, asyncio.Task[dict[Ref, _Entry]]]] = {}
+        self._unsubscribe = tail.subscribe(self._follow, self._forget)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def close(self) -> None:
+        """Stops following the log; nothing is answered from memory any more."""
+        self._unsubscribe()
+        self._entries.clear()
+        self._max_entries = 0
+
+    async def get(self, refs: Sequence[Ref]) -> View:
+        """The live ones among `refs`, as they stood together at the view's revision.
+
+        That revision is at or above what the tail had applied at the call. With the store away, what is in memory is
+        still answered; where that is not all, `Unavailable` is raised.
+        """
+        found: dict[Ref, _Entry] = {}
+        missing = [ref for ref in refs if ref not in self._entries]
+        if missing:
+            found = await self._fill(missing)
+        for ref in refs:
+            entry = self._entries.get(ref)
+            if entry is not None:
+                self._entries.move_to_end(ref)
+                entry.until = max(entry.until, self._tail.applied)
+                found[ref] = entry
+            elif ref not in found:
+                # It was in memory when we looked, and has gone while others were read.
+                return await self._reader.get(refs)
+        if not found:
+            return View(self._tail.applied, {})
+        until = min(entry.until for entry in found.values())
+        if max(entry.since for entry in found.values()) > until:
+            # They were not read together, and the tail is not far enough to say that they stood together.
+            with contextlib.suppress(Unavailable):
+                return await self._reader.get(refs)
+        return View(until, {ref: entry.record for ref, entry in found.items() if entry.record is not None})
+
+    async def _fill(self, refs: Iterable[Ref]) -> dict[Ref, _Entry]:
+        """Reads what is not being read already; one flight a ref, whoever asks for it."""
+        new = tuple(dict.fromkeys(ref for ref in refs if ref not in self._flights))
+        if new:
+            flight = _Flight(new, self._tail.applied)
+            task = asyncio.create_task(self._fly(flight), name="near-fill")
+            # Its error is every waiter's; where all of them have gone, it is nobody's.
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._flights.update(dict.fromkeys(new, (flight, task)))
+        tasks = {ref: self._flights[ref][1] for ref in refs}
+        for task in dict.fromkeys(tasks.values()):
+            # A caller that gives up does not take the flight from the others.
+            await asyncio.shield(task)
+        return {ref: task.result()[ref] for ref, task in tasks.items()}
+
+    async def _fly(self, flight: _Flight) -> dict[Ref, _Entry]:
+        try:
+            view = await self._reader.get(flight.refs)
+            landed = {ref: self._land(flight, ref, view) for ref in flight.refs}
+        finally:
+            for ref in flight.refs:
+                del self._flights[ref]
+        return landed
+
+    def _land(self, flight: _Flight, ref: Ref, view: View) -> _Entry:
+        record = view.get(ref)
+        entry = _Entry(record, record.revision if record else view.revision, view.revision)
+        if view.revision < flight.floor:
+            # An answer from before the flight: what the tail said in between is not known. Not to be kept.
+            return entry
+        change = flight.noted.get(ref)
+        if change is not None and change.revision > view.revision:
+            entry = _Entry(change.record, change.revision, change.revision)
+        entry.until = max(entry.until, self._tail.applied)
+        self._entries[ref] = entry
+        while len(self._entries) > self._max_entries:
+            self._entries.popitem(last=False)
+        return entry
+
+    def _follow(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            entry = self._entries.get(change.ref)
+            if entry is not None and change.revision > entry.until:
+                self._entries[change.ref] = _Entry(change.record, change.revision, change.revision)
+            flying = self._flights.get(change.ref)
+            if flying is not None:
+                flying[0].noted[change.ref] = change
+
+    def _forget(self, revision: int) -> None:
+        self._entries.clear()
+        for flight, _ in self._flights.values():
+            flight.floor = revision
+            flight.noted.clear()

@@ -1,0 +1,296 @@
+"""The one reader of the change log in this process: every follower of the log listens here.
+
+Three things wake it: this replica's own commits (applied at once where they are the next revision, without a read),
+the bus saying "the log reached N", and the poll, which is the floor (DESIGN, law 3). Whatever woke it, what it hands on
+comes from the log or from a commit of this replica, in revision order, whole revisions, without a gap.
+
+Listeners run on the event loop, between two awaits: nobody ever sees a state in which one listener is ahead of another,
+or of `applied`.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from bisect import bisect_left, insort
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import count
+from types import TracebackType
+from typing import Self
+
+from configsvc.bus.port import Bus
+from configsvc.clock import Clock
+from configsvc.domain.records import Change, Commit
+from configsvc.errors import RevisionOutOfRange, Unavailable
+from configsvc.storage.port import Log
+
+logger = logging.getLogger(__name__)
+
+# One read, and so one uninterrupted round of the listeners. A thousand watchers take about a millisecond a change.
+READ_CHANGES = 100
+# Own commits held until the revisions before them arrive. Beyond it they are read from the log, like everyone's.
+EARLY_COMMITS = 256
+# The longest pause between two tries at a log that can't be read: a recovery is noticed at most this late.
+LONGEST_PAUSE_SECONDS = 5.0
+
+Listener = Callable[[Sequence[Change]], None]
+Reset = Callable[[int], None]
+
+
+async def within(clock: Clock, seconds: float | None, future: asyncio.Future[None]) -> bool:
+    """Whether the future was done before `seconds` (None: no limit) had passed. The future itself is left alone."""
+    if seconds is None or future.done():
+        await asyncio.wait((future,))
+        return True
+    timer = asyncio.ensure_future(clock.sleep(seconds))
+    try:
+        await asyncio.wait((future, timer), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        timer.cancel()
+    return future.done()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Subscriber:
+    listener: Listener
+    reset: Reset | None
+
+
+class _Latch:
+    """A wake-up that is kept until it is taken."""
+
+    _future: asyncio.Future[None] | None = None
+
+    def arm(self) -> None:
+        """Forgets earlier wake-ups."""
+        self._future = asyncio.get_running_loop().create_future()
+
+    def release(self) -> None:
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+    async def within(self, clock: Clock, seconds: float) -> bool:
+        """Whether it was released since `arm`, or is, before `seconds` have passed."""
+        if self._future is None:
+            self._future = asyncio.get_running_loop().create_future()
+        return await within(clock, seconds, self._future)
+
+
+class LogTail:
+    """Follows the log from its head at the time of entering.
+
+    `applied` is the revision up to which every listener has been told everything: whoever subscribes and then loads
+    its state at a revision at or above `applied` misses nothing.
+
+    `stale_since` is set while the log can't be read: the last time when it could.
+    """
+
+    def __init__(self, *, log: Log, bus: Bus, clock: Clock, poll_seconds: float) -> None:
+        self._log = log
+        self._bus = bus
+        self._clock = clock
+        self._poll_seconds = poll_seconds
+        self.applied = 0
+        self.stale_since: datetime | None = None
+        self._current_at = clock.now()
+        self._subscribers: list[_Subscriber] = []
+        self._early: dict[int, tuple[Change, ...]] = {}
+        # In the order of revision; the number tells equal revisions apart.
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._numbers = count()
+        self._hint = 0
+        self._wake = _Latch()
+        self._alive = _Latch()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        """Starts at the head of the log. Raises `Unavailable` where the log can't be read."""
+        messages = self._bus.reached()
+        self.applied = (await self._log.state()).head
+        self._current_at = self._clock.now()
+        self._tasks = [
+            asyncio.create_task(self._follow(), name="log-tail"),
+            asyncio.create_task(self._listen(messages), name="log-tail-bus"),
+        ]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        for _, _, future in self._waiting:
+            if not future.done():
+                future.set_result(None)
+
+    def subscribe(self, listener: Listener, reset: Reset | None = None) -> Callable[[], None]:
+        """Calls `listener` with every change from now on, before `applied` advances to it. Returns the way out.
+
+        `reset` is called with a revision where the listener can't be told what happened up to it (the log was compacted
+        or replaced under this replica, or the listener itself failed): it has to load its state anew, at that revision
+        or above. `applied` still has the old value then.
+        """
+        subscriber = _Subscriber(listener, reset)
+        self._subscribers.append(subscriber)
+
+        def unsubscribe() -> None:
+            with contextlib.suppress(ValueError):
+                self._subscribers.remove(subscriber)
+
+        return unsubscribe
+
+    def committed(self, commit: Commit) -> None:
+        """Takes in a write of this replica, and announces it. Calls may come in any order of revision."""
+        if commit.changes and not commit.replayed:
+            self._bus.announce(commit.changes)
+            if commit.revision == self.applied + 1:
+                self._apply(commit.changes)
+                # The log has just taken a write, and there is nothing that we have not seen.
+                self._mark_current(self._clock.now())
+                self._alive.release()
+            elif commit.revision > self.applied and len(self._early) < EARLY_COMMITS:
+                self._early[commit.revision] = commit.changes
+        self._expect(commit.revision)
+
+    async def wait_for(self, revision: int, timeout_seconds: float | None) -> None:
+        """Returns when `revision` is applied.
+
+        Raises:
+            Unavailable: it was not within `timeout_seconds` (None: no limit), reason `REVISION_NOT_REACHED`, with
+                `applied` and `required` in the metadata; or the tail was closed, reason `SHUTTING_DOWN`.
+        """
+        if self.applied < revision and not self._closed:
+            future = asyncio.get_running_loop().create_future()
+            entry = (revision, next(self._numbers), future)
+            insort(self._waiting, entry)
+            try:
+                self._expect(revision)
+                await within(self._clock, timeout_seconds, future)
+            finally:
+                place = bisect_left(self._waiting, entry)
+                if place < len(self._waiting) and self._waiting[place] is entry:
+                    del self._waiting[place]
+        if self.applied >= revision:
+            return
+        if self._closed:
+            raise Unavailable("this replica is shutting down", "SHUTTING_DOWN")
+        raise Unavailable(
+            f"revision {revision} is not applied here yet, only {self.applied}",
+            "REVISION_NOT_REACHED",
+            {"applied": str(self.applied), "required": str(revision)},
+        )
+
+    def _expect(self, revision: int) -> None:
+        """The log is said to reach `revision`: read, where that is news."""
+        if revision > self.applied:
+            self._hint = max(self._hint, revision)
+            self._wake.release()
+
+    async def _listen(self, messages: AsyncIterator[int]) -> None:
+        while True:
+            try:
+                async for revision in messages:
+                    self._expect(revision)
+            except Exception:
+                logger.exception("the bus failed; the poll goes on alone until it is back")
+            else:
+                return
+            await self._clock.sleep(self._poll_seconds)
+            messages = self._bus.reached()
+
+    async def _follow(self) -> None:
+        failures = 0
+        while True:
+            self._wake.arm()
+            self._alive.arm()
+            self._hint = 0
+            try:
+                await self._read()
+            except Exception as error:
+                failures += 1
+                self._mark_stale(error)
+                longest = min(self._poll_seconds * 2**failures, LONGEST_PAUSE_SECONDS)
+                # Jitter, so that a fleet does not come back at once. Only an own commit ends the pause early: it shows
+                # that the database is there, which a message on the bus does not.
+                await self._alive.within(self._clock, random.uniform(longest / 2, longest))
+                continue
+            failures = 0
+            while await self._wake.within(self._clock, self._poll_seconds) and self._hint <= self.applied:
+                self._wake.arm()
+
+    async def _read(self) -> None:
+        """Reads the log to its end."""
+        more = True
+        while more:
+            began = self._clock.now()
+            try:
+                changes = await self._log.read(self.applied, READ_CHANGES)
+            except RevisionOutOfRange:
+                await self._skip()
+                changes = ()
+            self._mark_current(began)
+            # Own commits may have been applied while the read was on its way.
+            fresh = [change for change in changes if change.revision > self.applied]
+            if fresh:
+                self._apply(fresh)
+            more = len(changes) >= READ_CHANGES
+
+    async def _skip(self) -> None:
+        """Goes to the head of a log that has forgotten where we are."""
+        applied = self.applied
+        state = await self._log.state()
+        if state.compacted <= self.applied and applied <= state.head:
+            return
+        logger.warning("the log no longer has revision %d; all listeners reload at %d", self.applied, state.head)
+        for subscriber in tuple(self._subscribers):
+            self._reset(subscriber, state.head)
+        self._advance(state.head)
+
+    def _apply(self, changes: Sequence[Change]) -> None:
+        while True:
+            for subscriber in tuple(self._subscribers):
+                try:
+                    subscriber.listener(changes)
+                except Exception:
+                    logger.exception("a listener failed on revision %d and is reset", changes[-1].revision)
+                    self._reset(subscriber, changes[-1].revision)
+            self._advance(changes[-1].revision)
+            early = self._early.pop(self.applied + 1, None)
+            if early is None:
+                return
+            changes = early
+
+    def _reset(self, subscriber: _Subscriber, revision: int) -> None:
+        if subscriber.reset is None:
+            return
+        try:
+            subscriber.reset(revision)
+        except Exception:
+            logger.exception("a listener failed to reset at revision %d", revision)
+
+    def _advance(self, revision: int) -> None:
+        self.applied = revision
+        if self._early:
+            self._early = {early: changes for early, changes in self._early.items() if early > revision}
+        reached = bisect_left(self._waiting, revision + 1, key=lambda waiting: waiting[0])
+        for _, _, future in self._waiting[:reached]:
+            if not future.done():
+                future.set_result(None)
+        del self._waiting[:reached]
+
+    def _mark_current(self, at: datetime) -> None:
+        self._current_at = at
+        if self.stale_since is not None:
+            logger.info("the log can be read again; it could not since %s", self.stale_since.isoformat())
+            self.stale_since = None
+
+    def _mark_stale(self, error: Exception) -> None:
+        if self.stale_since is None:
+            self.stale_since = self._current_at
+            logger.error("the log can't be read; reads go on from memory, marked stale", exc_info=error)

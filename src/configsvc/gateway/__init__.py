@@ -1,0 +1,1 @@
+"""The gateway beside the server: Envoy's configuration, and the process that runs both."""

@@ -1,0 +1,91 @@
+"""Envoy's configuration for one run: `deploy/envoy.yaml` with what differs from run to run filled in."""
+
+import base64
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.rpc import error_details_pb2, status_pb2
+
+from configsvc_client.v1 import change_pb2, config_pb2, flag_pb2, health_pb2, registry_pb2
+
+# What Envoy needs to turn messages into JSON: the services, and everything that an error's details may hold.
+DESCRIBED = (config_pb2, flag_pb2, registry_pb2, change_pb2, health_pb2, error_details_pb2, status_pb2)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where things are in one run. `endpoints` are `unix:/path` or `host:port`, one for each worker."""
+
+    host: str
+    port: int
+    admin_path: str
+    endpoints: Sequence[str]
+    request_bytes: int
+
+
+def descriptor_set() -> bytes:
+    """The serialized descriptors of all services and everything they import, dependencies first."""
+    found: dict[str, FileDescriptor] = {}
+    for module in DESCRIBED:
+        for file in _with_imports(module.DESCRIPTOR):
+            found.setdefault(file.name, file)
+    described = FileDescriptorSet()
+    for file in found.values():
+        described.file.add().ParseFromString(file.serialized_pb)
+    return described.SerializeToString()
+
+
+def rendered(placement: Placement) -> dict[str, Any]:
+    """The configuration as Envoy's bootstrap message, ready to be written as JSON."""
+    config: dict[str, Any] = yaml.safe_load(_template())
+    config["admin"]["address"] = {"pipe": {"path": placement.admin_path, "mode": 0o600}}
+    listener = config["static_resources"]["listeners"][0]
+    listener["address"]["socket_address"] = {"address": placement.host, "port_value": placement.port}
+    listener["per_connection_buffer_limit_bytes"] = placement.request_bytes
+    cluster = config["static_resources"]["clusters"][0]
+    cluster["per_connection_buffer_limit_bytes"] = placement.request_bytes
+    cluster["load_assignment"]["endpoints"][0]["lb_endpoints"] = [_endpoint(e) for e in placement.endpoints]
+    descriptors = base64.b64encode(descriptor_set()).decode()
+    for transcoder in _transcoders(listener):
+        del transcoder["proto_descriptor"]
+        transcoder["proto_descriptor_bin"] = descriptors
+        transcoder["max_request_body_size"] = placement.request_bytes
+    return config
+
+
+def _with_imports(file: FileDescriptor) -> Iterator[FileDescriptor]:
+    for imported in file.dependencies:
+        yield from _with_imports(imported)
+    yield file
+
+
+def _template() -> str:
+    packaged = files("configsvc") / "deploy" / "envoy.yaml"
+    if packaged.is_file():
+        return packaged.read_text("utf-8")
+    # An editable install: the file is where people edit it.
+    return (Path(__file__).resolve().parents[3] / "deploy" / "envoy.yaml").read_text("utf-8")
+
+
+def _endpoint(address: str) -> dict[str, Any]:
+    if address.startswith("unix:"):
+        return {"endpoint": {"address": {"pipe": {"path": address.removeprefix("unix:")}}}}
+    host, _, port = address.rpartition(":")
+    return {"endpoint": {"address": {"socket_address": {"address": host, "port_value": int(port)}}}}
+
+
+def _transcoders(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        if str(node.get("@type", "")).endswith(".GrpcJsonTranscoder"):
+            yield node
+        for value in node.values():
+            yield from _transcoders(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _transcoders(value)

@@ -1,0 +1,201 @@
+"""Every setting, its unit, its default and what is allowed. The only place that reads the environment."""
+
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from configsvc.domain.limits import Limits
+
+Network = IPv4Network | IPv6Network
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class SettingsError(Exception):
+    """The environment can't be used. One line for each variable: its name, what it is, what is allowed."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.lines = tuple(lines)
+        super().__init__("\n".join(lines))
+
+
+def _addresses(value: str) -> str:
+    for part in filter(None, value.split(",")):
+        host, _, port = part.rpartition(":")
+        if not host or not port.split("/")[0].isdigit():
+            raise ValueError("must be host:port, several separated by commas")
+    return value
+
+
+def _database(value: str) -> str:
+    if value and not value.startswith(("postgresql://", "postgres://")):
+        raise ValueError("must be empty (SQLite) or a postgresql:// URL")
+    return value
+
+
+def _path(value: str) -> str:
+    if not value.startswith("/") or value.endswith("/"):
+        raise ValueError("must be a path such as /services, without a slash at the end")
+    return value
+
+
+def _networks(value: str) -> str:
+    for part in filter(None, (part.strip() for part in value.split(","))):
+        ip_network(part)
+    return value
+
+
+Addresses = Annotated[str, AfterValidator(_addresses)]
+
+
+class Settings(BaseSettings):
+    """The environment, checked. Names of fields are the variables', in lower case."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", case_sensitive=False, env_ignore_empty=True)
+
+    # Where it listens.
+    host: str = Field("0.0.0.0", description="address that the gateway listens on")
+    port: int = Field(8082, ge=0, le=65_535, description="port of REST, gRPC and gRPC-Web; 0: any free one, printed")
+    workers: int = Field(1, ge=1, le=64, description="server processes behind the gateway; above 1 needs real backends")
+    max_request_bytes: int = Field(
+        8 << 20, ge=1 << 16, le=64 << 20, description="largest request body, in bytes; above: 413"
+    )
+
+    # Storage: PostgreSQL where DATABASE_URL is set, else the SQLite file.
+    database_url: Annotated[str, AfterValidator(_database)] = Field(
+        "", description="postgresql://user:password@host:port/database; empty: SQLite"
+    )
+    sqlite_path: str = Field("data/configsvc.db", min_length=1, description="file of the embedded database")
+
+    # Cache: Redis or Valkey where REDIS_HOST is set, else in memory alone.
+    redis_host: str = Field("", description="host of Redis or Valkey; empty: none")
+    redis_port: int = Field(6379, ge=1, le=65_535, description="its port")
+    redis_password: SecretStr = Field(SecretStr(""), description="its password; empty: none")
+
+    # Bus: Kafka where KAFKA_BOOTSTRAP_SERVERS is set, else in process.
+    kafka_bootstrap_servers: Addresses = Field("", description="host:port, several with commas; empty: in process")
+    kafka_topic_config_updates: str = Field(
+        "config-updates", pattern=r"^[A-Za-z0-9._-]{1,249}$", description="topic of the change events"
+    )
+
+    # Registry: ZooKeeper where ZOOKEEPER_HOSTS is set, else in process.
+    zookeeper_hosts: Addresses = Field("", description="host:port, several with commas; empty: in process")
+    zookeeper_base_path: Annotated[str, AfterValidator(_path)] = Field("/services", description="where services lie")
+    zookeeper_connection_timeout: Seconds = Field(10, description="seconds")
+    zookeeper_session_timeout: Seconds = Field(10, description="seconds without contact until ephemeral nodes go")
+    service_registry_enabled: bool = Field(True, description="register this service itself in its registry")
+    service_health_check_interval: Seconds = Field(10, description="seconds between checks of one instance")
+    service_instance_id: str = Field(
+        "", pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,127})?$", description="id of this replica; empty: host and a random part"
+    )
+
+    # Health checks of registered instances.
+    health_check_timeout_seconds: Seconds = Field(2, description="seconds until a check has failed")
+    health_check_healthy_threshold: Count = Field(1, description="passes in a row until an instance is healthy again")
+    health_check_unhealthy_threshold: Count = Field(3, description="failures in a row until it is unhealthy")
+    health_check_denied_networks: Annotated[str, AfterValidator(_networks), NoDecode] = Field(
+        "169.254.0.0/16,fe80::/10,fd00:ec2::254/128",
+        description="networks that are never checked, with commas: link-local and metadata addresses",
+    )
+    stale_instances_seconds: Seconds = Field(
+        60, description="seconds that the last known instances are given when failing checks would empty a list"
+    )
+    lease_default_ttl_seconds: int = Field(30, ge=5, le=86_400, description="seconds, where a registration names none")
+
+    # Limits of requests.
+    max_key_characters: int = Field(512, ge=1, le=4_096, description="characters of a configuration key")
+    max_value_bytes: int = Field(1 << 20, ge=1, le=16 << 20, description="bytes of a value as JSON")
+    max_page_size: int = Field(1_000, ge=1, le=10_000, description="items on a page")
+    max_batch_size: int = Field(1_000, ge=1, le=10_000, description="items in a batch")
+    max_metadata_entries: int = Field(64, ge=0, le=1_024, description="metadata entries of an instance")
+
+    # The change log and its watchers.
+    watch_buffer_messages: Count = Field(1_024, description="changes held for one watcher before they are merged by key")
+    watch_progress_seconds: Seconds = Field(10, description="seconds without a change until a watcher gets a progress mark")
+    log_poll_seconds: Seconds = Field(1, description="seconds between looks at the log where nothing wakes the reader")
+    compaction_keep_changes: Count = Field(1_000_000, description="changes kept for history, audit and resumed watches")
+    compaction_interval_seconds: Seconds = Field(300, description="seconds between compactions")
+    near_cache_entries: Count = Field(10_000, description="configuration values held in memory")
+
+    # Running.
+    default_deadline_seconds: Seconds = Field(10, description="seconds, for a unary call that has no deadline")
+    shutdown_grace_seconds: Seconds = Field(10, description="seconds that calls in flight have when the service stops")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of requests as the domain wants them."""
+        return Limits(
+            key_characters=self.max_key_characters,
+            value_bytes=self.max_value_bytes,
+            page_size=self.max_page_size,
+            batch_size=self.max_batch_size,
+            metadata_entries=self.max_metadata_entries,
+            default_page_size=min(Limits().default_page_size, self.max_page_size),
+        )
+
+    @property
+    def denied_networks(self) -> tuple[Network, ...]:
+        """Networks that are never checked."""
+        parts = (part.strip() for part in self.health_check_denied_networks.split(","))
+        return tuple(ip_network(part) for part in parts if part)
+
+    @property
+    def embedded(self) -> tuple[str, ...]:
+        """The ports whose embedded default lives in one process."""
+        chosen = {"storage": self.database_url, "bus": self.kafka_bootstrap_servers, "registry": self.zookeeper_hosts}
+        return tuple(port for port, address in chosen.items() if not address)
+
+
+def load(**overrides: Any) -> Settings:
+    """The settings of this process. `overrides` come before the environment, by field name.
+
+    Raises:
+        SettingsError: with a line for each variable that can't be used.
+    """
+    try:
+        settings = Settings(**overrides)
+    except ValidationError as error:
+        raise SettingsError([_line(problem) for problem in error.errors()]) from error
+    if not settings.service_instance_id:
+        made = f"{socket.gethostname()[:64]}-{uuid.uuid4().hex[:8]}".lstrip("._-")
+        settings = settings.model_copy(update={"service_instance_id": made})
+    if settings.workers > 1 and settings.embedded:
+        raise SettingsError(
+            [
+                f"WORKERS is {settings.workers}: allowed is 1, since the embedded backends ({', '.join(settings.embedded)})"
+                " live in one process; set DATABASE_URL, KAFKA_BOOTSTRAP_SERVERS and ZOOKEEPER_HOSTS for more"
+            ]
+        )
+    return settings
+
+
+def child_environment(settings: Settings, **changes: str) -> dict[str, str]:
+    """The environment for a process of this service that shall have the same settings."""
+    return {**os.environ, "SERVICE_INSTANCE_ID": settings.service_instance_id, **changes}
+
+
+def template() -> Iterator[str]:
+    """The lines of `env.template`: every variable with its unit and default."""
+    yield "# Every setting of configsvc, with its default. Made by `configsvc env-template`; do not edit."
+    for name, field in Settings.model_fields.items():
+        default = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
+        text = str(default).lower() if isinstance(default, bool) else str(default)
+        yield ""
+        yield f"# {field.description}"
+        yield f"{name.upper()}={text}"
+
+
+def _line(problem: Any) -> str:
+    name = str(problem["loc"][0])
+    secret = "password" in name or "url" in name
+    given = "the value given" if secret else repr(problem["input"])
+    message = problem["msg"].removeprefix("Value error, ")
+    meaning = Settings.model_fields[name].description if name in Settings.model_fields else ""
+    return f"{name.upper()}: {given} can't be used: {message} ({meaning})"

@@ -1,0 +1,110 @@
+"""The reading half of the port, over any database that can run a `Statement`."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from configsvc.domain.records import Change, Commit, Record, Ref, View
+from configsvc.errors import RevisionOutOfRange
+from configsvc.storage.ledger import Remembered
+from configsvc.storage.port import ChangePage, ChangeQuery, LogState, RecordPage, RecordQuery
+from configsvc.storage.rows import Row, change_of, row_of
+from configsvc.storage.statements import COUNTER_COLUMNS, Dialect, Statement, Statements
+
+T = TypeVar("T")
+Rows = Sequence[Sequence[Any]]
+
+
+class Reads(ABC):
+    """`Reader`, `History` and `Log`. An adapter says how a statement is run."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._statements = Statements(dialect)
+
+    @abstractmethod
+    async def _read(self, statement: Statement, decode: Callable[[Rows], T]) -> T:
+        """Runs a statement that only reads, and returns what `decode` makes of its rows.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+
+    async def get(self, refs: Sequence[Ref]) -> View:
+        """See the port."""
+        return await self._read(self._statements.records(refs), _view)
+
+    async def page(self, query: RecordQuery) -> RecordPage:
+        """See the port."""
+
+        def decode(rows: Rows) -> RecordPage:
+            found = rows_in(rows)
+            return RecordPage(rows[0][0], records_in(found[: query.limit]), len(found) > query.limit)
+
+        return await self._read(self._statements.page(query), decode)
+
+    async def version(self, ref: Ref, version: int) -> Change | None:
+        """See the port."""
+        return await self._read(
+            self._statements.version(ref, version), lambda rows: change_of(rows[0]) if rows else None
+        )
+
+    async def search(self, query: ChangeQuery) -> ChangePage:
+        """See the port."""
+
+        def decode(rows: Rows) -> ChangePage:
+            found = _changes_in(rows)
+            return ChangePage(rows[0][0], found[: query.limit], len(found) > query.limit)
+
+        return await self._read(self._statements.search(query), decode)
+
+    async def state(self) -> LogState:
+        """See the port."""
+        return await self._read(self._statements.state(), lambda rows: LogState(*rows[0]))
+
+    async def read(self, after: int, limit: int) -> Sequence[Change]:
+        """See the port."""
+
+        def decode(rows: Rows) -> Sequence[Change]:
+            head, compacted = rows[0][:COUNTER_COLUMNS]
+            if not compacted <= after <= head:
+                what = "was compacted away" if after < compacted else "has not happened yet"
+                raise RevisionOutOfRange(
+                    f"revision {after} {what}; the log goes from {compacted} to {head}",
+                    metadata={"oldest_revision": str(compacted), "current_revision": str(head)},
+                )
+            return _changes_in(rows)
+
+        return await self._read(self._statements.log(after, limit), decode)
+
+    async def ping(self) -> None:
+        """See the port."""
+        await self.state()
+
+
+def rows_in(rows: Rows) -> tuple[Row, ...]:
+    """Rows of `records` behind the counter's columns; where there is none, one row of nulls."""
+    return tuple(row_of(row[COUNTER_COLUMNS:]) for row in rows if row[COUNTER_COLUMNS] is not None)
+
+
+def records_in(rows: Sequence[Row]) -> tuple[Record, ...]:
+    """The live ones."""
+    return tuple(record for row in rows if (record := row.record))
+
+
+def requests_in(rows: Rows) -> Mapping[str, Remembered]:
+    """What `Statements.requests` found."""
+    found: dict[str, Remembered] = {}
+    for request_id, fingerprint, revision, *values in rows:
+        changes = found[request_id].commit.changes if request_id in found else ()
+        if values[0] is not None:
+            changes = (*changes, change_of(values))
+        found[request_id] = Remembered(fingerprint, Commit(revision, changes))
+    return found
+
+
+def _changes_in(rows: Rows) -> tuple[Change, ...]:
+    return tuple(change_of(row[COUNTER_COLUMNS:]) for row in rows if row[COUNTER_COLUMNS] is not None)
+
+
+def _view(rows: Rows) -> View:
+    return View(rows[0][0], {record.ref: record for record in records_in(rows_in(rows))})

@@ -1,0 +1,205 @@
+"""The reading statements, in the SQL that the adapters share.
+
+Each is one statement, so that each is one consistent view in every database, at one round trip, without a transaction
+around it: the counter row is joined to whatever was asked for, and says at which revision that is.
+
+Parameters are written `?`, in the order of their values. What dialects say differently is in `Dialect`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from configsvc.domain.records import Ref, Scope
+from configsvc.storage.port import ChangeQuery, RecordQuery
+from configsvc.storage.rows import CHANGE_COLUMNS, RECORD_COLUMNS, microseconds
+
+_LAST_CODE_POINT = 0x10FFFF
+_SURROGATES = range(0xD800, 0xE000)
+
+# Columns of the counter row, before those of what was asked for.
+COUNTER_COLUMNS = 2
+
+_RECORD = ", ".join(RECORD_COLUMNS)
+_CHANGE = ", ".join(CHANGE_COLUMNS)
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What databases say differently.
+
+    `tables` comes before each table's name. `among` is a condition that a column is one of a list, `contains` that
+    it contains a text; `{}` is the column. `refs` is a table of refs as a subquery. `many` and `many_refs` make the
+    parameters of these.
+    """
+
+    tables: str
+    among: str
+    contains: str
+    refs: str
+    many: Callable[[Sequence[str]], Any]
+    many_refs: Callable[[Sequence[Ref]], tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement with its parameters."""
+
+    sql: str
+    parameters: tuple[Any, ...] = ()
+
+
+class _Conditions:
+    """Conditions that must all hold, with their parameters in order."""
+
+    def __init__(self) -> None:
+        self._texts = ["1 = 1"]
+        self.parameters: list[Any] = []
+
+    def add(self, condition: str, *parameters: Any) -> None:
+        """One that always applies."""
+        self._texts.append(condition)
+        self.parameters.extend(parameters)
+
+    def add_if(self, condition: str, parameter: Any) -> None:
+        """One that applies where its parameter is not None."""
+        if parameter is not None:
+            self.add(condition, parameter)
+
+    @property
+    def sql(self) -> str:
+        return " AND ".join(self._texts)
+
+
+class Statements:
+    """The reading statements of one dialect."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self._records = f"{dialect.tables}records"
+        self._changes = f"{dialect.tables}changes"
+        self._counter = f"{dialect.tables}counter"
+        self._requests = f"{dialect.tables}requests"
+
+    def state(self) -> Statement:
+        """(head, compacted)"""
+        return Statement(f"SELECT head, compacted FROM {self._counter}")
+
+    def records(self, refs: Sequence[Ref]) -> Statement:
+        """Counter, then the records among `refs`, removed ones too."""
+        columns = ", ".join(f"r.{name}" for name in RECORD_COLUMNS)
+        # CROSS JOIN fixes the order of the loops in SQLite: the refs outside, the records by their key inside.
+        found = (
+            f"SELECT {columns} FROM {self._dialect.refs} AS w CROSS JOIN {self._records} AS r"
+            " WHERE r.kind = w.kind AND r.environment = w.environment AND r.key = w.key AND r.service = w.service"
+        )
+        return Statement(self._with_counter(found), self._dialect.many_refs(refs))
+
+    def scope(self, scope: Scope) -> Statement:
+        """Counter, then the live records of a scope."""
+        found = f"SELECT {_RECORD} FROM {self._records} WHERE kind = ? AND environment = ? AND body IS NOT NULL"
+        return Statement(self._with_counter(found), (scope.kind.value, scope.environment))
+
+    def page(self, query: RecordQuery) -> Statement:
+        """Counter, then one record more than the page."""
+        where = _Conditions()
+        where.add("kind = ? AND environment = ? AND body IS NOT NULL", query.kind.value, query.environment)
+        if query.services is not None:
+            where.add(self._dialect.among.format("service"), self._dialect.many(query.services))
+        if query.keys is not None:
+            where.add(self._dialect.among.format("key"), self._dialect.many(query.keys))
+        if query.prefix:
+            where.add("key >= ?", query.prefix)
+            where.add_if("key < ?", after_prefix(query.prefix))
+        if query.after is not None:
+            where.add("(key, service) > (?, ?)", *query.after)
+        found = f"SELECT {_RECORD} FROM {self._records} WHERE {where.sql} ORDER BY key, service LIMIT ?"
+        return Statement(
+            self._with_counter(found, order="x.key, x.service"), (*where.parameters, query.limit + 1)
+        )
+
+    def version(self, ref: Ref, version: int) -> Statement:
+        """The change that made a version."""
+        return Statement(
+            f"SELECT {_CHANGE} FROM {self._changes}"
+            " WHERE kind = ? AND environment = ? AND service = ? AND key = ? AND version = ?",
+            (ref.kind.value, ref.environment, ref.service, ref.key, version),
+        )
+
+    def search(self, query: ChangeQuery) -> Statement:
+        """Counter, then one change more than the page."""
+        where = _Conditions()
+        where.add_if("kind = ?", None if query.kind is None else query.kind.value)
+        where.add_if("environment = ?", query.environment)
+        where.add_if("service = ?", query.service)
+        where.add_if("key = ?", query.key)
+        where.add_if("actor = ?", query.actor)
+        where.add_if(self._dialect.contains.format("reason"), query.reason)
+        where.add_if("at >= ?", None if query.from_time is None else microseconds(query.from_time))
+        where.add_if("at < ?", None if query.until_time is None else microseconds(query.until_time))
+        where.add_if("revision > ?", query.after_revision)
+        where.add_if("revision <= ?", query.until_revision)
+        if query.before is not None:
+            where.add("(revision, ordinal) < (?, ?)", *query.before)
+        found = (
+            f"SELECT {_CHANGE} FROM {self._changes} WHERE {where.sql} ORDER BY revision DESC, ordinal DESC LIMIT ?"
+        )
+        return Statement(
+            self._with_counter(found, order="x.revision DESC, x.ordinal DESC"), (*where.parameters, query.limit + 1)
+        )
+
+    def log(self, after: int, limit: int) -> Statement:
+        """Counter, then the changes after a revision, up to the whole revision of the `limit`th."""
+        found = (
+            f"SELECT {_CHANGE} FROM {self._changes} WHERE revision > ? AND revision <= coalesce("
+            f"(SELECT revision FROM {self._changes} WHERE revision > ? ORDER BY revision, ordinal LIMIT 1 OFFSET ?),"
+            " 9223372036854775807)"
+        )
+        return Statement(self._with_counter(found, order="x.revision, x.ordinal"), (after, after, limit - 1))
+
+    def requests(self, request_ids: Sequence[str]) -> Statement:
+        """(request id, fingerprint, revision), then its changes, one a row; or None in each, where it made none."""
+        columns = ", ".join(f"c.{name}" for name in CHANGE_COLUMNS)
+        ids = self._dialect.among.format("q.request_id")
+        return Statement(
+            f"SELECT q.request_id, q.fingerprint, q.revision, {columns} FROM {self._requests} AS q"
+            f" LEFT JOIN {self._changes} AS c ON c.revision = q.revision AND c.request_id = q.request_id"
+            f" WHERE {ids} ORDER BY q.request_id, c.ordinal",
+            (self._dialect.many(request_ids),),
+        )
+
+    def compaction(self, keep_changes: int, at_most: int) -> Statement:
+        """The revision up to which to forget next: one row, or none where there is nothing to forget.
+
+        That is the last one wholly beyond the newest `keep_changes`, but no further than the whole revision of the
+        oldest change but `at_most`, so that one transaction stays short.
+        """
+        # The oldest change that stays is the keep_changes-th newest; with 0 nothing stays.
+        wanted = (
+            f"(SELECT revision - 1 FROM {self._changes} ORDER BY revision DESC, ordinal DESC LIMIT 1 OFFSET ?)"
+            if keep_changes > 0
+            else f"(SELECT head + ? FROM {self._counter})"
+        )
+        parameter = keep_changes - 1 if keep_changes > 0 else 0
+        step = f"(SELECT revision FROM {self._changes} ORDER BY revision, ordinal LIMIT 1 OFFSET ?)"
+        return Statement(
+            "SELECT CASE WHEN s.step < w.wanted THEN s.step ELSE w.wanted END"
+            f" FROM (SELECT {wanted} AS wanted) AS w, (SELECT {step} AS step) AS s"
+            f" WHERE w.wanted > (SELECT compacted FROM {self._counter})",
+            (parameter, at_most - 1),
+        )
+
+    def _with_counter(self, found: str, order: str = "") -> str:
+        ordered = f" ORDER BY {order}" if order else ""
+        return f"SELECT c.head, c.compacted, x.* FROM {self._counter} AS c LEFT JOIN ({found}) AS x ON 1 = 1{ordered}"
+
+
+def after_prefix(prefix: str) -> str | None:
+    """The least text that comes after all texts that start with `prefix`, by code point; None where there is none."""
+    for end in range(len(prefix), 0, -1):
+        following = ord(prefix[end - 1]) + 1
+        if following in _SURROGATES:
+            following = _SURROGATES.stop
+        if following <= _LAST_CODE_POINT:
+            return prefix[: end - 1] + chr(following)
+    return None

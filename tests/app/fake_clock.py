@@ -1,0 +1,61 @@
+"""A clock whose hands the test turns."""
+
+import asyncio
+import heapq
+from datetime import UTC, datetime, timedelta
+from itertools import count
+
+# Rounds of the event loop after which tasks that wait for nothing but each other have come to rest.
+ROUNDS = 25
+
+
+async def settle() -> None:
+    """Lets everything run that can run now. It does not wait for threads."""
+    for _ in range(ROUNDS):
+        await asyncio.sleep(0)
+
+
+class FakeClock:
+    """Stands still until `advance`."""
+
+    def __init__(self, start: datetime = datetime(2025, 1, 1, tzinfo=UTC)) -> None:
+        self._start = start
+        self._seconds = 0.0
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._numbers = count()
+        self._fell_asleep = asyncio.Event()
+
+    def now(self) -> datetime:
+        return self._start + timedelta(seconds=self._seconds)
+
+    def monotonic(self) -> float:
+        return self._seconds
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        woken = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (self._seconds + seconds, next(self._numbers), woken))
+        self._fell_asleep.set()
+        await woken
+
+    async def asleep(self, sleepers: int = 1) -> None:
+        """Returns when at least so many sleep: advancing earlier would pass them by."""
+        while sum(not woken.done() for _, _, woken in self._sleepers) < sleepers:
+            self._fell_asleep.clear()
+            await self._fell_asleep.wait()
+
+    async def advance(self, seconds: float) -> None:
+        """Turns the hands, stopping at each moment at which a sleeper wakes, and lets it run."""
+        end = self._seconds + seconds
+        await settle()
+        while self._sleepers and self._sleepers[0][0] <= end:
+            at, _, woken = heapq.heappop(self._sleepers)
+            if woken.done():
+                continue
+            self._seconds = max(self._seconds, at)
+            woken.set_result(None)
+            await settle()
+        self._seconds = end
+        await settle()

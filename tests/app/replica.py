@@ -1,0 +1,166 @@
+"""A replica as the tests of the log's readers need it: real storage, real bus, real tail, and a door to shut."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from configsvc.app.tail import LogTail
+from configsvc.bus.local import LocalBus
+from configsvc.clock import Clock
+from configsvc.domain.records import (
+    Action,
+    Author,
+    Change,
+    Commit,
+    Kind,
+    Mutation,
+    Put,
+    Record,
+    Ref,
+    Remove,
+    Scope,
+    View,
+    Write,
+)
+from configsvc.errors import Unavailable
+from configsvc.storage.port import LogState, RecordPage, RecordQuery, Storage
+from configsvc.storage.sqlite import SqliteStorage
+
+AT = datetime(2025, 1, 1, tzinfo=UTC)
+POLL_SECONDS = 1.0
+
+
+def config(key: str, service: str = "svc", environment: str = "test") -> Ref:
+    return Ref(Kind.CONFIG, environment, service, key)
+
+
+def mutation(ref: Ref, value: object) -> Mutation:
+    """`value` None: remove it."""
+    return Remove(ref) if value is None else Put(ref, {"value": value}, Action.UPDATE)
+
+
+async def write(storage: Storage, *values: tuple[Ref, object]) -> Commit:
+    """One revision with these values."""
+    mutations = [mutation(ref, value) for ref, value in values]
+    author = Author("tester", "", "", AT)
+    return await storage.write(Write(author, tuple(ref for ref, _ in values), lambda view: mutations))
+
+
+async def live(storage: Storage, scope: Scope) -> dict[Ref, Record]:
+    """The store's own word on what is live."""
+    page = await storage.page(RecordQuery(scope.kind, scope.environment, 100_000))
+    return {record.ref: record for record in page.records}
+
+
+@dataclass
+class Door:
+    """The storage's reading side, which a test can shut, or keep answers in.
+
+    `shut`: every read fails. `held`: an answer that was read goes out only when this is set, as on a slow network.
+    """
+
+    storage: Storage
+    shut: bool = False
+    held: asyncio.Event | None = None
+    gets: int = 0
+    reads: int = 0
+    pages: int = 0
+    states: int = 0
+    in_hand: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def get(self, refs: Sequence[Ref]) -> View:
+        self.gets += 1
+        self._check()
+        view = await self.storage.get(refs)
+        await self._out()
+        return view
+
+    async def page(self, query: RecordQuery) -> RecordPage:
+        self.pages += 1
+        self._check()
+        page = await self.storage.page(query)
+        await self._out()
+        return page
+
+    async def state(self) -> LogState:
+        self.states += 1
+        self._check()
+        return await self.storage.state()
+
+    async def read(self, after: int, limit: int) -> Sequence[Change]:
+        self.reads += 1
+        self._check()
+        changes = await self.storage.read(after, limit)
+        await self._out()
+        return changes
+
+    def _check(self) -> None:
+        if self.shut:
+            raise Unavailable("the door is shut")
+
+    async def _out(self) -> None:
+        if self.held is not None:
+            self.in_hand.set()
+            await self.held.wait()
+
+
+@dataclass
+class Replica:
+    """One replica. Writes through `put` are its own; `write(replica.storage, ...)` is another replica's."""
+
+    storage: Storage
+    door: Door
+    bus: LocalBus
+    tail: LogTail
+
+    async def put(self, ref: Ref, value: object) -> Commit:
+        """An own write, told to the tail."""
+        commit = await write(self.storage, (ref, value))
+        self.tail.committed(commit)
+        return commit
+
+
+class Seen:
+    """A listener that remembers."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Change]] = []
+        self.resets: list[int] = []
+        self._news = asyncio.Event()
+
+    def __call__(self, changes: Sequence[Change]) -> None:
+        self.batches.append(list(changes))
+        self._news.set()
+
+    def reset(self, revision: int) -> None:
+        self.resets.append(revision)
+        self._news.set()
+
+    @property
+    def revisions(self) -> list[int]:
+        return [change.revision for batch in self.batches for change in batch]
+
+    async def until(self, revision: int) -> None:
+        """Returns when `revision` was seen or reset to. Does not wake the tail, which `wait_for` does."""
+        while revision not in self.revisions + self.resets:
+            self._news.clear()
+            await self._news.wait()
+
+
+@asynccontextmanager
+async def open_storage(folder: Path) -> AsyncIterator[Storage]:
+    async with SqliteStorage(folder / "configsvc.db") as storage:
+        yield storage
+
+
+@asynccontextmanager
+async def open_replica(storage: Storage, clock: Clock, bus: LocalBus | None = None) -> AsyncIterator[Replica]:
+    door = Door(storage)
+    async with (
+        bus or LocalBus() as opened,
+        LogTail(log=door, bus=opened, clock=clock, poll_seconds=POLL_SECONDS) as tail,
+    ):
+        yield Replica(storage, door, opened, tail)

@@ -1,0 +1,50 @@
+"""The adapters that the suite runs over. An adapter yields a `Bench`; add it to `ADAPTERS`."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import pytest
+
+from configsvc.cache.local import LocalCache
+from configsvc.cache.port import Cache
+from tests.app.fake_clock import FakeClock
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A cache, and what a test may do to its surroundings.
+
+    `elapse` lets this much time pass for the backend. `outage` takes the backend away while the context lasts; where
+    that can't be, it is a text that says why.
+    """
+
+    cache: Cache
+    elapse: Callable[[timedelta], Awaitable[None]]
+    outage: Callable[[], AbstractAsyncContextManager[None]] | str
+
+
+@asynccontextmanager
+async def local(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    clock = FakeClock()
+
+    async def elapse(time: timedelta) -> None:
+        await clock.advance(time.total_seconds())
+
+    async with LocalCache(64 * 1024 * 1024, clock) as cache:
+        yield Bench(cache, elapse, "it lives in this process: there is no backend that could be away")
+
+
+ADAPTERS: dict[str, Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Bench]]] = {"local": local}
+
+
+@pytest.fixture(params=ADAPTERS)
+async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    async with ADAPTERS[request.param](request) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def cache(bench: Bench) -> Cache:
+    return bench.cache

@@ -1,0 +1,235 @@
+"""Bad input through a real Envoy: each with its status, a JSON body that names what is wrong, and nothing changed."""
+
+import json
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+CONFIG = "/api/v1/config"
+FLAGS = "/api/v1/feature-flags"
+REGISTER = "/api/v1/registry/register"
+
+
+@pytest.fixture(autouse=True)
+def nothing_changes(rest: httpx.Client, environment: str, seed: None) -> Iterator[None]:
+    """Whatever a test sends, the environment's audit trail stays as it was."""
+    before = rest.get("/api/v1/changes", params={"environment": environment}).json()["changes"]
+    assert len(before) == 2
+    yield
+    assert rest.get("/api/v1/changes", params={"environment": environment}).json()["changes"] == before
+
+
+@pytest.fixture
+def seed(rest: httpx.Client, environment: str) -> None:
+    rest.post(CONFIG, json={"key": "k", "value": 1, "environment": environment}).raise_for_status()
+    rest.post(FLAGS, json={"name": "f", "environment": environment}).raise_for_status()
+
+
+def refused(answer: httpx.Response, status: int, *, reason: str = "", field: str = "") -> None:
+    """Asserts the shape that every error has."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"].startswith("application/json")
+    body = answer.json()
+    assert isinstance(body["code"], int)
+    assert body["message"]
+    info = next(d for d in body["details"] if d["@type"] == "type.googleapis.com/google.rpc.ErrorInfo")
+    assert info["reason"].isupper()
+    if reason:
+        assert info["reason"] == reason
+    if field:
+        bad = next(d for d in body["details"] if d["@type"] == "type.googleapis.com/google.rpc.BadRequest")
+        assert field in [violation["field"] for violation in bad["field_violations"]]
+        assert field in body["message"]
+
+
+@pytest.mark.parametrize("body", [b"{", b"[1]", b'{"key":', b"key=1", b'{"key":"a" "value":1}', b"\xff\xfe"])
+def test_malformed_json(rest: httpx.Client, body: bytes) -> None:
+    for path in (CONFIG, FLAGS, REGISTER):
+        refused(rest.post(path, content=body, headers={"content-type": "application/json"}), 400)
+
+
+@pytest.mark.parametrize("missing", ["key", "value", "environment"])
+def test_a_missing_field_is_named(rest: httpx.Client, environment: str, missing: str) -> None:
+    body = {"key": "x", "value": 1, "environment": environment}
+    del body[missing]
+    refused(rest.post(CONFIG, json=body), 400, field=missing)
+
+
+def test_an_empty_body_names_all_that_is_missing(rest: httpx.Client) -> None:
+    answer = rest.post(CONFIG, json={})
+    for field in ("key", "value", "environment"):
+        refused(answer, 400, field=field)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("key", "k" * 513), ("description", "d" * 4097), ("reason", "r" * 1025), ("request_id", "i" * 129),
+     ("environment", "e" * 65), ("service_name", "s" * 129), ("value", "v" * (1 << 20))],
+)  # fmt: skip
+def test_an_over_long_field_is_named(rest: httpx.Client, environment: str, field: str, value: str) -> None:
+    refused(
+        rest.post(CONFIG, json={"key": "x", "value": 1, "environment": environment, field: value}), 400, field=field
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [(CONFIG, {"key": 1.5, "value": 1}), (CONFIG, {"key": ["a"], "value": 1}), (FLAGS, {"name": "x", "enabled": "maybe"}),
+     (FLAGS, {"name": "x", "rollout_percentage": "many"}), (REGISTER, {"service_name": {}, "service_url": "http://a"}),
+     (FLAGS, {"name": "x", "targeted_users": "u1"}), (FLAGS, {"name": "x", "rules": [{"conditions": 7}]})],
+)  # fmt: skip
+def test_wrong_types(rest: httpx.Client, environment: str, path: str, body: dict[str, object]) -> None:
+    refused(rest.post(path, json={"environment": environment, **body}), 400)
+
+
+def test_an_unknown_query_parameter(rest: httpx.Client, environment: str) -> None:
+    refused(rest.get(CONFIG, params={"environment": environment, "pagesize": 1}), 400)
+
+
+def test_an_unknown_route(rest: httpx.Client) -> None:
+    for path in ("/", "/api", "/api/v1/nope", "/api/v2/config"):
+        refused(rest.get(path), 404)
+
+
+def test_a_wrong_method(rest: httpx.Client) -> None:
+    for method, path in (
+        ("PATCH", CONFIG),
+        ("DELETE", CONFIG),
+        ("PUT", REGISTER),
+        ("GET", REGISTER),
+        ("POST", "/health"),
+    ):
+        answer = rest.request(method, path)
+        refused(answer, answer.status_code)
+        assert answer.status_code in (404, 405), (method, path, answer.status_code)
+
+
+@pytest.mark.parametrize("token", ["x", "!!", "WyJhIiwxXQ", "null"])
+def test_a_bad_page_token(rest: httpx.Client, environment: str, token: str) -> None:
+    for path in (CONFIG, FLAGS, "/api/v1/changes", f"{CONFIG}/k/history"):
+        answer = rest.get(path, params={"environment": environment, "page_token": token})
+        refused(answer, 400, reason="BAD_PAGE_TOKEN", field="page_token")
+
+
+def test_a_page_token_of_another_query(rest: httpx.Client, environment: str) -> None:
+    page = rest.get("/api/v1/changes", params={"environment": environment, "page_size": 1}).json()
+    query = {"environment": environment, "page_size": 1, "kind": "flag", "page_token": page["next_page_token"]}
+    refused(rest.get("/api/v1/changes", params=query), 400, field="page_token")
+
+
+@pytest.mark.parametrize("size", [-1, 1001])
+def test_a_page_size_out_of_range(rest: httpx.Client, environment: str, size: int) -> None:
+    refused(rest.get(CONFIG, params={"environment": environment, "page_size": size}), 400, field="page_size")
+
+
+def test_a_stale_etag(rest: httpx.Client, environment: str) -> None:
+    body = {"value": 2, "environment": environment, "etag": "1-ffff"}
+    refused(rest.put(f"{CONFIG}/k", json=body), 409, reason="STALE_ETAG")
+    refused(rest.put(f"{FLAGS}/f", json={"environment": environment, "etag": "x"}), 409, reason="STALE_ETAG")
+    gone = rest.request("DELETE", f"{CONFIG}/k", params={"environment": environment}, headers={"if-match": '"x"'})
+    refused(gone, 409, reason="STALE_ETAG")
+
+
+def test_a_duplicate_create(rest: httpx.Client, environment: str) -> None:
+    again = rest.post(CONFIG, json={"key": "k", "value": 2, "environment": environment})
+    refused(again, 409, reason="CONFIG_ALREADY_EXISTS")
+    refused(rest.post(FLAGS, json={"name": "f", "environment": environment}), 409, reason="FLAG_ALREADY_EXISTS")
+
+
+def test_what_does_not_exist(rest: httpx.Client, environment: str) -> None:
+    scope = {"environment": environment}
+    refused(rest.get(f"{CONFIG}/nope", params=scope), 404, reason="CONFIG_NOT_FOUND")
+    refused(rest.put(f"{CONFIG}/nope", json={**scope, "value": 1}), 404, reason="CONFIG_NOT_FOUND")
+    refused(rest.request("DELETE", f"{CONFIG}/nope", params=scope), 404, reason="CONFIG_NOT_FOUND")
+    refused(rest.get(f"{CONFIG}/nope/history", params=scope), 404, reason="CONFIG_NOT_FOUND")
+    refused(rest.post(f"{CONFIG}/k:rollback", json={**scope, "version": 9}), 404, reason="VERSION_NOT_FOUND")
+    refused(rest.post(f"{FLAGS}/evaluate", json={**scope, "flag_name": "nope"}), 404, reason="FLAG_NOT_FOUND")
+    refused(rest.get("/api/v1/registry/services/nope"), 404, reason="SERVICE_NOT_FOUND")
+
+
+STRINGS = {"value_type": "string", "variants": [{"name": "a", "value": "x"}], "default_variant": "a"}
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ({"rollout_percentage": 100.5}, "rollout_percentage"),
+        ({"rollout_percentage": -1}, "rollout_percentage"),
+        ({"rollout_percentage": 0.00001}, "rollout_percentage"),
+        ({"default_variant": "nope"}, "default_variant"),
+        ({**STRINGS, "on_variant": "nope"}, "on_variant"),
+        ({"rules": [{"variant": "nope"}]}, "rules[0].variant"),
+        ({"rules": [{"variant": "on", "conditions": [{"attribute": "a", "operator": "matches", "values": ["(a)\\1"]}]}]},
+         "rules[0].conditions[0].values[0]"),
+        ({"rules": [{"variant": "on", "conditions": [{"attribute": "a", "operator": "near", "values": ["x"]}]}]},
+         "rules[0].conditions[0].operator"),
+        ({"rollout_split": [{"variant": "on", "weight": 0}]}, "rollout_split"),
+        ({"value_type": "colour"}, "value_type"),
+        ({"name": "evaluate"}, "name"),
+        ({"name": "with space"}, "name"),
+    ],
+)  # fmt: skip
+def test_a_flag_that_makes_no_sense(rest: httpx.Client, environment: str, more: dict[str, object], field: str) -> None:
+    refused(rest.post(FLAGS, json={"name": "g", "environment": environment, "enabled": True, **more}), 400, field=field)
+
+
+def test_prerequisites_that_are_missing_or_form_a_cycle(rest: httpx.Client, environment: str) -> None:
+    needs = [{"flag_name": "nope", "variants": ["on"]}]
+    body = {"name": "g", "environment": environment, "prerequisites": needs}
+    refused(rest.post(FLAGS, json=body), 400)
+    itself = [{"flag_name": "f", "variants": ["on"]}]
+    refused(rest.put(f"{FLAGS}/f", json={"environment": environment, "prerequisites": itself}), 400)
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://a", "asr-service", "http://", "http://a:99999", "javascript:alert(1)", "http://u:p@a"]
+)
+def test_a_url_with_a_bad_scheme_or_shape(rest: httpx.Client, url: str) -> None:
+    refused(rest.post(REGISTER, json={"service_name": "s", "service_url": url}), 400, field="service_url")
+    body = {"service_name": "s", "service_url": "http://a", "health_check_url": url}
+    refused(rest.post(REGISTER, json=body), 400, field="health_check_url")
+
+
+def test_a_body_over_the_limit(rest: httpx.Client, environment: str) -> None:
+    body = {"key": "big", "value": "v" * (32 << 20), "environment": environment}
+    refused(rest.post(CONFIG, json=body), 413)
+
+
+@pytest.mark.parametrize("number", [2**53, -(2**53), 2**63, 10**30])
+def test_an_integer_that_json_clients_would_round(rest: httpx.Client, environment: str, number: int) -> None:
+    for value in (number, {"deep": [number]}):
+        body = json.dumps({"key": "n", "value": value, "environment": environment})
+        refused(rest.post(CONFIG, content=body, headers={"content-type": "application/json"}), 400, field="value")
+
+
+@pytest.mark.parametrize("text", ["a\\u0000b", "\\ud800", "a\\udc00b"])
+@pytest.mark.parametrize("field", ["key", "environment", "service_name", "description", "reason"])
+def test_nul_and_lone_surrogates_in_text(rest: httpx.Client, environment: str, field: str, text: str) -> None:
+    body = {"key": "n", "value": 1, "environment": environment, "service_name": "s", field: "@"}
+    content = json.dumps(body).replace('"@"', f'"{text}"')
+    refused(rest.post(CONFIG, content=content, headers={"content-type": "application/json"}), 400)
+
+
+@pytest.mark.parametrize(
+    "key", ["bulk", "a/history", "a:rollback", "a/b:diff", "x:watch", "/a", "a/", "a//b", "a/../b"]
+)
+def test_a_key_that_rest_could_not_address(rest: httpx.Client, environment: str, key: str) -> None:
+    refused(rest.post(CONFIG, json={"key": key, "value": 1, "environment": environment}), 400, field="key")
+
+
+def test_a_batch_that_fails_in_its_last_write(rest: httpx.Client, environment: str) -> None:
+    operations = [{"key": f"n{index}", "value": index} for index in range(9)]
+    body = {"environment": environment, "operations": [*operations, {"key": "k", "value": 1, "etag": "old"}]}
+    answer = rest.post(f"{CONFIG}:batchWrite", json=body)
+    refused(answer, 409, reason="STALE_ETAG")
+    assert "operations[9]" in answer.text
+
+
+@pytest.mark.parametrize("after", ["999999999", "-1"])
+def test_a_watch_from_a_revision_that_is_not_there(rest: httpx.Client, environment: str, after: str) -> None:
+    query = {"environment": environment, "after_revision": after}
+    with rest.stream("GET", f"{CONFIG}:watch", params=query) as stream:
+        body = "".join(stream.iter_text())
+    assert "REVISION_OUT_OF_RANGE" in body
+    assert "oldest_revision" in body

@@ -1,0 +1,156 @@
+"""gRPC, gRPC-Web, CORS, reflection and health beside REST on the one port, and what happens on SIGTERM and kill -9."""
+
+import base64
+import json
+import struct
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+from configsvc_client.v1 import config_pb2, config_pb2_grpc, registry_pb2, registry_pb2_grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from tests.e2e.conftest import Running, start, stop
+from tests.services.ports import Port
+
+GRPCURL = Path(sysconfig.get_path("scripts")) / "grpcurl"
+
+
+def test_native_grpc_gives_the_wrapper_with_the_revision(service: Running, environment: str) -> None:
+    with grpc.insecure_channel(service.target) as channel:
+        configs = config_pb2_grpc.ConfigServiceStub(channel)
+        request = config_pb2.CreateConfigRequest(key="k", value={"string_value": "v"}, environment=environment)
+        made = configs.CreateConfig(request)
+        assert made.revision == made.config.revision > 0
+        got = configs.GetConfig(
+            config_pb2.GetConfigRequest(key="k", environment=environment, min_revision=made.revision)
+        )
+        assert got.config == made.config
+        with pytest.raises(grpc.RpcError) as caught:
+            configs.CreateConfig(request)
+        status = rpc_status.from_call(caught.value)
+        assert caught.value.code() is grpc.StatusCode.ALREADY_EXISTS
+        info = error_details_pb2.ErrorInfo()
+        assert status is not None
+        assert status.details[0].Unpack(info)
+        assert info.reason == "CONFIG_ALREADY_EXISTS"
+
+
+def test_a_keep_alive_stream_through_the_gateway(service: Running, environment: str) -> None:
+    with grpc.insecure_channel(service.target) as channel:
+        registry = registry_pb2_grpc.RegistryServiceStub(channel)
+        made = registry.RegisterInstance(
+            registry_pb2.RegisterInstanceRequest(service_name=f"ka-{environment}", service_url="http://a:1")
+        ).instance
+        beat = registry_pb2.KeepAliveRequest(service_name=made.service_name, instance_id=made.instance_id)
+        answers = registry.KeepAlive(iter([beat, beat]))
+        assert [answer.lease_ttl_seconds for answer in answers] == [30, 30]
+
+
+def test_grpc_web_over_http_1(service: Running, environment: str) -> None:
+    request = config_pb2.CreateConfigRequest(key="web", value={"bool_value": True}, environment=environment)
+    message = request.SerializeToString()
+    answer = httpx.post(
+        f"{service.url}/configsvc.v1.ConfigService/CreateConfig",
+        content=b"\0" + struct.pack(">I", len(message)) + message,
+        headers={"content-type": "application/grpc-web+proto", "x-grpc-web": "1", "origin": "http://app.example"},
+    )
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"]
+    (length,) = struct.unpack(">I", answer.content[1:5])
+    made = config_pb2.CreateConfigResponse.FromString(answer.content[5 : 5 + length])
+    assert made.config.key == "web"
+    assert b"grpc-status:0" in answer.content[5 + length :]
+
+
+def test_a_cors_preflight_is_answered(service: Running) -> None:
+    asked = {"origin": "http://app.example", "access-control-request-method": "PUT"}
+    answer = httpx.options(f"{service.url}/api/v1/config/k", headers=asked)
+    assert answer.status_code == 200
+    assert "PUT" in answer.headers["access-control-allow-methods"]
+
+
+def test_grpcurl_lists_describes_and_calls(service: Running, environment: str) -> None:
+    def grpcurl(*arguments: str) -> str:
+        done = subprocess.run([GRPCURL, *arguments], capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    listed = grpcurl("-plaintext", service.target, "list").split()
+    for name in ("ConfigService", "FlagService", "RegistryService", "HealthService"):
+        assert f"configsvc.v1.{name}" in listed
+    assert "rpc WatchConfigs" in grpcurl("-plaintext", service.target, "describe", "configsvc.v1.ConfigService")
+    health = json.loads(grpcurl("-plaintext", service.target, "grpc.health.v1.Health/Check"))
+    assert health == {"status": "SERVING"}
+    body = json.dumps({"key": "k", "value": {"a": [1]}, "environment": environment})
+    made = json.loads(grpcurl("-plaintext", "-d", body, service.target, "configsvc.v1.ConfigService/CreateConfig"))
+    assert made["config"]["value"] == {"a": [1]}
+
+
+def test_what_was_acknowledged_survives_kill_9_of_everything(tmp_path: Path) -> None:
+    with Port() as port:
+        first = start(tmp_path, port.number)
+        for number in range(20):
+            body = {"key": f"k{number}", "value": number, "environment": "dev"}
+            assert httpx.post(f"{first.url}/api/v1/config", json=body).status_code == 201
+        first.process.kill()
+        first.process.wait(10)
+        second = start(tmp_path, port.number)
+        found = httpx.get(f"{second.url}/api/v1/config", params={"environment": "dev"}).json()["configs"]
+        assert {c["key"]: c["value"] for c in found} == {f"k{number}": number for number in range(20)}
+        assert stop(second) == 0
+
+
+def test_watchers_are_told_when_the_service_stops(tmp_path: Path) -> None:
+    with Port() as port:
+        running = start(tmp_path, port.number)
+        with httpx.stream("GET", f"{running.url}/api/v1/config:watch?environment=dev", timeout=30) as stream:
+            lines = (json.loads(line) for line in stream.iter_lines() if line.strip())
+            assert "synced" in next(lines)
+            running.process.terminate()
+            last = next(lines)
+            assert last["error"]["details"][0]["reason"] == "SHUTTING_DOWN"
+        assert running.process.wait(30) == 0
+
+
+def test_a_wrong_setting_stops_the_start_and_names_the_variable(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "configsvc", "up"],
+        env={"PORT": "many", "PATH": "/usr/bin:/bin"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 2
+    assert "PORT" in done.stderr
+    assert "many" in done.stderr
+
+
+def test_more_than_one_worker_on_embedded_backends_is_refused(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "configsvc", "up"],
+        env={"WORKERS": "2", "PATH": "/usr/bin:/bin"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 2
+    assert "WORKERS" in done.stderr
+
+
+def test_grpc_web_text_is_base64(service: Running) -> None:
+    message = b"\0" + struct.pack(">I", 0)
+    answer = httpx.post(
+        f"{service.url}/configsvc.v1.HealthService/GetLiveness",
+        content=base64.b64encode(message),
+        headers={"content-type": "application/grpc-web-text", "accept": "application/grpc-web-text"},
+    )
+    assert answer.status_code == 200
+    assert base64.b64decode(answer.content[:8])[0] == 0
