@@ -75,13 +75,8 @@ def compile_flag(flag: Flag) -> CompiledFlag:
     rules = tuple(
         CompiledRule(
             rule,
-            tuple(
-                conditions.compiled(c.attribute, c.operator, c.values, c.negate)
-                for c in rule.conditions
-            ),
-            _compiled_split(flag, rule.split, outcome)
-            if rule.split
-            else outcome(rule.variant, Reason.TARGETING_MATCH),
+            tuple(conditions.compiled(c.attribute, c.operator, c.values, c.negate) for c in rule.conditions),
+            _compiled_split(flag, rule.split, outcome) if rule.split else outcome(rule.variant, Reason.TARGETING_MATCH),
         )
         for rule in flag.rules
     )
@@ -210,9 +205,7 @@ def _keyless(flag: Flag, outcome: Callable[..., Evaluation]) -> Evaluation:
     )
 
 
-def _compiled_split(
-    flag: Flag, split: Sequence[WeightedVariant], outcome: Callable[..., Evaluation]
-) -> CompiledSplit:
+def _compiled_split(flag: Flag, split: Sequence[WeightedVariant], outcome: Callable[..., Evaluation]) -> CompiledSplit:
     position = {variant.name: index for index, variant in enumerate(flag.all_variants)}
     # By the variants' positions, which never change, so that the order of the weights moves nobody.
     arms = sorted(split, key=lambda arm: position[arm.variant])

@@ -153,9 +153,7 @@ class Flag:
             targeted_users=members.texts("targeted_users", limits.TARGETED_USERS),
             bucket_by=members.text("bucket_by"),
             rules=tuple(map(_rule, members.objects("rules", limits.RULES))),
-            prerequisites=tuple(
-                map(_prerequisite, members.objects("prerequisites", limits.PREREQUISITES))
-            ),
+            prerequisites=tuple(map(_prerequisite, members.objects("prerequisites", limits.PREREQUISITES))),
             salt=members.text("salt"),
             description=members.text("description"),
             tags=members.texts("tags", limits.TAGS),
@@ -199,9 +197,7 @@ class Flag:
                 }
                 for rule in self.rules
             ],
-            "prerequisites": [
-                {"flag_name": p.flag_name, "variants": list(p.variants)} for p in self.prerequisites
-            ],
+            "prerequisites": [{"flag_name": p.flag_name, "variants": list(p.variants)} for p in self.prerequisites],
             "salt": self.salt,
             "description": self.description,
             "tags": list(self.tags),

@@ -1,12 +1,13 @@
 """All flags of one environment, compiled once: what a server replica and a client evaluate from."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 
 from configsvc_client.evaluation.compiled import CompiledFlag, compile_flag
 from configsvc_client.evaluation.evaluate import Context, Evaluation
 from configsvc_client.evaluation.explanation import PrerequisiteOutcome
-from configsvc_client.evaluation.flag import Flag
+from configsvc_client.evaluation.flag import Flag, Prerequisite
 from configsvc_client.evaluation.tracing import explain as explained
 
 # Outcomes that are known already in this call, by flag.
@@ -118,43 +119,26 @@ class FlagSet:
     def _met(self, compiled: CompiledFlag, memo: _Memo) -> bool:
         if compiled.prerequisites and compiled.flag.name in self._stuck:
             return False
-        return all(
-            other in memo and memo[other].variant in wanted
-            for other, wanted in compiled.prerequisites
-        )
+        return all(other in memo and memo[other].variant in wanted for other, wanted in compiled.prerequisites)
 
     def _explained(self, compiled: CompiledFlag, context: Context, memo: _Memo) -> Evaluation:
-        found = memo[compiled.flag.name]
-        asked = [self._outcome(compiled, other, memo) for other, _ in compiled.prerequisites]
-        explanation = explained(compiled, context, asked)
-        # Field by field, since the slots of a frozen class are quicker to pass than `replace` is.
-        return Evaluation(
-            found.flag_name,
-            found.value,
-            found.variant,
-            found.reason,
-            found.enabled,
-            found.version,
-            found.error_code,
-            found.error_message,
-            explanation,
-        )
+        # A disabled flag does not ask its prerequisites.
+        asked = compiled.flag.prerequisites if compiled.prerequisites else ()
+        outcomes = [self._outcome(compiled.flag.name, prerequisite, memo) for prerequisite in asked]
+        return replace(memo[compiled.flag.name], explanation=explained(compiled, context, outcomes))
 
-    def _outcome(self, compiled: CompiledFlag, other: str, memo: _Memo) -> PrerequisiteOutcome:
-        (wanted,) = (p.variants for p in compiled.flag.prerequisites if p.flag_name == other)
+    def _outcome(self, name: str, prerequisite: Prerequisite, memo: _Memo) -> PrerequisiteOutcome:
+        other, wanted = prerequisite.flag_name, prerequisite.variants
         if other not in self._compiled:
             return PrerequisiteOutcome(other, wanted, "", met=False, problem="missing")
-        if compiled.flag.name in self._stuck:
+        if name in self._stuck:
             return PrerequisiteOutcome(other, wanted, "", met=False, problem="cycle")
         served = memo[other].variant
         return PrerequisiteOutcome(other, wanted, served, met=served in wanted)
 
     def _compile(self, flag: Flag) -> CompiledFlag:
         if flag.environment != self._environment:
-            raise ValueError(
-                f"flag '{flag.name}' is of environment '{flag.environment}',"
-                f" not of '{self._environment}'"
-            )
+            raise ValueError(f"flag '{flag.name}' is of environment '{flag.environment}', not of '{self._environment}'")
         return compile_flag(flag)
 
     def _changed(self, compiled: dict[str, CompiledFlag], revision: int) -> "FlagSet":

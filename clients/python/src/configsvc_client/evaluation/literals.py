@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import date
 from typing import Any, Final
 
-import re2  # type: ignore[import-untyped]
+import re2
 
 from configsvc_client.evaluation import limits
 
@@ -156,9 +156,7 @@ def network_operand(operand: Json) -> tuple[int, int, int]:
         found = ipaddress.ip_network(operand, strict=False)
     except ValueError:
         raise ValueError(wanted) from None
-    if operand.partition("/")[0] and int(found.network_address) != int(
-        ipaddress.ip_address(operand.partition("/")[0])
-    ):
+    if operand.partition("/")[0] and int(found.network_address) != int(ipaddress.ip_address(operand.partition("/")[0])):
         raise ValueError(f"must not have bits beyond its prefix; '{found}' may be meant")
     host_bits = found.max_prefixlen - found.prefixlen
     return found.version, host_bits, int(found.network_address) >> host_bits
@@ -174,9 +172,7 @@ def pattern_operand(operand: Json) -> Callable[[bytes], object]:
     if not storable(operand):
         raise ValueError("must not have NUL or lone surrogates")
     if len(operand) > limits.PATTERN_CHARACTERS:
-        raise ValueError(
-            f"must be at most {limits.PATTERN_CHARACTERS} characters; it has {len(operand)}"
-        )
+        raise ValueError(f"must be at most {limits.PATTERN_CHARACTERS} characters; it has {len(operand)}")
     options = re2.Options()
     options.never_capture = True  # Only whether it matches is asked.
     options.log_errors = False

@@ -87,9 +87,7 @@ class Members:
         if not isinstance(value, list | tuple):
             self.findings.refuse(self.at(name), "must be an array")
         elif len(value) > most:
-            self.findings.refuse(
-                self.at(name), f"must have at most {most} items; it has {len(value)}"
-            )
+            self.findings.refuse(self.at(name), f"must have at most {most} items; it has {len(value)}")
         else:
             for index, item in enumerate(value):
                 yield f"{self.at(name)}[{index}]", item
@@ -149,10 +147,7 @@ def scalar_problem(value: Json) -> str:
         most = limits.LARGEST_EXACT_INTEGER
         if -most <= value <= most:
             return ""
-        return (
-            f"must not have integers beyond {most} (2^53-1), which JSON clients round:"
-            " send it as a string"
-        )
+        return f"must not have integers beyond {most} (2^53-1), which JSON clients round: send it as a string"
     if isinstance(value, float):
         # What is left has a fraction, or is not a number.
         return "" if abs(value) < 2**53 else "must not have NaN or Infinity: JSON has no such numbers"

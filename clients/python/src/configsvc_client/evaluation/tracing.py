@@ -20,9 +20,7 @@ from configsvc_client.evaluation.explanation import (
 )
 
 
-def explain(
-    compiled: CompiledFlag, context: Context, prerequisites: Sequence[PrerequisiteOutcome]
-) -> Explanation:
+def explain(compiled: CompiledFlag, context: Context, prerequisites: Sequence[PrerequisiteOutcome]) -> Explanation:
     """How the flag comes to its outcome for this context, given its prerequisites' outcomes."""
     flag = compiled.flag
     asked = tuple(prerequisites)
@@ -31,9 +29,7 @@ def explain(
     if not all(p.met for p in asked):
         return Explanation("prerequisites", flag.served_off, Reason.DISABLED, asked)
     if context.user_id in compiled.targeted:
-        return Explanation(
-            "targeted_users", flag.served_on, Reason.TARGETING_MATCH, asked, targeted=True
-        )
+        return Explanation("targeted_users", flag.served_on, Reason.TARGETING_MATCH, asked, targeted=True)
 
     unit = compiled.unit(context)
     rules, decisive = _rules(compiled, context)
@@ -57,9 +53,7 @@ def explain(
     return Explanation("rollout", variant, reason, asked, False, rules, gate, split)
 
 
-def _rules(
-    compiled: CompiledFlag, context: Context
-) -> tuple[tuple[RuleOutcome, ...], CompiledRule | None]:
+def _rules(compiled: CompiledFlag, context: Context) -> tuple[tuple[RuleOutcome, ...], CompiledRule | None]:
     outcomes = []
     decisive: CompiledRule | None = None
     for index, step in enumerate(compiled.rules):

@@ -56,9 +56,7 @@ def check_prerequisites(flag: "Flag", others: Mapping[str, "Flag"]) -> None:
         path = f"prerequisites[{index}]"
         other = others.get(prerequisite.flag_name)
         if other is None:
-            findings.refuse(
-                f"{path}.flag_name", f"must be a flag of environment '{flag.environment}'"
-            )
+            findings.refuse(f"{path}.flag_name", f"must be a flag of environment '{flag.environment}'")
             continue
         known = [v.name for v in other.all_variants]
         for position, name in enumerate(prerequisite.variants):
@@ -97,9 +95,7 @@ class _Inspection:
             self._label(f"tags[{index}]", tag, limits.LABEL_CHARACTERS, required=True)
         self._count("targeted_users", flag.targeted_users, limits.TARGETED_USERS)
         for index, user in enumerate(flag.targeted_users):
-            self._label(
-                f"targeted_users[{index}]", user, limits.USER_ID_CHARACTERS, required=True
-            )
+            self._label(f"targeted_users[{index}]", user, limits.USER_ID_CHARACTERS, required=True)
         if not 0 <= flag.version <= limits.LARGEST_VERSION:
             self.refuse("version", f"must be an integer from 0 to {limits.LARGEST_VERSION}")
         self._variants()
@@ -124,9 +120,7 @@ class _Inspection:
             if variant.name in seen:
                 self.refuse(f"{path}.name", "must be unique in the flag")
             seen.add(variant.name)
-            if problem := json_problem(variant.value) or _type_problem(
-                flag.value_type, variant.value
-            ):
+            if problem := json_problem(variant.value) or _type_problem(flag.value_type, variant.value):
                 self.refuse(f"{path}.value", problem)
 
     def _served(self) -> None:
@@ -184,9 +178,7 @@ class _Inspection:
         self._count("prerequisites", self.flag.prerequisites, limits.PREREQUISITES)
         for index, prerequisite in enumerate(self.flag.prerequisites):
             path = f"prerequisites[{index}]"
-            self._name(
-                f"{path}.flag_name", prerequisite.flag_name, limits.FLAG_NAME_CHARACTERS
-            )
+            self._name(f"{path}.flag_name", prerequisite.flag_name, limits.FLAG_NAME_CHARACTERS)
             if prerequisite.flag_name == self.flag.name:
                 self.refuse(f"{path}.flag_name", "must be another flag: a flag can't require itself")
             if not prerequisite.variants:
@@ -205,9 +197,7 @@ class _Inspection:
         if len(value) > most or not _NAME.fullmatch(value):
             self.refuse(path, f"must be 1 to {most} characters: {_NAME_ALPHABET}")
 
-    def _label(
-        self, path: str, value: str, most: int, *, required: bool = False, lines: bool = False
-    ) -> None:
+    def _label(self, path: str, value: str, most: int, *, required: bool = False, lines: bool = False) -> None:
         if required and not value:
             self.refuse(path, f"is required: 1 to {most} characters")
         elif len(value) > most:
