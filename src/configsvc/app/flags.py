@@ -159,7 +159,7 @@ class FlagStore:
             fields.count("flag_names", len(flag_names), self._limits.batch_size)
             self._context(fields, "", context)
         flag_set = await self._set(environment)
-        names = flag_names or sorted(flag_set.names)
+        names = flag_names or [flag.name for flag in flag_set]
         return tuple(_outcome(flag_set, name, context, explain) for name in names), self._revision(flag_set)
 
     async def evaluate_many(self, requests: Sequence[EvaluationRequest]) -> tuple[tuple[Outcome, ...], int]:
@@ -223,7 +223,7 @@ class FlagStore:
             page = await self._reader.page(RecordQuery(Kind.FLAG, environment, limit=FLAGS_PER_ENVIRONMENT))
             if page.more:
                 raise TooMuch(f"environment '{environment}' has more than {FLAGS_PER_ENVIRONMENT} flags")
-            flag_set = FlagSet((flags.stored(record) for record in page.records), revision=page.revision)
+            flag_set = FlagSet(environment, (flags.stored(record) for record in page.records), page.revision)
             if loading is not None and self._loading.get(environment) is loading:
                 for change in loading.changes:
                     flag_set = _changed(flag_set, change)

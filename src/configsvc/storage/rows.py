@@ -75,6 +75,11 @@ def json_text(body: JsonObject) -> str:
     return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
+def json_text_of(values: Sequence[Any]) -> str:
+    """A list of texts, or of such lists, as the parameter of a statement."""
+    return json.dumps(values, ensure_ascii=False)
+
+
 def json_object(text: str) -> JsonObject:
     """The body that `json_text` stored."""
     body: JsonObject = json.loads(text)

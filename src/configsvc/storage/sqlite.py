@@ -1,94 +1,134 @@
-"""SQLite: the embedded storage, one file and one process.
+"""SQLite in one file: the embedded database, for one process.
 
-WAL, so that readers and the writer do not wait for each other; `synchronous=FULL`, so that a commit is on the disk when
-it returns. One thread writes, group by group; a few connections read, each statement one consistent view. A lock file
-keeps a second process out: two group commits on one file would not see each other's lock order.
+- One connection writes, in a thread of its own; a few others read, in theirs. Readers never wait for the writer (WAL),
+  and see one snapshot each.
+- `synchronous=FULL`: a commit is flushed before it is acknowledged, so neither `kill -9` nor a power cut takes it back.
+- One process owns the file, by a lock beside it that the system drops when the process ends, however it ends: two
+  would hold caches and leases that know nothing of each other.
 """
 
 import asyncio
 import fcntl
-import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from queue import LifoQueue
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self
 
 from configsvc.domain.records import Commit, Ref, Write
-from configsvc.errors import StateForbids, Unavailable
-from configsvc.storage.group_commit import GroupCommit, Outcome
+from configsvc.errors import ServiceError, Unavailable
+from configsvc.storage.group_commit import DEFAULT_GROUP_WRITES, DEFAULT_QUEUE_WRITES, GroupCommit, Outcome
 from configsvc.storage.ledger import Entry, Ledger, UnknownRefs, needs_of
 from configsvc.storage.migrations import migrations_of, missing_from
-from configsvc.storage.reads import Reads, Rows, requests_in, rows_in
-from configsvc.storage.rows import CHANGE_COLUMNS, RECORD_COLUMNS, ref_values
-from configsvc.storage.statements import Dialect, Statement
+from configsvc.storage.reads import Reads, Rows, T, requests_in, rows_in
+from configsvc.storage.rows import CHANGE_COLUMNS, RECORD_COLUMNS, json_text_of, ref_values
+from configsvc.storage.statements import Dialect, Statement, Statements
 
-T = TypeVar("T")
+# Only a tool that has opened the file by hand can hold a lock: wait for it as long as a caller would.
+_BUSY_SECONDS = 5.0
 
-# Reads are short; more connections than cores would only wait for the interpreter's lock.
-READERS = 3
-# How long SQLite itself waits for a lock before it gives up. Nobody else should hold one: a checkpoint at most.
-BUSY_MILLISECONDS = 5_000
-# Changes forgotten in one transaction, so that no write waits long behind a compaction.
-COMPACTION_STEP_CHANGES = 5_000
+# Reads are short and mostly from memory; more threads than this would only compete for the interpreter.
+_READERS = 4
+
+# After a burst the log is cut back to this, so that it does not keep its greatest size for ever.
+_WAL_BYTES_KEPT = 64 << 20
+
+# Changes forgotten in one transaction: some 10 ms, in which writes wait.
+_COMPACTION_CHANGES = 2_000
 
 DIALECT = Dialect(
-    tables="",
+    tables="main.",
     among="{} IN (SELECT value FROM json_each(?))",
     contains="instr({}, ?) > 0",
     refs=(
         "(SELECT json_extract(value, '$[0]') AS kind, json_extract(value, '$[1]') AS environment,"
         " json_extract(value, '$[2]') AS service, json_extract(value, '$[3]') AS key FROM json_each(?))"
     ),
-    many=lambda texts: json.dumps(list(texts)),
-    many_refs=lambda refs: (json.dumps([ref_values(ref) for ref in dict.fromkeys(refs)]),),
+    many=json_text_of,
+    many_refs=lambda refs: (json_text_of([ref_values(ref) for ref in refs]),),
 )
-
-_PUT_RECORD = (
-    f"INSERT INTO records ({', '.join(RECORD_COLUMNS)}) VALUES ({', '.join('?' * len(RECORD_COLUMNS))})"
-    " ON CONFLICT (kind, environment, key, service) DO UPDATE SET version = excluded.version,"
-    " revision = excluded.revision, body = excluded.body, created_at = excluded.created_at,"
-    " updated_at = excluded.updated_at, updated_by = excluded.updated_by"
-)
-_ADD_CHANGE = f"INSERT INTO changes ({', '.join(CHANGE_COLUMNS)}) VALUES ({', '.join('?' * len(CHANGE_COLUMNS))})"
 
 
 class SqliteStorage(Reads):
-    """The port on one file. See `port.Storage` for the law."""
+    """`Storage` in a SQLite file, which is made where it is missing, but not its directory.
+
+    Entering raises, besides what the port says, `Unavailable` with reason `STORAGE_IN_USE` where another process (or
+    another storage in this one) owns the file, and `StateForbids` with `STORAGE_SCHEMA_NEWER`.
+    """
 
     name = "sqlite"
 
-    def __init__(self, path: str | Path, *, readers: int = READERS) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        readers: int = _READERS,
+        queue_writes: int = DEFAULT_QUEUE_WRITES,
+        group_writes: int = DEFAULT_GROUP_WRITES,
+    ) -> None:
         super().__init__(DIALECT)
-        self._path = Path(path)
+        self._path = path
         self._readers = readers
+        self._group = GroupCommit(self._commit_group, queue_writes=queue_writes, group_writes=group_writes)
+        self._opened: _Opened | None = None
         self._stack = AsyncExitStack()
-        self._group = GroupCommit(self._commit_group)
-        self._writing: ThreadPoolExecutor | None = None
-        self._reading: ThreadPoolExecutor | None = None
-        self._connection: sqlite3.Connection | None = None
-        self._idle: list[sqlite3.Connection] = []
+
+    async def write(self, write: Write) -> Commit:
+        """See the port. Raises also `TooMuch` with reason `WRITE_QUEUE_FULL`."""
+        return await self._group.write(write)
+
+    async def compact(self, keep_changes: int) -> int:
+        """See the port."""
+        while await self._in_writer(lambda writer: writer.forget_some(keep_changes)):
+            pass
+        return (await self.state()).compacted
+
+    async def _read(self, statement: Statement, decode: Callable[[Rows], T]) -> T:
+        opened = self._opened
+        if opened is None:
+            raise Unavailable("the storage is closed", "STORAGE_CLOSED")
+
+        def run() -> T:
+            # There are as many connections as threads.
+            connection = opened.connections.get_nowait()
+            try:
+                with translated():
+                    rows = connection.execute(statement.sql, statement.parameters).fetchall()
+            finally:
+                opened.connections.put_nowait(connection)
+            return decode(rows)
+
+        return await asyncio.get_running_loop().run_in_executor(opened.readers, run)
+
+    async def _in_writer(self, work: Callable[["_Writer"], T]) -> T:
+        opened = self._opened
+        if opened is None:
+            raise Unavailable("the storage is closed", "STORAGE_CLOSED")
+        return await asyncio.get_running_loop().run_in_executor(opened.thread, lambda: work(opened.writer))
+
+    async def _commit_group(self, writes: Sequence[Write]) -> Sequence[Outcome]:
+        return await self._in_writer(lambda writer: writer.commit(writes))
 
     async def __aenter__(self) -> Self:
-        """Opens the file, alone, and brings its schema up to date.
-
-        Raises:
-            StateForbids: another process has the file (reason `STORAGE_IN_USE`), or a newer release wrote it.
-            Unavailable: the file can't be opened or written.
-        """
+        loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
-            stack.enter_context(_locked(self._path))
-            self._writing = stack.enter_context(ThreadPoolExecutor(1, "sqlite-writer"))
-            self._reading = stack.enter_context(ThreadPoolExecutor(self._readers, "sqlite-reader"))
-            self._connection = await self._in_writer(self._open)
-            stack.callback(self._connection.close)
-            self._idle = [self._connect() for _ in range(self._readers)]
-            for connection in self._idle:
-                stack.callback(connection.close)
-                connection.execute("PRAGMA query_only = 1")
+            thread = ThreadPoolExecutor(1, "sqlite-writer")
+            stack.callback(thread.shutdown, wait=False)
+            readers = ThreadPoolExecutor(self._readers, "sqlite-reader")
+            stack.callback(readers.shutdown, wait=False)
+            files = ExitStack()
+            opening = loop.run_in_executor(thread, self._open_files, files)
+            # After the last write, in the thread that used them. Readers that nobody waits for any more come first.
+            stack.push_async_callback(lambda: loop.run_in_executor(thread, files.close))
+            stack.push_async_callback(lambda: loop.run_in_executor(None, readers.shutdown))
+            connection, connections = await opening
+            self._opened = _Opened(thread, _Writer(connection), readers, connections)
+            stack.callback(self._forget_opened)
             await stack.enter_async_context(self._group)
             self._stack = stack.pop_all()
         return self
@@ -97,163 +137,210 @@ class SqliteStorage(Reads):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stack.aclose()
-        self._writing = self._reading = self._connection = None
 
-    async def write(self, write: Write) -> Commit:
-        """See the port. Also raises `TooMuch` where too many writes wait."""
-        return await self._group.write(write)
+    def _forget_opened(self) -> None:
+        self._opened = None
 
-    async def compact(self, keep_changes: int) -> int:
-        """See the port."""
-        while await self._in_writer(lambda: self._compact_step(keep_changes)):
-            # Between two steps waiting writes have their turn.
-            await asyncio.sleep(0)
-        return (await self.state()).compacted
+    def _open_files(self, files: ExitStack) -> tuple[sqlite3.Connection, LifoQueue[sqlite3.Connection]]:
+        """The writing connection, with the schema up to date, and the reading ones; `files` closes them."""
+        with translated():
+            files.enter_context(_owned(self._path))
+            writer = files.enter_context(closing(_connect(self._path, "rwc")))
+            writer.execute("PRAGMA journal_mode = WAL")
+            writer.execute("PRAGMA synchronous = FULL")
+            writer.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES_KEPT}")
+            _migrate(writer)
+            readers: LifoQueue[sqlite3.Connection] = LifoQueue(self._readers)
+            for _ in range(self._readers):
+                readers.put_nowait(files.enter_context(closing(_connect(self._path, "ro"))))
+            return writer, readers
 
-    async def _read(self, statement: Statement, decode: Callable[[Rows], T]) -> T:
-        def run() -> T:
-            # As many connections as threads: there is always one.
-            connection = self._idle.pop()
-            try:
-                return decode(connection.execute(statement.sql, statement.parameters).fetchall())
-            finally:
-                self._idle.append(connection)
 
-        if self._reading is None:
-            raise Unavailable("the storage is closed", "STORAGE_CLOSED")
-        return await _translated(asyncio.get_running_loop().run_in_executor(self._reading, run))
+class _Writer:
+    """The writing connection; all of it runs in the writer's thread."""
 
-    async def _in_writer(self, run: Callable[[], T]) -> T:
-        if self._writing is None:
-            raise Unavailable("the storage is closed", "STORAGE_CLOSED")
-        return await _translated(asyncio.get_running_loop().run_in_executor(self._writing, run))
+    _INSERT_CHANGE = f"INSERT INTO changes VALUES ({', '.join('?' * len(CHANGE_COLUMNS))})"
+    _UPSERT_RECORD = (
+        f"INSERT INTO records ({', '.join(RECORD_COLUMNS)}) VALUES ({', '.join('?' * len(RECORD_COLUMNS))})"
+        " ON CONFLICT (kind, environment, key, service) DO UPDATE SET version = excluded.version,"
+        " revision = excluded.revision, body = excluded.body, created_at = excluded.created_at,"
+        " updated_at = excluded.updated_at, updated_by = excluded.updated_by"
+    )
+    _INSERT_REQUEST = "INSERT INTO requests VALUES (?, ?, ?)"
 
-    async def _commit_group(self, writes: Sequence[Write]) -> Sequence[Outcome]:
-        return await self._in_writer(lambda: self._commit(writes))
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._statements = Statements(DIALECT)
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-        connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
-        return connection
-
-    def _open(self) -> sqlite3.Connection:
-        connection = self._connect()
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        (applied,) = connection.execute("PRAGMA user_version").fetchone()
-        for step in missing_from(migrations_of("sqlite"), applied):
-            connection.executescript(f"BEGIN IMMEDIATE; {step.sql}; PRAGMA user_version = {step.number}; COMMIT;")
-        return connection
-
-    def _commit(self, writes: Sequence[Write]) -> Sequence[Outcome]:
-        """One transaction for all, a savepoint for each. What this raises is the outcome of all: none has happened."""
-        connection = self._writer
-        with _transaction(connection):
-            before = connection.execute("SELECT head FROM counter").fetchone()[0]
-            ledger = Ledger(before)
-            needs = needs_of(writes)
-            self._learn(ledger, needs.refs)
-            for scope in needs.scopes:
-                ledger.learn((), rows_in(self._all(self._statements.scope(scope))))
-            if needs.request_ids:
-                ledger.remember(requests_in(self._all(self._statements.requests(needs.request_ids))))
-            outcomes = [self._one(ledger, write) for write in writes]
-            if ledger.head > before:
-                connection.execute("UPDATE counter SET head = ?", (ledger.head,))
-        return outcomes
-
-    def _one(self, ledger: Ledger, write: Write) -> Outcome:
-        """One write's outcome. Errors of the database itself are the whole group's."""
+    def commit(self, writes: Sequence[Write]) -> Sequence[Outcome]:
+        """One transaction for all of them; an outcome for each."""
         try:
-            entry = self._judged(ledger, write)
-        except sqlite3.Error:
-            raise
-        except Exception as error:
-            return Outcome(error=error)
-        connection = self._writer
-        connection.execute("SAVEPOINT one")
-        try:
-            connection.executemany(_PUT_RECORD, [row.values for row in entry.records])
-            connection.executemany(_ADD_CHANGE, entry.changes)
-            if entry.request:
-                connection.execute("INSERT INTO requests VALUES (?, ?, ?)", entry.request)
-        except (sqlite3.IntegrityError, UnicodeEncodeError) as error:
-            # What this one write holds can't be stored; the others are not touched by it.
-            connection.execute("ROLLBACK TO one")
-            connection.execute("RELEASE one")
-            return Outcome(error=error)
-        connection.execute("RELEASE one")
-        ledger.accept(entry)
-        return Outcome(commit=entry.commit)
+            with translated(), self._transaction():
+                ledger = self._load(writes)
+                head = ledger.head
+                outcomes = [self._apply(ledger, write) for write in writes]
+                if ledger.head > head:
+                    self._connection.execute("UPDATE counter SET head = ?", (ledger.head,))
+                return outcomes
+        except Unavailable as error:
+            # One each: an exception that several callers raise would gather all of their tracebacks.
+            return [Outcome(error=unavailable(error.__cause__ or error)) for _ in writes]
 
-    def _judged(self, ledger: Ledger, write: Write) -> Entry:
-        try:
-            return ledger.judge(write)
-        except UnknownRefs as unknown:
-            self._learn(ledger, unknown.refs)
-            return ledger.judge(write)
+    def forget_some(self, keep_changes: int) -> bool:
+        """Forgets some of what `compact` shall forget; False where there is nothing left to forget."""
+        with translated(), self._transaction():
+            found = self._rows(self._statements.compaction(keep_changes, _COMPACTION_CHANGES))
+            for (revision,) in found:
+                self._connection.execute("DELETE FROM changes WHERE revision <= ?", (revision,))
+                self._connection.execute("DELETE FROM requests WHERE revision <= ?", (revision,))
+                self._connection.execute("UPDATE counter SET compacted = ?", (revision,))
+            return bool(found)
+
+    def _load(self, writes: Sequence[Write]) -> Ledger:
+        needs = needs_of(writes)
+        ((head, _),) = self._rows(self._statements.state())
+        ledger = Ledger(head)
+        self._learn(ledger, needs.refs)
+        for scope in needs.scopes:
+            ledger.learn((), rows_in(self._rows(self._statements.scope(scope))))
+        if needs.request_ids:
+            ledger.remember(requests_in(self._rows(self._statements.requests(needs.request_ids))))
+        return ledger
 
     def _learn(self, ledger: Ledger, refs: Sequence[Ref]) -> None:
         if refs:
-            ledger.learn(refs, rows_in(self._all(self._statements.records(refs))))
+            ledger.learn(refs, rows_in(self._rows(self._statements.records(refs))))
 
-    def _all(self, statement: Statement) -> list[Any]:
-        return self._writer.execute(statement.sql, statement.parameters).fetchall()
+    def _apply(self, ledger: Ledger, write: Write) -> Outcome:
+        try:
+            entry = self._judge(ledger, write)
+            self._store(entry)
+        except BaseException as error:
+            if isinstance(error, sqlite3.Error) and not _is_of_one_write(error):
+                raise
+            # Whatever it is, a bug in one `decide` included, it is this write's alone.
+            return Outcome(error=error)
+        ledger.accept(entry)
+        return Outcome(entry.commit)
 
-    def _compact_step(self, keep_changes: int) -> bool:
-        """Forgets some; returns whether there was anything to forget."""
-        connection = self._writer
-        with _transaction(connection):
-            found = self._all(self._statements.compaction(keep_changes, COMPACTION_STEP_CHANGES))
-            if not found or found[0][0] is None:
-                return False
-            (revision,) = found[0]
-            connection.execute("DELETE FROM changes WHERE revision <= ?", (revision,))
-            connection.execute("DELETE FROM requests WHERE revision <= ?", (revision,))
-            connection.execute("UPDATE counter SET compacted = ?", (revision,))
-        return True
+    def _judge(self, ledger: Ledger, write: Write) -> Entry:
+        while True:
+            try:
+                return ledger.judge(write)
+            except UnknownRefs as unknown:
+                self._learn(ledger, unknown.refs)
 
-    @property
-    def _writer(self) -> sqlite3.Connection:
-        assert self._connection is not None, "opened before it is used"
-        return self._connection
+    def _store(self, entry: Entry) -> None:
+        if not entry.changes and not entry.request:
+            return
+        execute = self._connection.execute
+        execute("SAVEPOINT one_write")
+        try:
+            self._connection.executemany(self._INSERT_CHANGE, entry.changes)
+            self._connection.executemany(self._UPSERT_RECORD, [row.values for row in entry.records])
+            if entry.request:
+                execute(self._INSERT_REQUEST, entry.request)
+        except BaseException:
+            # SQLite itself rolls all of it back where the disk is full or broken.
+            if self._connection.in_transaction:
+                execute("ROLLBACK TO one_write")
+                execute("RELEASE one_write")
+            raise
+        execute("RELEASE one_write")
+
+    def _rows(self, statement: Statement) -> Rows:
+        return self._connection.execute(statement.sql, statement.parameters).fetchall()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    thread: ThreadPoolExecutor
+    writer: _Writer
+    readers: ThreadPoolExecutor
+    connections: LifoQueue[sqlite3.Connection]
+
+
+def unavailable(cause: BaseException) -> Unavailable:
+    """The port's error for a driver's one."""
+    full = isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
+    error = Unavailable(f"the database can't be used: {cause}", "STORAGE_FULL" if full else "")
+    error.__cause__ = cause
+    return error
 
 
 @contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Commits at the end; on an error nothing has happened."""
-    connection.execute("BEGIN IMMEDIATE")
+def translated() -> Iterator[None]:
+    """Translates the errors of a database that can't be used; those of a wrong statement are bugs, and stay."""
     try:
         yield
-        connection.execute("COMMIT")
-    except BaseException:
-        # Some errors, a full disk among them, have rolled back already.
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+    except (sqlite3.ProgrammingError, sqlite3.IntegrityError, sqlite3.NotSupportedError):
         raise
+    except (sqlite3.Error, OSError) as error:
+        raise unavailable(error) from error
+
+
+def _is_of_one_write(error: sqlite3.Error) -> bool:
+    """Whether the values of one write are to blame, and not the database."""
+    return isinstance(error, sqlite3.DataError | sqlite3.IntegrityError | sqlite3.ProgrammingError)
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        timeout=_BUSY_SECONDS,
+        # Transactions are written out.
+        isolation_level=None,
+        # Each connection is used by one thread at a time; they are all closed by the writer's.
+        check_same_thread=False,
+    )
+    connection.execute("PRAGMA foreign_keys = ON")
+    return connection
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    ((applied,),) = connection.execute("PRAGMA user_version").fetchall()
+    for step in missing_from(migrations_of("sqlite"), applied):
+        try:
+            connection.executescript(f"BEGIN IMMEDIATE; {step.sql}\nPRAGMA user_version = {step.number}; COMMIT;")
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds the file for this process alone. The kernel lets go when the process ends, however it ends."""
+def _owned(path: Path) -> Iterator[None]:
+    """The right to use the file, until the end of the block or of the process."""
+    lock = Path(f"{path}.lock")
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(f"{path}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise Unavailable(f"{path} can't be opened: {error.strerror}", "STORAGE_UNAVAILABLE") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        raise StateForbids(f"another process uses {path}", "STORAGE_IN_USE", {"path": str(path)}) from error
-    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            owner = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
+            raise _in_use(path, owner) from error
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
+        # The file stays: removing it would let two processes lock two files of one name.
         yield
     finally:
-        os.close(lock)
+        os.close(descriptor)
 
 
-async def _translated(running: "asyncio.Future[T]") -> T:
-    try:
-        return await running
-    except (sqlite3.OperationalError, sqlite3.DatabaseError) as error:
-        raise Unavailable(f"SQLite can't do this now: {error}", "STORAGE_UNAVAILABLE") from error
+def _in_use(path: Path, owner: str) -> ServiceError:
+    return Unavailable(
+        f"{path} is in use by process {owner}: one process alone can own an embedded database",
+        "STORAGE_IN_USE",
+        {"path": str(path), "process": owner},
+    )

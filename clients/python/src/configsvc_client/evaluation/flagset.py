@@ -88,12 +88,13 @@ class FlagSet:
 
     def evaluate_all(self, context: Context, explain: bool = False) -> tuple[Evaluation, ...]:
         """What all flags are for a context, in the order of name. Prerequisites are evaluated once each."""
-        memo: _Memo = {}
+        # First those that ask no other flag: most do not, and they are at hand for those that do.
+        memo = {name: flag.run(context) for name, flag in self._compiled.items() if not flag.prerequisites}
         return tuple(self._resolved(name, context, memo, explain) for name in self._names)
 
     def _resolved(self, name: str, context: Context, memo: _Memo, explain: bool) -> Evaluation:
         # A stack of our own: a chain of prerequisites may be longer than Python's.
-        waiting = [name]
+        waiting = [] if name in memo else [name]
         while waiting:
             top = waiting[-1]
             pending = self._pending(top, memo)
