@@ -226,7 +226,8 @@ class ConfigStore:
         self._contents(fields, f"{path}.", operation.draft)
 
     def _contents(self, fields: Fields, path: str, draft: Draft) -> None:
-        if wrong := problem(draft.value, self._limits.value_bytes):
+        wrong = problem(draft.value, self._limits.value_bytes)
+        if wrong:
             fields.refuse(f"{path}value", wrong)
         fields.text(f"{path}description", draft.description or "", self._limits.description_characters)
 

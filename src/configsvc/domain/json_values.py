@@ -19,6 +19,8 @@ class Absent:
 
 
 ABSENT = Absent()
+# A request's value that was not given; `problem` says so.
+MISSING = Absent()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ def digest(*parts: Json) -> str:
 
 def problem(value: Json, most_bytes: int) -> str:
     """Why a value can't be kept and given back as it was sent; empty where it can."""
+    if value is MISSING:
+        return "is required: any JSON value, null included"
     for number in _numbers(value):
         if isinstance(number, float) and not math.isfinite(number):
             return "must not have NaN or Infinity: JSON has no such numbers"

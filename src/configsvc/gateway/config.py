@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from google.api import annotations_pb2
 from google.protobuf.descriptor import FileDescriptor
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.rpc import error_details_pb2, status_pb2
 
 from configsvc_client.v1 import change_pb2, config_pb2, flag_pb2, health_pb2, registry_pb2
@@ -37,8 +38,26 @@ def descriptor_set() -> bytes:
             found.setdefault(file.name, file)
     described = FileDescriptorSet()
     for file in found.values():
-        described.file.add().ParseFromString(file.serialized_pb)
+        proto = described.file.add()
+        proto.ParseFromString(file.serialized_pb)
+        _unwrap(proto, file)
     return described.SerializeToString()
+
+
+def _unwrap(proto: FileDescriptorProto, file: FileDescriptor) -> None:
+    """Makes the resource itself the answer of each method that has a `response_body`.
+
+    Envoy knows `response_body` only for google.api.HttpBody. So in its descriptors such a method returns the field's
+    message, and the server sends just that to calls that come from here (`rpc/interceptors.py`).
+    """
+    for service in proto.service:
+        for method in service.method:
+            rule = method.options.Extensions[annotations_pb2.http]
+            if rule.response_body:
+                response = file.services_by_name[service.name].methods_by_name[method.name].output_type
+                resource = response.fields_by_name[rule.response_body].message_type
+                method.output_type = f".{resource.full_name}"
+                rule.ClearField("response_body")
 
 
 def rendered(placement: Placement) -> dict[str, Any]:

@@ -1,0 +1,76 @@
+"""What a call says of itself in metadata, and what an answer says in its own.
+
+The gateway turns `x-http-status` into the status of a REST answer; gRPC callers may look past it.
+"""
+
+import uuid
+from contextvars import ContextVar
+from typing import Any
+from urllib.parse import quote
+
+import grpc
+
+from configsvc.clock import Clock
+from configsvc.domain.records import Author
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+# What the call that runs has to say in its initial metadata.
+ANSWER: ContextVar[list[tuple[str, str]]] = ContextVar("answer")
+
+
+def metadata_of(context: Context) -> dict[str, str]:
+    """The call's text metadata; of a name that comes twice the last."""
+    return {str(k): v for k, v in context.invocation_metadata() or () if isinstance(v, str)}
+
+
+def author(context: Context, request: Any, clock: Clock) -> Author:
+    """Who writes: the `x-actor` metadata until there is sign-in, else `anonymous`."""
+    actor = metadata_of(context).get("x-actor") or "anonymous"
+    return Author(actor, request.reason, request.request_id, clock.now())
+
+
+def etag_wanted(context: Context, request: Any) -> str:
+    """The precondition: the request's etag, else the `If-Match` header."""
+    return request.etag or _unquoted(metadata_of(context).get("if-match", ""))
+
+
+def create_only(context: Context) -> bool:
+    """`If-None-Match: *`: write only what is not there."""
+    return metadata_of(context).get("if-none-match", "").strip() == "*"
+
+
+def etag_seen(context: Context, etag: str) -> bool:
+    """Whether the caller has this state already (`If-None-Match`)."""
+    given = metadata_of(context).get("if-none-match", "")
+    return any(_unquoted(part) in (etag, "*") for part in given.split(",") if part.strip())
+
+
+def request_id(context: Context) -> str:
+    """The caller's `x-request-id`, or a new one."""
+    return metadata_of(context).get("x-request-id", "")[:128] or uuid.uuid4().hex
+
+
+def tell(*metadata: tuple[str, str]) -> None:
+    """Adds to the answer's initial metadata. The interceptor sends it, once, with its own."""
+    ANSWER.get().extend(metadata)
+
+
+def tell_resource(etag: str, *, status: int = 0, location: str = "") -> None:
+    """Adds what belongs to one resource."""
+    tell(("etag", f'"{etag}"'))
+    if location:
+        tell(("location", location))
+    if status:
+        tell(("x-http-status", str(status)))
+
+
+def path(*segments: str, **query: str) -> str:
+    """A REST path of this service. Slashes inside a segment stay, as the key's path is written."""
+    text = "/api/v1/" + "/".join(quote(segment, safe="/") for segment in segments)
+    given = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items() if value)
+    return f"{text}?{given}" if given else text
+
+
+def _unquoted(etag: str) -> str:
+    return etag.strip().removeprefix("W/").strip('"')

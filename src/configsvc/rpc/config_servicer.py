@@ -1,0 +1,197 @@
+"""ConfigService: check, call, convert."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from configsvc.app.configs import ConfigStore
+from configsvc.app.watch import WatchHub
+from configsvc.clock import Clock
+from configsvc.domain.configs import Draft, Operation
+from configsvc.domain.records import Record
+from configsvc.rpc import call, convert
+from configsvc.rpc.watching import Watches
+from configsvc_client.v1 import config_pb2, config_pb2_grpc
+
+
+class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
+    """See proto/configsvc/v1/config.proto."""
+
+    def __init__(self, store: ConfigStore, hub: WatchHub, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._watches = Watches(
+            hub,
+            response=config_pb2.WatchConfigsResponse,
+            snapshot=lambda records: config_pb2.ConfigSnapshot(configs=map(convert.config, records)),
+            change=convert.config_change,
+        )
+
+    async def CreateConfig(self, request: Any, context: Any) -> config_pb2.CreateConfigResponse:
+        """Creates a configuration."""
+        record, revision = await self._store.create(_draft(request), call.author(context, request, self._clock))
+        _tell(record, status=201)
+        return config_pb2.CreateConfigResponse(config=convert.config(record), revision=revision)
+
+    async def GetConfig(self, request: Any, context: Any) -> config_pb2.GetConfigResponse:
+        """One configuration."""
+        record, revision = await self._store.get(request.environment, request.service_name, request.key)
+        _tell(record, status=304 if call.etag_seen(context, record.etag) else 0)
+        return config_pb2.GetConfigResponse(config=convert.config(record), revision=revision)
+
+    async def ListConfigs(self, request: Any, context: Any) -> config_pb2.ListConfigsResponse:
+        """One page of configurations."""
+        page = await self._store.list(
+            request.environment,
+            convert.optional(request, "service_name"),
+            [*request.keys, *request.keys_brackets],
+            request.prefix,
+            request.page_size,
+            request.page_token,
+        )
+        return config_pb2.ListConfigsResponse(
+            configs=map(convert.config, page.items), next_page_token=page.next_page_token, revision=page.revision
+        )
+
+    async def UpdateConfig(self, request: Any, context: Any) -> config_pb2.UpdateConfigResponse:
+        """Writes a new version."""
+        draft, author = _draft(request), call.author(context, request, self._clock)
+        if call.create_only(context):
+            record, revision = await self._store.create(draft, author)
+        else:
+            record, revision = await self._store.update(
+                draft, author, etag=call.etag_wanted(context, request), allow_missing=request.allow_missing
+            )
+        _tell(record, status=201 if record.version == 1 else 0)
+        return config_pb2.UpdateConfigResponse(config=convert.config(record), revision=revision)
+
+    async def DeleteConfig(self, request: Any, context: Any) -> config_pb2.DeleteConfigResponse:
+        """Deletes a configuration."""
+        author = call.author(context, request, self._clock)
+        etag = call.etag_wanted(context, request)
+        change = await self._store.delete(
+            request.environment, request.service_name, request.key, author, etag=etag
+        )
+        return config_pb2.DeleteConfigResponse(
+            key=request.key,
+            environment=request.environment,
+            service_name=request.service_name,
+            version=change.version,
+            revision=change.revision,
+        )
+
+    async def ListConfigHistory(self, request: Any, context: Any) -> config_pb2.ListConfigHistoryResponse:
+        """One page of versions."""
+        page = await self._store.history(
+            request.environment, request.service_name, request.key, request.page_size, request.page_token
+        )
+        return config_pb2.ListConfigHistoryResponse(
+            versions=map(convert.config_version, page.items),
+            next_page_token=page.next_page_token,
+            revision=page.revision,
+        )
+
+    async def BulkGetConfigs(self, request: Any, context: Any) -> config_pb2.BulkGetConfigsResponse:
+        """Many configurations."""
+        bulk = await self._store.bulk(request.environment, request.service_name, list(request.keys))
+        return config_pb2.BulkGetConfigsResponse(
+            configs=map(convert.config, bulk.found), missing=bulk.missing, revision=bulk.revision
+        )
+
+    async def GetEffectiveConfig(self, request: Any, context: Any) -> config_pb2.GetEffectiveConfigResponse:
+        """All values as a service sees them."""
+        page = await self._store.effective(
+            request.environment, request.service_name, request.prefix, request.page_size, request.page_token
+        )
+        return config_pb2.GetEffectiveConfigResponse(
+            configs=[
+                config_pb2.EffectiveConfig(
+                    key=found.record.ref.key,
+                    value=convert.value_of(found.record.body["value"]),
+                    source=found.source,
+                    overrides_shared=found.overrides_shared,
+                    version=found.record.version,
+                    etag=found.record.etag,
+                    revision=found.record.revision,
+                )
+                for found in page.items
+            ],
+            next_page_token=page.next_page_token,
+            revision=page.revision,
+        )
+
+    async def BatchWriteConfigs(self, request: Any, context: Any) -> config_pb2.BatchWriteConfigsResponse:
+        """Many writes in one revision."""
+        operations = [_operation(request, index) for index in range(len(request.operations))]
+        author = call.author(context, request, self._clock)
+        commit = await self._store.batch_write(request.environment, operations, author)
+        records = [change.record for change in commit.changes if change.record is not None]
+        return config_pb2.BatchWriteConfigsResponse(
+            configs=map(convert.config, records),
+            revision=commit.revision,
+            deleted=[change.ref.key for change in commit.changes if change.record is None],
+        )
+
+    async def RollbackConfig(self, request: Any, context: Any) -> config_pb2.RollbackConfigResponse:
+        """Writes an earlier version again."""
+        record, revision = await self._store.rollback(
+            request.environment,
+            request.service_name,
+            request.key,
+            request.version,
+            call.author(context, request, self._clock),
+            etag=call.etag_wanted(context, request),
+        )
+        _tell(record)
+        return config_pb2.RollbackConfigResponse(config=convert.config(record), revision=revision)
+
+    async def DiffConfig(self, request: Any, context: Any) -> config_pb2.DiffConfigResponse:
+        """Compares two versions."""
+        diff = await self._store.diff(
+            request.environment, request.service_name, request.key, request.from_version, request.to_version
+        )
+        response = config_pb2.DiffConfigResponse(
+            to=convert.config_version(diff.newer), differences=map(convert.difference, diff.differences)
+        )
+        # `from` is a word of the language.
+        getattr(response, "from").CopyFrom(convert.config_version(diff.older))
+        return response
+
+    def WatchConfigs(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        """The state, then every change."""
+        service = convert.optional(request, "service_name")
+        selector = self._store.selector(request.environment, service, list(request.keys), request.prefix)
+        return self._watches.stream(selector, convert.optional(request, "after_revision"))
+
+
+def _draft(request: Any) -> Draft:
+    # Everything else is checked together in the store; here a value that is missing stands in for itself.
+    return Draft(
+        environment=request.environment,
+        service_name=request.service_name,
+        key=request.key,
+        value=convert.json_or_missing(request),
+        description=request.description if _has_description(request) else None,
+    )
+
+
+def _has_description(request: Any) -> bool:
+    field = request.DESCRIPTOR.fields_by_name["description"]
+    return not field.has_presence or request.HasField("description")
+
+
+def _operation(request: Any, index: int) -> Operation:
+    asked = request.operations[index]
+    draft = Draft(
+        environment=request.environment,
+        service_name=asked.service_name,
+        key=asked.key,
+        value=None if asked.delete else convert.json_or_missing(asked),
+        description=convert.optional(asked, "description"),
+    )
+    return Operation(draft, delete=asked.delete, etag=asked.etag, must_not_exist=asked.must_not_exist)
+
+
+def _tell(record: Record, *, status: int = 0) -> None:
+    ref = record.ref
+    location = call.path("config", ref.key, environment=ref.environment, service_name=ref.service)
+    call.tell_resource(record.etag, status=status, location=location if status == 201 else "")

@@ -1,0 +1,350 @@
+"""Between messages and the domain's values."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from configsvc.app.flags import FailedItem, Outcome
+from configsvc.domain.instances import CheckResult, Instance, Registration
+from configsvc.domain.json_values import LARGEST_EXACT_INTEGER, MISSING, Absent, Difference, Json
+from configsvc.domain.records import Change, JsonObject, Record, etag_of
+from configsvc.errors import InvalidInput
+from configsvc_client.v1 import change_pb2, config_pb2, flag_pb2, registry_pb2
+
+# Fields of a flag's definition that are not part of it.
+NOT_DEFINITION = frozenset({"reason", "request_id", "etag", "allow_missing"})
+
+
+def json_of(value: Value) -> Json:
+    """JSON from a Value. Numbers are doubles there; a whole one that doubles carry exactly is an integer here."""
+    kind = value.WhichOneof("kind")
+    if kind == "number_value":
+        number = value.number_value
+        # -0.0 stays what it is: an integer has no sign for it.
+        whole = number.is_integer() and abs(number) <= LARGEST_EXACT_INTEGER and (number or str(number)[0] != "-")
+        return int(number) if whole else number
+    if kind == "struct_value":
+        return {name: json_of(item) for name, item in value.struct_value.fields.items()}
+    if kind == "list_value":
+        return [json_of(item) for item in value.list_value.values]
+    return None if kind in (None, "null_value") else getattr(value, kind)
+
+
+def json_or_missing(message: Any) -> Json:
+    """The JSON of the field `value`; MISSING where it is not given. Null is given."""
+    given = message.HasField("value") and message.value.WhichOneof("kind") is not None
+    return json_of(message.value) if given else MISSING
+
+
+def value_of(json: Json, into: Value | None = None) -> Value:
+    """A Value from JSON."""
+    value = Value() if into is None else into
+    if json is None:
+        value.null_value = 0  # type: ignore[assignment]
+    elif isinstance(json, bool):
+        value.bool_value = json
+    elif isinstance(json, int | float):
+        value.number_value = json
+    elif isinstance(json, str):
+        value.string_value = json
+    elif isinstance(json, Mapping):
+        value.struct_value.SetInParent()
+        for name, item in json.items():
+            value_of(item, value.struct_value.fields[name])
+    else:
+        value.list_value.SetInParent()
+        for item in json:
+            value_of(item, value.list_value.values.add())
+    return value
+
+
+def struct_of(json: JsonObject) -> Struct:
+    """A Struct from a JSON object."""
+    return value_of(json).struct_value
+
+
+def timestamp(at: datetime) -> Timestamp:
+    """A Timestamp from an aware time."""
+    message = Timestamp()
+    message.FromDatetime(at.astimezone(UTC).replace(tzinfo=None))
+    return message
+
+
+def time_of(message: Any, field: str) -> datetime | None:
+    """An aware time; None where the field is not set. Raises `InvalidInput` where it is no time."""
+    if not message.HasField(field):
+        return None
+    try:
+        found: datetime = getattr(message, field).ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        raise InvalidInput.of(field, "must be a time from the year 1 to 9999") from error
+    return found
+
+
+def optional(message: Any, field: str) -> Any:
+    """The field, or None where it is not set."""
+    return getattr(message, field) if message.HasField(field) else None
+
+
+def config(record: Record) -> config_pb2.Config:
+    """A configuration."""
+    return config_pb2.Config(
+        key=record.ref.key,
+        value=value_of(record.body["value"]),
+        environment=record.ref.environment,
+        service_name=record.ref.service,
+        version=record.version,
+        etag=record.etag,
+        revision=record.revision,
+        description=record.body["description"],
+        created_at=timestamp(record.created_at),
+        updated_at=timestamp(record.updated_at),
+        updated_by=record.updated_by,
+    )
+
+
+def config_version(change: Change) -> config_pb2.ConfigVersion:
+    """One write in a configuration's history."""
+    return config_pb2.ConfigVersion(
+        version=change.version,
+        action=change.action,
+        before=value_of(change.before["value"]) if change.before is not None else None,
+        after=value_of(change.after["value"]) if change.after is not None else None,
+        actor=change.actor,
+        reason=change.reason,
+        at=timestamp(change.at),
+        revision=change.revision,
+        description=change.after["description"] if change.after is not None else "",
+    )
+
+
+def config_change(change: Change) -> config_pb2.WatchConfigsResponse:
+    """A change as a watch tells it."""
+    ref = change.ref
+    message = config_pb2.ConfigChange(revision=change.revision, type="PUT" if change.record else "DELETE")
+    identity: dict[str, Any] = {"key": ref.key, "environment": ref.environment, "service_name": ref.service}
+    if change.record:
+        message.config.CopyFrom(config(change.record))
+    else:
+        message.config.CopyFrom(
+            config_pb2.Config(**identity, version=change.version, revision=change.revision)
+        )
+    if change.before is not None:
+        message.previous.CopyFrom(
+            config_pb2.Config(
+                **identity,
+                value=value_of(change.before["value"]),
+                description=change.before["description"],
+                version=change.version - 1,
+                revision=change.before_revision,
+                etag=etag_of(change.version - 1, change.before_revision),
+                created_at=timestamp(change.created_at),
+            )
+        )
+    return config_pb2.WatchConfigsResponse(change=message)
+
+
+def difference(found: Difference) -> config_pb2.ConfigDifference:
+    """One difference; a side that has no value is not set."""
+    return config_pb2.ConfigDifference(
+        path=found.path,
+        op=found.op,
+        before=None if isinstance(found.before, Absent) else value_of(found.before),
+        after=None if isinstance(found.after, Absent) else value_of(found.after),
+    )
+
+
+def definition(request: Any) -> dict[str, Any]:
+    """A flag's definition as the evaluation package reads it."""
+    return {
+        field.name: _plain(getattr(request, field.name), field)
+        for field in request.DESCRIPTOR.fields
+        if field.name not in NOT_DEFINITION
+    }
+
+
+def flag_message(ref_environment: str, body: JsonObject) -> flag_pb2.Flag:
+    """A flag's definition as a message."""
+    message = flag_pb2.Flag()
+    _fill(message, body)
+    message.environment = ref_environment
+    return message
+
+
+def flag(record: Record) -> flag_pb2.Flag:
+    """A flag."""
+    message = flag_message(record.ref.environment, record.body)
+    message.version = record.version
+    message.etag = record.etag
+    message.revision = record.revision
+    message.created_at.CopyFrom(timestamp(record.created_at))
+    message.updated_at.CopyFrom(timestamp(record.updated_at))
+    message.updated_by = record.updated_by
+    return message
+
+
+def flag_version(change: Change) -> flag_pb2.FlagVersion:
+    """One write in a flag's history."""
+    return flag_pb2.FlagVersion(
+        version=change.version,
+        action=change.action,
+        before=_previous_flag(change),
+        after=flag(change.record) if change.record else None,
+        actor=change.actor,
+        reason=change.reason,
+        at=timestamp(change.at),
+        revision=change.revision,
+    )
+
+
+def flag_change(change: Change) -> flag_pb2.WatchFlagsResponse:
+    """A change as a watch tells it."""
+    gone = flag_pb2.Flag(
+        name=change.ref.key, environment=change.ref.environment, version=change.version, revision=change.revision
+    )
+    message = flag_pb2.FlagChange(
+        revision=change.revision,
+        type="PUT" if change.record else "DELETE",
+        flag=flag(change.record) if change.record else gone,
+        previous=_previous_flag(change),
+    )
+    return flag_pb2.WatchFlagsResponse(change=message)
+
+
+def evaluation(outcome: Outcome, user_id: str) -> flag_pb2.Evaluation:
+    """What a flag is for a context, or why that can't be said."""
+    if isinstance(outcome, FailedItem):
+        return flag_pb2.Evaluation(
+            flag_name=outcome.flag_name,
+            user_id=outcome.user_id,
+            reason="ERROR",
+            error=flag_pb2.EvaluationError(code=outcome.code, message=outcome.message),
+        )
+    message = flag_pb2.Evaluation(
+        flag_name=outcome.flag_name,
+        user_id=user_id,
+        enabled=outcome.enabled,
+        value=value_of(outcome.value),
+        variant=outcome.variant,
+        reason=outcome.reason,
+        version=outcome.version,
+    )
+    if outcome.error_code is not None:
+        message.error.code = outcome.error_code
+        message.error.message = outcome.error_message
+    if outcome.explanation is not None:
+        message.explanation.CopyFrom(struct_of(outcome.explanation.to_json()))
+    return message
+
+
+def registration(request: registry_pb2.RegisterInstanceRequest) -> Registration:
+    """What an instance says of itself."""
+    return Registration(
+        service_name=request.service_name,
+        service_url=request.service_url,
+        instance_id=request.instance_id,
+        health_check_url=request.health_check_url,
+        metadata=dict(sorted(request.metadata.items())),
+        weight=request.weight,
+        zone=request.zone,
+        version=request.version,
+        lease_ttl_seconds=request.lease_ttl_seconds,
+    )
+
+
+def instance(found: Instance) -> registry_pb2.Instance:
+    """An instance."""
+    return registry_pb2.Instance(
+        service_name=found.service_name,
+        instance_id=found.instance_id,
+        service_url=found.service_url,
+        health_check_url=found.health_check_url,
+        status=found.status,
+        metadata=found.metadata,
+        weight=found.weight,
+        zone=found.zone,
+        version=found.version,
+        lease_ttl_seconds=found.lease_ttl_seconds,
+        registered_at=timestamp(found.registered_at),
+        last_heartbeat_at=timestamp(found.last_heartbeat_at),
+        revision=found.revision,
+        etag=found.etag,
+    )
+
+
+def check_result(result: CheckResult) -> registry_pb2.HealthCheckResult:
+    """One look at one instance."""
+    return registry_pb2.HealthCheckResult(
+        instance_id=result.instance_id,
+        passed=result.passed,
+        status=result.status,
+        latency_ms=round(result.latency_ms, 3),
+        error=result.error,
+        checked_at=timestamp(result.checked_at),
+        skipped=result.skipped,
+    )
+
+
+def audit(change: Change) -> change_pb2.Change:
+    """One row of the audit trail."""
+    return change_pb2.Change(
+        revision=change.revision,
+        kind=change.ref.kind,
+        environment=change.ref.environment,
+        service_name=change.ref.service,
+        key=change.ref.key,
+        action=change.action,
+        version=change.version,
+        before=struct_of(change.before) if change.before is not None else None,
+        after=struct_of(change.after) if change.after is not None else None,
+        actor=change.actor,
+        reason=change.reason,
+        request_id=change.request_id,
+        at=timestamp(change.at),
+    )
+
+
+def _previous_flag(change: Change) -> flag_pb2.Flag | None:
+    if change.before is None:
+        return None
+    message = flag_message(change.ref.environment, change.before)
+    message.version = change.version - 1
+    message.revision = change.before_revision
+    message.etag = etag_of(change.version - 1, change.before_revision)
+    return message
+
+
+def _plain(value: Any, field: Any) -> Json:
+    """A field's value as JSON, lists and messages included."""
+    if isinstance(value, Value):
+        return json_of(value)
+    if isinstance(value, Message):
+        return {inner.name: _plain(getattr(value, inner.name), inner) for inner in value.DESCRIPTOR.fields}
+    if isinstance(value, str | bytes | bool | int | float):
+        return value
+    return [_plain(item, field) for item in value]
+
+
+def _fill(message: Any, body: Mapping[str, Any]) -> None:
+    """Sets the fields that the JSON names; what the message does not know is left out."""
+    for name, json in body.items():
+        field = message.DESCRIPTOR.fields_by_name.get(name)
+        if field is None:
+            continue
+        if isinstance(json, list):
+            target = getattr(message, name)
+            for item in json:
+                if field.message_type is None:
+                    target.append(item)
+                elif field.message_type.full_name == "google.protobuf.Value":
+                    value_of(item, target.add())
+                else:
+                    _fill(target.add(), item)
+        elif field.message_type is not None:
+            value_of(json, getattr(message, name))
+        else:
+            setattr(message, name, json)

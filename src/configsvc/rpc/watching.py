@@ -1,0 +1,64 @@
+"""A watch's events as messages. A change is encoded once, for all who watch it on this replica."""
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from configsvc.app.watch import Changed, Progress, Selector, Snapshot, Synced, WatchHub
+from configsvc.domain.records import Change, Record
+from configsvc.errors import ServiceError
+from configsvc.rpc.status import status_of
+from configsvc_client.v1 import watch_pb2
+
+# Encoded changes kept: enough for all watchers that are live, who are never far apart.
+ENCODED = 4_096
+
+
+class Watches:
+    """Streams of one service. `response` is its watch's message type."""
+
+    def __init__(
+        self,
+        hub: WatchHub,
+        *,
+        response: type[Any],
+        snapshot: Callable[[Sequence[Record]], Any],
+        change: Callable[[Change], Any],
+    ) -> None:
+        self._hub = hub
+        self._response = response
+        self._snapshot = snapshot
+        self._change = change
+        self._encoded: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+
+    async def stream(self, selector: Selector, after_revision: int | None) -> AsyncIterator[Any]:
+        """The messages of one watch. An error after the first of them is told in band too, since the end of an HTTP/1.1
+        stream can't carry it."""
+        began = False
+        try:
+            async with aclosing(self._hub.watch(selector, after_revision)) as events:
+                async for event in events:
+                    began = True
+                    match event:
+                        case Changed(change):
+                            yield self._bytes(change)
+                        case Snapshot(records):
+                            yield self._response(snapshot=self._snapshot(records))
+                        case Synced(revision):
+                            yield self._response(synced=watch_pb2.Synced(revision=revision))
+                        case Progress(revision):
+                            yield self._response(progress=watch_pb2.Progress(revision=revision))
+        except ServiceError as error:
+            if began:
+                yield self._response(error=status_of(error))
+            raise
+
+    def _bytes(self, change: Change) -> bytes:
+        key = (change.revision, change.ordinal)
+        encoded = self._encoded.get(key)
+        if encoded is None:
+            encoded = self._encoded[key] = self._change(change).SerializeToString()
+            if len(self._encoded) > ENCODED:
+                self._encoded.popitem(last=False)
+        return encoded
