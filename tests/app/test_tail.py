@@ -59,9 +59,7 @@ async def test_it_starts_at_the_head_and_tells_only_what_comes_after(storage: St
         assert seen.revisions == [4]
 
 
-async def test_an_own_commit_is_applied_at_once_without_a_read(
-    replica: Replica, seen: Seen, clock: FakeClock
-) -> None:
+async def test_an_own_commit_is_applied_at_once_without_a_read(replica: Replica, seen: Seen, clock: FakeClock) -> None:
     await clock.asleep()
     reads = replica.door.reads
     commit = await write(replica.storage, (config("a"), 1))
@@ -126,9 +124,7 @@ async def test_a_lost_message_costs_one_poll(replica: Replica, seen: Seen, clock
     await seen.until(1)
 
 
-async def test_doubled_late_and_untrue_messages_change_nothing(
-    replica: Replica, seen: Seen, clock: FakeClock
-) -> None:
+async def test_doubled_late_and_untrue_messages_change_nothing(replica: Replica, seen: Seen, clock: FakeClock) -> None:
     commits = [await write(replica.storage, (config("a"), value)) for value in range(5)]
     untrue = [replace(change, revision=10**9) for change in commits[0].changes]
     for changes in (commits[4].changes, commits[0].changes, untrue, commits[4].changes):

@@ -2,12 +2,15 @@
 
 from typing import Any
 
-from hypothesis import strategies as st
-
 from configsvc_client.evaluation import Context, Evaluation, Flag, FlagSet
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
 
 Json = Any
 ENVIRONMENT = "test"
+
+# How long an example takes is the machine's affair, not a property of the code.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 COLOURS: Json = {
     "value_type": "string",

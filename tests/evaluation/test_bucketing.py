@@ -4,12 +4,12 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
+from configsvc_client.evaluation import Context, FlagSet, bucket, split
+from configsvc_client.evaluation.bucketing import BUCKETS, length_prefixed, split_point
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configsvc_client.evaluation import Context, FlagSet, bucket, split
-from configsvc_client.evaluation.bucketing import BUCKETS, length_prefixed, split_point
-from tests.evaluation.samples import COLOURS, ENVIRONMENT, arm, evaluate, flag, texts
+from tests.evaluation.samples import COLOURS, ENVIRONMENT, arm, evaluate, flag, texts, unhurried
 
 # Critical values of chi-square at p = 0.001. The units below are fixed, so a test that passes passes always.
 CHI_SQUARE = {1: 10.83, 2: 13.82, 9: 27.88, 99: 148.23}
@@ -21,11 +21,13 @@ def chi_square(observed: list[int], shares: list[float]) -> float:
     return sum((o - total * s) ** 2 / (total * s) for o, s in zip(observed, shares, strict=True))
 
 
+@unhurried
 @given(texts(), texts())
 def test_bucket_is_a_thousandth_of_a_percent(salt: str, unit: str) -> None:
     assert 0 <= bucket(salt, unit) < BUCKETS
 
 
+@unhurried
 @given(texts(), texts(), st.lists(st.integers(0, 1_000_000), min_size=1, max_size=100).filter(any))
 def test_split_never_gives_an_arm_without_weight(salt: str, unit: str, weights: list[int]) -> None:
     assert weights[split(salt, unit, weights)] > 0
@@ -37,12 +39,14 @@ def test_split_refuses_weights_that_share_nothing(weights: list[int]) -> None:
         split("s", "u", weights)
 
 
+@unhurried
 @given(texts(), texts(), st.integers(0, BUCKETS), st.integers(0, BUCKETS))
 def test_raising_a_percentage_never_removes_a_user(salt: str, user: str, one: int, other: int) -> None:
     low, high = (flag(salt=salt, rollout_percentage=steps / 1000) for steps in sorted((one, other)))
     assert not evaluate(low, user).value or evaluate(high, user).value
 
 
+@unhurried
 @given(texts(), st.integers(1, BUCKETS - 1))
 def test_raising_a_percentage_keeps_the_arm_of_a_user(user: str, steps: int) -> None:
     halves = [arm("green", 1), arm("blue", 1)]
@@ -74,6 +78,7 @@ def test_split_is_proportional_to_the_weights(weights: list[int]) -> None:
     assert chi_square(observed, [w / sum(weights) for w in weights]) < CHI_SQUARE[2]
 
 
+@unhurried
 @given(st.lists(st.integers(0, 1_000_000), min_size=1, max_size=100).filter(any))
 def test_hash_values_are_shared_out_exactly_by_weight(weights: list[int]) -> None:
     # The arm of weight w has the hashes from ceil(start * 2^32 / total) on: w * 2^32 / total of them, to within one.

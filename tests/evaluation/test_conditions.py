@@ -5,11 +5,11 @@ import math
 from typing import Any
 
 import pytest
+from configsvc_client.evaluation import Context, FlagSet, Reason
+from configsvc_client.evaluation.conditions import OPERATORS, compiled
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configsvc_client.evaluation import Context, FlagSet, Reason
-from configsvc_client.evaluation.conditions import OPERATORS, compiled
 from tests.evaluation.samples import (
     ENVIRONMENT,
     condition,
@@ -18,6 +18,7 @@ from tests.evaluation.samples import (
     flag,
     json_values,
     rule,
+    unhurried,
     valid_conditions,
 )
 
@@ -57,7 +58,7 @@ EXAMPLES: list[tuple[str, list[Json], list[Json], list[Json]]] = [
     (
         "before",
         ["2026-01-01T00:00:00Z"],
-        ["2025-12-31T23:59:59.999999999Z", "2026-01-01T00:30:00+01:00", "2025-12-31t23:59:60z"[:-2] + "59z"],
+        ["2025-12-31T23:59:59.999999999Z", "2026-01-01T00:30:00+01:00", "2025-12-31t23:59:59z", "2025-12-30T23:59:60Z"],
         ["2026-01-01T00:00:00Z", "2026-01-01", "2025-13-01T00:00:00Z", "0000-01-01T00:00:00Z", 0, "x"],
     ),
     (
@@ -139,12 +140,14 @@ def test_linear_time_pattern_does_not_blow_up() -> None:
     assert not holds("matches", ["^(a+)+$"], "a" * 20_000 + "b")
 
 
+@unhurried
 @given(valid_conditions(), contexts())
 def test_no_context_makes_a_condition_raise(c: Json, context: Context) -> None:
     test = compiled(c["attribute"], c["operator"], c["values"], c["negate"])
     assert test(context.user_id, context.attributes) in (True, False)
 
 
+@unhurried
 @given(st.sampled_from(EXAMPLES), json_values() | st.floats() | st.integers() | st.binary() | st.dates() | st.text())
 def test_no_attribute_value_makes_an_operator_raise(
     example: tuple[str, list[Json], list[Json], list[Json]], value: Json

@@ -7,7 +7,6 @@ from typing import Any
 
 import mmh3
 import pytest
-
 from configsvc_client.evaluation import GATE_SEED, SPLIT_SEED, Context, Flag, FlagSet, bucket, split
 from configsvc_client.evaluation.bucketing import length_prefixed, split_point
 

@@ -1,13 +1,14 @@
 """Records in memory for reads by name: filled from the store on a miss, then kept up to date by the log.
 
-How an old value is kept from coming back (DESIGN, law 5). A fill is read at some revision F while the log's tail goes on
-in this process, so by the time the fill arrives, the tail may have passed F and with it a change to the very record.
+How an old value is kept from coming back (DESIGN, law 5). A fill is read at some revision F while the log's tail goes
+on in this process, so by the time the fill arrives, the tail may have passed F and with it a change to the very record.
 Therefore a flight is known to the tail from before its read begins: changes to its records are noted on it, and on
 arrival the newer of the two wins. The other way round, a fill may be ahead of the tail; then the tail's changes up to F
 are in it already, and are not applied again.
 
-Each entry thereby says "the record was this, from `since` at the latest, up to `until` at least", and `until` grows with
-the tail. Entries stood together at one revision exactly where the latest `since` is not after the earliest `until`.
+Each entry thereby says "the record was this, from `since` at the latest, up to `until` at least", and `until` grows
+with the tail. Entries stood together at one revision exactly where the latest `since` is not after the earliest
+`until`.
 """
 
 import asyncio

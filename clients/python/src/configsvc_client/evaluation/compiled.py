@@ -216,7 +216,9 @@ def _compiled_split(flag: Flag, split: Sequence[WeightedVariant], outcome: Calla
 
 
 def _constant(outcome: Evaluation) -> Run:
-    run: Run = lambda _context: outcome  # noqa: E731
+    def run(_context: Context) -> Evaluation:
+        return outcome
+
     return _copying(run) if isinstance(outcome.value, dict | list) else run
 
 

@@ -95,14 +95,16 @@ class Explanation:
 
     def to_json(self) -> dict[str, Json]:
         """Plain JSON values with the names of the fields; what is None is left out."""
-        found = _plain(asdict(self))
-        assert isinstance(found, dict)
-        return found
+        return _members(asdict(self))
+
+
+def _members(source: dict[str, Json]) -> dict[str, Json]:
+    return {name: _plain(item) for name, item in source.items() if item is not None}
 
 
 def _plain(value: Json) -> Json:
     if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items() if item is not None}
+        return _members(value)
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, str) else value

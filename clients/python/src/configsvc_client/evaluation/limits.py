@@ -12,9 +12,9 @@ OWNER_CHARACTERS: Final = 256
 DESCRIPTION_CHARACTERS: Final = 4_096
 TAGS: Final = 64
 
-# Every variant costs two prebuilt outcomes per flag; experiments have fewer than ten arms.
+# Experiments have fewer than ten arms; each variant's outcomes are made in advance.
 VARIANTS: Final = 100
-# Rules are tried one after the other: at 0.3 µs a condition the worst flag stays under 2 ms.
+# Rules are tried one after the other: at 0.3 µs for a simple condition the longest list stays under 2 ms.
 RULES: Final = 100
 CONDITIONS: Final = 64
 PREREQUISITES: Final = 32
@@ -27,8 +27,10 @@ CONDITION_VALUE_CHARACTERS: Final = 1_024
 # Each value of these is tried on its own, so their number bounds the time of one condition.
 SCANNED_VALUES: Final = 100
 PATTERN_CHARACTERS: Final = 1_000
-# What one compiled pattern may take. RE2's own default of 8 MiB would let one flag take 50 GB.
-PATTERN_BYTES: Final = 1 << 20
+# A short pattern can compile to a large program, so what one takes and how many a flag has are both bounded:
+# at most 25 MiB a flag, where RE2's own default of 8 MiB a pattern would make it 800.
+PATTERN_BYTES: Final = 1 << 18
+PATTERNS: Final = 100
 # Semver and RFC 3339 texts are short; this keeps `int()` away from texts that it refuses or is slow on.
 LITERAL_CHARACTERS: Final = 128
 

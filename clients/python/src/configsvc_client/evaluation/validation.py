@@ -101,10 +101,15 @@ class _Inspection:
         self._variants()
         self._served()
         self._rollout()
+        self._prerequisites()
         self._count("rules", flag.rules, limits.RULES)
+        operands = sum(len(c.values) for rule in flag.rules for c in rule.conditions if c.operator == "matches")
+        if operands > limits.PATTERNS:
+            # Not even looked at: compiling them all is what the limit is there to prevent.
+            self.refuse("rules", f"must have at most {limits.PATTERNS} patterns together; they have {operands}")
+            return
         for index, rule in enumerate(flag.rules):
             self._rule(f"rules[{index}]", rule)
-        self._prerequisites()
 
     def _variants(self) -> None:
         flag = self.flag

@@ -1,0 +1,34 @@
+"""ChangeService: check, call, convert."""
+
+from typing import Any
+
+from configsvc.app.changes import ChangeTrail
+from configsvc.rpc import convert
+from configsvc_client.v1 import change_pb2, change_pb2_grpc
+
+
+class ChangeServicer(change_pb2_grpc.ChangeServiceServicer):
+    """See proto/configsvc/v1/change.proto."""
+
+    def __init__(self, trail: ChangeTrail) -> None:
+        self._trail = trail
+
+    async def ListChanges(self, request: Any, context: Any) -> change_pb2.ListChangesResponse:
+        """One page of the audit trail."""
+        page = await self._trail.search(
+            environment=request.environment,
+            service_name=convert.optional(request, "service_name"),
+            kind=request.kind,
+            key=request.key,
+            actor=request.actor,
+            reason=request.reason,
+            from_time=convert.time_of(request, "from_time"),
+            until_time=convert.time_of(request, "until_time"),
+            after_revision=request.after_revision,
+            until_revision=request.until_revision,
+            page_size=request.page_size,
+            page_token=request.page_token,
+        )
+        return change_pb2.ListChangesResponse(
+            changes=map(convert.audit, page.items), next_page_token=page.next_page_token, revision=page.revision
+        )

@@ -1,0 +1,122 @@
+"""FlagService: check, call, convert."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from configsvc.app.flags import EvaluationRequest, FlagStore
+from configsvc.app.watch import WatchHub
+from configsvc.clock import Clock
+from configsvc.domain.records import Record
+from configsvc.errors import InvalidInput
+from configsvc.rpc import call, convert
+from configsvc.rpc.watching import Watches
+from configsvc_client.evaluation import Context
+from configsvc_client.v1 import flag_pb2, flag_pb2_grpc
+
+
+class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
+    """See proto/configsvc/v1/flag.proto."""
+
+    def __init__(self, store: FlagStore, hub: WatchHub, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._watches = Watches(
+            hub,
+            response=flag_pb2.WatchFlagsResponse,
+            snapshot=lambda records: flag_pb2.FlagSnapshot(flags=map(convert.flag, records)),
+            change=convert.flag_change,
+        )
+
+    async def CreateFlag(self, request: Any, context: Any) -> flag_pb2.CreateFlagResponse:
+        """Creates a flag."""
+        author = call.author(context, request, self._clock)
+        record, revision = await self._store.create(convert.definition(request), author)
+        _tell(record, status=201)
+        return flag_pb2.CreateFlagResponse(flag=convert.flag(record), revision=revision)
+
+    async def GetFlag(self, request: Any, context: Any) -> flag_pb2.GetFlagResponse:
+        """One flag."""
+        record, revision = await self._store.get(request.environment, request.name)
+        _tell(record, status=304 if call.etag_seen(context, record.etag) else 0)
+        return flag_pb2.GetFlagResponse(flag=convert.flag(record), revision=revision)
+
+    async def ListFlags(self, request: Any, context: Any) -> flag_pb2.ListFlagsResponse:
+        """One page of flags."""
+        enabled = convert.optional(request, "enabled")
+        page = await self._store.list(request.environment, enabled, request.page_size, request.page_token)
+        return flag_pb2.ListFlagsResponse(
+            flags=map(convert.flag, page.items), next_page_token=page.next_page_token, revision=page.revision
+        )
+
+    async def UpdateFlag(self, request: Any, context: Any) -> flag_pb2.UpdateFlagResponse:
+        """Replaces a definition."""
+        author = call.author(context, request, self._clock)
+        definition = convert.definition(request)
+        if call.create_only(context):
+            record, revision = await self._store.create(definition, author)
+        else:
+            record, revision = await self._store.update(
+                definition, author, etag=call.etag_wanted(context, request), allow_missing=request.allow_missing
+            )
+        _tell(record, status=201 if record.version == 1 else 0)
+        return flag_pb2.UpdateFlagResponse(flag=convert.flag(record), revision=revision)
+
+    async def DeleteFlag(self, request: Any, context: Any) -> flag_pb2.DeleteFlagResponse:
+        """Deletes a flag."""
+        author = call.author(context, request, self._clock)
+        etag = call.etag_wanted(context, request)
+        change = await self._store.delete(request.environment, request.name, author, etag=etag)
+        return flag_pb2.DeleteFlagResponse(
+            name=request.name, environment=request.environment, version=change.version, revision=change.revision
+        )
+
+    async def ListFlagHistory(self, request: Any, context: Any) -> flag_pb2.ListFlagHistoryResponse:
+        """One page of versions."""
+        page = await self._store.history(request.environment, request.name, request.page_size, request.page_token)
+        return flag_pb2.ListFlagHistoryResponse(
+            versions=map(convert.flag_version, page.items),
+            next_page_token=page.next_page_token,
+            revision=page.revision,
+        )
+
+    async def EvaluateFlag(self, request: Any, context: Any) -> flag_pb2.EvaluateFlagResponse:
+        """One flag for one context."""
+        found, revision = await self._store.evaluate(
+            request.environment, request.flag_name, _context(request), explain=request.explain
+        )
+        return flag_pb2.EvaluateFlagResponse(
+            evaluation=convert.evaluation(found, request.user_id), revision=revision
+        )
+
+    async def BatchEvaluateFlags(self, request: Any, context: Any) -> flag_pb2.BatchEvaluateFlagsResponse:
+        """Many flags for one context, or many requests."""
+        if request.requests:
+            if request.flag_names or request.user_id or request.environment or request.HasField("attributes"):
+                raise InvalidInput.of("requests", "must not be given with flag_names, user_id, environment, attributes")
+            asked = [
+                EvaluationRequest(one.environment, one.flag_name, _context(one), one.explain) for one in request.requests
+            ]
+            outcomes, revision = await self._store.evaluate_many(asked)
+            users = [one.user_id for one in request.requests]
+        else:
+            outcomes, revision = await self._store.evaluate_batch(
+                request.environment, list(request.flag_names), _context(request), explain=request.explain
+            )
+            users = [request.user_id] * len(outcomes)
+        results = [convert.evaluation(outcome, user) for outcome, user in zip(outcomes, users, strict=True)]
+        return flag_pb2.BatchEvaluateFlagsResponse(results=results, revision=revision)
+
+    def WatchFlags(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        """The state, then every change."""
+        selector = self._store.selector(request.environment, list(request.names))
+        return self._watches.stream(selector, convert.optional(request, "after_revision"))
+
+
+def _context(request: Any) -> Context:
+    attributes = {name: convert.json_of(value) for name, value in request.attributes.fields.items()}
+    return Context(request.user_id, attributes)
+
+
+def _tell(record: Record, *, status: int = 0) -> None:
+    location = call.path("feature-flags", record.ref.key, environment=record.ref.environment)
+    call.tell_resource(record.etag, status=status, location=location if status == 201 else "")

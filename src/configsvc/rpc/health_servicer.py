@@ -1,0 +1,52 @@
+"""HealthService: the health board over REST and gRPC."""
+
+from collections.abc import Callable
+from typing import Any
+
+from configsvc import __version__
+from configsvc.app.health import Health, HealthBoard
+from configsvc.rpc import call, convert
+from configsvc_client.v1 import health_pb2, health_pb2_grpc
+
+
+class HealthServicer(health_pb2_grpc.HealthServiceServicer):
+    """See proto/configsvc/v1/health.proto."""
+
+    def __init__(self, board: HealthBoard, applied: Callable[[], int], instance_id: str) -> None:
+        self._board = board
+        self._applied = applied
+        self._instance_id = instance_id
+
+    async def GetHealth(self, request: Any, context: Any) -> health_pb2.GetHealthResponse:
+        """The state of each part."""
+        return health_pb2.GetHealthResponse(health=self._message(await self._board.look()))
+
+    async def GetReadiness(self, request: Any, context: Any) -> health_pb2.GetReadinessResponse:
+        """Whether this replica should get traffic: 503 over REST where not."""
+        health = await self._board.look()
+        if not health.ready:
+            call.tell(("x-http-status", "503"))
+        return health_pb2.GetReadinessResponse(health=self._message(health))
+
+    async def GetLiveness(self, request: Any, context: Any) -> health_pb2.GetLivenessResponse:
+        """That the process answers."""
+        return health_pb2.GetLivenessResponse(status="up")
+
+    def _message(self, health: Health) -> health_pb2.Health:
+        return health_pb2.Health(
+            status=health.status,
+            components=[
+                health_pb2.Component(
+                    name=c.name,
+                    backend=c.backend,
+                    state=c.state,
+                    latency_ms=round(c.latency_ms, 3),
+                    detail=c.detail,
+                    since=convert.timestamp(c.since),
+                )
+                for c in health.components
+            ],
+            applied_revision=self._applied(),
+            instance_id=self._instance_id,
+            software_version=__version__,
+        )

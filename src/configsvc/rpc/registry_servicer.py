@@ -1,0 +1,150 @@
+"""RegistryService: check, call, convert."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from configsvc.app.directory import Directory
+from configsvc.app.watch import Selector, WatchHub
+from configsvc.clock import Clock
+from configsvc.domain import pages
+from configsvc.domain.fields import checked
+from configsvc.domain.instances import instance_of
+from configsvc.domain.limits import Limits
+from configsvc.domain.records import Change, Kind, Record
+from configsvc.errors import InvalidInput
+from configsvc.rpc import call, convert
+from configsvc.rpc.watching import Watches
+from configsvc_client.v1 import registry_pb2, registry_pb2_grpc
+
+
+class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
+    """See proto/configsvc/v1/registry.proto."""
+
+    def __init__(self, directory: Directory, hub: WatchHub, clock: Clock, limits: Limits) -> None:
+        self._directory = directory
+        self._clock = clock
+        self._limits = limits
+        self._watches = Watches(
+            hub, response=registry_pb2.WatchServiceResponse, snapshot=_snapshot, change=_change
+        )
+
+    async def RegisterInstance(self, request: Any, context: Any) -> registry_pb2.RegisterInstanceResponse:
+        """Registers an instance."""
+        author = call.author(context, request, self._clock)
+        instance, revision = await self._directory.register(convert.registration(request), author)
+        call.tell_resource(
+            instance.etag, status=201, location=call.path("registry", "services", instance.service_name)
+        )
+        return registry_pb2.RegisterInstanceResponse(instance=convert.instance(instance), revision=revision)
+
+    async def DeregisterInstance(self, request: Any, context: Any) -> registry_pb2.DeregisterInstanceResponse:
+        """Removes an instance."""
+        author = call.author(context, request, self._clock)
+        revision = await self._directory.deregister(request.service_name, request.instance_id, author)
+        return registry_pb2.DeregisterInstanceResponse(
+            service_name=request.service_name, instance_id=request.instance_id, revision=revision
+        )
+
+    async def Heartbeat(self, request: Any, context: Any) -> registry_pb2.HeartbeatResponse:
+        """Renews a lease."""
+        instance, revision = await self._directory.heartbeat(request.service_name, request.instance_id)
+        return registry_pb2.HeartbeatResponse(instance=convert.instance(instance), revision=revision)
+
+    async def KeepAlive(self, requests: Any, context: Any) -> AsyncIterator[registry_pb2.KeepAliveResponse]:
+        """Renews a lease with each message."""
+        first = await anext(aiter(requests), None)
+        if first is None:
+            return
+        async with self._directory.keep_alive(first.service_name, first.instance_id) as stream:
+            yield registry_pb2.KeepAliveResponse(lease_ttl_seconds=await stream.renew())
+            async for message in requests:
+                named = (message.service_name or first.service_name, message.instance_id or first.instance_id)
+                if named != (first.service_name, first.instance_id):
+                    raise InvalidInput.of("instance_id", "must stay the same on one stream: it belongs to one instance")
+                yield registry_pb2.KeepAliveResponse(lease_ttl_seconds=await stream.renew())
+
+    async def ListServices(self, request: Any, context: Any) -> registry_pb2.ListServicesResponse:
+        """One page of services."""
+        with checked(self._limits) as fields:
+            size = fields.page_size(request.page_size)
+        cursor = pages.page_cursor(request.page_token, ("services",), str)
+        found = [s for s in self._directory.services() if cursor is None or s.service_name > cursor[0]]
+        shown = found[:size]
+        token = pages.page_token(("services",), (shown[-1].service_name,)) if len(found) > size else ""
+        return registry_pb2.ListServicesResponse(
+            services=[
+                registry_pb2.ServiceSummary(service_name=s.service_name, instances=s.instances, healthy=s.healthy)
+                for s in shown
+            ],
+            next_page_token=token,
+        )
+
+    async def GetService(self, request: Any, context: Any) -> registry_pb2.GetServiceResponse:
+        """Every instance of a service."""
+        listing = self._directory.service(request.service_name)
+        return registry_pb2.GetServiceResponse(
+            instances=map(convert.instance, listing.instances), stale=listing.stale, revision=listing.revision
+        )
+
+    async def GetServiceUrl(self, request: Any, context: Any) -> registry_pb2.GetServiceUrlResponse:
+        """One instance by a strategy."""
+        picked = self._directory.pick(
+            request.service_name, strategy=request.strategy, hash_key=request.hash_key, zone=request.zone
+        )
+        return registry_pb2.GetServiceUrlResponse(
+            url=picked.url, instance_id=picked.instance_id, strategy=picked.strategy, stale=picked.stale
+        )
+
+    async def CheckServiceHealth(self, request: Any, context: Any) -> registry_pb2.CheckServiceHealthResponse:
+        """Checks every instance now."""
+        results = await self._directory.check(request.service_name)
+        return registry_pb2.CheckServiceHealthResponse(results=map(convert.check_result, results))
+
+    async def DiscoverInstances(self, request: Any, context: Any) -> registry_pb2.DiscoverInstancesResponse:
+        """The healthy instances."""
+        listing = self._directory.discover(
+            request.service_name,
+            metadata=_metadata(request.metadata, self._limits.metadata_entries),
+            zone=request.zone,
+            version=request.version,
+        )
+        return registry_pb2.DiscoverInstancesResponse(
+            instances=map(convert.instance, listing.instances), stale=listing.stale, revision=listing.revision
+        )
+
+    def WatchService(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        """The instances, then every change."""
+        with checked(self._limits) as fields:
+            fields.service(request.service_name, required=True)
+        selector = Selector(Kind.INSTANCE, "", request.service_name, None, "")
+        return self._watches.stream(selector, convert.optional(request, "after_revision"))
+
+
+def _metadata(given: Sequence[str], most: int) -> dict[str, str]:
+    if len(given) > most:
+        raise InvalidInput.of("metadata", f"must have at most {most} entries; it has {len(given)}")
+    pairs = [text.partition("=") for text in given]
+    if any(not name or not equals for name, equals, _ in pairs):
+        raise InvalidInput.of("metadata", "must be name=value each")
+    return {name: value for name, _, value in pairs}
+
+
+def _snapshot(records: Sequence[Record]) -> registry_pb2.InstanceSnapshot:
+    return registry_pb2.InstanceSnapshot(instances=[convert.instance(instance_of(record)) for record in records])
+
+
+def _change(change: Change) -> registry_pb2.WatchServiceResponse:
+    gone = registry_pb2.Instance(service_name=change.ref.service, instance_id=change.ref.key, revision=change.revision)
+    previous = None
+    if change.before is not None:
+        before = Record(
+            change.ref, change.version - 1, change.before_revision, change.before, change.created_at, change.at, ""
+        )
+        previous = convert.instance(instance_of(before))
+    message = registry_pb2.InstanceChange(
+        revision=change.revision,
+        type="PUT" if change.record else "DELETE",
+        instance=convert.instance(instance_of(change.record)) if change.record else gone,
+        previous=previous,
+    )
+    return registry_pb2.WatchServiceResponse(change=message)

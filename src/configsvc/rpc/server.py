@@ -1,0 +1,84 @@
+"""The grpc.aio server: all services, reflection, grpc.health.v1, and an orderly end."""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from configsvc.rpc.interceptors import CallInterceptor
+from configsvc_client.v1 import (
+    change_pb2,
+    change_pb2_grpc,
+    config_pb2,
+    config_pb2_grpc,
+    flag_pb2,
+    flag_pb2_grpc,
+    registry_pb2,
+    registry_pb2_grpc,
+)
+from configsvc_client.v1 import health_pb2 as service_health_pb2
+from configsvc_client.v1 import health_pb2_grpc as service_health_pb2_grpc
+
+# A page of a thousand large values is the largest answer; a batch of them the largest request.
+MESSAGE_BYTES = 64 << 20
+OPTIONS = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MESSAGE_BYTES),
+    # Clients may ping an idle watch every 10 s; with the default of 5 min they would be cut off (too_many_pings).
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.so_reuseport", 0),
+)
+SERVICES = {
+    config_pb2: config_pb2_grpc.add_ConfigServiceServicer_to_server,
+    flag_pb2: flag_pb2_grpc.add_FlagServiceServicer_to_server,
+    registry_pb2: registry_pb2_grpc.add_RegistryServiceServicer_to_server,
+    change_pb2: change_pb2_grpc.add_ChangeServiceServicer_to_server,
+    service_health_pb2: service_health_pb2_grpc.add_HealthServiceServicer_to_server,
+}
+
+
+class Server:
+    """Serves while its context is open. `servicers` are in the order of `SERVICES`."""
+
+    def __init__(
+        self, servicers: Sequence[Any], listen: Sequence[str], interceptor: CallInterceptor, grace_seconds: float
+    ) -> None:
+        self._servicers = servicers
+        self._listen = listen
+        self._interceptor = interceptor
+        self._grace_seconds = grace_seconds
+        self._names: list[str] = []
+        self.ports: list[int] = []
+
+    async def __aenter__(self) -> Self:
+        self._server = grpc.aio.server(interceptors=[self._interceptor], options=OPTIONS)
+        for (module, add), servicer in zip(SERVICES.items(), self._servicers, strict=True):
+            add(servicer, self._server)
+            self._names += [service.full_name for service in module.DESCRIPTOR.services_by_name.values()]
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflected = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(reflected, self._server)
+        self.ports = [self._server.add_insecure_port(address) for address in self._listen]
+        await self._tell(health_pb2.HealthCheckResponse.SERVING)
+        await self._server.start()
+        return self
+
+    async def drain(self) -> None:
+        """Says that this server gets no traffic any more; calls go on."""
+        await self._tell(health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Takes no new calls, and gives those in flight their grace."""
+        await self._server.stop(self._grace_seconds)
+
+    async def _tell(self, status: Any) -> None:
+        for name in ("", *self._names):
+            await self._health.set(name, status)
