@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from configsvc import __version__
+from configsvc.errors import ServiceError
 from configsvc.settings import Settings, SettingsError, load, template
 
 # The exit status for a command line or an environment that can't be used, as argparse has it.
@@ -29,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in error.lines:
             sys.stderr.write(f"configsvc: {line}\n")
         return USAGE
+    except ServiceError as error:
+        sys.stderr.write(f"configsvc: {error}\n")
+        return 1
     except KeyboardInterrupt:
         return 130
 

@@ -6,6 +6,7 @@ import logging
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import structlog
 
@@ -26,6 +27,7 @@ from configsvc.domain.instances import Registration
 from configsvc.domain.records import Author
 from configsvc.errors import ServiceError
 from configsvc.probes.network import AddressFilter, HttpProbe, SchemeProbe, TcpProbe
+from configsvc.probes.port import Probe
 from configsvc.registry.local import LocalRegistry, LocalRegistryClient
 from configsvc.rpc.change_servicer import ChangeServicer
 from configsvc.rpc.config_servicer import ConfigServicer
@@ -62,7 +64,7 @@ async def build(settings: Settings, listen: Sequence[str]) -> AsyncIterator[Serv
     _refuse_what_is_not_built(settings)
     clock, limits = SystemClock(), settings.limits
     async with AsyncExitStack() as stack:
-        storage = await stack.enter_async_context(SqliteStorage(settings.sqlite_path))
+        storage = await stack.enter_async_context(SqliteStorage(Path(settings.sqlite_path)))
         bus = await stack.enter_async_context(LocalBus())
         registry = await stack.enter_async_context(LocalRegistryClient(LocalRegistry(), settings.service_instance_id))
         tail = await stack.enter_async_context(
@@ -178,7 +180,7 @@ def _probe(settings: Settings) -> SchemeProbe:
     addresses = AddressFilter(settings.denied_networks)
     seconds = settings.health_check_timeout_seconds
     http = HttpProbe(addresses, seconds)
-    probes = {"http": http, "https": http, "tcp": TcpProbe(addresses), "grpc": GrpcProbe(addresses, seconds)}
+    probes: dict[str, Probe] = {"http": http, "https": http, "tcp": TcpProbe(addresses), "grpc": GrpcProbe(addresses, seconds)}
     return SchemeProbe(probes, seconds)
 
 

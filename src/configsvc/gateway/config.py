@@ -56,6 +56,7 @@ def _unwrap(proto: FileDescriptorProto, file: FileDescriptor) -> None:
             if rule.response_body:
                 response = file.services_by_name[service.name].methods_by_name[method.name].output_type
                 resource = response.fields_by_name[rule.response_body].message_type
+                assert resource is not None, "a response_body is a message"
                 method.output_type = f".{resource.full_name}"
                 rule.ClearField("response_body")
 

@@ -8,12 +8,11 @@ from contextvars import ContextVar
 from typing import Any
 from urllib.parse import quote
 
-import grpc
-
 from configsvc.clock import Clock
 from configsvc.domain.records import Author
 
-Context = grpc.aio.ServicerContext[Any, Any]
+# grpc.aio.ServicerContext, which takes its parameters in stubs only.
+Context = Any
 
 # What the call that runs has to say in its initial metadata.
 ANSWER: ContextVar[list[tuple[str, str]]] = ContextVar("answer")

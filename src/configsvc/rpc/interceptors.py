@@ -26,7 +26,6 @@ from configsvc_client.v1 import change_pb2, config_pb2, flag_pb2, health_pb2, re
 
 logger = structlog.get_logger("access")
 
-Handler = grpc.RpcMethodHandler[Any, Any]
 Behaviour = Callable[[Any, call.Context], Any]
 
 # What is left of the deadline for the read itself, once a min_revision was waited for.
@@ -45,13 +44,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler:
+    ) -> Any:
         """See grpc.aio.ServerInterceptor."""
-        handler: Any = await continuation(handler_call_details)
+        handler = await continuation(handler_call_details)
         if handler is None:
-            return handler  # type: ignore[no-any-return]
+            return handler
         method = handler_call_details.method
         shape: dict[str, Any] = {
             "request_deserializer": handler.request_deserializer,
@@ -64,8 +63,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 if handler.request_streaming
                 else grpc.unary_stream_rpc_method_handler
             )
-            return make(self._stream(method, inner), **shape)  # type: ignore[return-value]
-        return grpc.unary_unary_rpc_method_handler(  # type: ignore[return-value]
+            return make(self._stream(method, inner), **shape)
+        return grpc.unary_unary_rpc_method_handler(
             self._unary(method, handler.unary_unary), **shape
         )
 

@@ -33,7 +33,7 @@ OPTIONS = (
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.so_reuseport", 0),
 )
-SERVICES = {
+SERVICES: dict[Any, Any] = {
     config_pb2: config_pb2_grpc.add_ConfigServiceServicer_to_server,
     flag_pb2: flag_pb2_grpc.add_FlagServiceServicer_to_server,
     registry_pb2: registry_pb2_grpc.add_RegistryServiceServicer_to_server,

@@ -1,6 +1,7 @@
 """The one table from the domain's errors to gRPC's codes, with what each carries for programs."""
 
 import logging
+from typing import Any
 
 import grpc
 from google.protobuf import any_pb2
@@ -60,7 +61,7 @@ def status_of(error: Exception) -> status_pb2.Status:
     return status
 
 
-async def abort(context: grpc.aio.ServicerContext[object, object], error: Exception) -> None:
+async def abort(context: Any, error: Exception) -> None:
     """Ends a call with an error. Never returns."""
     carried = rpc_status.to_status(status_of(error))
     await context.abort(carried.code, carried.details, tuple(carried.trailing_metadata))

@@ -144,6 +144,7 @@ class SqliteStorage(Reads):
     def _open_files(self, files: ExitStack) -> tuple[sqlite3.Connection, LifoQueue[sqlite3.Connection]]:
         """The writing connection, with the schema up to date, and the reading ones; `files` closes them."""
         with translated():
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             files.enter_context(_owned(self._path))
             writer = files.enter_context(closing(_connect(self._path, "rwc")))
             writer.execute("PRAGMA journal_mode = WAL")
