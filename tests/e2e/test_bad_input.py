@@ -77,7 +77,7 @@ def test_an_over_long_field_is_named(rest: httpx.Client, environment: str, field
     ("path", "body"),
     [(CONFIG, {"key": 1.5, "value": 1}), (CONFIG, {"key": ["a"], "value": 1}), (FLAGS, {"name": "x", "enabled": "maybe"}),
      (FLAGS, {"name": "x", "rollout_percentage": "many"}), (REGISTER, {"service_name": {}, "service_url": "http://a"}),
-     (FLAGS, {"name": "x", "targeted_users": "u1"}), (FLAGS, {"name": "x", "rules": [{"conditions": 7}]})],
+     (FLAGS, {"name": "x", "targeted_users": {"a": 1}}), (FLAGS, {"name": "x", "rules": [{"conditions": 7}]})],
 )  # fmt: skip
 def test_wrong_types(rest: httpx.Client, environment: str, path: str, body: dict[str, object]) -> None:
     refused(rest.post(path, json={"environment": environment, **body}), 400)

@@ -72,7 +72,9 @@ def rendered(placement: Placement) -> dict[str, Any]:
     cluster["per_connection_buffer_limit_bytes"] = placement.request_bytes
     cluster["load_assignment"]["endpoints"][0]["lb_endpoints"] = [_endpoint(e) for e in placement.endpoints]
     descriptors = base64.b64encode(descriptor_set()).decode()
-    for transcoder in _transcoders(listener):
+    for buffer in _messages(listener, ".Buffer"):
+        buffer["max_request_bytes"] = placement.request_bytes
+    for transcoder in _messages(listener, ".GrpcJsonTranscoder"):
         del transcoder["proto_descriptor"]
         transcoder["proto_descriptor_bin"] = descriptors
         transcoder["max_request_body_size"] = placement.request_bytes
@@ -100,12 +102,13 @@ def _endpoint(address: str) -> dict[str, Any]:
     return {"endpoint": {"address": {"socket_address": {"address": host, "port_value": int(port)}}}}
 
 
-def _transcoders(node: Any) -> Iterator[dict[str, Any]]:
+def _messages(node: Any, kind: str) -> Iterator[dict[str, Any]]:
+    """Every message of a kind, wherever it is."""
     if isinstance(node, dict):
-        if str(node.get("@type", "")).endswith(".GrpcJsonTranscoder"):
+        if str(node.get("@type", "")).endswith(kind):
             yield node
         for value in node.values():
-            yield from _transcoders(value)
+            yield from _messages(value, kind)
     elif isinstance(node, list):
         for value in node:
-            yield from _transcoders(value)
+            yield from _messages(value, kind)
