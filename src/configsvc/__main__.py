@@ -109,7 +109,11 @@ def _rendered(settings: Settings, upstreams: Sequence[str]) -> dict[str, Any]:
     from configsvc.gateway.config import Placement, rendered
 
     placement = Placement(
-        settings.host, settings.port, "/tmp/configsvc-admin.sock", upstreams, settings.max_request_bytes  # noqa: S108
+        settings.host,
+        settings.port,
+        "/tmp/configsvc-admin.sock",
+        upstreams,
+        settings.max_request_bytes,
     )
     return rendered(placement)
 

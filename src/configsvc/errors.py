@@ -1,14 +1,14 @@
 """What can go wrong, in the words of the domain. Nothing here knows of gRPC; `rpc/status.py` has the one table.
 
-    ServiceError
-    ├── InvalidInput          the request can never succeed as it is; names each field
-    ├── NotFound              the resource is missing
-    ├── AlreadyExists         the resource exists
-    ├── StaleEtag             the resource has changed since it was read; nothing was written
-    ├── StateForbids          the request is good, the state of the system is not
-    ├── RevisionOutOfRange    the revision was compacted away, or has not happened yet
-    ├── TooMuch               a bound was reached; try with less, or later
-    └── Unavailable           a backend is away; the same request may succeed later
+ServiceError
+├── InvalidInput          the request can never succeed as it is; names each field
+├── NotFound              the resource is missing
+├── AlreadyExists         the resource exists
+├── StaleEtag             the resource has changed since it was read; nothing was written
+├── StateForbids          the request is good, the state of the system is not
+├── RevisionOutOfRange    the revision was compacted away, or has not happened yet
+├── TooMuch               a bound was reached; try with less, or later
+└── Unavailable           a backend is away; the same request may succeed later
 """
 
 from collections.abc import Iterable, Mapping

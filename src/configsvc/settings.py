@@ -92,7 +92,9 @@ class Settings(BaseSettings):
     service_registry_enabled: bool = Field(True, description="register this service itself in its registry")
     service_health_check_interval: Seconds = Field(10, description="seconds between checks of one instance")
     service_instance_id: str = Field(
-        "", pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,127})?$", description="id of this replica; empty: host and a random part"
+        "",
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,127})?$",
+        description="id of this replica; empty: host and a random part",
     )
 
     # Health checks of registered instances.
@@ -116,8 +118,12 @@ class Settings(BaseSettings):
     max_metadata_entries: int = Field(64, ge=0, le=1_024, description="metadata entries of an instance")
 
     # The change log and its watchers.
-    watch_buffer_messages: Count = Field(1_024, description="changes held for one watcher before they are merged by key")
-    watch_progress_seconds: Seconds = Field(10, description="seconds without a change until a watcher gets a progress mark")
+    watch_buffer_messages: Count = Field(
+        1_024, description="changes held for one watcher before they are merged by key"
+    )
+    watch_progress_seconds: Seconds = Field(
+        10, description="seconds without a change until a watcher gets a progress mark"
+    )
     log_poll_seconds: Seconds = Field(1, description="seconds between looks at the log where nothing wakes the reader")
     compaction_keep_changes: Count = Field(1_000_000, description="changes kept for history, audit and resumed watches")
     compaction_interval_seconds: Seconds = Field(300, description="seconds between compactions")

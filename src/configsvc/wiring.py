@@ -180,12 +180,17 @@ def _probe(settings: Settings) -> SchemeProbe:
     addresses = AddressFilter(settings.denied_networks)
     seconds = settings.health_check_timeout_seconds
     http = HttpProbe(addresses, seconds)
-    probes: dict[str, Probe] = {"http": http, "https": http, "tcp": TcpProbe(addresses), "grpc": GrpcProbe(addresses, seconds)}
+    probes: dict[str, Probe] = {
+        "http": http,
+        "https": http,
+        "tcp": TcpProbe(addresses),
+        "grpc": GrpcProbe(addresses, seconds),
+    }
     return SchemeProbe(probes, seconds)
 
 
 def _reachable(host: str) -> str:
-    return "localhost" if host in ("0.0.0.0", "::") else host  # noqa: S104
+    return "localhost" if host in ("0.0.0.0", "::") else host
 
 
 def _refuse_what_is_not_built(settings: Settings) -> None:

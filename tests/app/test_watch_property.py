@@ -197,7 +197,21 @@ async def check(storage: Storage, clients: list[Client], *, complete: bool) -> N
         known = {(change.revision, change.ordinal) for change in client.changes}
         assert known <= {(change.revision, change.ordinal) for change in wanted}
         if complete and not client.knows_more:
-            assert client.changes == wanted
+            assert client.changes == [change for change in wanted if change not in removed_unseen(client, wanted)]
+
+
+def removed_unseen(client: Client, wanted: list[Change]) -> list[Change]:
+    """What a snapshot's later page showed as gone already, though the mark is an earlier page's: of each ref the
+    changes before the first that was told, where the last of them is a removal. The client never had these."""
+    unseen: list[Change] = []
+    for ref in {change.ref for change in wanted}:
+        told = {(change.revision, change.ordinal) for change in client.changes if change.ref == ref}
+        of_ref = [change for change in wanted if change.ref == ref]
+        begin = next((i for i, c in enumerate(of_ref) if (c.revision, c.ordinal) in told), len(of_ref))
+        before = of_ref[:begin]
+        if before and before[-1].record is None:
+            unseen += before
+    return unseen
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ import grpc
 import httpx
 import pytest
 from configsvc_client.v1 import config_pb2, config_pb2_grpc, registry_pb2, registry_pb2_grpc
+from google.protobuf.struct_pb2 import Value
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
@@ -24,7 +25,7 @@ GRPCURL = Path(sysconfig.get_path("scripts")) / "grpcurl"
 def test_native_grpc_gives_the_wrapper_with_the_revision(service: Running, environment: str) -> None:
     with grpc.insecure_channel(service.target) as channel:
         configs = config_pb2_grpc.ConfigServiceStub(channel)
-        request = config_pb2.CreateConfigRequest(key="k", value={"string_value": "v"}, environment=environment)
+        request = config_pb2.CreateConfigRequest(key="k", value=Value(string_value="v"), environment=environment)
         made = configs.CreateConfig(request)
         assert made.revision == made.config.revision > 0
         got = configs.GetConfig(
@@ -33,6 +34,7 @@ def test_native_grpc_gives_the_wrapper_with_the_revision(service: Running, envir
         assert got.config == made.config
         with pytest.raises(grpc.RpcError) as caught:
             configs.CreateConfig(request)
+        assert isinstance(caught.value, grpc.Call)
         status = rpc_status.from_call(caught.value)
         assert caught.value.code() is grpc.StatusCode.ALREADY_EXISTS
         info = error_details_pb2.ErrorInfo()
@@ -53,7 +55,7 @@ def test_a_keep_alive_stream_through_the_gateway(service: Running, environment: 
 
 
 def test_grpc_web_over_http_1(service: Running, environment: str) -> None:
-    request = config_pb2.CreateConfigRequest(key="web", value={"bool_value": True}, environment=environment)
+    request = config_pb2.CreateConfigRequest(key="web", value=Value(bool_value=True), environment=environment)
     message = request.SerializeToString()
     answer = httpx.post(
         f"{service.url}/configsvc.v1.ConfigService/CreateConfig",

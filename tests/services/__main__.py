@@ -27,10 +27,7 @@ def main() -> int:
     services = ServiceSet.find(os.environ)
     try:
         services.start()
-        exports = (
-            f"export {name}={shlex.quote(value)}\n"
-            for name, value in services.environment().items()
-        )
+        exports = (f"export {name}={shlex.quote(value)}\n" for name, value in services.environment().items())
         sys.stdout.write(f"# {services.versions}\n{''.join(exports)}")
         sys.stdout.write("# Running until Ctrl-C; the data goes with it.\n")
         sys.stdout.flush()

@@ -186,9 +186,7 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     return [line] if line else []
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Again where it was not shown before: in a quiet run, or if a test asked for one more."""
     run = config.stash[_RUN]
     line = run.line() if run.refused or run.set.versions else ""

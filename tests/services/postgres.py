@@ -38,9 +38,7 @@ class Postgres(Service):
 
     name: ClassVar[str] = "PostgreSQL"
 
-    def __init__(
-        self, *, durable: bool = False, given: str | None = None, version: str | None = None
-    ) -> None:
+    def __init__(self, *, durable: bool = False, given: str | None = None, version: str | None = None) -> None:
         super().__init__(given=given, version=version)
         self._durable = durable
         self._password = secrets.token_urlsafe(12)
@@ -94,9 +92,7 @@ class Postgres(Service):
 
     @contextmanager
     def _maintenance(self) -> Iterator[psycopg.Connection]:
-        with psycopg.connect(
-            self.url, autocommit=True, connect_timeout=_CONNECT_SECONDS
-        ) as connection:
+        with psycopg.connect(self.url, autocommit=True, connect_timeout=_CONNECT_SECONDS) as connection:
             yield connection
 
     def answers(self) -> bool:

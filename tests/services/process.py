@@ -172,8 +172,7 @@ class Process:
         """The command and the end of its log, for an error's text."""
         lines = self.log_file.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
         return "\n".join(
-            [f"  command: {' '.join(self._command)}", f"  log: {self.log_file}"]
-            + [f"  | {line}" for line in lines]
+            [f"  command: {' '.join(self._command)}", f"  log: {self.log_file}"] + [f"  | {line}" for line in lines]
         )
 
     def _freeze(self) -> list[int]:

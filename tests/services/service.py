@@ -93,9 +93,7 @@ class Service(ABC):
     @property
     def process(self) -> Process:
         if self.given is not None:
-            raise NotOursError(
-                f"{self.name} is the one given as {self.given}: its process isn't ours"
-            )
+            raise NotOursError(f"{self.name} is the one given as {self.given}: its process isn't ours")
         if self._process is None:
             raise ServiceError(f"{self.name} has not been started")
         return self._process

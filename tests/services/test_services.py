@@ -95,9 +95,7 @@ def zookeeper_client(hosts: str) -> Any:
 def produce(bootstrap: str, topic: str, key: str) -> None:
     problems: list[object] = []
     producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
-    producer.produce(
-        topic, key=key, value=f"value of {key}", on_delivery=lambda error, _: problems.append(error)
-    )
+    producer.produce(topic, key=key, value=f"value of {key}", on_delivery=lambda error, _: problems.append(error))
     assert producer.flush(_SECONDS) == 0
     assert problems == [None]
 
@@ -165,9 +163,7 @@ class TestEachService:
         eventually(service.answers)
         assert set(service.process.pids()) & set(before)
 
-    def test_killed_is_gone_and_restarts_on_the_same_port(
-        self, private: tuple[str, Service]
-    ) -> None:
+    def test_killed_is_gone_and_restarts_on_the_same_port(self, private: tuple[str, Service]) -> None:
         _, service = private
         before, address = service.process.pids(), service.address
         service.kill()
@@ -252,9 +248,7 @@ class TestDataThroughKill:
         produce(kafka.address, "kept", "after")
         assert consume(kafka.address, "kept", 2) == {"before", "after"}
 
-    def test_zookeeper_keeps_nodes_and_the_session(
-        self, private_zookeeper: Callable[[], ZooKeeper]
-    ) -> None:
+    def test_zookeeper_keeps_nodes_and_the_session(self, private_zookeeper: Callable[[], ZooKeeper]) -> None:
         zookeeper = private_zookeeper()
         client = zookeeper_client(zookeeper.address)
         try:
@@ -310,16 +304,12 @@ class TestSharedFixtures:
             assert client.dbsize() == 0
             client.set("left", "behind")
         with (
-            closing(
-                redis.Redis(redis_address.host, redis_address.port, retry=None, protocol=2)
-            ) as client,
+            closing(redis.Redis(redis_address.host, redis_address.port, retry=None, protocol=2)) as client,
             pytest.raises(redis.AuthenticationError),
         ):
             client.ping()
 
-    def test_kafka_carries_a_message(
-        self, services: ServiceSet, kafka_bootstrap: str, topic: str
-    ) -> None:
+    def test_kafka_carries_a_message(self, services: ServiceSet, kafka_bootstrap: str, topic: str) -> None:
         services.kafka.create_topic(topic, partitions=3)
         produce(kafka_bootstrap, topic, "one")
         produce(kafka_bootstrap, topic, "two")
@@ -334,9 +324,7 @@ class TestSharedFixtures:
         with pytest.raises(KafkaException):
             admin.delete_topics([topic])[topic].result(_SECONDS)
 
-    def test_an_ephemeral_node_goes_with_its_client(
-        self, zookeeper_hosts: str, chroot: str
-    ) -> None:
+    def test_an_ephemeral_node_goes_with_its_client(self, zookeeper_hosts: str, chroot: str) -> None:
         owner, other = zookeeper_client(zookeeper_hosts), zookeeper_client(zookeeper_hosts)
         try:
             owner.create(f"{chroot}/node", b"here", ephemeral=True, makepath=True)
@@ -406,9 +394,7 @@ class TestProcess:
 
     def test_the_thread_that_starts_one_may_end(self, tmp_path: Path) -> None:
         process = Process("Kept", ["sleep", "600"], directory=tmp_path)
-        starter = threading.Thread(
-            target=process.start, args=(lambda: True,), kwargs={"timeout_seconds": _SECONDS}
-        )
+        starter = threading.Thread(target=process.start, args=(lambda: True,), kwargs={"timeout_seconds": _SECONDS})
         starter.start()
         starter.join()
         supervisor = process._supervisor
@@ -572,9 +558,7 @@ class TestJars:
             make_once(tmp_path / "set", make)
         assert [file.name for file in tmp_path.iterdir()] == ["lock"]
 
-    def test_without_maven_the_fallback_is_named(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_without_maven_the_fallback_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CONFIGSVC_CACHE_DIR", str(tmp_path))
         monkeypatch.setenv("PATH", str(tmp_path))
         with Kafka() as kafka:

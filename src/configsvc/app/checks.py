@@ -81,9 +81,7 @@ class HealthChecks:
     async def look(self, instance: Instance) -> CheckResult:
         """One look now. It counts like any other."""
         if not instance.health_check_url:
-            return CheckResult(
-                instance.instance_id, True, instance.status, 0.0, "", self._clock.now(), skipped=True
-            )
+            return CheckResult(instance.instance_id, True, instance.status, 0.0, "", self._clock.now(), skipped=True)
         async with self._looks:
             began = self._clock.monotonic()
             problem = ""

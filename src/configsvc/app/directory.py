@@ -220,9 +220,7 @@ class Directory:
         matching = tuple(
             instance
             for instance in serving
-            if wanted <= instance.metadata.items()
-            and zone in ("", instance.zone)
-            and version in ("", instance.version)
+            if wanted <= instance.metadata.items() and zone in ("", instance.zone) and version in ("", instance.version)
         )
         return Listing(matching, stale, self._applied())
 

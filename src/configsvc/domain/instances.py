@@ -134,7 +134,9 @@ def check(fields: Fields, registration: Registration) -> None:
     fields.text("zone", registration.zone, LABEL_CHARACTERS)
     fields.text("version", registration.version, LABEL_CHARACTERS)
     if not 0 <= registration.weight <= LARGEST_WEIGHT:
-        fields.refuse("weight", f"must be 1 to {LARGEST_WEIGHT}, or 0 for {DEFAULT_WEIGHT}; it is {registration.weight}")
+        fields.refuse(
+            "weight", f"must be 1 to {LARGEST_WEIGHT}, or 0 for {DEFAULT_WEIGHT}; it is {registration.weight}"
+        )
     ttl = registration.lease_ttl_seconds
     if ttl and not SHORTEST_TTL_SECONDS <= ttl <= LONGEST_TTL_SECONDS:
         allowed = f"{SHORTEST_TTL_SECONDS} to {LONGEST_TTL_SECONDS}"

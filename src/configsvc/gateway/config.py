@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from configsvc_client.v1 import change_pb2, config_pb2, flag_pb2, health_pb2, registry_pb2
 from google.api import annotations_pb2
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.rpc import error_details_pb2, status_pb2
-
-from configsvc_client.v1 import change_pb2, config_pb2, flag_pb2, health_pb2, registry_pb2
 
 # What Envoy needs to turn messages into JSON: the services, and everything that an error's details may hold.
 DESCRIBED = (config_pb2, flag_pb2, registry_pb2, change_pb2, health_pb2, error_details_pb2, status_pb2)

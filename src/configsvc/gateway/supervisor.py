@@ -19,6 +19,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import envoy
+
 from configsvc.gateway import admin
 from configsvc.gateway.children import Child
 from configsvc.gateway.config import Placement, rendered
@@ -46,7 +47,9 @@ def check_port(settings: Settings) -> None:
         except OSError as error:
             reason = error.strerror
             raise SettingsError(
-                [f"PORT: {settings.port} on HOST {settings.host} can't be used: {reason}; stop what listens there, or choose another"]
+                [
+                    f"PORT: {settings.port} on HOST {settings.host} can't be used: {reason}; stop what listens there, or choose another"
+                ]
             ) from error
 
 
@@ -168,7 +171,7 @@ class Supervisor:
         sys.stdout.flush()
 
     async def _answers(self) -> bool:
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._settings.host, self._settings.host)  # noqa: S104
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._settings.host, self._settings.host)
         reader, writer = await asyncio.open_connection(host, self._port)
         try:
             writer.write(b"GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")

@@ -52,9 +52,7 @@ class LocalRegistryClient:
         self._check()
         held, holder = self._registry.nodes.get((node.service, node.instance_id), (None, self))
         if held is not None and holder is not self and held.generation > node.generation:
-            raise StateForbids(
-                f"'{held.owner}' holds instance '{node.instance_id}' of '{node.service}'", "NOT_OWNER"
-            )
+            raise StateForbids(f"'{held.owner}' holds instance '{node.instance_id}' of '{node.service}'", "NOT_OWNER")
         self._registry.nodes[node.service, node.instance_id] = (node, self)
         self._registry.tell(NodesChanged(node.service))
 

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from configsvc_client.v1 import change_pb2, change_pb2_grpc
+
 from configsvc.app.changes import ChangeTrail
 from configsvc.rpc import convert
-from configsvc_client.v1 import change_pb2, change_pb2_grpc
 
 
 class ChangeServicer(change_pb2_grpc.ChangeServiceServicer):

@@ -3,6 +3,8 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
+from configsvc_client.v1 import config_pb2, config_pb2_grpc
+
 from configsvc.app.configs import ConfigStore
 from configsvc.app.watch import WatchHub
 from configsvc.clock import Clock
@@ -10,7 +12,6 @@ from configsvc.domain.configs import Draft, Operation
 from configsvc.domain.records import Record
 from configsvc.rpc import call, convert
 from configsvc.rpc.watching import Watches
-from configsvc_client.v1 import config_pb2, config_pb2_grpc
 
 
 class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
@@ -68,9 +69,7 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
         """Deletes a configuration."""
         author = call.author(context, request, self._clock)
         etag = call.etag_wanted(context, request)
-        change = await self._store.delete(
-            request.environment, request.service_name, request.key, author, etag=etag
-        )
+        change = await self._store.delete(request.environment, request.service_name, request.key, author, etag=etag)
         return config_pb2.DeleteConfigResponse(
             key=request.key,
             environment=request.environment,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from configsvc_client.v1 import change_pb2, config_pb2, flag_pb2, registry_pb2
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -13,7 +14,6 @@ from configsvc.domain.instances import CheckResult, Instance, Registration
 from configsvc.domain.json_values import LARGEST_EXACT_INTEGER, MISSING, Absent, Difference, Json
 from configsvc.domain.records import Change, JsonObject, Record, etag_of
 from configsvc.errors import InvalidInput
-from configsvc_client.v1 import change_pb2, config_pb2, flag_pb2, registry_pb2
 
 # Fields of a flag's definition that are not part of it.
 NOT_DEFINITION = frozenset({"reason", "request_id", "etag", "allow_missing"})
@@ -130,9 +130,7 @@ def config_change(change: Change) -> config_pb2.WatchConfigsResponse:
     if change.record:
         message.config.CopyFrom(config(change.record))
     else:
-        message.config.CopyFrom(
-            config_pb2.Config(**identity, version=change.version, revision=change.revision)
-        )
+        message.config.CopyFrom(config_pb2.Config(**identity, version=change.version, revision=change.revision))
     if change.before is not None:
         message.previous.CopyFrom(
             config_pb2.Config(

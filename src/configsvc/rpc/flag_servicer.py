@@ -3,6 +3,9 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
+from configsvc_client.evaluation import Context
+from configsvc_client.v1 import flag_pb2, flag_pb2_grpc
+
 from configsvc.app.flags import EvaluationRequest, FlagStore
 from configsvc.app.watch import WatchHub
 from configsvc.clock import Clock
@@ -10,8 +13,6 @@ from configsvc.domain.records import Record
 from configsvc.errors import InvalidInput
 from configsvc.rpc import call, convert
 from configsvc.rpc.watching import Watches
-from configsvc_client.evaluation import Context
-from configsvc_client.v1 import flag_pb2, flag_pb2_grpc
 
 
 class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
@@ -84,9 +85,7 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
         found, revision = await self._store.evaluate(
             request.environment, request.flag_name, _context(request), explain=request.explain
         )
-        return flag_pb2.EvaluateFlagResponse(
-            evaluation=convert.evaluation(found, request.user_id), revision=revision
-        )
+        return flag_pb2.EvaluateFlagResponse(evaluation=convert.evaluation(found, request.user_id), revision=revision)
 
     async def BatchEvaluateFlags(self, request: Any, context: Any) -> flag_pb2.BatchEvaluateFlagsResponse:
         """Many flags for one context, or many requests."""
@@ -94,7 +93,8 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
             if request.flag_names or request.user_id or request.environment or request.HasField("attributes"):
                 raise InvalidInput.of("requests", "must not be given with flag_names, user_id, environment, attributes")
             asked = [
-                EvaluationRequest(one.environment, one.flag_name, _context(one), one.explain) for one in request.requests
+                EvaluationRequest(one.environment, one.flag_name, _context(one), one.explain)
+                for one in request.requests
             ]
             outcomes, revision = await self._store.evaluate_many(asked)
             users = [one.user_id for one in request.requests]

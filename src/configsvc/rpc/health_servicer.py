@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+from configsvc_client.v1 import health_pb2, health_pb2_grpc
+
 from configsvc import __version__
 from configsvc.app.health import Health, HealthBoard
 from configsvc.rpc import call, convert
-from configsvc_client.v1 import health_pb2, health_pb2_grpc
 
 
 class HealthServicer(health_pb2_grpc.HealthServiceServicer):

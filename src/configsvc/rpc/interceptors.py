@@ -16,13 +16,13 @@ from typing import Any
 
 import grpc
 import structlog
+from configsvc_client.v1 import change_pb2, config_pb2, flag_pb2, health_pb2, registry_pb2
 from google.api import annotations_pb2
 
 from configsvc.app.tail import LogTail
 from configsvc.errors import InvalidInput
 from configsvc.rpc import call
 from configsvc.rpc.status import abort
-from configsvc_client.v1 import change_pb2, config_pb2, flag_pb2, health_pb2, registry_pb2
 
 logger = structlog.get_logger("access")
 
@@ -64,9 +64,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 else grpc.unary_stream_rpc_method_handler
             )
             return make(self._stream(method, inner), **shape)
-        return grpc.unary_unary_rpc_method_handler(
-            self._unary(method, handler.unary_unary), **shape
-        )
+        return grpc.unary_unary_rpc_method_handler(self._unary(method, handler.unary_unary), **shape)
 
     def _unary(self, method: str, inner: Behaviour) -> Behaviour:
         field = self._resource_fields.get(method, "")

@@ -3,6 +3,8 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from configsvc_client.v1 import registry_pb2, registry_pb2_grpc
+
 from configsvc.app.directory import Directory
 from configsvc.app.watch import Selector, WatchHub
 from configsvc.clock import Clock
@@ -14,7 +16,6 @@ from configsvc.domain.records import Change, Kind, Record
 from configsvc.errors import InvalidInput
 from configsvc.rpc import call, convert
 from configsvc.rpc.watching import Watches
-from configsvc_client.v1 import registry_pb2, registry_pb2_grpc
 
 
 class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
@@ -24,17 +25,13 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         self._directory = directory
         self._clock = clock
         self._limits = limits
-        self._watches = Watches(
-            hub, response=registry_pb2.WatchServiceResponse, snapshot=_snapshot, change=_change
-        )
+        self._watches = Watches(hub, response=registry_pb2.WatchServiceResponse, snapshot=_snapshot, change=_change)
 
     async def RegisterInstance(self, request: Any, context: Any) -> registry_pb2.RegisterInstanceResponse:
         """Registers an instance."""
         author = call.author(context, request, self._clock)
         instance, revision = await self._directory.register(convert.registration(request), author)
-        call.tell_resource(
-            instance.etag, status=201, location=call.path("registry", "services", instance.service_name)
-        )
+        call.tell_resource(instance.etag, status=201, location=call.path("registry", "services", instance.service_name))
         return registry_pb2.RegisterInstanceResponse(instance=convert.instance(instance), revision=revision)
 
     async def DeregisterInstance(self, request: Any, context: Any) -> registry_pb2.DeregisterInstanceResponse:

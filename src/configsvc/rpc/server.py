@@ -5,10 +5,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
-
-from configsvc.rpc.interceptors import CallInterceptor
 from configsvc_client.v1 import (
     change_pb2,
     change_pb2_grpc,
@@ -21,6 +17,10 @@ from configsvc_client.v1 import (
 )
 from configsvc_client.v1 import health_pb2 as service_health_pb2
 from configsvc_client.v1 import health_pb2_grpc as service_health_pb2_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from configsvc.rpc.interceptors import CallInterceptor
 
 # A page of a thousand large values is the largest answer; a batch of them the largest request.
 MESSAGE_BYTES = 64 << 20

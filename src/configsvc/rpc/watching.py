@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
+from configsvc_client.v1 import watch_pb2
+
 from configsvc.app.watch import Changed, Progress, Selector, Snapshot, Synced, WatchHub
 from configsvc.domain.records import Change, Record
 from configsvc.errors import ServiceError
 from configsvc.rpc.status import status_of
-from configsvc_client.v1 import watch_pb2
 
 # Encoded changes kept: enough for all watchers that are live, who are never far apart.
 ENCODED = 4_096

@@ -61,9 +61,7 @@ DIALECT = Dialect(
     tables="configsvc.",
     among="{} = ANY(?::text[])",
     contains="strpos({}, ?) > 0",
-    refs=(
-        "(SELECT * FROM unnest(?::text[], ?::text[], ?::text[], ?::text[]) AS u (kind, environment, service, key))"
-    ),
+    refs=("(SELECT * FROM unnest(?::text[], ?::text[], ?::text[], ?::text[]) AS u (kind, environment, service, key))"),
     many=list,
     many_refs=lambda refs: tuple([ref_values(ref)[part] for ref in refs] for part in range(4)),
 )
@@ -271,9 +269,7 @@ class _Transaction:
                 await self._store([entry for entry in entries if entry.changes or entry.request])
             except (psycopg.DataError, UnicodeEncodeError, failures.ProgramLimitExceeded) as error:
                 raise _RefusedValuesError(_refusal(error)) from error
-        return [
-            Outcome(entry.commit) if isinstance(entry, Entry) else Outcome(error=entry) for entry in judged
-        ]
+        return [Outcome(entry.commit) if isinstance(entry, Entry) else Outcome(error=entry) for entry in judged]
 
     async def forget_some(self, keep_changes: int) -> bool:
         """Forgets some of what `compact` shall forget; False where there is nothing left to forget."""

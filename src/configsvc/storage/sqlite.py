@@ -293,7 +293,9 @@ def translated() -> Iterator[None]:
 
 def _is_of_one_write(error: sqlite3.Error) -> bool:
     """Whether the values of one write are to blame, and not the database."""
-    return isinstance(error, sqlite3.DataError | sqlite3.IntegrityError | sqlite3.InterfaceError | sqlite3.ProgrammingError)
+    return isinstance(
+        error, sqlite3.DataError | sqlite3.IntegrityError | sqlite3.InterfaceError | sqlite3.ProgrammingError
+    )
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:

@@ -114,9 +114,7 @@ class Statements:
         if query.after is not None:
             where.add("(key, service) > (?, ?)", *query.after)
         found = f"SELECT {_RECORD} FROM {self._records} WHERE {where.sql} ORDER BY key, service LIMIT ?"
-        return Statement(
-            self._with_counter(found, order="x.key, x.service"), (*where.parameters, query.limit + 1)
-        )
+        return Statement(self._with_counter(found, order="x.key, x.service"), (*where.parameters, query.limit + 1))
 
     def version(self, ref: Ref, version: int) -> Statement:
         """The change that made a version."""
@@ -141,9 +139,7 @@ class Statements:
         where.add_if("revision <= ?", query.until_revision)
         if query.before is not None:
             where.add("(revision, ordinal) < (?, ?)", *query.before)
-        found = (
-            f"SELECT {_CHANGE} FROM {self._changes} WHERE {where.sql} ORDER BY revision DESC, ordinal DESC LIMIT ?"
-        )
+        found = f"SELECT {_CHANGE} FROM {self._changes} WHERE {where.sql} ORDER BY revision DESC, ordinal DESC LIMIT ?"
         return Statement(
             self._with_counter(found, order="x.revision DESC, x.ordinal DESC"), (*where.parameters, query.limit + 1)
         )
