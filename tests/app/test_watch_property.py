@@ -42,9 +42,12 @@ class Client:
     revision: int | None = None
     state: dict[Ref, Record] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
-    # Where it resumed right at a mark that is older than parts of its state (see the module's docstring).
+    # What it held at the mark, and the mark's revision.
+    opening: dict[Ref, Record] = field(default_factory=dict)
+    began_after: int = 0
+    # It has resumed before something that it holds: at a mark older than parts of its snapshot (see app/watch.py), or
+    # before a batch that was cut. What it holds comes again then.
     knows_more: bool = False
-    began_after: int | None = None
 
     def take(self, event: WatchEvent) -> None:
         if isinstance(event, Snapshot):
@@ -54,10 +57,8 @@ class Client:
                 assert held is None or held.revision < record.revision, "a snapshot goes back"
                 self.state[record.ref] = record
         elif isinstance(event, Synced):
-            assert self.revision in (None, event.revision)
-            if self.revision is None:
-                self.began_after = event.revision
-                self.knows_more = any(record.revision > event.revision for record in self.state.values())
+            assert self.revision is None, "a second mark"
+            self.began_after, self.opening = event.revision, dict(self.state)
             self.revision = event.revision
         elif isinstance(event, Progress):
             assert self.revision is not None, "progress before the mark"
@@ -141,14 +142,12 @@ class World:
     @staticmethod
     def _resume_point(client: Client) -> int:
         assert client.revision is not None
-        if not client.changes or client.changes[-1].revision < client.revision:
-            return client.revision
-        cut = client.changes[-1].revision
-        while client.changes and client.changes[-1].revision == cut:
-            client.changes.pop()
-        client.knows_more = True
-        client.revision = cut - 1
-        return cut - 1
+        if client.changes and client.changes[-1].revision == client.revision:
+            client.revision -= 1
+            while client.changes and client.changes[-1].revision > client.revision:
+                client.changes.pop()
+        client.knows_more = any(record.revision > client.revision for record in client.state.values())
+        return client.revision
 
 
 async def play(seed: int, *, buffer_changes: int, watchers: int, slowness: int, whole: bool) -> None:
@@ -186,32 +185,27 @@ async def play(seed: int, *, buffer_changes: int, watchers: int, slowness: int, 
             await check(storage, clients, complete=buffer_changes >= BIG)
 
 
+def state_at(revision: int, changes: list[Change]) -> dict[Ref, Record]:
+    newest = {change.ref: change.record for change in changes if change.revision <= revision}
+    return {ref: record for ref, record in newest.items() if record is not None}
+
+
 async def check(storage: Storage, clients: list[Client], *, complete: bool) -> None:
     log = await storage.read(0, BIG)
     state = await live(storage, SCOPE)
     for client in clients:
         matching = [change for change in log if client.selector.matches(change.ref)]
         assert client.state == {ref: record for ref, record in state.items() if client.selector.matches(ref)}
-        assert client.began_after is not None
         wanted = [change for change in matching if change.revision > client.began_after]
-        known = {(change.revision, change.ordinal) for change in client.changes}
-        assert known <= {(change.revision, change.ordinal) for change in wanted}
-        if complete and not client.knows_more:
-            assert client.changes == [change for change in wanted if change not in removed_unseen(client, wanted)]
-
-
-def removed_unseen(client: Client, wanted: list[Change]) -> list[Change]:
-    """What a snapshot's later page showed as gone already, though the mark is an earlier page's: of each ref the
-    changes before the first that was told, where the last of them is a removal. The client never had these."""
-    unseen: list[Change] = []
-    for ref in {change.ref for change in wanted}:
-        told = {(change.revision, change.ordinal) for change in client.changes if change.ref == ref}
-        of_ref = [change for change in wanted if change.ref == ref]
-        begin = next((i for i, c in enumerate(of_ref) if (c.revision, c.ordinal) in told), len(of_ref))
-        before = of_ref[:begin]
-        if before and before[-1].record is None:
-            unseen += before
-    return unseen
+        missing = [change for change in wanted if change not in client.changes]
+        assert [change for change in wanted if change not in missing] == client.changes
+        if complete:
+            # The snapshot had them: where it was exactly the state at its mark there are none.
+            assert not missing or client.opening != state_at(client.began_after, matching)
+            for ref, record in {change.ref: change.record for change in missing}.items():
+                assert client.opening.get(ref) == record
+                had = max(change.revision for change in missing if change.ref == ref)
+                assert not any(change.ref == ref and change.revision < had for change in client.changes)
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ from time import perf_counter
 
 import pytest
 
+from configsvc.app import watch
 from configsvc.app.watch import CATCH_UP_CHANGES, Changed, Progress, Selector, Synced, WatchHub
 from configsvc.domain.records import Kind
 from configsvc.errors import RevisionOutOfRange
@@ -142,6 +143,25 @@ async def test_a_batch_of_which_a_part_was_taken_is_neither_repeated_nor_cut(rep
         *(ref.key for ref in refs),
         *(f"more-{number}" for number in range(BUFFER_CHANGES * 2)),
     ]
+
+
+async def test_a_client_slow_to_take_its_snapshot_gets_the_rest_from_the_log_and_nothing_old(
+    replica: Replica, hub: WatchHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The buffer overflows between the parts. What a later part has already does not come again."""
+    monkeypatch.setattr(watch, "SNAPSHOT_RECORDS", 2)
+    await write(replica.storage, *((config(key), 1) for key in "abcd"))
+    events = hub.watch(ALL, None)
+    await anext(events)
+    await replica.put(config("d"), 2)
+    for number in range(BUFFER_CHANGES * 2):
+        await replica.put(config(f"b{number}"), 2)
+    await replica.put(A, None)
+    state, revision = await opened(events)
+    assert state[config("d")] == 2
+    assert revision == 1
+    rest = told(await take(events, 1))
+    assert rest == [(BUFFER_CHANGES * 2 + 3, "a", None)]
 
 
 async def test_a_slow_watcher_whose_changes_were_compacted_is_told(replica: Replica, hub: WatchHub) -> None:

@@ -19,7 +19,7 @@ from configsvc.errors import StateForbids
 from configsvc.storage.rows import Row, change_values, json_text
 
 
-class UnknownRefs(LookupError):
+class UnknownRefsError(LookupError):
     """Mutations name records that were not loaded: load them, `learn` them, judge again."""
 
     def __init__(self, refs: Sequence[Ref]) -> None:
@@ -90,7 +90,7 @@ class Ledger:
         """The entry that the write would be, next after the head. `decide` may run more than once: it is pure.
 
         Raises:
-            UnknownRefs: see there.
+            UnknownRefsError: see there.
             StateForbids: its request id was used for other content.
             BaseException: whatever `decide` raised, or what its mutations made of.
         """
@@ -108,7 +108,7 @@ class Ledger:
         if len(set(refs)) < len(refs):
             raise ValueError("a write names a record twice")
         if unknown := [ref for ref in refs if ref not in self._rows]:
-            raise UnknownRefs(unknown)
+            raise UnknownRefsError(unknown)
         return self._entry(write, mutations)
 
     def accept(self, entry: Entry) -> None:

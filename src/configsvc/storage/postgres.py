@@ -27,7 +27,7 @@ from psycopg_pool import AsyncConnectionPool
 from configsvc.domain.records import Commit, Write
 from configsvc.errors import TooMuch, Unavailable
 from configsvc.storage.group_commit import DEFAULT_GROUP_WRITES, DEFAULT_QUEUE_WRITES, GroupCommit, Outcome
-from configsvc.storage.ledger import Entry, Ledger, UnknownRefs, needs_of
+from configsvc.storage.ledger import Entry, Ledger, UnknownRefsError, needs_of
 from configsvc.storage.postgres_schema import migrate
 from configsvc.storage.reads import Reads, Rows, T, requests_in, rows_in
 from configsvc.storage.rows import CHANGE_COLUMNS, RECORD_COLUMNS, ref_values
@@ -309,7 +309,7 @@ class _Transaction:
         while True:
             try:
                 entry = ledger.judge(write)
-            except UnknownRefs as unknown:
+            except UnknownRefsError as unknown:
                 rows = await _rows(self._connection, self._statements.records(unknown.refs))
                 ledger.learn(unknown.refs, rows_in(rows))
             except BaseException as error:

@@ -23,7 +23,7 @@ from typing import Self
 from configsvc.domain.records import Commit, Ref, Write
 from configsvc.errors import ServiceError, Unavailable
 from configsvc.storage.group_commit import DEFAULT_GROUP_WRITES, DEFAULT_QUEUE_WRITES, GroupCommit, Outcome
-from configsvc.storage.ledger import Entry, Ledger, UnknownRefs, needs_of
+from configsvc.storage.ledger import Entry, Ledger, UnknownRefsError, needs_of
 from configsvc.storage.migrations import migrations_of, missing_from
 from configsvc.storage.reads import Reads, Rows, T, requests_in, rows_in
 from configsvc.storage.rows import CHANGE_COLUMNS, RECORD_COLUMNS, json_text_of, ref_values
@@ -228,7 +228,7 @@ class _Writer:
         while True:
             try:
                 return ledger.judge(write)
-            except UnknownRefs as unknown:
+            except UnknownRefsError as unknown:
                 self._learn(ledger, unknown.refs)
 
     def _store(self, entry: Entry) -> None:
