@@ -83,7 +83,7 @@ async def test_a_removed_record_is_not_there(storage: Storage) -> None:
     assert (await storage.get([ref])).records == {}
     assert (await storage.page(RecordQuery(Kind.CONFIG, "test", 10))).records == ()
     seen: list[View] = []
-    await storage.write(Write(author(), (ref, Scope(Kind.CONFIG, "test")), lambda view: seen.append(view) or ()))
+    await storage.write(Write(author(), (ref, Scope(Kind.CONFIG, "test")), lambda view: seen.append(view) or ()))  # type: ignore[func-returns-value]
     assert [view.records for view in seen] == [{}]
     with pytest.raises(NotFound):
         await storage.write(remove(ref))

@@ -1,0 +1,205 @@
+"""The directory on a clock that the test turns, over the real SQLite storage and the real local registry."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from configsvc.app.checks import Thresholds
+from configsvc.app.directory import Directory
+from configsvc.clock import SystemClock
+from configsvc.domain.balancing import Balancer
+from configsvc.domain.instances import Instance, Registration
+from configsvc.domain.limits import Limits
+from configsvc.domain.records import Author
+from configsvc.errors import InvalidInput, NotFound
+from configsvc.probes.port import ProbeFailedError
+from configsvc.registry.local import LocalRegistry, LocalRegistryClient
+from configsvc.storage.sqlite import SqliteStorage
+
+ME = Author("tester", "", "", datetime(2025, 1, 1, tzinfo=UTC))
+
+
+class HandClock(SystemClock):
+    """Real sleeps, cut short; a monotonic time that only `forward` moves."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def forward(self, seconds: float) -> None:
+        self.seconds += seconds
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(min(seconds, 0.001))
+
+
+class Switch:
+    """A probe that says what it is told to."""
+
+    well = True
+
+    async def look(self, url: str) -> None:
+        if not self.well:
+            raise ProbeFailedError("switched off")
+
+
+@dataclass
+class World:
+    clock: HandClock
+    probe: Switch
+    storage: SqliteStorage
+    registry: LocalRegistry
+
+    @asynccontextmanager
+    async def directory(self, replica: str) -> AsyncIterator[Directory]:
+        async with AsyncExitStack() as stack:
+            session = await stack.enter_async_context(LocalRegistryClient(self.registry, replica))
+            yield await stack.enter_async_context(
+                Directory(
+                    writer=self.storage, reader=self.storage, registry=session, probe=self.probe, clock=self.clock,
+                    limits=Limits(), applied=lambda: 0, thresholds=Thresholds(1, 3), check_interval_seconds=1e6,
+                    default_ttl_seconds=30, stale_seconds=60,
+                )
+            )  # fmt: skip
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with SqliteStorage(tmp_path / "configsvc.db") as storage:
+        yield World(HandClock(), Switch(), storage, LocalRegistry())
+
+
+def registration(name: str = "one", **more: object) -> Registration:
+    return Registration("svc", f"http://{name}:1", instance_id=name, **more)  # type: ignore[arg-type]
+
+
+async def gone(directory: Directory, instance_id: str) -> None:
+    """Returns when the sweeper, which runs on its own, has expired the instance."""
+    while any(i.instance_id == instance_id for i in directory.discover("svc").instances):
+        await SystemClock().sleep(0.001)
+
+
+async def test_a_fresh_registration_is_discoverable_and_leaves_when_its_lease_runs_out(world: World) -> None:
+    async with world.directory("a") as directory:
+        await directory.register(registration(), ME)
+        assert [i.instance_id for i in directory.discover("svc").instances] == ["one"]
+        world.clock.forward(31)
+        await gone(directory, "one")
+        with pytest.raises(NotFound):
+            await directory.heartbeat("svc", "one")
+
+
+async def test_heartbeats_keep_an_instance_and_write_nothing(world: World) -> None:
+    async with world.directory("a") as directory:
+        await directory.register(registration(), ME)
+        head = (await world.storage.state()).head
+        for _ in range(10):
+            world.clock.forward(20)
+            await directory.heartbeat("svc", "one")
+        assert (await world.storage.state()).head == head
+
+
+async def test_registering_the_same_again_takes_no_revision_and_a_change_is_an_update_in_place(world: World) -> None:
+    async with world.directory("a") as directory:
+        first, revision = await directory.register(registration(), ME)
+        again, same = await directory.register(registration(), ME)
+        changed, later = await directory.register(registration(weight=7), ME)
+        assert (again.revision, same) == (first.revision, revision)
+        assert (changed.weight, changed.registered_at, later) == (7, first.registered_at, revision + 1)
+
+
+async def test_a_phantom_does_not_come_back_after_deregister(world: World) -> None:
+    async with world.directory("a") as directory:
+        await directory.register(registration(), ME)
+        await directory.deregister("svc", "one", ME)
+        assert directory.discover("svc").instances == ()
+    async with world.directory("a2") as restarted:
+        assert restarted.services() == ()
+
+
+async def test_a_restart_adopts_what_the_dead_replica_kept_with_a_fresh_lease(world: World) -> None:
+    async with world.directory("a") as directory:
+        await directory.register(registration(), ME)
+        world.clock.forward(29)
+    async with world.directory("b") as survivor:
+        world.clock.forward(29)
+        (instance,) = survivor.discover("svc").instances
+        assert (instance.owner, instance.generation) == ("b", 2)
+        await survivor.heartbeat("svc", "one")
+
+
+async def test_a_survivor_takes_over_while_both_run_and_the_instance_never_leaves(world: World) -> None:
+    async with world.directory("b") as survivor:
+        async with world.directory("a") as dying:
+            _, revision = await dying.register(registration(), ME)
+            survivor.apply(await world.storage.read(revision - 1, 10))
+        while survivor.discover("svc").instances[0].owner != "b":
+            await SystemClock().sleep(0.001)
+
+
+async def test_failing_checks_never_empty_a_list_at_once_and_the_protection_ends(world: World) -> None:
+    async with world.directory("a") as directory:
+        await directory.register(registration(health_check_url="http://one:1/health", lease_ttl_seconds=3600), ME)
+        world.probe.well = False
+        for _ in range(2):
+            await directory.check("svc")
+        assert not directory.discover("svc").stale
+        (third,) = await directory.check("svc")
+        assert (third.passed, third.status, third.error) == (False, "UNHEALTHY", "switched off")
+        listing = directory.discover("svc")
+        assert (listing.stale, len(listing.instances)) == (True, 1)
+        world.clock.forward(61)
+        assert directory.discover("svc").instances == ()
+        world.probe.well = True
+        await directory.check("svc")
+        assert not directory.discover("svc").stale
+        assert len(directory.discover("svc").instances) == 1
+
+
+async def test_the_end_of_a_keep_alive_stream_makes_an_instance_suspect_until_it_speaks_again(world: World) -> None:
+    async with world.directory("a") as directory:
+        await directory.register(registration(), ME)
+        async with directory.keep_alive("svc", "one") as stream:
+            assert await stream.renew() == 30
+        while directory.service("svc").instances[0].status != "SUSPECT":
+            await SystemClock().sleep(0.001)
+        await directory.heartbeat("svc", "one")
+        assert directory.service("svc").instances[0].status == "HEALTHY"
+
+
+def instance(name: str, weight: int = 1) -> Instance:
+    at = datetime(2025, 1, 1, tzinfo=UTC)
+    return Instance("svc", name, f"http://{name}", "", "HEALTHY", {}, weight, "", "", 30, at, at, 1, "", "a", 1)
+
+
+def test_round_robin_is_fair_and_weights_are_kept_and_spread() -> None:
+    three = [instance("a"), instance("b"), instance("c")]
+    balancer = Balancer()
+    assert [balancer.pick(three, "round_robin", "").instance_id for _ in range(6)] == ["a", "b", "c"] * 2
+    heavy = [instance("a", 5), instance("b", 1), instance("c", 1)]
+    turns = [Balancer.pick(smooth, heavy, "weighted", "").instance_id for smooth in [Balancer()] * 7]
+    assert turns == ["a", "a", "b", "a", "c", "a", "a"]
+    used = Balancer()
+    assert {used.pick(three, "least_recently_used", "").instance_id for _ in range(3)} == {"a", "b", "c"}
+
+
+def test_consistent_hash_moves_only_the_keys_of_the_instance_that_left() -> None:
+    four = [instance(name) for name in "abcd"]
+    before = {key: Balancer().pick(four, "consistent_hash", key).instance_id for key in map(str, range(500))}
+    after = {key: Balancer().pick(four[:3], "consistent_hash", key).instance_id for key in before}
+    assert {key for key in before if before[key] != after[key]} == {key for key in before if before[key] == "d"}
+    assert set(before.values()) == set("abcd")
+
+
+async def test_a_strategy_that_does_not_exist_is_refused_by_name(world: World) -> None:
+    async with world.directory("a") as directory:
+        with pytest.raises(InvalidInput, match="strategy: must be one of round_robin"):
+            directory.pick("svc", strategy="fastest")
+        with pytest.raises(InvalidInput, match="hash_key"):
+            directory.pick("svc", strategy="consistent_hash")
