@@ -73,9 +73,6 @@ async def test_versions_go_on_after_delete_and_re_creation(storage: Storage) -> 
     assert (record.version, record.created_at) == (4, author(minutes=5).at)
 
 
-# type: ignore[func-returns-value]
-
-
 async def test_a_removed_record_is_not_there(storage: Storage) -> None:
     ref = config("a")
     await storage.write(create(ref))
