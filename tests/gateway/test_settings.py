@@ -1,0 +1,38 @@
+"""Settings: what is wrong is said with the variable's name; the template is the class."""
+
+from pathlib import Path
+
+import pytest
+
+from configsvc import settings
+from configsvc.settings import SettingsError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_template_lists_every_setting_as_it_is() -> None:
+    assert (ROOT / "env.template").read_text().splitlines() == list(settings.template())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "part"),
+    [
+        ("PORT", "70000", "65535"),
+        ("DATABASE_URL", "mysql://user:secret@host/db", "postgresql://"),
+        ("ZOOKEEPER_BASE_PATH", "services/", "/services"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "broker", "host:port"),
+        ("HEALTH_CHECK_DENIED_NETWORKS", "everywhere", "everywhere"),
+        ("LOG_LEVEL", "loud", "debug"),
+        ("WORKERS", "2", "embedded"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_name_and_what_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, part: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        settings.load()
+    (line,) = caught.value.lines
+    assert line.startswith(name)
+    assert part in line
+    assert "secret" not in line
