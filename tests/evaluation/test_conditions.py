@@ -52,6 +52,7 @@ EXAMPLES: list[tuple[str, list[Json], list[Json], list[Json]]] = [
     ("semver_equals", ["2.1.0"], ["2.1.0", "2.1", "2.1.0+build.5"], ["2.1.0-a", "v2.1.0", "2.01.0", "2.1.0.0", 2.1]),
     ("semver_less_than", ["1.0.0"], ["1.0.0-rc.1", "0.9.10", "0.10"], ["1.0.0", "1", "1.0.1", "x", 0]),
     ("semver_less_than", ["1.0.0-beta.11"], ["1.0.0-beta.2", "1.0.0-alpha.beta"], ["1.0.0-rc.1", "1.0.0-beta.11.1"]),
+    ("semver_less_than", ["1.0.0-beta.a"], ["1.0.0-beta.9999", "1.0.0-beta"], ["1.0.0-beta.b", "1.0.0-beta.a.1"]),
     ("semver_less_or_equal", ["1.2"], ["1.2.0", "1.1.99"], ["1.2.1"]),
     ("semver_greater_than", ["1.9.0"], ["1.10.0", "2"], ["1.9.0", "1.9.1-01", "9" * 5000]),
     ("semver_greater_or_equal", ["1.9.0"], ["1.9.0"], ["1.9.0-z"]),

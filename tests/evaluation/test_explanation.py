@@ -60,6 +60,15 @@ def test_rollout_tells_bucket_and_threshold() -> None:
         assert gate.inside is (bucket("f-1", user) < 12_345)
 
 
+def test_user_whose_bucket_is_the_threshold_is_outside() -> None:
+    edge = bucket("f-1", "u")
+    for steps, inside in ((edge, False), (edge + 1, True)):
+        subject = flag(rollout_percentage=steps / 1000)
+        gate = explained(subject).rollout
+        assert gate is not None
+        assert gate.inside is evaluate(subject).value is inside
+
+
 def test_every_condition_of_a_reached_rule_is_told() -> None:
     subject = flag(
         rules=[
