@@ -14,15 +14,10 @@ from tests.app.fake_clock import FakeClock
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """A cache, and what a test may do to its surroundings.
-
-    `elapse` lets this much time pass for the backend. `outage` takes the backend away while the context lasts; where
-    that can't be, it is a text that says why.
-    """
+    """A cache, and what a test may do to its surroundings: `elapse` lets this much time pass for the backend."""
 
     cache: Cache
     elapse: Callable[[timedelta], Awaitable[None]]
-    outage: Callable[[], AbstractAsyncContextManager[None]] | str
 
 
 @asynccontextmanager
@@ -33,7 +28,7 @@ async def local(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
         await clock.advance(time.total_seconds())
 
     async with LocalCache(64 * 1024 * 1024, clock) as cache:
-        yield Bench(cache, elapse, "it lives in this process: there is no backend that could be away")
+        yield Bench(cache, elapse)
 
 
 ADAPTERS: dict[str, Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Bench]]] = {"local": local}

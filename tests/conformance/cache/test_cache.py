@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from itertools import permutations
 from typing import Protocol
@@ -10,7 +9,6 @@ from typing import Protocol
 import pytest
 
 from configsvc.cache.port import Cache, Entry
-from configsvc.errors import Unavailable
 
 HOUR = timedelta(hours=1)
 BRIEF = timedelta(seconds=2)
@@ -23,14 +21,6 @@ class Bench(Protocol):
     def cache(self) -> Cache: ...
     @property
     def elapse(self) -> Callable[[timedelta], Awaitable[None]]: ...
-    @property
-    def outage(self) -> Callable[[], AbstractAsyncContextManager[None]] | str: ...
-
-
-def outage_of(bench: Bench) -> Callable[[], AbstractAsyncContextManager[None]]:
-    if isinstance(bench.outage, str):
-        pytest.skip(bench.outage)
-    return bench.outage
 
 
 async def test_what_was_put_is_there_whole(cache: Cache) -> None:
@@ -142,20 +132,6 @@ async def test_a_refused_entry_does_not_prolong_the_one_there(bench: Bench) -> N
     await bench.cache.put({"a": Entry(2, b"2")}, HOUR)
     await bench.elapse(BRIEF * 2)
     assert await bench.cache.get(["a"]) == {}
-
-
-async def test_a_cache_that_is_away_is_empty_and_refuses_nothing(bench: Bench) -> None:
-    outage = outage_of(bench)
-    await bench.cache.put({"a": Entry(1, b"1")}, HOUR)
-    async with outage():
-        await bench.cache.put({"b": Entry(1, b"1")}, HOUR)
-        assert await bench.cache.get(["a", "b"]) == {}
-
-
-async def test_ping_tells_that_the_cache_is_away(bench: Bench) -> None:
-    async with outage_of(bench)():
-        with pytest.raises(Unavailable):
-            await bench.cache.ping()
 
 
 async def test_ping_returns_where_the_backend_answers(cache: Cache) -> None:
