@@ -189,6 +189,11 @@ class Directory:
                 self._restate(instance_ref(service, instance_id), SUSPECT, "keep-alive", "its stream ended", of=HEALTHY)
             )
 
+    @property
+    def revision(self) -> int:
+        """The revision at which the directory is read."""
+        return self._applied()
+
     def services(self) -> tuple[ServiceSummary, ...]:
         """All services that have instances, in the order of name."""
         return tuple(

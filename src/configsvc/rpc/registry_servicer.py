@@ -74,6 +74,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
                 for s in shown
             ],
             next_page_token=token,
+            revision=self._directory.revision,
         )
 
     async def GetService(self, request: Any, context: Any) -> registry_pb2.GetServiceResponse:
