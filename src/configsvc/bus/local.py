@@ -52,9 +52,14 @@ class LocalBus:
 
     def announce(self, changes: Sequence[Change]) -> None:
         """Tells every listener at once."""
-        if changes and not self._closed:
+        if changes:
+            self.tell(changes[-1].revision)
+
+    def tell(self, revision: int) -> None:
+        """Tells every listener that the log has reached a revision."""
+        if revision and not self._closed:
             for ear in self._ears:
-                ear.hear(changes[-1].revision)
+                ear.hear(revision)
 
     def reached(self) -> AsyncIterator[int]:
         """Listens from this call on, not only from the first step of the iterator."""

@@ -52,8 +52,10 @@ class LocalCache:
         """Stores each entry that is newer. One larger than the whole cache only ends the life of the older one."""
         for key, entry in entries.items():
             held = self._live(key)
-            if held is not None and held.entry.revision >= entry.revision:
+            if held is not None and held.entry.revision > entry.revision:
                 continue
+            if held is not None and held.entry.revision == entry.revision:
+                entry = held.entry
             self._drop(key)
             size = len(key.encode()) + len(entry.payload) + ENTRY_OVERHEAD_BYTES
             if size > self._max_bytes:

@@ -35,7 +35,8 @@ class Cache(Protocol):
     async def put(self, entries: Mapping[str, Entry], ttl: timedelta) -> None:
         """Stores each entry, unless the one there has the same or a higher revision.
 
-        An entry goes after about `ttl` (jittered, so that a fleet does not refill at once), or earlier.
+        An entry goes after about `ttl` (jittered, so that a fleet does not refill at once), or earlier. Stored again at
+        the same revision, the one there stays, and lives anew.
         """
         ...
 

@@ -11,7 +11,8 @@ Laws that hold for every adapter:
 - An unreachable, locked or full database is `errors.Unavailable`, with the driver's error as its cause.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
@@ -146,15 +147,62 @@ class Writer(Protocol):
 class Compactor(Protocol):
     """Keeps the log bounded."""
 
-    async def compact(self, keep_changes: int) -> int:
+    async def compact(self, keep_changes: int, *, published_only: bool = False) -> int:
         """Forgets the oldest changes beyond `keep_changes`, whole revisions at a time; returns the compacted revision.
 
-        Current records stay, whatever their age. Remembered request ids go with their changes.
+        Current records stay, whatever their age. Remembered request ids go with their changes. With `published_only`,
+        what the outbox has not published yet stays too.
         """
         ...
 
 
-class Storage(Reader, History, Log, Writer, Compactor, Protocol):
+class Turn(Protocol):
+    """The right to publish the log, of one process at a time."""
+
+    async def published(self) -> int:
+        """The revision up to which everything has been published; 0 at first. Raises `Unavailable`."""
+        ...
+
+    async def advance(self, revision: int) -> None:
+        """Remembers, durably, that everything up to `revision` has been published.
+
+        Raises:
+            Unavailable: it could not be remembered, or the turn was lost. End the turn and take a new one.
+        """
+        ...
+
+    async def news(self, within_seconds: float) -> None:
+        """Returns when the log may have grown, or after `within_seconds`. Raises `Unavailable` where the turn is lost."""
+        ...
+
+
+class Outbox(Protocol):
+    """How far the log has left for the outside."""
+
+    def turn(self) -> AbstractAsyncContextManager[Turn]:
+        """Waits for the turn, and holds it while the context is open. It is lost with its process or its connection.
+
+        A process that is alive but has hung for some seconds loses it too.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        ...
+
+
+class Signs(Protocol):
+    """Signs of life of instances, told to replicas that do not own them, for those that do."""
+
+    async def note(self, refs: Collection[Ref]) -> None:
+        """These gave a sign just now. Raises `Unavailable`."""
+        ...
+
+    async def ages(self, refs: Collection[Ref]) -> Mapping[Ref, float]:
+        """Seconds since the last sign of each, on the database's clock; those that gave none are missing."""
+        ...
+
+
+class Storage(Reader, History, Log, Writer, Compactor, Outbox, Signs, Protocol):
     """A database. Entering the context opens it and brings its schema up to date."""
 
     @property

@@ -14,7 +14,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -24,16 +24,18 @@ from psycopg import AsyncConnection
 from psycopg import errors as failures
 from psycopg_pool import AsyncConnectionPool
 
-from configsvc.domain.records import Commit, Write
+from configsvc.domain.records import Commit, Ref, Write
 from configsvc.errors import TooMuch, Unavailable
 from configsvc.storage.group_commit import DEFAULT_GROUP_WRITES, DEFAULT_QUEUE_WRITES, GroupCommit, Outcome
 from configsvc.storage.ledger import Entry, Ledger, UnknownRefsError, needs_of
+from configsvc.storage.port import Turn
+from configsvc.storage.postgres_outbox import PostgresTurn
 from configsvc.storage.postgres_schema import migrate
 from configsvc.storage.reads import Reads, Rows, T, requests_in, rows_in
 from configsvc.storage.rows import CHANGE_COLUMNS, RECORD_COLUMNS, ref_values
 from configsvc.storage.statements import Dialect, Statement, Statements
 
-# Where each commit says the new head, for those who LISTEN.
+# Where each commit says the new head, for those who LISTEN (bus/notify.py).
 CHANNEL = "configsvc_changes"
 
 # Changes forgotten in one transaction: some 10 ms, in which writes wait.
@@ -111,11 +113,37 @@ class PostgresStorage(Reads):
         """See the port. Raises also `TooMuch` with reason `WRITE_QUEUE_FULL`, or `TEXT_TOO_LONG` for an index."""
         return await self._group.write(write)
 
-    async def compact(self, keep_changes: int) -> int:
+    async def compact(self, keep_changes: int, *, published_only: bool = False) -> int:
         """See the port."""
-        while await self._bounded(self._forget_some(keep_changes)):
+        while await self._bounded(self._forget_some(keep_changes, published_only)):
             pass
         return (await self.state()).compacted
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[Turn]:
+        """See the port."""
+        async with PostgresTurn(self._url, CHANNEL) as turn:
+            yield turn
+
+    async def note(self, refs: Collection[Ref]) -> None:
+        """See the port."""
+        # In one order, so that two replicas that note the same instances can't lock each other.
+        ordered = sorted(refs)
+        await self._bounded(
+            self._executed(_NOTE_SIGNS, ([ref.service for ref in ordered], [ref.key for ref in ordered]))
+        )
+
+    async def ages(self, refs: Collection[Ref]) -> Mapping[Ref, float]:
+        """See the port."""
+        by_name = {(ref.service, ref.key): ref for ref in refs}
+        names = ([service for service, _ in by_name], [key for _, key in by_name])
+        found = await self._bounded(self._executed(_AGES, names))
+        return {by_name[service, key]: float(age) for service, key, age in found}
+
+    async def _executed(self, sql: str, parameters: Sequence[Any]) -> Rows:
+        async with self._lent(self._reading) as connection:
+            cursor = await connection.execute(sql, parameters)
+            return await cursor.fetchall() if cursor.description else ()
 
     async def _read(self, statement: Statement, decode: Callable[[Rows], T]) -> T:
         async def run() -> Rows:
@@ -158,9 +186,9 @@ class PostgresStorage(Reads):
         async with self._lent(self._writing) as connection:
             return await _Transaction(connection).commit(writes)
 
-    async def _forget_some(self, keep_changes: int) -> bool:
+    async def _forget_some(self, keep_changes: int, published_only: bool) -> bool:
         async with self._lent(self._writing) as connection:
-            return await _Transaction(connection).forget_some(keep_changes)
+            return await _Transaction(connection).forget_some(keep_changes, published_only)
 
     @asynccontextmanager
     async def _lent(self, pool: AsyncConnectionPool[Connection] | None) -> AsyncIterator[Connection]:
@@ -271,12 +299,13 @@ class _Transaction:
                 raise _RefusedValuesError(_refusal(error)) from error
         return [Outcome(entry.commit) if isinstance(entry, Entry) else Outcome(error=entry) for entry in judged]
 
-    async def forget_some(self, keep_changes: int) -> bool:
+    async def forget_some(self, keep_changes: int, published_only: bool) -> bool:
         """Forgets some of what `compact` shall forget; False where there is nothing left to forget."""
         async with self._rolled_back_on_error():
             await self._connection.execute(_BEGIN)
             await self._connection.execute(_LOCK)
-            found = await _rows(self._connection, self._statements.compaction(keep_changes, _COMPACTION_CHANGES))
+            wanted = self._statements.compaction(keep_changes, _COMPACTION_CHANGES, published_only=published_only)
+            found = await _rows(self._connection, wanted)
             for revision in found:
                 await self._connection.execute("DELETE FROM configsvc.changes WHERE revision <= %s", revision)
                 await self._connection.execute("DELETE FROM configsvc.requests WHERE revision <= %s", revision)
@@ -357,6 +386,19 @@ class _Transaction:
 
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 _LOCK = "SELECT head FROM configsvc.counter FOR UPDATE"
+
+# Signs of instances that are gone stay a day, which is the longest lease.
+_NOTE_SIGNS = (
+    "WITH old AS (DELETE FROM configsvc.signs WHERE seen_at < now() - interval '2 days')"
+    " INSERT INTO configsvc.signs (service, instance_id, seen_at)"
+    " SELECT service, instance_id, now() FROM unnest(%s::text[], %s::text[]) AS u (service, instance_id)"
+    " ON CONFLICT (service, instance_id) DO UPDATE SET seen_at = excluded.seen_at"
+)
+_AGES = (
+    "SELECT s.service, s.instance_id, extract(epoch FROM clock_timestamp() - s.seen_at)"
+    " FROM unnest(%s::text[], %s::text[]) AS u (service, instance_id)"
+    " JOIN configsvc.signs AS s ON s.service = u.service AND s.instance_id = u.instance_id"
+)
 
 _TYPES = {
     "version": "integer", "ordinal": "integer", "revision": "bigint", "before_revision": "bigint",

@@ -8,12 +8,14 @@
 """
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, ExitStack, closing, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from queue import LifoQueue
@@ -25,6 +27,7 @@ from configsvc.errors import ServiceError, Unavailable
 from configsvc.storage.group_commit import DEFAULT_GROUP_WRITES, DEFAULT_QUEUE_WRITES, GroupCommit, Outcome
 from configsvc.storage.ledger import Entry, Ledger, UnknownRefsError, needs_of
 from configsvc.storage.migrations import migrations_of, missing_from
+from configsvc.storage.port import Turn
 from configsvc.storage.reads import Reads, Rows, T, requests_in, rows_in
 from configsvc.storage.rows import CHANGE_COLUMNS, RECORD_COLUMNS, json_text_of, ref_values
 from configsvc.storage.statements import Dialect, Statement, Statements
@@ -76,17 +79,36 @@ class SqliteStorage(Reads):
         self._readers = readers
         self._group = GroupCommit(self._commit_group, queue_writes=queue_writes, group_writes=group_writes)
         self._opened: _Opened | None = None
+        self._turns = asyncio.Lock()
+        self._grown = asyncio.Event()
+        self._signs: dict[Ref, float] = {}
         self._stack = AsyncExitStack()
 
     async def write(self, write: Write) -> Commit:
         """See the port. Raises also `TooMuch` with reason `WRITE_QUEUE_FULL`."""
         return await self._group.write(write)
 
-    async def compact(self, keep_changes: int) -> int:
+    async def compact(self, keep_changes: int, *, published_only: bool = False) -> int:
         """See the port."""
-        while await self._in_writer(lambda writer: writer.forget_some(keep_changes)):
+        while await self._in_writer(lambda writer: writer.forget_some(keep_changes, published_only)):
             pass
         return (await self.state()).compacted
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[Turn]:
+        """See the port. One process owns the file, so its callers take turns among themselves."""
+        async with self._turns:
+            yield _Turn(self)
+
+    async def note(self, refs: Collection[Ref]) -> None:
+        """See the port."""
+        now = time.monotonic()
+        self._signs.update(dict.fromkeys(refs, now))
+
+    async def ages(self, refs: Collection[Ref]) -> Mapping[Ref, float]:
+        """See the port. In memory, as one process alone owns the file, and its leases begin anew with it."""
+        now = time.monotonic()
+        return {ref: now - self._signs[ref] for ref in refs if ref in self._signs}
 
     async def _read(self, statement: Statement, decode: Callable[[Rows], T]) -> T:
         opened = self._opened
@@ -112,7 +134,9 @@ class SqliteStorage(Reads):
         return await asyncio.get_running_loop().run_in_executor(opened.thread, lambda: work(opened.writer))
 
     async def _commit_group(self, writes: Sequence[Write]) -> Sequence[Outcome]:
-        return await self._in_writer(lambda writer: writer.commit(writes))
+        outcomes = await self._in_writer(lambda writer: writer.commit(writes))
+        self._grown.set()
+        return outcomes
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -157,6 +181,25 @@ class SqliteStorage(Reads):
             return writer, readers
 
 
+class _Turn:
+    """See `port.Turn`."""
+
+    def __init__(self, storage: SqliteStorage) -> None:
+        self._storage = storage
+
+    async def published(self) -> int:
+        return await self._storage._in_writer(lambda writer: writer.published())
+
+    async def advance(self, revision: int) -> None:
+        await self._storage._in_writer(lambda writer: writer.advance(revision))
+
+    async def news(self, within_seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_seconds):
+                await self._storage._grown.wait()
+        self._storage._grown.clear()
+
+
 class _Writer:
     """The writing connection; all of it runs in the writer's thread."""
 
@@ -187,10 +230,23 @@ class _Writer:
             # One each: an exception that several callers raise would gather all of their tracebacks.
             return [Outcome(error=unavailable(error.__cause__ or error)) for _ in writes]
 
-    def forget_some(self, keep_changes: int) -> bool:
+    def published(self) -> int:
+        """See `port.Turn`."""
+        with translated():
+            ((revision,),) = self._rows(self._statements.published())
+            return int(revision)
+
+    def advance(self, revision: int) -> None:
+        """See `port.Turn`."""
+        with translated(), self._transaction():
+            self._connection.execute("UPDATE outbox SET published = ?", (revision,))
+
+    def forget_some(self, keep_changes: int, published_only: bool) -> bool:
         """Forgets some of what `compact` shall forget; False where there is nothing left to forget."""
         with translated(), self._transaction():
-            found = self._rows(self._statements.compaction(keep_changes, _COMPACTION_CHANGES))
+            found = self._rows(
+                self._statements.compaction(keep_changes, _COMPACTION_CHANGES, published_only=published_only)
+            )
             for (revision,) in found:
                 self._connection.execute("DELETE FROM changes WHERE revision <= ?", (revision,))
                 self._connection.execute("DELETE FROM requests WHERE revision <= ?", (revision,))

@@ -80,6 +80,7 @@ class Statements:
         self._changes = f"{dialect.tables}changes"
         self._counter = f"{dialect.tables}counter"
         self._requests = f"{dialect.tables}requests"
+        self._outbox = f"{dialect.tables}outbox"
 
     def state(self) -> Statement:
         """(head, compacted)"""
@@ -164,11 +165,11 @@ class Statements:
             (self._dialect.many(request_ids),),
         )
 
-    def compaction(self, keep_changes: int, at_most: int) -> Statement:
+    def compaction(self, keep_changes: int, at_most: int, *, published_only: bool) -> Statement:
         """The revision up to which to forget next: one row, or none where there is nothing to forget.
 
-        That is the last one wholly beyond the newest `keep_changes`, but no further than the whole revision of the
-        oldest change but `at_most`, so that one transaction stays short.
+        That is the last one wholly beyond the newest `keep_changes` (and published, where only that may be forgotten),
+        but no further than the whole revision of the oldest change but `at_most`, so that one transaction stays short.
         """
         # The oldest change that stays is the keep_changes-th newest; with 0 nothing stays.
         wanted = (
@@ -178,12 +179,18 @@ class Statements:
         )
         parameter = keep_changes - 1 if keep_changes > 0 else 0
         step = f"(SELECT revision FROM {self._changes} ORDER BY revision, ordinal LIMIT 1 OFFSET ?)"
+        bound = f"(SELECT published FROM {self._outbox})" if published_only else "9223372036854775807"
         return Statement(
-            "SELECT CASE WHEN s.step < w.wanted THEN s.step ELSE w.wanted END"
-            f" FROM (SELECT {wanted} AS wanted) AS w, (SELECT {step} AS step) AS s"
-            f" WHERE w.wanted > (SELECT compacted FROM {self._counter})",
+            "SELECT CASE WHEN s.step < u.until THEN s.step ELSE u.until END"
+            " FROM (SELECT CASE WHEN w.wanted < p.bound THEN w.wanted ELSE p.bound END AS until"
+            f" FROM (SELECT {wanted} AS wanted) AS w, (SELECT {bound} AS bound) AS p WHERE w.wanted IS NOT NULL) AS u,"
+            f" (SELECT {step} AS step) AS s WHERE u.until > (SELECT compacted FROM {self._counter})",
             (parameter, at_most - 1),
         )
+
+    def published(self) -> Statement:
+        """(published)"""
+        return Statement(f"SELECT published FROM {self._outbox}")
 
     def _with_counter(self, found: str, order: str = "") -> str:
         ordered = f" ORDER BY {order}" if order else ""

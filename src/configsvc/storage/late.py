@@ -1,0 +1,127 @@
+"""A storage that may come later: a replica that starts while the database is away serves what the caches have."""
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Self
+
+from configsvc.domain.records import Change, Commit, Ref, View, Write
+from configsvc.errors import ServiceError, Unavailable
+from configsvc.storage.port import ChangePage, ChangeQuery, LogState, RecordPage, RecordQuery, Storage, Turn
+
+logger = logging.getLogger(__name__)
+
+_SHORTEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 2.0
+
+
+class LateStorage:
+    """Opens `inner` on entering; where that is `Unavailable`, goes on trying behind the scenes.
+
+    Until it is open every call is `Unavailable`, and says why. What else opening raises ends the entering, or, later,
+    stays what calls say.
+    """
+
+    def __init__(self, inner: Storage) -> None:
+        self._inner = inner
+        self._problem: ServiceError | None = Unavailable("the storage is closed", "STORAGE_CLOSED")
+        self._opening: asyncio.Task[None] | None = None
+
+    @property
+    def name(self) -> str:
+        """The inner one's."""
+        return self._inner.name
+
+    async def get(self, refs: Sequence[Ref]) -> View:
+        """See the port."""
+        return await self._open().get(refs)
+
+    async def page(self, query: RecordQuery) -> RecordPage:
+        """See the port."""
+        return await self._open().page(query)
+
+    async def version(self, ref: Ref, version: int) -> Change | None:
+        """See the port."""
+        return await self._open().version(ref, version)
+
+    async def search(self, query: ChangeQuery) -> ChangePage:
+        """See the port."""
+        return await self._open().search(query)
+
+    async def state(self) -> LogState:
+        """See the port."""
+        return await self._open().state()
+
+    async def read(self, after: int, limit: int) -> Sequence[Change]:
+        """See the port."""
+        return await self._open().read(after, limit)
+
+    async def write(self, write: Write) -> Commit:
+        """See the port."""
+        return await self._open().write(write)
+
+    async def compact(self, keep_changes: int, *, published_only: bool = False) -> int:
+        """See the port."""
+        return await self._open().compact(keep_changes, published_only=published_only)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[Turn]:
+        """See the port."""
+        async with self._open().turn() as turn:
+            yield turn
+
+    async def note(self, refs: Collection[Ref]) -> None:
+        """See the port."""
+        await self._open().note(refs)
+
+    async def ages(self, refs: Collection[Ref]) -> Mapping[Ref, float]:
+        """See the port."""
+        return await self._open().ages(refs)
+
+    async def ping(self) -> None:
+        """See the port."""
+        await self._open().ping()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._enter()
+        except Unavailable as error:
+            logger.error("the database is away; this replica starts with what the caches have: %s", error)
+            self._problem = error
+            self._opening = asyncio.create_task(self._keep_trying(), name="late-storage")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
+        if self._problem is None:
+            await self._inner.__aexit__(kind, error, trace)
+
+    async def _enter(self) -> None:
+        await self._inner.__aenter__()
+        self._problem = None
+
+    async def _keep_trying(self) -> None:
+        pause = _SHORTEST_PAUSE_SECONDS
+        while self._problem is not None:
+            await asyncio.sleep(random.uniform(pause / 2, pause))
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            try:
+                await self._enter()
+            except ServiceError as error:
+                self._problem = error
+            except Exception as error:
+                logger.exception("the database can't be opened")
+                self._problem = Unavailable(f"the database can't be opened: {error}")
+        logger.info("the database is there")
+
+    def _open(self) -> Storage:
+        if self._problem is not None:
+            # A new one for each caller: an exception that several raise would gather all of their tracebacks.
+            raise Unavailable(f"the database is away: {self._problem}", self._problem.reason)
+        return self._inner
