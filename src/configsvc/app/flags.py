@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from configsvc_client.evaluation import Context, Evaluation, Flag, FlagNotFound, FlagSet
 
+from configsvc.app.copies import NO_COPIES, Copy, SharedCopies
 from configsvc.app.history import versions
 from configsvc.app.tail import LogTail
 from configsvc.app.watch import Selector
@@ -19,7 +20,7 @@ from configsvc.domain.json_values import digest
 from configsvc.domain.limits import Limits
 from configsvc.domain.pages import Page, page_cursor
 from configsvc.domain.records import Author, Change, Commit, Kind, Record, Ref, Scope, Write
-from configsvc.errors import NotFound, TooMuch
+from configsvc.errors import NotFound, TooMuch, Unavailable
 from configsvc.storage.port import History, Reader, RecordQuery, Writer
 
 # A flag set is read whole, in one view. Beyond this an environment is refused, not cut.
@@ -70,7 +71,16 @@ class FlagStore:
     Every method raises `InvalidInput` with all fields that can't be accepted, and what the ports raise.
     """
 
-    def __init__(self, *, writer: Writer, reader: Reader, history: History, tail: LogTail, limits: Limits) -> None:
+    def __init__(
+        self,
+        *,
+        writer: Writer,
+        reader: Reader,
+        history: History,
+        tail: LogTail,
+        limits: Limits,
+        copies: SharedCopies = NO_COPIES,
+    ) -> None:
         self._writer = writer
         self._reader = reader
         self._history = history
@@ -78,6 +88,10 @@ class FlagStore:
         self._limits = limits
         self._sets: dict[str, FlagSet] = {}
         self._loading: dict[str, _Loading] = {}
+        # What other replicas left, for as long as the store is away.
+        self._copied: dict[str, FlagSet] = {}
+        self._copies = copies
+        copies.renew(lambda: [_copy(flag_set) for flag_set in self._sets.values()])
 
     async def create(self, definition: Mapping[str, Any], author: Author) -> tuple[Record, int]:
         """Creates a flag from its JSON. Raises `AlreadyExists`."""
@@ -198,16 +212,44 @@ class FlagStore:
                 loading.changes.append(change)
             if (flag_set := self._sets.get(environment)) is not None:
                 self._sets[environment] = _changed(flag_set, change)
+                self._copies.leave(_copy(self._sets[environment]))
 
     def reset(self, revision: int) -> None:
         """The log can't say what changed up to a revision: sets are read anew when they are asked for."""
         self._sets.clear()
         self._loading.clear()
+        self._copied.clear()
 
     async def _set(self, environment: str) -> FlagSet:
-        """The compiled set. One read of an environment at a time, whoever asks."""
+        """The compiled set; while the store is away, what is in memory, or the copy that another replica left."""
         if (flag_set := self._sets.get(environment)) is not None:
             return flag_set
+        stale = self._tail.stale_since is not None
+        if stale and (flag_set := await self._find_copy(environment)) is not None:
+            return flag_set
+        if not stale:
+            self._copied.clear()
+        try:
+            return await self._read_set(environment)
+        except Unavailable as error:
+            self._tail.doubt(error)
+            if (flag_set := await self._find_copy(environment)) is None:
+                raise
+            return flag_set
+
+    async def _find_copy(self, environment: str) -> FlagSet | None:
+        if environment not in self._copied:
+            key = f"flags:{environment}"
+            found = (await self._copies.find([key])).get(key)
+            if found is None:
+                return None
+            revision, definitions = found
+            # Whole or not at all: one that can't be read is no set.
+            self._copied[environment] = FlagSet(environment, map(Flag.from_json, definitions), revision)
+        return self._copied[environment]
+
+    async def _read_set(self, environment: str) -> FlagSet:
+        """One read of an environment at a time, whoever asks."""
         loading = self._loading.get(environment)
         if loading is None:
             loading = _Loading(asyncio.create_task(self._load(environment), name=f"flag-set-{environment}"))
@@ -230,6 +272,7 @@ class FlagStore:
                 if len(self._sets) >= ENVIRONMENTS:
                     self._sets.pop(next(iter(self._sets)))
                 self._sets[environment] = flag_set
+                self._copies.leave(_copy(flag_set))
             return flag_set
         finally:
             if self._loading.get(environment) is loading:
@@ -270,6 +313,10 @@ def _changed(flag_set: FlagSet, change: Change) -> FlagSet:
     if record is None:
         return flag_set.without_flag(change.ref.key, revision=change.revision)
     return flag_set.with_flag(flags.stored(record), revision=change.revision)
+
+
+def _copy(flag_set: FlagSet) -> Copy:
+    return Copy(f"flags:{flag_set.environment}", flag_set.revision, lambda: [flag.to_json() for flag in flag_set])
 
 
 def _outcome(flag_set: FlagSet, name: str, context: Context, explain: bool) -> Outcome:

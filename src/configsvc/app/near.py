@@ -17,8 +17,10 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from configsvc.app.copies import NO_COPIES, Copy, SharedCopies, config_key
 from configsvc.app.tail import LogTail
-from configsvc.domain.records import Change, Record, Ref, View
+from configsvc.domain.record_json import record_json, record_of
+from configsvc.domain.records import Change, Kind, Record, Ref, View
 from configsvc.errors import Unavailable
 from configsvc.storage.port import Reader
 
@@ -44,10 +46,12 @@ class _Flight:
 class NearRecords:
     """Current records by ref, at most `max_entries` in memory; that something is not live is an entry too."""
 
-    def __init__(self, *, reader: Reader, tail: LogTail, max_entries: int) -> None:
+    def __init__(self, *, reader: Reader, tail: LogTail, max_entries: int, copies: SharedCopies = NO_COPIES) -> None:
         self._reader = reader
         self._tail = tail
         self._max_entries = max_entries
+        self._copies = copies
+        copies.renew(lambda: [_copy(ref, entry.record, entry.since) for ref, entry in self._entries.items()])
         self._entries: OrderedDict[Ref, _Entry] = OrderedDict()
         self._flights: dict[Ref, tuple[_Flight, asyncio.Task[dict[Ref, _Entry]]]] = {}
         self._unsubscribe = tail.subscribe(self._follow, self._forget)
@@ -65,8 +69,20 @@ class NearRecords:
         """The live ones among `refs`, as they stood together at the view's revision.
 
         That revision is at or above what the tail had applied at the call. With the store away, what is in memory is
-        still answered; where that is not all, `Unavailable` is raised.
+        still answered, or else the copies that other replicas left; where that is not all, `Unavailable` is raised.
         """
+        if self._tail.stale_since is not None and (view := await self._copied(refs)) is not None:
+            # Known to be away: nobody waits for it to be silent once more.
+            return view
+        try:
+            return await self._current(refs)
+        except Unavailable as error:
+            self._tail.doubt(error)
+            if (view := await self._copied(refs)) is None:
+                raise
+            return view
+
+    async def _current(self, refs: Sequence[Ref]) -> View:
         found: dict[Ref, _Entry] = {}
         missing = [ref for ref in refs if ref not in self._entries]
         if missing:
@@ -88,6 +104,23 @@ class NearRecords:
             with contextlib.suppress(Unavailable):
                 return await self._reader.get(refs)
         return View(until, {ref: entry.record for ref, entry in found.items() if entry.record is not None})
+
+    async def _copied(self, refs: Sequence[Ref]) -> View | None:
+        """From memory and the shared copies; None where that is not all."""
+        records: dict[Ref, Record | None] = {}
+        revisions = []
+        for ref in refs:
+            if (entry := self._entries.get(ref)) is not None:
+                records[ref] = entry.record
+                revisions.append(max(entry.until, self._tail.applied))
+        missing = {config_key(ref): ref for ref in refs if ref not in records}
+        if missing:
+            for key, (revision, content) in (await self._copies.find(list(missing))).items():
+                records[missing[key]] = None if content is None else record_of(content)
+                revisions.append(revision)
+        if len(records) < len(set(refs)):
+            return None
+        return View(min(revisions, default=0), {ref: record for ref, record in records.items() if record is not None})
 
     async def _fill(self, refs: Iterable[Ref]) -> dict[Ref, _Entry]:
         """Reads what is not being read already; one flight a ref, whoever asks for it."""
@@ -124,12 +157,15 @@ class NearRecords:
             entry = _Entry(change.record, change.revision, change.revision)
         entry.until = max(entry.until, self._tail.applied)
         self._entries[ref] = entry
+        self._copies.leave(_copy(ref, entry.record, entry.since))
         while len(self._entries) > self._max_entries:
             self._entries.popitem(last=False)
         return entry
 
     def _follow(self, changes: Sequence[Change]) -> None:
         for change in changes:
+            if change.ref.kind is Kind.CONFIG:
+                self._copies.leave(_copy(change.ref, change.record, change.revision))
             entry = self._entries.get(change.ref)
             if entry is not None and change.revision > entry.until:
                 self._entries[change.ref] = _Entry(change.record, change.revision, change.revision)
@@ -142,3 +178,7 @@ class NearRecords:
         for flight, _ in self._flights.values():
             flight.floor = revision
             flight.noted.clear()
+
+
+def _copy(ref: Ref, record: Record | None, revision: int) -> Copy:
+    return Copy(config_key(ref), revision, lambda: None if record is None else record_json(record))

@@ -84,7 +84,7 @@ class LogTail:
     `applied` is the revision up to which every listener has been told everything: whoever subscribes and then loads
     its state at a revision at or above `applied` misses nothing.
 
-    `stale_since` is set while the log can't be read: the last time when it could.
+    `stale_since` is set while the log can't be read: the last time when it could, or the start.
     """
 
     def __init__(self, *, log: Log, bus: Bus, clock: Clock, poll_seconds: float) -> None:
@@ -94,6 +94,8 @@ class LogTail:
         self._poll_seconds = poll_seconds
         self.applied = 0
         self.stale_since: datetime | None = None
+        # Whether the log has been read since the start.
+        self.has_begun = False
         self._current_at = clock.now()
         self._subscribers: list[_Subscriber] = []
         self._early: dict[int, tuple[Change, ...]] = {}
@@ -107,10 +109,12 @@ class LogTail:
         self._closed = False
 
     async def __aenter__(self) -> Self:
-        """Starts at the head of the log. Raises `Unavailable` where the log can't be read."""
+        """Starts at the head of the log; where that can't be read, stale at 0, and at the head as soon as it can."""
         messages = self._bus.reached()
-        self.applied = (await self._log.state()).head
-        self._current_at = self._clock.now()
+        try:
+            await self._begin()
+        except Unavailable as error:
+            self._mark_stale(error)
         self._tasks = [
             asyncio.create_task(self._follow(), name="log-tail"),
             asyncio.create_task(self._listen(messages), name="log-tail-bus"),
@@ -186,6 +190,11 @@ class LogTail:
             {"applied": str(self.applied), "required": str(revision)},
         )
 
+    def doubt(self, error: Exception) -> None:
+        """A read of the store has failed: what is answered from now on is stale, until the log can be read again."""
+        self._mark_stale(error)
+        self._wake.release()
+
     def _expect(self, revision: int) -> None:
         """The log is said to reach `revision`: read, where that is news."""
         if revision > self.applied:
@@ -226,6 +235,8 @@ class LogTail:
 
     async def _read(self) -> None:
         """Reads the log to its end."""
+        if not self.has_begun:
+            await self._begin()
         more = True
         while more:
             began = self._clock.now()
@@ -240,6 +251,16 @@ class LogTail:
             if fresh:
                 self._apply(fresh)
             more = len(changes) >= READ_CHANGES
+
+    async def _begin(self) -> None:
+        """Goes to the head. Whoever listens already has seen nothing, and loads its state."""
+        began = self._clock.now()
+        head = (await self._log.state()).head
+        for subscriber in tuple(self._subscribers):
+            self._reset(subscriber, head)
+        self._advance(max(head, self.applied))
+        self.has_begun = True
+        self._mark_current(began)
 
     async def _skip(self) -> None:
         """Goes to the head of a log that has forgotten where we are."""

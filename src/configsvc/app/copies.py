@@ -1,0 +1,133 @@
+"""What this replica knows, left in the shared cache for replicas that can't read the store.
+
+Every replica leaves what passes through its hands: each change that the log tells, and each read of the store. The
+cache keeps the highest revision of each, so it does not matter who leaves it, or how late. Reads prefer the store, whose
+answer is never older, and come here while it is away; so what is here costs no read anything, and is never taken for
+more than a copy.
+"""
+
+import asyncio
+import json
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from configsvc.cache.port import Cache, Entry
+from configsvc.clock import Clock, SystemClock
+from configsvc.domain.records import Ref
+
+logger = logging.getLogger(__name__)
+
+# Copies sent in one round trip, and copies that may wait for one: the cache is slow or away, and the oldest waiting go.
+SENT_TOGETHER = 100
+WAITING_COPIES = 20_000
+# Copies are left anew in this part of their life, so that what is in use never goes.
+RENEWED_IN_A_LIFE = 3
+# A pause after each look at everything that is held, so that renewing a large cache does not hold the loop.
+RENEWED_TOGETHER = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Something at a revision. `content` makes the JSON value, when it is sent."""
+
+    key: str
+    revision: int
+    content: Callable[[], Any]
+
+
+def config_key(ref: Ref) -> str:
+    """Where a configuration's copy lies. Lengths come first, so that no two refs share a key."""
+    return f"config:{len(ref.environment)}:{ref.environment}:{len(ref.service)}:{ref.service}:{ref.key}"
+
+
+class SharedCopies:
+    """Leaves copies behind the scenes while its context is open, and reads those of others; without a cache, neither."""
+
+    def __init__(self, cache: Cache | None, clock: Clock, life: timedelta) -> None:
+        self._cache = cache
+        self._clock = clock
+        self._life = life
+        self._waiting: OrderedDict[str, Copy] = OrderedDict()
+        self._more = asyncio.Event()
+        self._sources: list[Callable[[], Iterable[Copy]]] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def leave(self, copy: Copy) -> None:
+        """Leaves a copy soon. One that waits already is replaced by a newer one."""
+        waiting = self._waiting.get(copy.key)
+        if self._cache is None:
+            return
+        if waiting is not None and waiting.revision > copy.revision:
+            return
+        self._waiting[copy.key] = copy
+        self._waiting.move_to_end(copy.key)
+        while len(self._waiting) > WAITING_COPIES:
+            self._waiting.popitem(last=False)
+        self._more.set()
+
+    def renew(self, source: Callable[[], Iterable[Copy]]) -> None:
+        """Leaves what `source` holds anew, from time to time, so that it does not go while it is in use."""
+        if self._cache is not None:
+            self._sources.append(source)
+
+    async def find(self, keys: Sequence[str]) -> Mapping[str, tuple[int, Any]]:
+        """Revision and content of the copies that are there."""
+        found: dict[str, tuple[int, Any]] = {}
+        if self._cache is None:
+            return found
+        for key, entry in (await self._cache.get(keys)).items():
+            try:
+                found[key] = (entry.revision, json.loads(entry.payload))
+            except ValueError:
+                logger.warning("the cache has something under '%s' that is not a copy", key)
+        return found
+
+    async def __aenter__(self) -> Self:
+        self._tasks = [
+            asyncio.create_task(self._send(), name="copies"),
+            asyncio.create_task(self._renew(), name="copies-renewal"),
+        ]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._send_some()
+
+    async def _send(self) -> None:
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            while self._waiting:
+                await self._send_some()
+
+    async def _send_some(self) -> None:
+        batch = [self._waiting.popitem(last=False)[1] for _ in range(min(SENT_TOGETHER, len(self._waiting)))]
+        entries = {copy.key: Entry(copy.revision, _payload(copy)) for copy in batch}
+        if self._cache is not None and entries:
+            await self._cache.put(entries, self._life)
+
+    async def _renew(self) -> None:
+        while True:
+            await self._clock.sleep(self._life.total_seconds() / RENEWED_IN_A_LIFE)
+            for source in self._sources:
+                for number, copy in enumerate(list(source())):
+                    self.leave(copy)
+                    if number % RENEWED_TOGETHER == 0:
+                        await asyncio.sleep(0)
+
+
+# Of a replica that has no cache to share.
+NO_COPIES = SharedCopies(None, SystemClock(), timedelta(days=1))
+
+
+def _payload(copy: Copy) -> bytes:
+    return json.dumps(copy.content(), ensure_ascii=False, separators=(",", ":")).encode()
