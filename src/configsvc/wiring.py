@@ -95,6 +95,7 @@ async def build(settings: Settings, listen: Sequence[str]) -> AsyncIterator[Serv
             check_interval_seconds=settings.service_health_check_interval,
             default_ttl_seconds=settings.lease_default_ttl_seconds,
             stale_seconds=settings.stale_instances_seconds,
+            signs=storage,
         )
         tail.subscribe(directory.apply, directory.reset)
         await stack.enter_async_context(directory)

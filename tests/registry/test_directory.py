@@ -10,6 +10,8 @@ import pytest
 
 from configsvc.app.checks import Thresholds
 from configsvc.app.directory import Directory
+from configsvc.app.tail import LogTail
+from configsvc.bus.local import LocalBus
 from configsvc.clock import SystemClock
 from configsvc.domain.balancing import Balancer
 from configsvc.domain.instances import Instance, Registration
@@ -60,13 +62,19 @@ class World:
     async def directory(self, replica: str) -> AsyncIterator[Directory]:
         async with AsyncExitStack() as stack:
             session = await stack.enter_async_context(LocalRegistryClient(self.registry, replica))
-            yield await stack.enter_async_context(
+            bus = await stack.enter_async_context(LocalBus())
+            tail = await stack.enter_async_context(
+                LogTail(log=self.storage, bus=bus, clock=SystemClock(), poll_seconds=0.02)
+            )
+            directory = (
                 Directory(
                     writer=self.storage, reader=self.storage, registry=session, probe=self.probe, clock=self.clock,
                     limits=Limits(), applied=lambda: 0, thresholds=Thresholds(1, 3), check_interval_seconds=1e6,
-                    default_ttl_seconds=30, stale_seconds=60,
+                    default_ttl_seconds=30, stale_seconds=60, signs=self.storage,
                 )
             )  # fmt: skip
+            tail.subscribe(directory.apply, directory.reset)
+            yield await stack.enter_async_context(directory)
 
 
 @pytest.fixture

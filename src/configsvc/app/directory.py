@@ -1,20 +1,31 @@
 """The service registry's use cases: register, keep alive, expire, discover, pick.
 
-Desired registrations are records; this replica holds all of them in memory, kept up to date by the log (wire `apply` and
-`reset` to the tail). Leases are live state of the replica that owns the instance: in memory, on the monotonic clock. A
-change of status is a write like any other, so that every watcher sees it in its place; a sign of life is none.
+Desired registrations are records; every replica holds all of them in memory, kept up to date by the log (wire `apply`
+and `reset` to the tail). Leases are live state of the replica that owns the instance: in memory, on the monotonic clock.
+A change of status is a write like any other, so that every watcher sees it in its place; a sign of life is none. One
+that reaches another replica than the owner is noted in the store, where the owner looks before it expires anything.
+
+An instance's node in the registry is the projection of its record, made by its owner. Whoever the record names is the
+owner, whatever a session says: what an owner writes is decided on the record, inside the store's transaction, so that a
+replica that was cut off or has slept can't act on what it no longer owns.
+
+Where this replica was out of touch with the store or the registry, or stood still, its clock says nothing about the
+instances: all of its leases begin anew.
 """
 
 import asyncio
+import itertools
 import logging
+import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 
 from configsvc.app.checks import HealthChecks, Thresholds
+from configsvc.app.copies import NO_COPIES, Copy, SharedCopies
 from configsvc.clock import Clock
 from configsvc.domain import instances
 from configsvc.domain.balancing import Balancer, checked_strategy, in_zone_first
@@ -33,18 +44,20 @@ from configsvc.domain.instances import (
     instance_ref,
 )
 from configsvc.domain.limits import Limits
+from configsvc.domain.record_json import record_json, record_of
 from configsvc.domain.records import Action, Author, Change, Commit, Kind, Mutation, Record, Ref, Remove, View, Write
-from configsvc.errors import NotFound, ServiceError
+from configsvc.errors import NotFound, ServiceError, Unavailable
 from configsvc.probes.port import Probe
 from configsvc.registry.port import (
     Node,
+    NodesChanged,
     RegistryEvent,
     ReplicasChanged,
     ServiceRegistryClient,
     SessionChanged,
     SessionState,
 )
-from configsvc.storage.port import Reader, RecordQuery, Writer
+from configsvc.storage.port import Reader, RecordQuery, Signs, Writer
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +65,16 @@ logger = logging.getLogger(__name__)
 INSTANCES = 1_000_000
 # How often leases are looked at: an expired one is noticed at most this late.
 SWEEP_SECONDS = 0.5
+# Longer between two looks: the process stood still (paused, or the machine slept).
+STOOD_STILL_SECONDS = 4.0
+# Between two tries to read the registrations of a store that is away.
+RELOAD_SECONDS = 1.0
+# Changes of owner under way at the same time; they share transactions.
+MOVED_TOGETHER = 128
+# How long a stopping replica waits until its heirs show what it gave them.
+HAND_ON_SECONDS, HAND_ON_LOOK_SECONDS = 5.0, 0.05
+# Where the copy of the services' names lies.
+SERVICES_KEY = "services"
 
 
 @dataclass(slots=True)
@@ -93,8 +116,14 @@ class Directory:
         check_interval_seconds: float,
         default_ttl_seconds: int,
         stale_seconds: float,
+        signs: Signs,
+        is_stale: Callable[[], bool] = lambda: False,
+        copies: SharedCopies = NO_COPIES,
     ) -> None:
         self._writer = writer
+        self._signs = signs
+        self._is_stale = is_stale
+        self._copies = copies
         self._reader = reader
         self._registry = registry
         self._clock = clock
@@ -106,7 +135,13 @@ class Directory:
         self._leases: dict[Ref, _Lease] = {}
         self._fell_at: dict[Ref, float] = {}
         self._balancers: dict[str, Balancer] = {}
+        self._signed: set[Ref] = set()
+        self._foreign: dict[str, tuple[Instance, ...]] = {}
+        self._live = frozenset({registry.replica_id})
+        self._projections: dict[Ref, asyncio.Task[None]] = {}
         self._connected = True
+        # Whether all registrations were read since the start.
+        self.is_loaded = False
         self._background: set[asyncio.Task[None]] = set()
         self._checks = HealthChecks(
             probe=probe,
@@ -118,11 +153,21 @@ class Directory:
         )
 
     async def __aenter__(self) -> Self:
-        """Loads all registrations and takes over those that nobody keeps, each with a fresh lease."""
-        await self._load()
-        await self._adopt()
+        """Loads all registrations and takes over those that nobody keeps, each with a fresh lease.
+
+        Where the store is away, what other replicas left in the shared cache is shown until it is back.
+        """
+        self._copies.renew(lambda: [copy for name in self._records for copy in self._copies_of(name, self._applied())])
+        events = self._registry.events()
+        try:
+            await self._load()
+        except Unavailable as error:
+            logger.warning("the registrations can't be read; those that other replicas knew are shown: %s", error)
+            await self._load_copies()
+        else:
+            await self._meet()
         self._start(self._sweep())
-        self._start(self._follow(self._registry.events()))
+        self._start(self._follow(events))
         await self._checks.__aenter__()
         return self
 
@@ -130,6 +175,7 @@ class Directory:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._checks.__aexit__(kind, error, trace)
+        await self._hand_on()
         for task in tuple(self._background):
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -141,16 +187,21 @@ class Directory:
             fields.author(author)
         registration = instances.complete(registration, self._default_ttl_seconds)
         ref = instance_ref(registration.service_name, registration.instance_id)
-        owner = self._registry.replica_id
+        me, live = self._registry.replica_id, self._live
         fingerprint = f"register {registration!r}" if author.request_id else ""
-        commit = await self._write(
-            ref, author, lambda view: instances.registering(registration, owner, view), fingerprint
-        )
-        record = commit.changes[0].record if commit.changes else self._records[ref.service][ref.key]
+        seen: list[Record] = []
+
+        def decide(view: View) -> Sequence[Mutation]:
+            seen[:] = [record for record in (view.get(ref),) if record is not None]
+            return instances.registering(registration, me, live, view)
+
+        commit = await self._write(ref, author, decide, fingerprint)
+        record = commit.changes[0].record if commit.changes else seen[0]
         if record is None:
             raise _instance_not_found(ref.service, ref.key)
         self._renew(record)
-        await self._show(record)
+        if (projection := self._projections.get(ref)) is not None:
+            await asyncio.shield(projection)
         return self._instance(record), commit.revision
 
     async def deregister(self, service: str, instance_id: str, author: Author) -> int:
@@ -170,7 +221,7 @@ class Directory:
         ref = self._ref(service, instance_id)
         record = self._records.get(service, {}).get(instance_id)
         if record is None:
-            raise _instance_not_found(service, instance_id)
+            raise _instance_not_found(service, instance_id) if self.is_loaded else _not_loaded()
         self._renew(record)
         if record.body["status"] == SUSPECT:
             await self._restate(ref, HEALTHY, "heartbeat", "it gives signs of life again")
@@ -194,11 +245,19 @@ class Directory:
         """The revision at which the directory is read."""
         return self._applied()
 
+    @property
+    def is_out_of_touch(self) -> bool:
+        """Whether what is shown may be old: the store or the registry is away."""
+        return not self._connected or self._is_stale()
+
     def services(self) -> tuple[ServiceSummary, ...]:
         """All services that have instances, in the order of name."""
+        if not self.is_loaded and not self._records:
+            raise _not_loaded()
+        found = {name: self._instances(name) for name in sorted({*self._records, *self._foreign})}
         return tuple(
-            ServiceSummary(name, len(records), sum(r.body["status"] == HEALTHY for r in records.values()))
-            for name, records in sorted(self._records.items())
+            ServiceSummary(name, len(listed), sum(instance.status == HEALTHY for instance in listed))
+            for name, listed in found.items()
         )
 
     def service(self, name: str) -> Listing:
@@ -207,20 +266,23 @@ class Directory:
         found = self._instances(name)
         if not found:
             raise _service_not_found(name)
-        return Listing(found, not self._connected, self._applied())
+        return Listing(found, self.is_out_of_touch, self._applied())
 
     def discover(
         self, name: str, *, metadata: Mapping[str, str] | None = None, zone: str = "", version: str = ""
     ) -> Listing:
-        """The healthy instances. Where failing checks left none, those that were healthy last, marked, for a while."""
+        """The healthy instances. Where failing checks left none, those that were healthy last, marked, for a while.
+
+        They are marked, too, while the store or the registry is away.
+        """
         self._check_name(name)
         found = self._instances(name)
         serving = tuple(instance for instance in found if instance.status == HEALTHY)
-        stale = False
+        stale = self.is_out_of_touch
         if not serving:
             limit = self._clock.monotonic() - self._stale_seconds
             serving = tuple(i for i in found if self._fell_at.get(i.ref, limit) > limit)
-            stale = bool(serving)
+            stale = stale or bool(serving)
         wanted = (metadata or {}).items()
         matching = tuple(
             instance
@@ -248,6 +310,17 @@ class Directory:
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Takes in what the log says, in order."""
+        self._apply(changes)
+        touched = {change.ref.service: change.revision for change in changes if change.ref.kind is Kind.INSTANCE}
+        for service, revision in touched.items():
+            for copy in self._copies_of(service, revision):
+                self._copies.leave(copy)
+
+    def reset(self, revision: int) -> None:
+        """The log can't say what changed up to a revision: everything is read anew."""
+        self._start(self._reload())
+
+    def _apply(self, changes: Sequence[Change]) -> None:
         for change in changes:
             if change.ref.kind is not Kind.INSTANCE:
                 continue
@@ -257,55 +330,118 @@ class Directory:
                 continue
             if change.record is not None:
                 self._take(change.record, known)
-                continue
-            self._records.get(service, {}).pop(key, None)
-            if not self._records.get(service):
-                self._records.pop(service, None)
-                self._balancers.pop(service, None)
-            self._fell_at.pop(change.ref, None)
-            if self._leases.pop(change.ref, None) is not None:
-                self._start(self._hide(change.ref))
-
-    def reset(self, revision: int) -> None:
-        """The log can't say what changed up to a revision: everything is read anew."""
-        self._start(self._load())
+            else:
+                self._drop(change.ref)
 
     async def _load(self) -> None:
         page = await self._reader.page(RecordQuery(Kind.INSTANCE, "", limit=INSTANCES))
         fresh = {record.ref for record in page.records}
-        for records in self._records.values():
-            for record in tuple(records.values()):
-                if record.ref not in fresh and record.revision <= page.revision:
-                    del records[record.ref.key]
-                    self._leases.pop(record.ref, None)
+        for known in [record for records in self._records.values() for record in records.values()]:
+            if known.ref not in fresh and known.revision <= page.revision:
+                self._drop(known.ref)
         for record in page.records:
-            known = self._records.get(record.ref.service, {}).get(record.ref.key)
-            if known is None or known.revision < record.revision:
-                self._take(record, known)
-        self._records = {service: records for service, records in self._records.items() if records}
+            before = self._records.get(record.ref.service, {}).get(record.ref.key)
+            if before is None or before.revision < record.revision:
+                self._take(record, before)
+        self.is_loaded = True
+
+    async def _reload(self) -> None:
+        while True:
+            try:
+                await self._load()
+                break
+            except ServiceError as error:
+                logger.warning("the registrations can't be read: %s", error)
+                await self._clock.sleep(RELOAD_SECONDS)
+        await self._meet()
+
+    async def _load_copies(self) -> None:
+        names = (await self._copies.find([SERVICES_KEY])).get(SERVICES_KEY, (0, []))[1]
+        for _, records in (await self._copies.find([service_key(name) for name in names])).values():
+            for record in map(record_of, records):
+                self._take(record, None)
+
+    def _copies_of(self, service: str, revision: int) -> tuple[Copy, Copy]:
+        return (
+            Copy(service_key(service), revision, lambda: [*map(record_json, self._records.get(service, {}).values())]),
+            Copy(SERVICES_KEY, revision, lambda: sorted(self._records)),
+        )
+
+    async def _meet(self) -> None:
+        """What is to do when the registry can be reached: adopt orphans, look for foreign nodes."""
+        try:
+            await self._adopt()
+            for service in await self._registry.services():
+                await self._look(service)
+        except ServiceError as error:
+            # The registry says when it is back, and then this is done again.
+            logger.warning("the registry can't be read: %s", error)
 
     async def _adopt(self) -> None:
         """Claims the instances whose replica is gone, each by compare-and-set, and grants one fresh lease."""
-        live = await self._registry.replicas()
-        orphans = [r for records in self._records.values() for r in records.values() if r.body["owner"] not in live]
-        for orphan in orphans:
-            await self._claim(orphan)
+        self._live = await self._registry.replicas()
+        orphans = [
+            r for records in self._records.values() for r in records.values() if r.body["owner"] not in self._live
+        ]
+        # Survivors meet the same orphans; in different orders they share the work.
+        random.shuffle(orphans)
+        for start in range(0, len(orphans), MOVED_TOGETHER):
+            claims = (self._claim(orphan) for orphan in orphans[start : start + MOVED_TOGETHER])
+            for failed in await asyncio.gather(*claims, return_exceptions=True):
+                if isinstance(failed, BaseException):
+                    raise failed
 
     async def _claim(self, orphan: Record) -> None:
         me, ref = self._registry.replica_id, orphan.ref
         held = (orphan.body["owner"], orphan.body["generation"])
+        seen: list[Record] = []
 
         def decide(view: View) -> Sequence[Mutation]:
             current = view.get(ref)
-            if current is None or (current.body["owner"], current.body["generation"]) != held:
+            if current is None:
+                return ()
+            if (current.body["owner"], current.body["generation"]) != held:
+                seen.append(current)
                 return ()
             return (instances.restated(current, Action.UPDATE, owner=me, generation=held[1] + 1),)
 
-        commit = await self._own_write(ref, "registry", f"replica '{held[0]}' is gone", decide)
-        for change in commit.changes:
-            if change.record is not None:
-                self._renew(change.record)
-                await self._show(change.record)
+        await self._own_write(ref, "registry", f"replica '{held[0]}' is gone", decide)
+        for current in seen:
+            # Another was quicker, or it was given to this one; the log will say so too.
+            known = self._records.get(ref.service, {}).get(ref.key)
+            if known is None or known.revision < current.revision:
+                self._take(current, known)
+
+    async def _hand_on(self) -> None:
+        """Gives what this replica owns to the others that live, and waits a moment until they show it."""
+        me = self._registry.replica_id
+        try:
+            others = sorted(await self._registry.replicas() - {me})
+            owned = [record.ref for record in self._owned_records()]
+            if not others or not owned:
+                return
+            for start in range(0, len(owned), MOVED_TOGETHER):
+                heirs = itertools.cycle(random.sample(others, len(others)))
+                refs = owned[start : start + MOVED_TOGETHER]
+                await asyncio.gather(*(self._give(ref, heir) for ref, heir in zip(refs, heirs, strict=False)))
+            async with asyncio.timeout(HAND_ON_SECONDS):
+                for service in {ref.service for ref in owned}:
+                    while any(node.owner == me for node in await self._registry.nodes(service)):
+                        await self._clock.sleep(HAND_ON_LOOK_SECONDS)
+        except (ServiceError, TimeoutError) as error:
+            logger.warning("not all instances were handed on; the others adopt them: %r", error)
+
+    async def _give(self, ref: Ref, heir: str) -> None:
+        me = self._registry.replica_id
+
+        def decide(view: View) -> Sequence[Mutation]:
+            current = view.get(ref)
+            if current is None or current.body["owner"] != me:
+                return ()
+            generation = current.body["generation"] + 1
+            return (instances.restated(current, Action.UPDATE, owner=heir, generation=generation),)
+
+        await self._own_write(ref, "registry", f"replica '{me}' stops", decide)
 
     async def _follow(self, events: AsyncIterator[RegistryEvent]) -> None:
         async for event in events:
@@ -314,25 +450,77 @@ class Directory:
                     case SessionChanged(state):
                         self._connected = state is SessionState.CONNECTED
                         if self._connected:
-                            for instance in self._owned():
-                                await self._show(self._records[instance.service_name][instance.instance_id])
-                            await self._adopt()
+                            for record in self._owned_records():
+                                self._project(record.ref)
+                            await self._meet()
                     case ReplicasChanged() if self._connected:
                         await self._adopt()
+                    case NodesChanged(service) if self._connected:
+                        await self._look(service)
             except ServiceError as error:
                 logger.warning("the registry's news could not be acted on: %s", error)
 
+    async def _look(self, service: str) -> None:
+        """Reads a service's nodes: foreign ones are shown as they are, own ones that are missing are made again."""
+        nodes = await self._registry.nodes(service)
+        foreign = tuple(
+            instances.foreign(service, n.instance_id, n.payload, self._clock.now()) for n in nodes if not n.owner
+        )
+        known = {instance.instance_id: instance for instance in self._foreign.pop(service, ())}
+        if foreign:
+            # As long as it shows, it was registered when it was first seen.
+            self._foreign[service] = tuple(
+                replace(i, registered_at=known[i.instance_id].registered_at) if i.instance_id in known else i
+                for i in foreign
+            )
+        shown = {node.instance_id for node in nodes}
+        for record in self._owned_records(service):
+            if record.ref.key not in shown:
+                self._project(record.ref)
+
     async def _sweep(self) -> None:
         """Expires what gave no sign of life, while this replica may act as its owner."""
+        loop = asyncio.get_running_loop()
+        looked_at, was_away = loop.time(), False
         while True:
             await self._clock.sleep(SWEEP_SECONDS)
-            now = self._clock.monotonic()
-            due = [ref for ref, lease in self._leases.items() if lease.expires <= now] if self._connected else []
-            for ref in due:
-                try:
-                    await self._expire(ref)
-                except ServiceError as error:
-                    logger.warning("instance '%s' could not be expired: %s", ref.key, error)
+            # Measured on the loop, which stands still with the process.
+            slept, looked_at = loop.time() - looked_at > STOOD_STILL_SECONDS, loop.time()
+            if self.is_out_of_touch or not self.is_loaded:
+                was_away = True
+                continue
+            if was_away or slept:
+                was_away = False
+                for record in self._owned_records():
+                    self._renew(record)
+            try:
+                await self._note_signs()
+                await self._expire_due()
+            except ServiceError as error:
+                logger.warning("leases could not be looked after: %s", error)
+
+    async def _note_signs(self) -> None:
+        signed, self._signed = self._signed, set()
+        if signed:
+            try:
+                await self._signs.note(signed)
+            except ServiceError:
+                self._signed |= signed
+                raise
+
+    async def _expire_due(self) -> None:
+        now = self._clock.monotonic()
+        due = [ref for ref, lease in self._leases.items() if lease.expires <= now]
+        if not due:
+            return
+        ages = await self._signs.ages(due)
+        for ref in due:
+            record = self._records.get(ref.service, {}).get(ref.key)
+            left = record.body["lease_ttl_seconds"] - ages[ref] if record and ref in ages else 0.0
+            if left > 0:
+                self._leases[ref] = _Lease(now + left, self._clock.now() - timedelta(seconds=ages[ref]))
+            else:
+                await self._expire(ref)
 
     async def _expire(self, ref: Ref) -> None:
         me = self._registry.replica_id
@@ -350,12 +538,20 @@ class Directory:
         if not commit.changes and (record is None or record.body["owner"] != me):
             self._leases.pop(ref, None)
 
-    async def _restate(self, ref: Ref, status: str, actor: str, reason: str, *, of: str = "") -> None:
-        """Writes a status, where the instance is there and has another one (with `of`: that one)."""
+    async def _restate(
+        self, ref: Ref, status: str, actor: str, reason: str, *, of: str = "", as_owner: bool = False
+    ) -> None:
+        """Writes a status, where the instance is there and has another one (with `of`: that one).
+
+        With `as_owner` only where this replica owns it still.
+        """
+        me = self._registry.replica_id
 
         def decide(view: View) -> Sequence[Mutation]:
             current = view.get(ref)
             if current is None or current.body["status"] == status or (of and current.body["status"] != of):
+                return ()
+            if as_owner and current.body["owner"] != me:
                 return ()
             return (instances.restated(current, Action.STATUS, status=status),)
 
@@ -363,7 +559,7 @@ class Directory:
 
     def _looked_at(self, instance: Instance, passed: bool, changed: bool) -> "asyncio.Future[None] | None":
         record = self._records.get(instance.service_name, {}).get(instance.instance_id)
-        if record is None:
+        if record is None or record.body["owner"] != self._registry.replica_id:
             return None
         if passed:
             self._renew(record)
@@ -371,22 +567,29 @@ class Directory:
         if not changed or record.body["status"] == status:
             return None
         reason = "its checks pass" if passed else "its checks fail"
-        return asyncio.ensure_future(self._restate(record.ref, status, "health-check", reason))
+        return asyncio.ensure_future(self._restate(record.ref, status, "health-check", reason, as_owner=True))
 
-    async def _show(self, record: Record) -> None:
-        """Projects a registration into the registry. The record is the truth; a failure is made good on reconnecting."""
-        payload = {name: value for name, value in record.body.items() if name not in ("owner", "generation")}
-        node = Node(record.ref.service, record.ref.key, record.body["owner"], record.body["generation"], payload)
-        try:
-            await self._registry.put(node)
-        except ServiceError as error:
-            logger.warning("instance '%s' does not show in the registry: %s", record.ref.key, error)
+    def _project(self, ref: Ref) -> None:
+        """Makes the registry show what this replica's records say of an instance, soon. One at a time for each."""
+        if ref not in self._projections:
+            task = self._start(self._projected(ref))
+            self._projections[ref] = task
+            task.add_done_callback(lambda _: self._projections.pop(ref, None))
 
-    async def _hide(self, ref: Ref) -> None:
-        try:
-            await self._registry.remove(ref.service, ref.key)
-        except ServiceError as error:
-            logger.warning("instance '%s' still shows in the registry: %s", ref.key, error)
+    async def _projected(self, ref: Ref) -> None:
+        while True:
+            record = self._owned_record(ref)
+            try:
+                if record is None:
+                    await self._registry.remove(ref.service, ref.key)
+                else:
+                    await self._registry.put(_node(record))
+            except ServiceError as error:
+                # The record is the truth; this is made good when the registry is back.
+                logger.warning("the registry does not show instance '%s' as it is: %s", ref.key, error)
+                return
+            if self._owned_record(ref) is record:
+                return
 
     async def _write(
         self, ref: Ref, author: Author, decide: Callable[[View], Sequence[Mutation]], fingerprint: str = ""
@@ -394,7 +597,7 @@ class Directory:
         commit = await self._writer.write(Write(author, (ref,), decide, fingerprint))
         if not commit.replayed:
             # In case the tail lags: what is written here is known here.
-            self.apply(commit.changes)
+            self._apply(commit.changes)
         return commit
 
     async def _own_write(
@@ -411,23 +614,50 @@ class Directory:
             self._fell_at[record.ref] = self._clock.monotonic()
         if record.body["owner"] != self._registry.replica_id:
             self._leases.pop(record.ref, None)
+            return
+        if record.ref not in self._leases:
+            # New here, or another replica's until now.
+            self._renew(record)
+        self._project(record.ref)
+
+    def _drop(self, ref: Ref) -> None:
+        service, key = ref.service, ref.key
+        self._records.get(service, {}).pop(key, None)
+        if not self._records.get(service):
+            self._records.pop(service, None)
+            self._balancers.pop(service, None)
+        self._fell_at.pop(ref, None)
+        if self._leases.pop(ref, None) is not None:
+            self._project(ref)
 
     def _renew(self, record: Record) -> None:
+        """A sign of life: renews the lease, or notes it for the owner."""
         if record.body["owner"] == self._registry.replica_id:
             expires = self._clock.monotonic() + record.body["lease_ttl_seconds"]
             self._leases[record.ref] = _Lease(expires, self._clock.now())
+        else:
+            self._signed.add(record.ref)
+
+    def _owned_record(self, ref: Ref) -> Record | None:
+        record = self._records.get(ref.service, {}).get(ref.key)
+        return record if record is not None and record.body["owner"] == self._registry.replica_id else None
+
+    def _owned_records(self, service: str = "") -> list[Record]:
+        services = [self._records.get(service, {})] if service else self._records.values()
+        me = self._registry.replica_id
+        return [record for records in services for record in records.values() if record.body["owner"] == me]
 
     def _owned(self) -> Sequence[Instance]:
-        me = self._registry.replica_id
-        return [
-            instance_of(record)
-            for records in self._records.values()
-            for record in records.values()
-            if record.body["owner"] == me
-        ]
+        return [instance_of(record) for record in self._owned_records()]
 
     def _instances(self, service: str) -> tuple[Instance, ...]:
-        return tuple(self._instance(record) for _, record in sorted(self._records.get(service, {}).items()))
+        """Those on record, and those that other programs show in the registry, in the order of id."""
+        if not self.is_loaded and service not in self._records:
+            raise _not_loaded()
+        records = self._records.get(service, {})
+        own = [self._instance(record) for record in records.values()]
+        foreign = [i for i in self._foreign.get(service, ()) if i.instance_id not in records]
+        return tuple(sorted((*own, *foreign), key=lambda instance: instance.instance_id))
 
     def _instance(self, record: Record) -> Instance:
         lease = self._leases.get(record.ref)
@@ -445,10 +675,11 @@ class Directory:
         with checked(self._limits) as fields:
             fields.service(name, required=True)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.create_task(work, name="directory")
         self._background.add(task)
         task.add_done_callback(self._finished)
+        return task
 
     def _finished(self, task: "asyncio.Task[None]") -> None:
         self._background.discard(task)
@@ -460,6 +691,20 @@ def _with_status(result: CheckResult, status: str) -> CheckResult:
     return CheckResult(
         result.instance_id, result.passed, status, result.latency_ms, result.error, result.checked_at, result.skipped
     )
+
+
+def service_key(service: str) -> str:
+    """Where the copy of a service's registrations lies."""
+    return f"service:{service}"
+
+
+def _node(record: Record) -> Node:
+    payload = {name: value for name, value in record.body.items() if name not in ("owner", "generation")}
+    return Node(record.ref.service, record.ref.key, record.body["owner"], record.body["generation"], payload)
+
+
+def _not_loaded() -> Unavailable:
+    return Unavailable("the registrations have not been read since this replica started", "REGISTRY_NOT_LOADED")
 
 
 def _service_not_found(name: str) -> NotFound:

@@ -1,7 +1,7 @@
 """Instances of services: what a registration says, what is allowed in it, and how it lies in a record."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from urllib.parse import urlsplit
@@ -166,8 +166,12 @@ def instance_of(record: Record, seen_at: datetime | None = None) -> Instance:
     )
 
 
-def registering(registration: Registration, owner: str, view: View) -> Sequence[Mutation]:
-    """Creates the instance or replaces its registration in place; the same again by the same owner changes nothing."""
+def registering(registration: Registration, me: str, live: Container[str], view: View) -> Sequence[Mutation]:
+    """Creates the instance or replaces its registration in place; the same again changes nothing.
+
+    It stays with its owner as long as that is among the live replicas, so that a client which registers again and
+    again, each time through another replica, does not move it each time. Else it is `me`.
+    """
     ref = instance_ref(registration.service_name, registration.instance_id)
     current = view.get(ref)
     said: JsonObject = {
@@ -180,11 +184,36 @@ def registering(registration: Registration, owner: str, view: View) -> Sequence[
         "lease_ttl_seconds": registration.lease_ttl_seconds,
     }
     if current is None:
-        return (Put(ref, {**said, "status": HEALTHY, "owner": owner, "generation": 1}, Action.CREATE),)
-    same = current.body["owner"] == owner
+        return (Put(ref, {**said, "status": HEALTHY, "owner": me, "generation": 1}, Action.CREATE),)
+    same = current.body["owner"] == me or current.body["owner"] in live
+    owner = current.body["owner"] if same else me
     generation = current.body["generation"] + (0 if same else 1)
     body = {**said, "status": HEALTHY, "owner": owner, "generation": generation}
     return () if dict(current.body) == body else (Put(ref, body, Action.UPDATE),)
+
+
+def foreign(service: str, instance_id: str, payload: Mapping[str, object], seen_at: datetime) -> Instance:
+    """An instance that another program shows in the registry. It has no record, so no version and no lease of ours."""
+    metadata = payload.get("metadata")
+    weight = payload.get("weight")
+    return Instance(
+        service_name=service,
+        instance_id=instance_id,
+        service_url=str(payload.get("service_url", "")),
+        health_check_url="",
+        status=HEALTHY,
+        metadata={str(k): str(v) for k, v in metadata.items()} if isinstance(metadata, Mapping) else {},
+        weight=weight if isinstance(weight, int) and weight > 0 else DEFAULT_WEIGHT,
+        zone=str(payload.get("zone", "")),
+        version=str(payload.get("version", "")),
+        lease_ttl_seconds=0,
+        registered_at=seen_at,
+        last_heartbeat_at=seen_at,
+        revision=0,
+        etag="",
+        owner="",
+        generation=0,
+    )
 
 
 def restated(current: Record, action: Action, **changes: object) -> Mutation:
