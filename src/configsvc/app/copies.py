@@ -23,7 +23,7 @@ from configsvc.domain.records import Ref
 logger = logging.getLogger(__name__)
 
 # Copies sent in one round trip, and copies that may wait for one: the cache is slow or away, and the oldest waiting go.
-SENT_TOGETHER = 100
+SENT_TOGETHER, SENT_BYTES = 100, 1 << 20
 WAITING_COPIES = 20_000
 # Copies are left anew in this part of their life, so that what is in use never goes.
 RENEWED_IN_A_LIFE = 3
@@ -110,8 +110,12 @@ class SharedCopies:
                 await self._send_some()
 
     async def _send_some(self) -> None:
-        batch = [self._waiting.popitem(last=False)[1] for _ in range(min(SENT_TOGETHER, len(self._waiting)))]
-        entries = {copy.key: Entry(copy.revision, _payload(copy)) for copy in batch}
+        entries: dict[str, Entry] = {}
+        size = 0
+        while self._waiting and len(entries) < SENT_TOGETHER and size < SENT_BYTES:
+            key, copy = self._waiting.popitem(last=False)
+            entries[key] = Entry(copy.revision, _payload(copy))
+            size += len(entries[key].payload)
         if self._cache is not None and entries:
             await self._cache.put(entries, self._life)
 

@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import pytest
+from redis.asyncio import Redis
 
 from configsvc.cache.local import LocalCache
 from configsvc.cache.port import Cache
+from configsvc.cache.redis import RedisCache
+from configsvc.clock import SystemClock
 from tests.app.fake_clock import FakeClock
+from tests.services.plugin import RedisAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,34 @@ async def local(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
         yield Bench(cache, elapse)
 
 
-ADAPTERS: dict[str, Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Bench]]] = {"local": local}
+@asynccontextmanager
+async def redis(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    address: RedisAddress = request.getfixturevalue("redis_address")
+
+    async def elapse(time: timedelta) -> None:
+        """Shortens the life that is left of every entry, which is all that time does to it."""
+        async with Redis(host=address.host, port=address.port, password=address.password, db=address.database) as raw:
+            async for key in raw.scan_iter():
+                left = await raw.pttl(key) - round(time.total_seconds() * 1000)
+                await (raw.pexpire(key, left) if left > 0 else raw.delete(key))
+
+    cache = RedisCache(
+        host=address.host,
+        port=address.port,
+        password=address.password,
+        database=address.database,
+        clock=SystemClock(),
+        # A test waits for an answer as long as it takes.
+        answer_seconds=30.0,
+    )
+    async with cache:
+        yield Bench(cache, elapse)
+
+
+ADAPTERS: dict[str, Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Bench]]] = {
+    "local": local,
+    "redis": redis,
+}
 
 
 @pytest.fixture(params=ADAPTERS)

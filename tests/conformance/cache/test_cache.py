@@ -129,9 +129,15 @@ async def test_a_newer_entry_has_its_own_time(bench: Bench) -> None:
 async def test_a_refused_entry_does_not_prolong_the_one_there(bench: Bench) -> None:
     await bench.cache.put({"a": Entry(2, b"2")}, BRIEF)
     await bench.cache.put({"a": Entry(1, b"1")}, HOUR)
-    await bench.cache.put({"a": Entry(2, b"2")}, HOUR)
     await bench.elapse(BRIEF * 2)
     assert await bench.cache.get(["a"]) == {}
+
+
+async def test_the_same_revision_again_lives_anew(bench: Bench) -> None:
+    await bench.cache.put({"a": Entry(2, b"2")}, BRIEF)
+    await bench.cache.put({"a": Entry(2, b"another")}, HOUR)
+    await bench.elapse(BRIEF * 2)
+    assert await bench.cache.get(["a"]) == {"a": Entry(2, b"2")}
 
 
 async def test_ping_returns_where_the_backend_answers(cache: Cache) -> None:

@@ -1,0 +1,165 @@
+"""Redis or Valkey as the cache that replicas share.
+
+An entry is one string: its revision in 20 digits, then its payload. So revisions compare as text, also in the script
+that stores them, whose numbers are doubles and end at 2^53.
+
+Reading and writing have a breaker each: a full server takes no entry but still gives those that it has. A call waits at
+most `answer_seconds`; after `FAILURES` of them in a row nobody waits any more.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as LostConnection
+from redis.exceptions import RedisError, ResponseError
+
+from configsvc.cache.breaker import Breaker
+from configsvc.cache.local import SHORTEST_LIFE
+from configsvc.cache.port import Entry
+from configsvc.clock import Clock
+from configsvc.errors import Unavailable
+
+logger = logging.getLogger(__name__)
+
+REVISION_DIGITS = 20
+# In a row, until the breaker opens.
+FAILURES = 3
+CONNECTIONS = 16
+
+# KEYS: the entries' keys. ARGV, two for each: the entry, its life in milliseconds. The same revision lives anew.
+PUT = """
+for number, key in ipairs(KEYS) do
+  local entry, life = ARGV[2 * number - 1], ARGV[2 * number]
+  local new, held = string.sub(entry, 1, 20), redis.call('GETRANGE', key, 0, 19)
+  if #held ~= 20 or held < new then
+    redis.call('SET', key, entry, 'PX', life)
+  elseif held == new then
+    redis.call('PEXPIRE', key, life)
+  end
+end
+return 0
+"""
+
+
+class RedisCache:
+    """See `port.Cache`. Entering does not wait for the server; what can't be reached is an empty cache."""
+
+    name = "redis"
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        password: str = "",
+        clock: Clock,
+        database: int = 0,
+        prefix: str = "configsvc:",
+        answer_seconds: float = 0.25,
+    ) -> None:
+        self._prefix = prefix
+        self._clock = clock
+        self._answer_seconds = answer_seconds
+        self._client: Redis = Redis(
+            host=host,
+            port=port,
+            db=database,
+            password=password or None,
+            max_connections=CONNECTIONS,
+            socket_connect_timeout=answer_seconds,
+            retry=Retry(NoBackoff(), 0),
+            client_name="configsvc",
+        )
+        self._script = self._client.register_script(PUT)
+        self._reading = Breaker(clock, FAILURES)
+        self._writing = Breaker(clock, FAILURES)
+        self._away_since: datetime | None = None
+
+    async def get(self, keys: Sequence[str]) -> Mapping[str, Entry]:
+        """See the port."""
+        if not keys:
+            return {}
+        values = await self._guarded(self._reading, lambda: self._client.mget([self._prefix + key for key in keys]))
+        found = {key: _entry(value) for key, value in zip(keys, values or (), strict=False) if value is not None}
+        return {key: entry for key, entry in found.items() if entry is not None}
+
+    async def put(self, entries: Mapping[str, Entry], ttl: timedelta) -> None:
+        """See the port."""
+        if not entries:
+            return
+        arguments: list[bytes | int] = []
+        for entry in entries.values():
+            life = ttl.total_seconds() * random.uniform(SHORTEST_LIFE, 1.0)
+            arguments += [b"%020d" % entry.revision + entry.payload, max(1, round(life * 1000))]
+        keys = [self._prefix + key for key in entries]
+        await self._guarded(self._writing, lambda: self._script(keys=keys, args=arguments))
+
+    async def ping(self) -> None:
+        """See the port."""
+        try:
+            async with asyncio.timeout(self._answer_seconds):
+                await self._once_more(lambda: self._client.ping())
+        except (RedisError, OSError, TimeoutError) as error:
+            self._away_since = self._away_since or self._clock.now()
+            since = self._away_since.isoformat()
+            raise Unavailable(
+                f"the cache has not answered since {since}: {_said(error)}", "CACHE_UNAVAILABLE"
+            ) from error
+        if self._writing.is_open:
+            raise Unavailable("the cache answers, but takes no entries", "CACHE_UNAVAILABLE")
+        self._away_since = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.aclose()
+
+    async def _guarded(self, breaker: Breaker, call: Callable[[], Awaitable[Any]]) -> Any:
+        """The answer; None where the server is away or says no."""
+        if not breaker.lets_through():
+            return None
+        try:
+            async with asyncio.timeout(self._answer_seconds):
+                answer = await self._once_more(call)
+        except (RedisError, OSError, TimeoutError) as error:
+            if breaker.failed():
+                self._away_since = self._away_since or self._clock.now()
+                logger.warning("the cache is not asked any more but for trials: %s", _said(error))
+            return None
+        if breaker.succeeded():
+            logger.info("the cache is back")
+        self._away_since = None
+        return answer
+
+    async def _once_more(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        """A connection that died while it lay in the pool fails its next call, whatever the server is now."""
+        try:
+            return await call()
+        except (LostConnection, ConnectionError):
+            await self._client.connection_pool.disconnect(inuse_connections=False)
+            return await call()
+
+
+def _entry(value: bytes) -> Entry | None:
+    digits = value[:REVISION_DIGITS]
+    if len(digits) < REVISION_DIGITS or not digits.isdigit():
+        return None
+    return Entry(int(digits), value[REVISION_DIGITS:])
+
+
+def _said(error: BaseException) -> str:
+    if isinstance(error, ResponseError):
+        # The server's own words; they hold no secret of ours.
+        return str(error)
+    return type(error).__name__
