@@ -1,0 +1,306 @@
+"""Kafka: events leave through `KafkaPublisher`, and wake the other replicas through `KafkaBus`.
+
+The publisher is idempotent and waits for all replicas of a partition. A producer with which something went wrong is
+thrown away with everything that it still held, so that nothing of an old batch is sent by it after a newer one; what
+the broker has of it already are repetitions.
+
+The bus has no consumer group: each replica reads all partitions, from the end. librdkafka's calls block, so each of the
+two has a thread of its own, and hands over to the loop.
+"""
+
+import asyncio
+import json
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+from confluent_kafka import (
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+
+from configsvc.bus.local import LocalBus
+from configsvc.domain.events import event_key, event_of
+from configsvc.domain.records import Change
+from configsvc.errors import Unavailable
+
+logger = logging.getLogger(__name__)
+
+# librdkafka's own words.
+_driver = logging.getLogger("configsvc.bus.kafka.driver")
+_driver.setLevel(logging.ERROR)
+
+PARTITIONS = 6
+# The broker's own default.
+REPLICATION_FACTOR = -1
+
+POLL_SECONDS = 0.2
+# While all is well, partitions are looked at this often; while not, the broker.
+REFRESH_SECONDS, RETRY_SECONDS = 5.0, 0.5
+METADATA_SECONDS = 2.0
+EVENT_BYTES = 32 << 20
+
+_COMMON: dict[str, Any] = {
+    "client.id": "configsvc",
+    # A broker that is back is found at once.
+    "reconnect.backoff.ms": 100,
+    "reconnect.backoff.max.ms": 1_000,
+    "socket.timeout.ms": 5_000,
+    "socket.connection.setup.timeout.ms": 5_000,
+    "topic.metadata.refresh.interval.ms": 5_000,
+    "log.connection.close": False,
+}
+
+
+class KafkaPublisher:
+    """See `port.Publisher`. A publishing that is not acknowledged within `answer_seconds` has failed."""
+
+    def __init__(self, bootstrap: str, topic: str, *, answer_seconds: float = 10.0) -> None:
+        self._bootstrap = bootstrap
+        self._topic = topic
+        self._answer_seconds = answer_seconds
+        self._producer: Producer | None = None
+        self._thread = ThreadPoolExecutor(1, "kafka-publisher")
+
+    async def publish(self, changes: Sequence[Change]) -> None:
+        """See the port."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._publish, changes)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.submit(self._discard)
+        self._thread.shutdown(wait=False)
+
+    def _publish(self, changes: Sequence[Change]) -> None:
+        acknowledged = 0
+        problems: list[KafkaError] = []
+
+        def told(problem: KafkaError | None, _: Message) -> None:
+            nonlocal acknowledged
+            if problem is None:
+                acknowledged += 1
+            else:
+                problems.append(problem)
+
+        try:
+            producer = self._ready()
+            for change in changes:
+                self._produce(producer, change, told)
+            producer.flush(self._answer_seconds)
+        except (KafkaException, BufferError) as error:
+            self._discard()
+            raise _unavailable(error) from error
+        if problems or acknowledged < len(changes):
+            self._discard()
+            said = problems[0].str() if problems else f"no acknowledgement within {self._answer_seconds:g} s"
+            raise _unavailable(said)
+
+    def _produce(self, producer: Producer, change: Change, told: Any) -> None:
+        event = json.dumps(event_of(change), ensure_ascii=False, separators=(",", ":")).encode()
+        headers: list[tuple[str, str | bytes | None]] = [
+            ("revision", str(change.revision)),
+            ("kind", change.ref.kind.value),
+        ]
+        while True:
+            try:
+                producer.produce(self._topic, event, event_key(change), headers=headers, on_delivery=told)
+            except BufferError:
+                if not producer.poll(self._answer_seconds):
+                    raise
+            else:
+                producer.poll(0)
+                return
+
+    def _ready(self) -> Producer:
+        if self._producer is None:
+            ensure_topic(self._bootstrap, self._topic)
+            self._producer = Producer(
+                {
+                    **_COMMON,
+                    "bootstrap.servers": self._bootstrap,
+                    "enable.idempotence": True,
+                    "acks": "all",
+                    "compression.type": "lz4",
+                    "linger.ms": 1,
+                    "message.max.bytes": EVENT_BYTES,
+                    "message.timeout.ms": round(self._answer_seconds * 1000),
+                    # As the JVM's clients do, so that all agree which partition a key has.
+                    "partitioner": "murmur2_random",
+                },
+                logger=_driver,
+            )
+        return self._producer
+
+    def _discard(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.purge()
+            producer.flush(0)
+
+
+def ensure_topic(bootstrap: str, topic: str) -> None:
+    """Makes the topic where it is missing. Raises `KafkaException`."""
+    admin = AdminClient({**_COMMON, "bootstrap.servers": bootstrap}, logger=_driver)
+    if topic in admin.list_topics(timeout=METADATA_SECONDS).topics:
+        return
+    wanted = NewTopic(topic, num_partitions=PARTITIONS, replication_factor=REPLICATION_FACTOR)
+    (made,) = admin.create_topics([wanted], request_timeout=METADATA_SECONDS).values()
+    try:
+        made.result(METADATA_SECONDS * 2)
+    except KafkaException as error:
+        # Another replica was quicker.
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise
+
+
+class KafkaBus:
+    """See `port.Bus`. Entering does not wait for the broker."""
+
+    name = "kafka"
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        self._bootstrap = bootstrap
+        self._topic = topic
+        self._heard = LocalBus()
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._listening = asyncio.Event()
+        self._problem: tuple[datetime, str] | None = (datetime.now(UTC), "not connected yet")
+
+    def announce(self, changes: Sequence[Change]) -> None:
+        """Tells this process at once. The others hear of it by the event, which the outbox publishes."""
+        self._heard.announce(changes)
+
+    def reached(self) -> AsyncIterator[int]:
+        """See the port."""
+        return self._heard.reached()
+
+    async def ping(self) -> None:
+        """See the port."""
+        if self._problem is not None:
+            since, said = self._problem
+            raise Unavailable(f"Kafka is away since {since.isoformat()}: {said}", "BUS_UNAVAILABLE")
+
+    async def listening(self) -> None:
+        """Returns when all partitions are read from their ends."""
+        await self._listening.wait()
+
+    async def __aenter__(self) -> Self:
+        await self._heard.__aenter__()
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name="kafka-bus", daemon=True)
+        self._thread.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.set()
+        await self._heard.__aexit__(kind, error, trace)
+        if self._thread is not None:
+            # A hung broker may hold the thread in a call; it is a daemon's, and ends with the process.
+            await asyncio.get_running_loop().run_in_executor(None, self._thread.join, POLL_SECONDS * 2)
+
+    def _run(self) -> None:
+        consumer = Consumer(
+            {
+                **_COMMON,
+                "bootstrap.servers": self._bootstrap,
+                # Asked for by the client; no group is joined, and nothing is committed.
+                "group.id": "configsvc",
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "auto.offset.reset": "latest",
+                "fetch.wait.max.ms": 20,
+                "allow.auto.create.topics": False,
+                "error_cb": self._driver_failed,
+            },
+            logger=_driver,
+        )
+        partitions: frozenset[int] = frozenset()
+        due = 0.0
+        while not self._closing.is_set():
+            try:
+                if time.monotonic() >= due or self._problem is not None:
+                    partitions = self._refresh(consumer, partitions)
+                    if not partitions:
+                        ensure_topic(self._bootstrap, self._topic)
+                    due = time.monotonic() + (REFRESH_SECONDS if partitions else RETRY_SECONDS)
+                message = consumer.poll(POLL_SECONDS)
+                if message is not None:
+                    self._take(message)
+            except KafkaException as error:
+                self._fail(str(error.args[0]) if error.args else str(error))
+                self._closing.wait(RETRY_SECONDS)
+            except Exception as error:
+                logger.exception("the Kafka consumer failed and goes on")
+                self._fail(str(error))
+                self._closing.wait(RETRY_SECONDS)
+        consumer.close()
+
+    def _refresh(self, consumer: Consumer, known: frozenset[int]) -> frozenset[int]:
+        """Reads all partitions that there are, new ones from their end."""
+        topic = consumer.list_topics(self._topic, timeout=METADATA_SECONDS).topics[self._topic]
+        if topic.error is not None and topic.error.code() not in (KafkaError.UNKNOWN_TOPIC_OR_PART,):
+            raise KafkaException(topic.error)
+        partitions = frozenset(topic.partitions)
+        if partitions != known:
+            places = [TopicPartition(self._topic, number) for number in sorted(partitions)]
+            for place in places:
+                place.offset = consumer.get_watermark_offsets(place, timeout=METADATA_SECONDS)[1]
+            consumer.assign(places)
+        if self._problem is not None:
+            self._problem = None
+            logger.info("the Kafka topic '%s' is read, %d partitions", self._topic, len(partitions))
+        if partitions:
+            self._on_loop(self._listening.set)
+        return partitions
+
+    def _take(self, message: Message) -> None:
+        problem = message.error()
+        if problem is not None:
+            if problem.code() in (KafkaError._PARTITION_EOF, KafkaError.UNKNOWN_TOPIC_OR_PART):
+                return
+            raise KafkaException(problem)
+        revision = dict(message.headers() or ()).get("revision")
+        try:
+            number = int(revision or b"")
+        except (TypeError, ValueError):
+            logger.debug("a message at offset %s of '%s' has no revision", message.offset(), self._topic)
+            return
+        self._on_loop(self._heard.tell, number)
+
+    def _driver_failed(self, problem: KafkaError) -> None:
+        if problem.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._fail(problem.str())
+
+    def _fail(self, said: str) -> None:
+        if self._problem is None:
+            logger.warning("Kafka is away; the poll goes on alone: %s", said)
+            self._problem = (datetime.now(UTC), said)
+        else:
+            self._problem = (self._problem[0], said)
+
+    def _on_loop(self, call: Any, *arguments: Any) -> None:
+        assert self._loop is not None
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(call, *arguments)
+
+
+def _unavailable(cause: object) -> Unavailable:
+    return Unavailable(f"Kafka does not take events: {cause}", "BUS_UNAVAILABLE")
