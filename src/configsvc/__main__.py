@@ -63,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     gateway.add_argument("--check", action="store_true", help="let Envoy validate it; print nothing where it is good")
     gateway.set_defaults(run=_gateway_config)
 
+    migrate = commands.add_parser("migrate", help="bring the database's schema up to date (every start does it too)")
+    migrate.set_defaults(run=_migrate)
+
     variables = commands.add_parser("env-template", help="print every setting with its unit and default")
     variables.set_defaults(run=_env_template)
     return parser
@@ -87,6 +90,14 @@ def _serve(options: argparse.Namespace) -> int:
         sys.stderr.writelines(f"configsvc: {line}\n" for line in error.lines)
         return os.EX_CONFIG
     _run(serve(settings, options.listen or ["127.0.0.1:50051"]))
+    return 0
+
+
+def _migrate(options: argparse.Namespace) -> int:
+    from configsvc.wiring import migrate
+
+    name = asyncio.run(migrate(load()))
+    sys.stdout.write(f"the schema in {name} is up to date\n")
     return 0
 
 

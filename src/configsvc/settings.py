@@ -71,6 +71,7 @@ class Settings(BaseSettings):
     database_url: Annotated[str, AfterValidator(_database)] = Field(
         "", description="postgresql://user:password@host:port/database; empty: SQLite"
     )
+    database_connections: int = Field(8, ge=1, le=100, description="connections to PostgreSQL that read, beside two")
     sqlite_path: str = Field("data/configsvc.db", min_length=1, description="file of the embedded database")
 
     # Cache: Redis or Valkey where REDIS_HOST is set, else in memory alone.
@@ -78,8 +79,11 @@ class Settings(BaseSettings):
     redis_port: int = Field(6379, ge=1, le=65_535, description="its port")
     redis_password: SecretStr = Field(SecretStr(""), description="its password; empty: none")
 
-    # Bus: Kafka where KAFKA_BOOTSTRAP_SERVERS is set, else in process.
-    kafka_bootstrap_servers: Addresses = Field("", description="host:port, several with commas; empty: in process")
+    redis_prefix: str = Field("configsvc:", max_length=64, description="what all keys start with")
+    cache_ttl_seconds: Seconds = Field(86_400, description="seconds that a copy in Redis lives when nobody renews it")
+
+    # Bus: Kafka where KAFKA_BOOTSTRAP_SERVERS is set, else PostgreSQL's notifications, else in process.
+    kafka_bootstrap_servers: Addresses = Field("", description="host:port, several with commas; empty: none")
     kafka_topic_config_updates: str = Field(
         "config-updates", pattern=r"^[A-Za-z0-9._-]{1,249}$", description="topic of the change events"
     )
@@ -89,6 +93,10 @@ class Settings(BaseSettings):
     zookeeper_base_path: Annotated[str, AfterValidator(_path)] = Field("/services", description="where services lie")
     zookeeper_connection_timeout: Seconds = Field(10, description="seconds")
     zookeeper_session_timeout: Seconds = Field(10, description="seconds without contact until ephemeral nodes go")
+    zookeeper_auth: SecretStr = Field(
+        SecretStr(""),
+        description="scheme:credential such as digest:user:password; nodes are then its alone; empty: open",
+    )
     service_registry_enabled: bool = Field(True, description="register this service itself in its registry")
     service_health_check_interval: Seconds = Field(10, description="seconds between checks of one instance")
     service_instance_id: str = Field(
@@ -153,9 +161,15 @@ class Settings(BaseSettings):
         return tuple(ip_network(part) for part in parts if part)
 
     @property
+    def zookeeper_credential(self) -> tuple[str, str] | None:
+        """Scheme and credential, where there are any."""
+        scheme, _, credential = self.zookeeper_auth.get_secret_value().partition(":")
+        return (scheme, credential) if scheme else None
+
+    @property
     def embedded(self) -> tuple[str, ...]:
         """The ports whose embedded default lives in one process."""
-        chosen = {"storage": self.database_url, "bus": self.kafka_bootstrap_servers, "registry": self.zookeeper_hosts}
+        chosen = {"storage": self.database_url, "registry": self.zookeeper_hosts}
         return tuple(port for port, address in chosen.items() if not address)
 
 
@@ -176,7 +190,7 @@ def load(**overrides: Any) -> Settings:
         raise SettingsError(
             [
                 f"WORKERS is {settings.workers}: allowed is 1, since the embedded backends ({', '.join(settings.embedded)})"
-                " live in one process; set DATABASE_URL, KAFKA_BOOTSTRAP_SERVERS and ZOOKEEPER_HOSTS for more"
+                " live in one process; set DATABASE_URL and ZOOKEEPER_HOSTS for more"
             ]
         )
     return settings

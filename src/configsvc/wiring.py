@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import structlog
@@ -15,20 +17,30 @@ from configsvc.app.checks import Thresholds
 from configsvc.app.commits import FollowedWriter
 from configsvc.app.compaction import Compaction
 from configsvc.app.configs import ConfigStore
+from configsvc.app.copies import SharedCopies
 from configsvc.app.directory import Directory
 from configsvc.app.flags import FlagStore
 from configsvc.app.health import HealthBoard, Part
 from configsvc.app.near import NearRecords
+from configsvc.app.relay import Relay
 from configsvc.app.tail import LogTail
 from configsvc.app.watch import WatchHub
+from configsvc.bus.kafka import KafkaBus, KafkaPublisher
 from configsvc.bus.local import LocalBus
-from configsvc.clock import SystemClock
+from configsvc.bus.notify import NotifyBus
+from configsvc.bus.port import Bus
+from configsvc.bus.publisher import Publisher
+from configsvc.cache.port import Cache
+from configsvc.cache.redis import RedisCache
+from configsvc.clock import Clock, SystemClock
 from configsvc.domain.instances import Registration
 from configsvc.domain.records import Author
-from configsvc.errors import ServiceError
+from configsvc.errors import ServiceError, Unavailable
 from configsvc.probes.network import AddressFilter, HttpProbe, SchemeProbe, TcpProbe
 from configsvc.probes.port import Probe
 from configsvc.registry.local import LocalRegistry, LocalRegistryClient
+from configsvc.registry.port import ServiceRegistryClient
+from configsvc.registry.zookeeper import ZookeeperRegistryClient
 from configsvc.rpc.change_servicer import ChangeServicer
 from configsvc.rpc.config_servicer import ConfigServicer
 from configsvc.rpc.flag_servicer import FlagServicer
@@ -37,7 +49,10 @@ from configsvc.rpc.health_servicer import HealthServicer
 from configsvc.rpc.interceptors import CallInterceptor
 from configsvc.rpc.registry_servicer import RegistryServicer
 from configsvc.rpc.server import Server
-from configsvc.settings import Settings, SettingsError
+from configsvc.settings import Settings
+from configsvc.storage.late import LateStorage
+from configsvc.storage.port import Storage
+from configsvc.storage.postgres import PostgresStorage
 from configsvc.storage.sqlite import SqliteStorage
 
 logger = structlog.get_logger("configsvc")
@@ -58,20 +73,96 @@ async def serve(settings: Settings, listen: Sequence[str], ready: Callable[[], N
         logger.info("stopping")
 
 
+@dataclass(frozen=True, slots=True)
+class Backends:
+    """The adapters that the settings chose, open. `kinds` says for people which backend each port uses."""
+
+    storage: Storage
+    cache: Cache | None
+    bus: Bus
+    publisher: Publisher | None
+    registry: ServiceRegistryClient
+    kinds: Mapping[str, str]
+
+
+@asynccontextmanager
+async def open_backends(settings: Settings, clock: Clock) -> AsyncIterator[Backends]:
+    """Opens every backend. One that is away does not stop the start, except an embedded one."""
+    kinds: dict[str, str] = {}
+    async with AsyncExitStack() as stack:
+        storage: Storage
+        if settings.database_url:
+            inner = PostgresStorage(settings.database_url, connections=settings.database_connections)
+            storage = await stack.enter_async_context(LateStorage(inner))
+            kinds["storage"] = storage.name
+        else:
+            storage = await stack.enter_async_context(SqliteStorage(Path(settings.sqlite_path)))
+            kinds["storage"] = f"{storage.name} ({settings.sqlite_path})"
+
+        cache: Cache | None = None
+        kinds["cache"] = "in memory"
+        if settings.redis_host:
+            cache = await stack.enter_async_context(
+                RedisCache(
+                    host=settings.redis_host,
+                    port=settings.redis_port,
+                    password=settings.redis_password.get_secret_value(),
+                    prefix=settings.redis_prefix,
+                    clock=clock,
+                )
+            )
+            kinds["cache"] = f"in memory and {cache.name} ({settings.redis_host}:{settings.redis_port})"
+
+        bus: Bus
+        publisher: Publisher | None = None
+        if settings.kafka_bootstrap_servers:
+            servers, topic = settings.kafka_bootstrap_servers, settings.kafka_topic_config_updates
+            bus = await stack.enter_async_context(KafkaBus(servers, topic))
+            publisher = await stack.enter_async_context(KafkaPublisher(servers, topic))
+            kinds["bus"] = f"{bus.name} ({servers}, topic {topic})"
+        elif settings.database_url:
+            bus = await stack.enter_async_context(NotifyBus(settings.database_url))
+            kinds["bus"] = f"{bus.name} (notifications)"
+        else:
+            bus = await stack.enter_async_context(LocalBus())
+            kinds["bus"] = bus.name
+
+        registry: ServiceRegistryClient
+        if settings.zookeeper_hosts:
+            registry = await stack.enter_async_context(
+                ZookeeperRegistryClient(
+                    settings.zookeeper_hosts,
+                    settings.zookeeper_base_path,
+                    settings.service_instance_id,
+                    connection_seconds=settings.zookeeper_connection_timeout,
+                    session_seconds=settings.zookeeper_session_timeout,
+                    auth=settings.zookeeper_credential,
+                )
+            )
+            kinds["registry"] = f"{registry.name} ({settings.zookeeper_hosts}{settings.zookeeper_base_path})"
+        else:
+            registry = await stack.enter_async_context(
+                LocalRegistryClient(LocalRegistry(), settings.service_instance_id)
+            )
+            kinds["registry"] = registry.name
+        yield Backends(storage, cache, bus, publisher, registry, kinds)
+
+
 @asynccontextmanager
 async def build(settings: Settings, listen: Sequence[str]) -> AsyncIterator[Server]:
     """A whole server, ready. Leaving the context drains and closes it."""
-    _refuse_what_is_not_built(settings)
     clock, limits = SystemClock(), settings.limits
     async with AsyncExitStack() as stack:
-        storage = await stack.enter_async_context(SqliteStorage(Path(settings.sqlite_path)))
-        bus = await stack.enter_async_context(LocalBus())
-        registry = await stack.enter_async_context(LocalRegistryClient(LocalRegistry(), settings.service_instance_id))
+        backends = await stack.enter_async_context(open_backends(settings, clock))
+        storage, bus, registry = backends.storage, backends.bus, backends.registry
         tail = await stack.enter_async_context(
             LogTail(log=storage, bus=bus, clock=clock, poll_seconds=settings.log_poll_seconds)
         )
+        copies = await stack.enter_async_context(
+            SharedCopies(backends.cache, clock, timedelta(seconds=settings.cache_ttl_seconds))
+        )
         writer = FollowedWriter(storage, tail)
-        near = NearRecords(reader=storage, tail=tail, max_entries=settings.near_cache_entries)
+        near = NearRecords(reader=storage, tail=tail, max_entries=settings.near_cache_entries, copies=copies)
         hub = WatchHub(
             tail=tail,
             reader=storage,
@@ -81,7 +172,7 @@ async def build(settings: Settings, listen: Sequence[str]) -> AsyncIterator[Serv
             progress_seconds=settings.watch_progress_seconds,
         )
         configs = ConfigStore(writer=writer, reader=storage, history=storage, near=near, limits=limits)
-        flags = FlagStore(writer=writer, reader=storage, history=storage, tail=tail, limits=limits)
+        flags = FlagStore(writer=writer, reader=storage, history=storage, tail=tail, limits=limits, copies=copies)
         tail.subscribe(flags.apply, flags.reset)
         directory = Directory(
             writer=writer,
@@ -96,6 +187,8 @@ async def build(settings: Settings, listen: Sequence[str]) -> AsyncIterator[Serv
             default_ttl_seconds=settings.lease_default_ttl_seconds,
             stale_seconds=settings.stale_instances_seconds,
             signs=storage,
+            is_stale=lambda: tail.stale_since is not None,
+            copies=copies,
         )
         tail.subscribe(directory.apply, directory.reset)
         await stack.enter_async_context(directory)
@@ -105,15 +198,16 @@ async def build(settings: Settings, listen: Sequence[str]) -> AsyncIterator[Serv
                 clock=clock,
                 keep_changes=settings.compaction_keep_changes,
                 interval_seconds=settings.compaction_interval_seconds,
+                published_only=backends.publisher is not None,
             )
         )
+        relay: Relay | None = None
+        if backends.publisher is not None:
+            relay = await stack.enter_async_context(
+                Relay(outbox=storage, log=storage, publisher=backends.publisher, clock=clock)
+            )
         board = HealthBoard(
-            (
-                Part("storage", storage.name, storage.ping, required=True),
-                Part("bus", bus.name, bus.ping, required=False),
-                Part("registry", registry.name, registry.ping, required=False),
-            ),
-            clock,
+            _parts(backends, tail, relay), clock, is_complete=lambda: tail.has_begun and directory.is_loaded
         )
         servicers = (
             ConfigServicer(configs, hub, clock),
@@ -127,16 +221,8 @@ async def build(settings: Settings, listen: Sequence[str]) -> AsyncIterator[Serv
             Server(servicers, listen, interceptor, settings.shutdown_grace_seconds)
         )
         if settings.service_registry_enabled:
-            await stack.enter_async_context(_registered(directory, settings, listen))
-        logger.info(
-            "listening",
-            addresses=list(listen),
-            storage=f"{storage.name} ({settings.sqlite_path})",
-            cache="in memory",
-            bus=bus.name,
-            registry=registry.name,
-            instance_id=settings.service_instance_id,
-        )
+            await stack.enter_async_context(_registered(directory, settings))
+        logger.info("listening", addresses=list(listen), **backends.kinds, instance_id=settings.service_instance_id)
         try:
             yield server
         finally:
@@ -145,8 +231,45 @@ async def build(settings: Settings, listen: Sequence[str]) -> AsyncIterator[Serv
             hub.shutdown()
 
 
+def _parts(backends: Backends, tail: LogTail, relay: Relay | None) -> tuple[Part, ...]:
+    """What the health board looks at, and what it means for users where it is down."""
+
+    async def without_storage() -> str:
+        return "writes are refused; reads are answered from the caches, marked stale"
+
+    async def without_cache() -> str:
+        return "no copies are left for other replicas; nothing else is missing"
+
+    async def without_bus() -> str:
+        if relay is None:
+            return f"changes of other replicas are seen by polling; revision {tail.applied} is applied"
+        try:
+            waiting = tail.applied - await backends.storage.published()
+        except ServiceError:
+            return "changes wait in the outbox"
+        return f"{max(waiting, 0)} changes waiting"
+
+    async def without_registry() -> str:
+        return "instances are shown as they are on record, marked stale; no lease ends meanwhile"
+
+    async def bus_works() -> None:
+        await backends.bus.ping()
+        if relay is not None and relay.trouble is not None:
+            raise Unavailable(
+                f"changes are not published since {relay.trouble.since.isoformat()}: {relay.trouble.reason}"
+            )
+
+    storage, cache, registry = backends.storage, backends.cache, backends.registry
+    parts = [Part("storage", storage.name, storage.ping, without_storage)]
+    if cache is not None:
+        parts.append(Part("cache", cache.name, cache.ping, without_cache))
+    parts.append(Part("bus", backends.bus.name, bus_works, without_bus))
+    parts.append(Part("registry", registry.name, registry.ping, without_registry))
+    return tuple(parts)
+
+
 @asynccontextmanager
-async def _registered(directory: Directory, settings: Settings, listen: Sequence[str]) -> AsyncIterator[None]:
+async def _registered(directory: Directory, settings: Settings) -> AsyncIterator[None]:
     """Shows this service in its own registry, and keeps its lease while the context is open."""
     clock = SystemClock()
     own = Registration(
@@ -158,15 +281,18 @@ async def _registered(directory: Directory, settings: Settings, listen: Sequence
     def author(reason: str) -> Author:
         return Author(OWN_SERVICE, reason, "", clock.now())
 
+    async def register(reason: str) -> None:
+        try:
+            await directory.register(own, author(reason))
+        except ServiceError as error:
+            logger.warning("this replica could not register itself; it tries again", error=str(error))
+
     async def keep() -> None:
         while True:
             await clock.sleep(settings.lease_default_ttl_seconds / 3)
-            try:
-                await directory.register(own, author("still here"))
-            except ServiceError as error:
-                logger.warning("this replica could not renew its own registration", error=str(error))
+            await register("still here")
 
-    await directory.register(own, author("started"))
+    await register("started")
     keeper = asyncio.create_task(keep(), name="own-registration")
     try:
         yield
@@ -175,6 +301,15 @@ async def _registered(directory: Directory, settings: Settings, listen: Sequence
         await asyncio.gather(keeper, return_exceptions=True)
         with contextlib.suppress(ServiceError):
             await directory.deregister(OWN_SERVICE, settings.service_instance_id, author("stopped"))
+
+
+async def migrate(settings: Settings) -> str:
+    """Brings the database's schema up to date; returns what the database is. Raises `Unavailable` where it is away."""
+    if settings.database_url:
+        async with PostgresStorage(settings.database_url) as storage:
+            return storage.name
+    async with SqliteStorage(Path(settings.sqlite_path)) as embedded:
+        return f"{embedded.name} ({settings.sqlite_path})"
 
 
 def _probe(settings: Settings) -> SchemeProbe:
@@ -192,19 +327,6 @@ def _probe(settings: Settings) -> SchemeProbe:
 
 def _reachable(host: str) -> str:
     return "localhost" if host in ("0.0.0.0", "::") else host
-
-
-def _refuse_what_is_not_built(settings: Settings) -> None:
-    """An address that would silently be ignored is worse than none."""
-    given = {
-        "DATABASE_URL": settings.database_url,
-        "REDIS_HOST": settings.redis_host,
-        "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
-        "ZOOKEEPER_HOSTS": settings.zookeeper_hosts,
-    }
-    lines = [f"{name}: this release has the embedded backends only; unset it" for name, value in given.items() if value]
-    if lines:
-        raise SettingsError(lines)
 
 
 def _log_as_json(settings: Settings) -> None:

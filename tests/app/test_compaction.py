@@ -30,11 +30,11 @@ class Flaky:
         self.fails = False
         self.turns = 0
 
-    async def compact(self, keep_changes: int) -> int:
+    async def compact(self, keep_changes: int, *, published_only: bool = False) -> int:
         self.turns += 1
         if self.fails:
             raise Unavailable("the disk is full")
-        return await self._storage.compact(keep_changes)
+        return await self._storage.compact(keep_changes, published_only=published_only)
 
 
 async def test_it_compacts_at_once_and_then_every_interval(storage: Storage) -> None:

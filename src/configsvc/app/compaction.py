@@ -14,15 +14,23 @@ logger = logging.getLogger(__name__)
 class Compaction:
     """Forgets the oldest changes beyond `keep_changes`, at once on entering and then every `interval_seconds`.
 
-    At once, so that a process which is restarted more often than the interval still compacts. A failure is logged, and
+    With `published_only`, what the outbox has not published stays. At once, so that a process which is restarted more often than the interval still compacts. A failure is logged, and
     the next turn tries again.
     """
 
-    def __init__(self, compactor: Compactor, clock: Clock, keep_changes: int, interval_seconds: float) -> None:
+    def __init__(
+        self,
+        compactor: Compactor,
+        clock: Clock,
+        keep_changes: int,
+        interval_seconds: float,
+        published_only: bool = False,
+    ) -> None:
         self._compactor = compactor
         self._clock = clock
         self._keep_changes = keep_changes
         self._interval_seconds = interval_seconds
+        self._published_only = published_only
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -40,7 +48,7 @@ class Compaction:
     async def _run(self) -> None:
         while True:
             try:
-                compacted = await self._compactor.compact(self._keep_changes)
+                compacted = await self._compactor.compact(self._keep_changes, published_only=self._published_only)
                 logger.debug("the log is compacted up to revision %d", compacted)
             except Exception:
                 logger.exception("the log could not be compacted; next try in %g s", self._interval_seconds)

@@ -15,12 +15,12 @@ UP, DEGRADED, DOWN = "up", "degraded", "down"
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A backend. Without a required one the replica should get no traffic."""
+    """A backend. `effect` says what it means for users that it is down."""
 
     name: str
     backend: str
     ping: Callable[[], Awaitable[None]]
-    required: bool
+    effect: Callable[[], Awaitable[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,10 @@ class Component:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """All parts. `ready`: this replica should get traffic."""
+    """All parts. `ready`: this replica should get traffic.
+
+    `status`: `up`; `degraded` where a part is down, and what is left goes on; `down` where it is not ready.
+    """
 
     status: str
     ready: bool
@@ -45,10 +48,15 @@ class Health:
 
 
 class HealthBoard:
-    """Looks at every part when asked, all at once."""
+    """Looks at every part when asked, all at once.
 
-    def __init__(self, parts: tuple[Part, ...], clock: Clock) -> None:
+    A replica is ready when it has a complete view (`is_complete`) and is not stopping. A backend that goes away later
+    takes nothing from that: reads go on from the caches, and taking all replicas out at once would help nobody.
+    """
+
+    def __init__(self, parts: tuple[Part, ...], clock: Clock, is_complete: Callable[[], bool]) -> None:
         self._parts = parts
+        self._is_complete = is_complete
         self._clock = clock
         self._since: Mapping[str, Component] = {}
         self.stopping = False
@@ -62,10 +70,9 @@ class HealthBoard:
             for c in found
         )
         self._since = {component.name: component for component in components}
-        down = {component.name for component in components if component.state == DOWN}
-        required_down = any(part.name in down for part in self._parts if part.required)
-        status = DOWN if required_down or self.stopping else DEGRADED if down else UP
-        return Health(status, status != DOWN, components)
+        ready = self._is_complete() and not self.stopping
+        status = DOWN if not ready else DEGRADED if any(c.state == DOWN for c in components) else UP
+        return Health(status, ready, tuple(_described(component) for component in components))
 
     async def _one(self, part: Part) -> Component:
         began, state, detail = self._clock.monotonic(), UP, ""
@@ -73,8 +80,14 @@ class HealthBoard:
             async with asyncio.timeout(LOOK_SECONDS):
                 await part.ping()
         except ServiceError as error:
-            state, detail = DOWN, str(error)
+            state, detail = DOWN, f"{error}; {await part.effect()}"
         except TimeoutError:
-            state, detail = DOWN, f"no answer within {LOOK_SECONDS:g} s"
+            state, detail = DOWN, f"no answer within {LOOK_SECONDS:g} s; {await part.effect()}"
         latency = (self._clock.monotonic() - began) * 1000
         return Component(part.name, part.backend, state, latency, detail, self._clock.now())
+
+
+def _described(component: Component) -> Component:
+    if component.state == UP:
+        return component
+    return replace(component, detail=f"down since {component.since.isoformat()}: {component.detail}")

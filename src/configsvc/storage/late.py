@@ -66,6 +66,10 @@ class LateStorage:
         """See the port."""
         return await self._open().compact(keep_changes, published_only=published_only)
 
+    async def published(self) -> int:
+        """See the port."""
+        return await self._open().published()
+
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[Turn]:
         """See the port."""

@@ -179,6 +179,10 @@ class Turn(Protocol):
 class Outbox(Protocol):
     """How far the log has left for the outside."""
 
+    async def published(self) -> int:
+        """The revision up to which everything has been published, whoever has the turn. Raises `Unavailable`."""
+        ...
+
     def turn(self) -> AbstractAsyncContextManager[Turn]:
         """Waits for the turn, and holds it while the context is open. It is lost with its process or its connection.
 

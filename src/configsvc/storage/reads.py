@@ -76,6 +76,10 @@ class Reads(ABC):
 
         return await self._read(self._statements.log(after, limit), decode)
 
+    async def published(self) -> int:
+        """See the port."""
+        return await self._read(self._statements.published(), lambda rows: int(rows[0][0]))
+
     async def ping(self) -> None:
         """See the port."""
         await self.state()

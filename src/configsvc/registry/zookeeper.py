@@ -1,0 +1,446 @@
+"""ZooKeeper: an instance is an ephemeral node `BASE_PATH/SERVICE/INSTANCE_ID`, a replica one in `BASE_PATH-replicas`.
+
+kazoo runs its callbacks in a thread of its own. Each does nothing but hand over to the loop; the client is only ever
+called from the loop, by its `*_async` methods, and every wait is bounded.
+
+Watches fire once, and are gone with a lost connection. So each one that fires is set again before its event is handed
+on, and all of them are set, and every service is called changed, on each new connection.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from kazoo.client import KazooClient
+from kazoo.exceptions import (
+    BadVersionError,
+    ConnectionClosedError,
+    KazooException,
+    NodeExistsError,
+    NoNodeError,
+    RolledBackError,
+)
+from kazoo.handlers.threading import KazooTimeoutError
+from kazoo.protocol.states import EventType, KazooState, WatchedEvent
+from kazoo.retry import KazooRetry
+from kazoo.security import make_digest_acl
+
+from configsvc.errors import StateForbids, Unavailable
+from configsvc.registry import curator
+from configsvc.registry.port import Node, NodesChanged, RegistryEvent, ReplicasChanged, SessionChanged, SessionState
+
+logger = logging.getLogger(__name__)
+
+_driver = logging.getLogger("configsvc.registry.zookeeper.driver")
+_driver.setLevel(logging.ERROR)
+
+T = TypeVar("T")
+
+# A call that has not come back by then is given up, whatever becomes of it.
+ANSWER_SECONDS = 5.0
+CLOSE_SECONDS = 2.0
+# Tries of an operation that another client's gets in the way of.
+ATTEMPTS = 10
+SETTLE_PAUSE_SECONDS = 0.2
+# Reads under way at the same time.
+READS = 64
+
+
+class ZookeeperRegistryClient:
+    """See `port.ServiceRegistryClient`. Entering waits for the first connection, but no longer than the time-out.
+
+    `auth` is a scheme and a credential (`digest`, `user:password`): what this service makes is then its alone to change.
+    """
+
+    name = "zookeeper"
+
+    def __init__(
+        self,
+        hosts: str,
+        base_path: str,
+        replica_id: str,
+        *,
+        connection_seconds: float,
+        session_seconds: float,
+        auth: tuple[str, str] | None = None,
+    ) -> None:
+        self.replica_id = replica_id
+        self._base = base_path
+        self._replicas_path = f"{base_path}-replicas"
+        self._connection_seconds = connection_seconds
+        self._client: Any = KazooClient(
+            hosts,
+            timeout=session_seconds,
+            connection_retry=KazooRetry(max_tries=-1, delay=0.1, backoff=2, max_delay=1.0),
+            command_retry=KazooRetry(max_tries=0),
+            auth_data=[auth] if auth else None,
+            default_acl=_owners_acl(*auth) if auth else None,
+            logger=_driver,
+        )
+        self._state = SessionState.LOST
+        # Calls are possible; and whether this replica shows, and sees everything.
+        self._is_reachable = False
+        self._is_settled = asyncio.Event()
+        self._away_since: datetime | None = datetime.now(UTC)
+        # By content: merged, never lost.
+        self._listeners: list[tuple[dict[RegistryEvent, None], asyncio.Event]] = []
+        self._known: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._connecting: asyncio.Task[None] | None = None
+        self._watchers: dict[tuple[str, str], Callable[[WatchedEvent], None]] = {}
+        self._reads = asyncio.Semaphore(READS)
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._client.add_listener(self._heard)
+        self._client.start_async()
+        try:
+            await asyncio.wait_for(self._is_settled.wait(), self._connection_seconds)
+        except TimeoutError:
+            logger.error("ZooKeeper is away; it is connected to as soon as it answers")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closed = True
+        tasks = [*self._tasks, *((self._connecting,) if self._connecting else ())]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        # Says goodbye, so that the nodes go at once. A server that hangs is not waited for; its session expires.
+        closing = self._loop.run_in_executor(None, self._stop)
+        await asyncio.wait((closing,), timeout=CLOSE_SECONDS)
+        for _, wake in self._listeners:
+            wake.set()
+
+    async def put(self, node: Node) -> None:
+        """See the port. A foreign node is never replaced: its program has no other place to show."""
+        self._check()
+        path, data = self._path(node.service, node.instance_id), curator.to_json(node)
+        for _ in range(ATTEMPTS):
+            try:
+                held, stat = await self._call(self._client.get_async, path)
+            except NoNodeError:
+                if await self._tried(self._create(path, data)):
+                    return
+                continue
+            if stat.ephemeralOwner == self._session:
+                if await self._tried(self._call(self._client.set_async, path, data, version=stat.version)):
+                    return
+                continue
+            self._refuse_younger(node, held)
+            if await self._tried(self._replace(path, data, stat.version)):
+                return
+        raise Unavailable(f"node {path} is changed by others all the time", "REGISTRY_UNAVAILABLE")
+
+    async def remove(self, service: str, instance_id: str) -> None:
+        """See the port."""
+        self._check()
+        path = self._path(service, instance_id)
+        for _ in range(ATTEMPTS):
+            try:
+                _, stat = await self._call(self._client.get_async, path)
+            except NoNodeError:
+                return
+            if stat.ephemeralOwner != self._session:
+                return
+            if await self._tried(self._call(self._client.delete_async, path, version=stat.version)):
+                return
+
+    async def nodes(self, service: str) -> Sequence[Node]:
+        """See the port. Data that is not an instance's is left out."""
+        self._check()
+        try:
+            names = await self._call(self._client.get_children_async, f"{self._base}/{service}")
+        except NoNodeError:
+            return ()
+        found = await asyncio.gather(*(self._node(service, name) for name in sorted(names)))
+        return [node for node in found if node is not None]
+
+    async def services(self) -> Sequence[str]:
+        """See the port."""
+        self._check()
+        try:
+            names = await self._call(self._client.get_children_async, self._base)
+        except NoNodeError:
+            return ()
+        full = await asyncio.gather(*(self._has_nodes(name) for name in names))
+        return sorted(name for name, has_nodes in zip(names, full, strict=True) if has_nodes)
+
+    async def replicas(self) -> frozenset[str]:
+        """See the port."""
+        self._check()
+        return frozenset(await self._call(self._client.get_children_async, self._replicas_path))
+
+    async def events(self) -> AsyncIterator[RegistryEvent]:
+        """See the port."""
+        waiting: dict[RegistryEvent, None] = {}
+        wake = asyncio.Event()
+        entry = (waiting, wake)
+        self._listeners.append(entry)
+        try:
+            while not self._closed or waiting:
+                if not waiting:
+                    wake.clear()
+                    await wake.wait()
+                    continue
+                event = next(iter(waiting))
+                del waiting[event]
+                yield event
+        finally:
+            self._listeners.remove(entry)
+
+    async def ping(self) -> None:
+        """See the port."""
+        self._check()
+        await self._call(self._client.exists_async, self._replicas_path)
+
+    # What kazoo tells, in its own thread.
+
+    def _heard(self, state: str) -> None:
+        self._hand_over(self._changed, state)
+
+    def _watcher(self, kind: str, name: str) -> Callable[[WatchedEvent], None]:
+        """The callback for a path: always the same one, so that kazoo holds it once."""
+        return self._watchers.setdefault((kind, name), partial(self._fired, kind, name))
+
+    def _fired(self, kind: str, name: str, event: WatchedEvent) -> None:
+        # NONE: the connection is gone, and all watches with it; they are set again with the next one.
+        if event.type != EventType.NONE:
+            self._hand_over(self._seen, kind, name)
+
+    def _hand_over(self, call: Callable[..., None], *arguments: Any) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(call, *arguments)
+
+    # On the loop.
+
+    def _changed(self, state: str) -> None:
+        if self._closed:
+            return
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
+        if state == KazooState.CONNECTED:
+            self._connecting = asyncio.create_task(self._connect(), name="zookeeper-connect")
+            return
+        self._is_reachable = False
+        self._is_settled.clear()
+        self._away_since = self._away_since or datetime.now(UTC)
+        self._become(SessionState.LOST if state == KazooState.LOST else SessionState.SUSPENDED)
+
+    async def _connect(self) -> None:
+        """Shows this replica, and sets all watches; only then is it connected for anyone else."""
+        self._is_reachable = True
+        while True:
+            try:
+                await self._call(self._client.ensure_path_async, self._base)
+                await self._show_replica()
+                await self._watch_replicas()
+                await self._watch_services()
+                break
+            except (Unavailable, KazooException) as error:
+                logger.warning("ZooKeeper is connected, but does not do what it is asked: %s", error)
+                await asyncio.sleep(SETTLE_PAUSE_SECONDS)
+        self._away_since = None
+        self._is_settled.set()
+        self._become(SessionState.CONNECTED)
+        for service in sorted(self._known):
+            self._tell(NodesChanged(service))
+        self._tell(ReplicasChanged())
+
+    async def _show_replica(self) -> None:
+        path = f"{self._replicas_path}/{self.replica_id}"
+        for _ in range(ATTEMPTS):
+            try:
+                _, stat = await self._call(self._client.get_async, path)
+            except NoNodeError:
+                if await self._tried(self._create(path, b"")):
+                    return
+                continue
+            if stat.ephemeralOwner == self._session or await self._tried(self._replace(path, b"", stat.version)):
+                return
+        raise Unavailable(f"node {path} is changed by others all the time", "REGISTRY_UNAVAILABLE")
+
+    def _seen(self, kind: str, name: str) -> None:
+        if self._closed:
+            return
+        if kind == "replicas":
+            work = self._replicas_seen()
+        elif kind == "services":
+            work = self._services_seen()
+        else:
+            work = self._nodes_seen(name.partition("/")[0])
+        task = asyncio.create_task(self._followed(work), name=f"zookeeper-{kind}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _followed(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except (Unavailable, KazooException) as error:
+            # The next connection tells everything again.
+            logger.debug("a change in ZooKeeper could not be followed: %s", error)
+
+    async def _replicas_seen(self) -> None:
+        await self._watch_replicas()
+        self._tell(ReplicasChanged())
+
+    async def _services_seen(self) -> None:
+        for service in await self._watch_services():
+            self._tell(NodesChanged(service))
+
+    async def _nodes_seen(self, service: str) -> None:
+        await self._watch_nodes(service)
+        self._tell(NodesChanged(service))
+
+    async def _watch_replicas(self) -> None:
+        await self._call(self._client.get_children_async, self._replicas_path, watch=self._watcher("replicas", ""))
+
+    async def _watch_services(self) -> Sequence[str]:
+        """Returns the services that are new."""
+        found = set(await self._call(self._client.get_children_async, self._base, watch=self._watcher("services", "")))
+        new = sorted(found - self._known)
+        self._known |= found
+        # After a new connection the watches of all are gone.
+        await asyncio.gather(*(self._watch_nodes(service) for service in sorted(self._known)))
+        return new
+
+    async def _watch_nodes(self, service: str) -> None:
+        try:
+            names = await self._call(
+                self._client.get_children_async, f"{self._base}/{service}", watch=self._watcher("service", service)
+            )
+        except NoNodeError:
+            self._known.discard(service)
+            return
+        for kind, key in [*self._watchers]:
+            if kind == "node" and key.partition("/")[0] == service and key.partition("/")[2] not in names:
+                del self._watchers[kind, key]
+        await asyncio.gather(*(self._watch_node(f"{service}/{name}") for name in names))
+
+    async def _watch_node(self, key: str) -> None:
+        try:
+            await self._call(self._client.get_async, f"{self._base}/{key}", watch=self._watcher("node", key))
+        except NoNodeError:
+            # Gone again; the children's watch tells.
+            self._watchers.pop(("node", key), None)
+
+    async def _node(self, service: str, name: str) -> Node | None:
+        try:
+            data, _ = await self._call(self._client.get_async, self._path(service, name))
+            return curator.from_json(service, name, data)
+        except NoNodeError:
+            return None
+        except ValueError as error:
+            logger.warning("node '%s' of service '%s' is not an instance: %s", name, service, error)
+            return None
+
+    async def _has_nodes(self, service: str) -> bool:
+        try:
+            return bool(await self._call(self._client.get_children_async, f"{self._base}/{service}"))
+        except NoNodeError:
+            return False
+
+    async def _create(self, path: str, data: bytes) -> None:
+        try:
+            await self._call(self._client.create_async, path, data, ephemeral=True)
+        except NoNodeError:
+            await self._call(self._client.ensure_path_async, path.rpartition("/")[0])
+            await self._call(self._client.create_async, path, data, ephemeral=True)
+
+    async def _replace(self, path: str, data: bytes, version: int) -> None:
+        """In one transaction: whoever reads sees the old node or the new one, never none."""
+        transaction = self._client.transaction()
+        transaction.delete(path, version=version)
+        transaction.create(path, data, ephemeral=True)
+        for result in await self._call(transaction.commit_async):
+            if isinstance(result, Exception) and not isinstance(result, RolledBackError):
+                raise result
+
+    async def _tried(self, work: Coroutine[Any, Any, Any]) -> bool:
+        """Whether it could be done, or others have changed what it was based on."""
+        try:
+            await work
+        except (NoNodeError, NodeExistsError, BadVersionError, RolledBackError):
+            return False
+        return True
+
+    def _refuse_younger(self, node: Node, data: bytes) -> None:
+        try:
+            held = curator.from_json(node.service, node.instance_id, data)
+        except ValueError:
+            held = Node(node.service, node.instance_id, "", 0)
+        if not held.owner or held.generation > node.generation:
+            holder = f"'{held.owner}'" if held.owner else "another program"
+            raise StateForbids(f"{holder} holds instance '{node.instance_id}' of '{node.service}'", "NOT_OWNER")
+
+    async def _call(self, method: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """A call of kazoo's, as a coroutine; raises `Unavailable` where there is no connection or no answer."""
+        if not self._is_reachable or self._closed:
+            raise self._away()
+        answer: asyncio.Future[Any] = self._loop.create_future()
+
+        def settle(result: Any) -> None:
+            if answer.done():
+                return
+            if result.successful():
+                answer.set_result(result.get(block=False))
+            else:
+                answer.set_exception(result.exception)
+
+        async with self._reads:
+            try:
+                method(*arguments, **options).rawlink(lambda result: self._hand_over(settle, result))
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    return await answer
+            except (NoNodeError, NodeExistsError, BadVersionError, RolledBackError):
+                raise
+            except (KazooException, KazooTimeoutError, ConnectionClosedError, TimeoutError) as error:
+                said = str(error) or type(error).__name__
+                raise Unavailable(f"ZooKeeper does not answer: {said}", "REGISTRY_UNAVAILABLE") from error
+
+    def _check(self) -> None:
+        """Nothing is said of a registry that this replica does not wholly see."""
+        if not self._is_settled.is_set() or self._closed:
+            raise self._away()
+
+    def _away(self) -> Unavailable:
+        since = self._away_since.isoformat() if self._away_since else "this moment"
+        return Unavailable(f"ZooKeeper is away since {since}", "REGISTRY_UNAVAILABLE")
+
+    @property
+    def _session(self) -> int:
+        identity = self._client.client_id
+        return int(identity[0]) if identity else 0
+
+    def _path(self, service: str, instance_id: str) -> str:
+        return f"{self._base}/{service}/{instance_id}"
+
+    def _become(self, state: SessionState) -> None:
+        if state is not self._state:
+            self._state = state
+            self._tell(SessionChanged(state))
+
+    def _tell(self, event: RegistryEvent) -> None:
+        for waiting, wake in self._listeners:
+            waiting.pop(event, None)
+            waiting[event] = None
+            wake.set()
+
+    def _stop(self) -> None:
+        self._client.stop()
+        self._client.close()
+
+
+def _owners_acl(scheme: str, credential: str) -> list[Any]:
+    if scheme != "digest":
+        raise ValueError("ZOOKEEPER_AUTH: the scheme must be digest")
+    user, _, password = credential.partition(":")
+    return [make_digest_acl(user, password, all=True)]
