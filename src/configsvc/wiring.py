@@ -254,7 +254,8 @@ def _parts(backends: Backends, tail: LogTail, relay: Relay | None) -> tuple[Part
 
     async def bus_works() -> None:
         await backends.bus.ping()
-        if relay is not None and relay.trouble is not None:
+        # Another replica may have the turn, and then it knows.
+        if relay is not None and relay.has_turn and relay.trouble is not None:
             raise Unavailable(
                 f"changes are not published since {relay.trouble.since.isoformat()}: {relay.trouble.reason}"
             )

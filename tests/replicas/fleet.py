@@ -45,10 +45,11 @@ def eventually(condition: Callable[[], object], what: str, within_seconds: float
     last: object = None
     while time.monotonic() < deadline:
         try:
-            if condition():
+            last = condition()
+            if last:
                 return
         except grpc.RpcError as error:
-            last = error
+            last = f"{error.code()}: {error.details()}"
         time.sleep(0.02)
     raise AssertionError(f"not within {within_seconds:g} s: {what} ({last})")
 
@@ -102,6 +103,11 @@ class Replica:
         health = self.health.GetHealth(service_health_pb2.GetHealthRequest(), timeout=5).health
         (found,) = [component for component in health.components if component.name == name]
         return found
+
+    def troubles(self) -> list[str]:
+        """What its health names, empty where all is well."""
+        health = self.health.GetHealth(service_health_pb2.GetHealthRequest(), timeout=5).health
+        return [f"{part.name}: {part.detail}" for part in health.components if part.state != "up"]
 
     def kill(self) -> None:
         self._signal(signal.SIGKILL)

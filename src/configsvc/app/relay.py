@@ -67,7 +67,7 @@ class Relay:
         while True:
             try:
                 async with self._outbox.turn() as turn:
-                    self.has_turn = True
+                    self.has_turn, self.trouble = True, None
                     self.published = await turn.published()
                     pause = SHORTEST_PAUSE_SECONDS
                     await self._publish(turn)

@@ -1,0 +1,345 @@
+"""Each backend killed, hung, flushed, restarted, with replicas running on it. The services are this module's own."""
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+from configsvc_client.v1 import config_pb2, flag_pb2, registry_pb2
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from tests.replicas.conftest import events
+from tests.replicas.fleet import ENVIRONMENT, Replica, eventually, fleet
+from tests.replicas.test_replicas import Watcher
+from tests.services.kafka import Kafka
+from tests.services.postgres import Postgres
+from tests.services.valkey import Valkey
+from tests.services.zookeeper import ZooKeeper
+
+
+@dataclass(frozen=True)
+class World:
+    """Services that may be killed, and the replicas on them."""
+
+    postgres: Postgres
+    valkey: Valkey
+    kafka: Kafka
+    zookeeper: ZooKeeper
+    settings: dict[str, str]
+    directory: Path
+    replicas: list[Replica]
+
+
+@pytest.fixture(scope="module")
+def world(
+    private_postgres: Callable[..., Postgres],
+    private_valkey: Callable[[], Valkey],
+    private_kafka: Callable[[], Kafka],
+    private_zookeeper: Callable[[], ZooKeeper],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[World]:
+    with ThreadPoolExecutor(4) as pool:
+        starting = [
+            pool.submit(start) for start in (private_postgres, private_valkey, private_kafka, private_zookeeper)
+        ]
+        postgres, valkey, kafka, zookeeper = (future.result() for future in starting)
+    settings: dict[str, str] = {"LEASE_DEFAULT_TTL_SECONDS": "5"}
+    for service in (postgres, valkey, kafka, zookeeper):
+        settings |= service.environment()
+    directory = tmp_path_factory.mktemp("away")
+    with fleet(directory, settings, "a", "b") as replicas:
+        yield World(postgres, valkey, kafka, zookeeper, settings, directory, replicas)
+
+
+@pytest.fixture(autouse=True)
+def all_is_well(world: World) -> Iterator[None]:
+    """A test leaves what it broke; the next one finds it mended."""
+    yield
+    for service in (world.postgres, world.valkey, world.kafka, world.zookeeper):
+        if not service.running:
+            service.start()
+    for replica in world.replicas:
+        eventually(lambda r=replica: r.troubles() == [], f"{replica.name} is well: {replica.log}")  # type: ignore[misc]
+
+
+def is_stale(call: grpc.Call) -> bool:
+    return dict(call.initial_metadata()).get("x-stale") == "true"
+
+
+def read(replica: Replica, key: str) -> tuple[object, bool]:
+    """The value, and whether it is marked stale."""
+    response, call = replica.configs.GetConfig.with_call(
+        config_pb2.GetConfigRequest(key=key, environment=ENVIRONMENT), timeout=15
+    )
+    return response.config.value.number_value, is_stale(call)
+
+
+def versions(replica: Replica, key: str) -> list[int]:
+    """The version that a key has; none where it is missing."""
+    found = replica.configs.BulkGetConfigs(
+        config_pb2.BulkGetConfigsRequest(environment=ENVIRONMENT, keys=[key]), timeout=15
+    )
+    return [config.version for config in found.configs]
+
+
+@dataclass
+class Writes:
+    """What became of each of many writes of different values to different keys."""
+
+    acknowledged: dict[str, int]
+    unknown: set[str]
+    refusals: list[grpc.RpcError]
+
+
+def write_until(replicas: list[Replica], stop: threading.Event) -> Writes:
+    """Eight writers, each key once, until told to stop."""
+    writes = Writes({}, set(), [])
+    prefix = secrets.token_hex(3)
+
+    def work(writer: int) -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            key = f"{prefix}-{writer}-{number}"
+            try:
+                writes.acknowledged[key] = replicas[writer % len(replicas)].put(key, number).revision
+            except grpc.RpcError as error:
+                writes.unknown.add(key)
+                writes.refusals.append(error)
+                time.sleep(0.05)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    return writes
+
+
+def _writes(replica: Replica) -> bool:
+    try:
+        replica.put("again", 2)
+    except grpc.RpcError:
+        return False
+    return True
+
+
+def test_postgres_is_killed_and_restarted_in_the_middle_of_writes(world: World) -> None:
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(write_until, world.replicas, stop)
+        for _ in range(3):
+            enough = world.replicas[0].put("again", 0).revision + 20
+            eventually(lambda e=enough: world.replicas[0].put("again", 1).revision > e, "writes go on")  # type: ignore[misc]
+            world.postgres.kill()
+            eventually(lambda: not _writes(world.replicas[0]), "writes are refused")
+            world.postgres.start()
+        eventually(lambda: _writes(world.replicas[0]), "writes go on")
+        stop.set()
+        writes = running.result()
+    assert len(writes.acknowledged) > 20
+    assert writes.refusals, "the database was away, and no write was refused"
+    for error in writes.refusals:
+        assert error.code() == grpc.StatusCode.UNAVAILABLE
+        status = rpc_status.from_call(error)  # type: ignore[arg-type]
+        assert any(detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR) for detail in status.details)
+    # Each acknowledged write is there, once, at its revision.
+    for key, revision in writes.acknowledged.items():
+        config = world.replicas[1].get(key, min_revision=revision).config
+        assert (config.version, config.revision) == (1, revision)
+    # A refused one is there as a whole or not at all.
+    for key in writes.unknown:
+        assert versions(world.replicas[1], key) in ([], [1])
+
+
+def test_without_postgres_reads_go_on_marked_stale_and_writes_are_refused(world: World) -> None:
+    one, two = world.replicas
+    revision = one.put("kept", 7).revision
+    assert two.get("kept", min_revision=revision).config.value.number_value == 7
+    world.postgres.kill()
+    eventually(lambda: read(one, "kept") == (7, True), "it is given, marked stale")
+    eventually(lambda: read(two, "kept") == (7, True), "it is given, marked stale")
+    with pytest.raises(grpc.RpcError) as refused:
+        one.put("kept", 8)
+    assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert one.is_ready(), "a complete view is loaded, and reads are answered"
+    detail = one.component("storage").detail
+    assert "down since" in detail
+    assert "marked stale" in detail
+    world.postgres.start()
+    eventually(lambda: read(one, "kept") == (7, False), "it is fresh again")
+
+
+def test_a_hung_postgres_costs_a_bounded_time(world: World) -> None:
+    one, _ = world.replicas
+    one.put("hung", 1)
+    assert read(one, "hung")[0] == 1
+    world.postgres.pause()
+    try:
+        with pytest.raises(grpc.RpcError) as refused:
+            one.put("hung", 2, timeout=30)
+        assert refused.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+        assert read(one, "hung")[0] == 1
+    finally:
+        world.postgres.resume()
+    eventually(lambda: one.put("hung", 3), "writes go on")
+
+
+def test_a_fresh_replica_answers_with_what_another_left_while_postgres_and_zookeeper_are_away(world: World) -> None:
+    one, _ = world.replicas
+    one.put("left", 5)
+    assert one.get("left").config.value.number_value == 5
+    one.flags.CreateFlag(
+        flag_pb2.CreateFlagRequest(
+            name="left", environment=ENVIRONMENT, enabled=True, rollout_percentage=0, targeted_users=["ann"]
+        ),
+        timeout=15,
+    )
+    evaluate = flag_pb2.EvaluateFlagRequest(flag_name="left", environment=ENVIRONMENT, user_id="ann")
+    assert one.flags.EvaluateFlag(evaluate, timeout=15).evaluation.enabled
+    one.register("left", "one", ttl=3600)
+    assert one.discovered("left") == ["one"]
+    world.postgres.kill()
+    world.zookeeper.kill()
+    with fleet_of_one(world, "fresh") as fresh:
+        fresh.started()
+        assert read(fresh, "left") == (5, True)
+        answer, call = fresh.flags.EvaluateFlag.with_call(evaluate, timeout=15)
+        assert answer.evaluation.enabled
+        assert is_stale(call)
+        listing, call = fresh.registry.DiscoverInstances.with_call(
+            registry_pb2.DiscoverInstancesRequest(service_name="left"), timeout=15
+        )
+        assert [instance.instance_id for instance in listing.instances] == ["one"]
+        assert listing.stale
+        assert is_stale(call)
+        assert not fresh.is_ready(), "its view is not complete"
+        with pytest.raises(grpc.RpcError) as missing:
+            fresh.get("never-left")
+        assert missing.value.code() == grpc.StatusCode.UNAVAILABLE, "missing in the cache never means missing"
+        world.postgres.start()
+        world.zookeeper.start()
+        eventually(fresh.is_ready, "it has a complete view once the backends are back")
+        eventually(lambda: read(fresh, "left") == (5, False), "fresh")
+        fresh.put("left", 6)
+
+
+def fleet_of_one(world: World, name: str) -> "_One":
+    return _One(world, name)
+
+
+class _One:
+    """A replica that is not expected to be ready."""
+
+    def __init__(self, world: World, name: str) -> None:
+        from tests.services.ports import Port
+
+        self._port = Port()
+        self._replica = Replica(name, world.directory, world.settings, self._port.number)
+
+    def __enter__(self) -> Replica:
+        return self._replica
+
+    def __exit__(self, *_: object) -> None:
+        self._replica.close()
+        self._port.release()
+
+
+def test_redis_killed_flushed_hung_and_full_is_never_missed(world: World) -> None:
+    one, two = world.replicas
+    revision = one.put("redis", 1).revision
+    for harm, mend in (
+        (world.valkey.kill, world.valkey.start),
+        (_flush(world.valkey), lambda: None),
+        (world.valkey.pause, world.valkey.resume),
+        (_fill(world.valkey), _empty(world.valkey)),
+    ):
+        harm()
+        for number in range(20):
+            revision = one.put("redis", number).revision
+            assert two.get("redis", min_revision=revision).config.value.number_value == number
+        assert one.is_ready()
+        mend()
+
+
+def _flush(valkey: Valkey) -> Callable[[], None]:
+    def run() -> None:
+        with valkey.client() as client:
+            client.flushall()
+
+    return run
+
+
+def _fill(valkey: Valkey) -> Callable[[], None]:
+    def run() -> None:
+        with valkey.client() as client:
+            client.config_set("maxmemory-policy", "noeviction")
+            client.config_set("maxmemory", "1mb")
+
+    return run
+
+
+def _empty(valkey: Valkey) -> Callable[[], None]:
+    def run() -> None:
+        with valkey.client() as client:
+            client.config_set("maxmemory", "0")
+
+    return run
+
+
+@pytest.mark.parametrize("harm", ["kill", "pause"])
+def test_without_kafka_writes_go_on_and_every_change_is_published_afterwards(world: World, harm: str) -> None:
+    one, two = world.replicas
+    before = one.put("kafka", -1).revision
+    getattr(world.kafka, harm)()
+    last = before
+    for number in range(30):
+        last = one.put(f"kafka-{number % 5}", number).revision
+        assert two.get(f"kafka-{number % 5}", min_revision=last).config.value.number_value == number
+    assert one.is_ready()
+    eventually(lambda: "down since" in one.component("bus").detail, "the health names it")
+    eventually(lambda: "changes waiting" in one.component("bus").detail, "and what waits")
+    world.kafka.start() if harm == "kill" else world.kafka.resume()
+    settings = {**world.settings, "KAFKA_TOPIC_CONFIG_UPDATES": "config-updates"}
+    eventually(lambda: one.component("bus").state == "up", "it is up again")
+    published = {event["revision"] for event in events(settings, last)}
+    assert set(range(before, last + 1)) <= published
+
+
+@pytest.mark.parametrize("harm", ["kill", "pause"])
+def test_without_zookeeper_no_list_is_emptied_and_no_lease_ends(world: World, harm: str) -> None:
+    one, two = world.replicas
+    service = f"zk-{harm}"
+    one.register(service, "one", ttl=5)
+    two.register(service, "two", ttl=5)
+    both = ["one", "two"]
+    for replica in world.replicas:
+        eventually(lambda r=replica: r.discovered(service) == both, "both know it")  # type: ignore[misc]
+    watcher = Watcher(one, service)
+    getattr(world.zookeeper, harm)()
+    eventually(lambda: one.component("registry").state == "down", "the health names it")
+    # Longer than the sessions and the leases.
+    end = time.monotonic() + 7
+    while time.monotonic() < end:
+        assert one.discovered(service) == both
+        assert two.discovered(service) == both
+        time.sleep(0.1)
+    assert one.discover(service).stale
+    one.put("while-zookeeper-is-away", 1)
+    world.zookeeper.start() if harm == "kill" else world.zookeeper.resume()
+    eventually(lambda: not one.discover(service).stale, "it is seen again")
+    assert one.discovered(service) == both
+    for _ in range(10):
+        for name in both:
+            one.heartbeat(service, name)
+        time.sleep(0.2)
+    assert two.discovered(service) == both
+    assert {kind for _, kind, _ in watcher.seen} <= {"PUT"}
+    watcher.end()
+    for name in both:
+        one.registry.DeregisterInstance(
+            registry_pb2.DeregisterInstanceRequest(service_name=service, instance_id=name), timeout=15
+        )
