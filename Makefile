@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format proto services constraints clean
+.PHONY: help run test chaos lint format proto services constraints clean
 
 help: ## Says what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -23,6 +23,9 @@ run: $(VENV)/.made ## Runs the whole service on http://localhost:8082, with noth
 
 test: $(VENV)/.made ## Runs all tests, on real services that it starts and stops by itself
 	$(BIN)/python -m pytest
+
+chaos: $(VENV)/.made ## Breaks everything at random under load, and checks what clients saw: SECONDS=600 SEED=7
+	CHAOS_SECONDS=$(or $(SECONDS),60) CHAOS_SEED=$(SEED) $(BIN)/python -m pytest -q -s --timeout 0 tests/chaos/test_chaos.py
 
 lint: $(VENV)/.made ## Checks the protos, the code, the layers, the types, the stubs and the gateway
 	$(BIN)/buf lint

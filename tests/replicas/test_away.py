@@ -44,11 +44,7 @@ def world(
     private_zookeeper: Callable[[], ZooKeeper],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[World]:
-    with ThreadPoolExecutor(4) as pool:
-        starting = [
-            pool.submit(start) for start in (private_postgres, private_valkey, private_kafka, private_zookeeper)
-        ]
-        postgres, valkey, kafka, zookeeper = (future.result() for future in starting)
+    postgres, valkey, kafka, zookeeper = private_postgres(), private_valkey(), private_kafka(), private_zookeeper()
     settings: dict[str, str] = {"LEASE_DEFAULT_TTL_SECONDS": "5"}
     for service in (postgres, valkey, kafka, zookeeper):
         settings |= service.environment()

@@ -33,6 +33,7 @@ REVISION_DIGITS = 20
 # In a row, until the breaker opens.
 FAILURES = 3
 CONNECTIONS = 16
+PING_LIFE = timedelta(minutes=1)
 
 # KEYS: the entries' keys. ARGV, two for each: the entry, its life in milliseconds. The same revision lives anew.
 PUT = """
@@ -113,6 +114,9 @@ class RedisCache:
             raise Unavailable(
                 f"the cache has not answered since {since}: {_said(error)}", "CACHE_UNAVAILABLE"
             ) from error
+        if self._writing.is_open:
+            # Nobody else may be writing, and then nobody would ever know that it takes entries again.
+            await self.put({"ping": Entry(1, b"")}, PING_LIFE)
         if self._writing.is_open:
             raise Unavailable("the cache answers, but takes no entries", "CACHE_UNAVAILABLE")
         self._away_since = None
