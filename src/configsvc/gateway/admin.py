@@ -42,4 +42,4 @@ async def active_requests(path: str) -> int:
 async def begin_drain(path: str) -> None:
     """Connections are told to go elsewhere as they answer; then the listener closes."""
     await ask(path, "/healthcheck/fail", method="POST")
-    await ask(path, "/drain_listeners?graceful", method="POST")
+    await ask(path, "/drain_listeners?graceful&skip_exit", method="POST")

@@ -1,0 +1,158 @@
+"""Several workers behind one Envoy, as `configsvc up` runs them: what clients see when one dies, and when all stop."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import httpx
+import psutil
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tests.e2e.conftest import Running, start, stop
+from tests.replicas.conftest import own_settings
+from tests.replicas.fleet import eventually
+from tests.services.ports import Port
+from tests.services.service_set import ServiceSet
+
+WORKERS = 3
+CLIENTS = 8
+
+
+@pytest.fixture
+def service(services: ServiceSet, tmp_path: Path) -> Iterator[Running]:
+    with own_settings(services) as settings, Port() as port:
+        running = start(tmp_path, port.number, WORKERS=str(WORKERS), **settings)
+        yield running
+        if running.process.poll() is None:
+            stop(running)
+
+
+def workers(running: Running) -> list[psutil.Process]:
+    """The server processes of a running service."""
+    found = []
+    for child in psutil.Process(running.process.pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "serve" in child.cmdline():
+                found.append(child)
+    return found
+
+
+def serves(worker: psutil.Process) -> bool:
+    """Whether a worker says that it is healthy."""
+    command = worker.cmdline()
+    with grpc.insecure_channel(command[command.index("--listen") + 1]) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=1, wait_for_ready=False)
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+class Load:
+    """Clients that ask one after the other until told to stop; every answer and every failure is kept."""
+
+    def __init__(self, running: Running) -> None:
+        self._url = running.url
+        self._stop = threading.Event()
+        self.statuses: list[int] = []
+        self.failures: list[str] = []
+        self.errors: list[str] = []
+        self._threads = [threading.Thread(target=self._run, args=(number,), daemon=True) for number in range(CLIENTS)]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, number: int) -> None:
+        with httpx.Client(base_url=self._url, timeout=20) as client:
+            while not self._stop.is_set():
+                try:
+                    self.statuses.append(self.ask(client, number))
+                except httpx.ConnectError:
+                    # The listener is closed, in order: nothing was sent.
+                    return
+                except httpx.TransportError as error:
+                    self.failures.append(repr(error))
+                    return
+
+    def ask(self, client: httpx.Client, number: int) -> int:
+        answer = client.get("/api/v1/config/k", params={"environment": "test"})
+        if answer.status_code == 200:
+            assert answer.json()["value"] == "v"
+        else:
+            self.errors.append(answer.text)
+        return answer.status_code
+
+    def until(self, count: int) -> None:
+        deadline = time.monotonic() + 30
+        while len(self.statuses) < count and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(self.statuses) >= count, self.failures
+
+    def end(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(30)
+
+
+class Writes(Load):
+    """Each request writes a key of its own."""
+
+    def ask(self, client: httpx.Client, number: int) -> int:
+        key = f"w-{number}-{time.monotonic_ns()}"
+        answer = client.post("/api/v1/config", json={"key": key, "value": 1, "environment": "test"})
+        if answer.status_code == 201:
+            self.written.append(key)
+        return answer.status_code
+
+    def __init__(self, running: Running) -> None:
+        self.written: list[str] = []
+        super().__init__(running)
+
+
+def create(running: Running) -> None:
+    body = {"key": "k", "value": "v", "environment": "test"}
+    assert httpx.post(f"{running.url}/api/v1/config", json=body, timeout=20).status_code == 201
+
+
+def test_the_death_of_a_worker_is_invisible_to_readers(service: Running) -> None:
+    create(service)
+    load = Load(service)
+    load.until(100)
+    for _ in range(WORKERS):
+        victim = workers(service)[0]
+        os.kill(victim.pid, signal.SIGKILL)
+        load.until(len(load.statuses) + 200)
+        eventually(lambda: sum(map(serves, workers(service))) == WORKERS, "the dead one is started again")
+    load.end()
+    assert load.failures == []
+    assert load.errors == []
+
+
+def test_a_write_is_not_retried_by_the_gateway(service: Running) -> None:
+    """A retried write could happen twice: what was in flight at a worker's death is an error, and the client decides."""
+    writes = Writes(service)
+    writes.until(50)
+    os.kill(workers(service)[0].pid, signal.SIGKILL)
+    writes.until(len(writes.statuses) + 100)
+    writes.end()
+    assert writes.failures == []
+    assert set(writes.statuses) <= {201, 503}
+    # Not once did the gateway send a create twice: the second would have been a conflict.
+    assert 409 not in writes.statuses
+
+
+def test_a_stop_under_load_loses_no_request(service: Running) -> None:
+    create(service)
+    reads, writes = Load(service), Writes(service)
+    reads.until(100)
+    writes.until(50)
+    assert stop(service) == 0
+    reads.end()
+    writes.end()
+    assert reads.failures == []
+    assert writes.failures == []
+    assert set(reads.statuses) == {200}
+    assert set(writes.statuses) == {201}
