@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -47,7 +48,7 @@ def serves(worker: psutil.Process) -> bool:
     """Whether a worker says that it is healthy."""
     command = worker.cmdline()
     with grpc.insecure_channel(command[command.index("--listen") + 1]) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
+        stub: Any = health_pb2_grpc.HealthStub(channel)
         answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=1, wait_for_ready=False)
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
@@ -61,6 +62,7 @@ class Load:
         self.statuses: list[int] = []
         self.failures: list[str] = []
         self.errors: list[str] = []
+        self.dismissed = 0
         self._threads = [threading.Thread(target=self._run, args=(number,), daemon=True) for number in range(CLIENTS)]
         for thread in self._threads:
             thread.start()
@@ -69,21 +71,23 @@ class Load:
         with httpx.Client(base_url=self._url, timeout=20) as client:
             while not self._stop.is_set():
                 try:
-                    self.statuses.append(self.ask(client, number))
-                except httpx.ConnectError:
-                    # The listener is closed, in order: nothing was sent.
-                    return
+                    answer = self.ask(client, number)
+                    self.statuses.append(answer.status_code)
+                    if answer.headers.get("connection") == "close":
+                        # Told to go: the service stops.
+                        self.dismissed += 1
+                        return
                 except httpx.TransportError as error:
                     self.failures.append(repr(error))
                     return
 
-    def ask(self, client: httpx.Client, number: int) -> int:
+    def ask(self, client: httpx.Client, number: int) -> httpx.Response:
         answer = client.get("/api/v1/config/k", params={"environment": "test"})
         if answer.status_code == 200:
             assert answer.json()["value"] == "v"
         else:
             self.errors.append(answer.text)
-        return answer.status_code
+        return answer
 
     def until(self, count: int) -> None:
         deadline = time.monotonic() + 30
@@ -100,12 +104,12 @@ class Load:
 class Writes(Load):
     """Each request writes a key of its own."""
 
-    def ask(self, client: httpx.Client, number: int) -> int:
+    def ask(self, client: httpx.Client, number: int) -> httpx.Response:
         key = f"w-{number}-{time.monotonic_ns()}"
         answer = client.post("/api/v1/config", json={"key": key, "value": 1, "environment": "test"})
         if answer.status_code == 201:
             self.written.append(key)
-        return answer.status_code
+        return answer
 
     def __init__(self, running: Running) -> None:
         self.written: list[str] = []
@@ -156,3 +160,4 @@ def test_a_stop_under_load_loses_no_request(service: Running) -> None:
     assert writes.failures == []
     assert set(reads.statuses) == {200}
     assert set(writes.statuses) == {201}
+    assert reads.dismissed + writes.dismissed == 2 * CLIENTS

@@ -1,7 +1,8 @@
 """Envoy's admin interface on its unix socket, as far as the supervisor needs it."""
 
-import asyncio
 import json
+
+import httpx
 
 # The admin interface answers from memory; what takes longer is not there.
 ANSWER_SECONDS = 2.0
@@ -11,20 +12,13 @@ async def ask(path: str, request: str, *, method: str = "GET") -> str:
     """The body of an answer.
 
     Raises:
-        OSError: nobody answers, or not in time.
+        httpx.HTTPError: nobody answers, not in time, or not with 200.
     """
-    async with asyncio.timeout(ANSWER_SECONDS):
-        reader, writer = await asyncio.open_unix_connection(path)
-        try:
-            writer.write(f"{method} {request} HTTP/1.0\r\nHost: admin\r\nContent-Length: 0\r\n\r\n".encode())
-            await writer.drain()
-            answer = await reader.read()
-        finally:
-            writer.close()
-    head, _, body = answer.partition(b"\r\n\r\n")
-    if b" 200 " not in head.split(b"\r\n", 1)[0] + b" ":
-        raise OSError(f"Envoy's admin interface refused {request}: {head[:100]!r}")
-    return body.decode()
+    transport = httpx.AsyncHTTPTransport(uds=path)
+    async with httpx.AsyncClient(transport=transport, base_url="http://admin", timeout=ANSWER_SECONDS) as client:
+        answer = await client.request(method, request)
+        answer.raise_for_status()
+        return answer.text
 
 
 async def listening_port(path: str) -> int:
@@ -33,13 +27,17 @@ async def listening_port(path: str) -> int:
     return int(listeners[0]["local_address"]["socket_address"]["port_value"])
 
 
-async def active_requests(path: str) -> int:
-    """How many requests the listener carries, streams among them."""
-    text = await ask(path, "/stats?filter=^http.gateway.downstream_rq_active$")
+async def active(path: str, what: str) -> int:
+    """How many `rq` (requests, streams among them) or `cx` (connections) the listener carries."""
+    text = await ask(path, f"/stats?filter=^http.gateway.downstream_{what}_active$")
     return int(text.rpartition(":")[2].strip() or 0)
 
 
 async def begin_drain(path: str) -> None:
-    """Connections are told to go elsewhere as they answer; then the listener closes."""
+    """From now on each connection is told to close with its next answer; new ones are still taken."""
     await ask(path, "/healthcheck/fail", method="POST")
-    await ask(path, "/drain_listeners?graceful&skip_exit", method="POST")
+
+
+async def close_listeners(path: str) -> None:
+    """Takes no new connections; those that are open go on."""
+    await ask(path, "/drain_listeners", method="POST")
