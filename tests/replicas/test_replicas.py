@@ -100,6 +100,39 @@ def test_a_flag_changed_at_one_replica_is_evaluated_at_the_others(replicas: list
         eventually(lambda r=replica: _is_on(r, "ann"), f"{replica.name} evaluates it")  # type: ignore[misc]
 
 
+def test_a_sticky_flag_keeps_what_it_gave_at_every_replica(replicas: list[Replica]) -> None:
+    one, two, three = replicas
+    request = {"name": "sticky", "environment": ENVIRONMENT, "enabled": True, "sticky": True}
+    one.flags.CreateFlag(flag_pb2.CreateFlagRequest(rollout_percentage=50, **request), timeout=15)  # type: ignore[arg-type]
+    users = [f"u{number}" for number in range(40)]
+    given = [_evaluated(one, user) for user in users]
+    assert {True, False} == set(given)
+    answer = one.flags.UpdateFlag(flag_pb2.UpdateFlagRequest(rollout_percentage=0, **request), timeout=15)  # type: ignore[arg-type]
+    for replica in (one, two, three):
+        eventually(
+            lambda r=replica: r.flags.GetFlag(  # type: ignore[misc]
+                flag_pb2.GetFlagRequest(name="sticky", environment=ENVIRONMENT, min_revision=answer.revision),
+                timeout=15,
+            ),
+            "it knows",
+        )
+        assert [_evaluated(replica, user) for user in users] == given, "lowered, and nobody loses it"
+        assert not _evaluated(replica, "new"), "who had nothing gets nothing"
+    off = one.flags.UpdateFlag(
+        flag_pb2.UpdateFlagRequest(name="sticky", environment=ENVIRONMENT, enabled=False, sticky=True), timeout=15
+    )
+    two.flags.GetFlag(
+        flag_pb2.GetFlagRequest(name="sticky", environment=ENVIRONMENT, min_revision=off.revision), timeout=15
+    )
+    assert not any(_evaluated(two, user) for user in users), "disabled is disabled"
+
+
+def _evaluated(replica: Replica, user: str) -> bool:
+    return replica.flags.EvaluateFlag(
+        flag_pb2.EvaluateFlagRequest(flag_name="sticky", environment=ENVIRONMENT, user_id=user), timeout=15
+    ).evaluation.enabled
+
+
 def _is_on(replica: Replica, user: str) -> bool:
     return replica.flags.EvaluateFlag(
         flag_pb2.EvaluateFlagRequest(flag_name="beta", environment=ENVIRONMENT, user_id=user), timeout=15

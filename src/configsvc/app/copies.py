@@ -87,6 +87,13 @@ class SharedCopies:
                 logger.warning("the cache has something under '%s' that is not a copy", key)
         return found
 
+    async def settle(self, copies: Sequence[Copy]) -> Mapping[str, tuple[int, Any]]:
+        """Leaves these at once, and returns what is there then: of several replicas' the first, at one revision."""
+        if self._cache is None or not copies:
+            return {}
+        await self._cache.put({copy.key: Entry(copy.revision, _payload(copy)) for copy in copies}, self._life)
+        return await self.find([copy.key for copy in copies])
+
     async def __aenter__(self) -> Self:
         self._tasks = [
             asyncio.create_task(self._send(), name="copies"),

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from configsvc_client.evaluation import Context, Evaluation, Flag, FlagNotFound, FlagSet
 
+from configsvc.app.assignments import Assignments
 from configsvc.app.copies import NO_COPIES, Copy, SharedCopies
 from configsvc.app.history import versions
 from configsvc.app.tail import LogTail
@@ -91,6 +92,7 @@ class FlagStore:
         # What other replicas left, for as long as the store is away.
         self._copied: dict[str, FlagSet] = {}
         self._copies = copies
+        self._assignments = Assignments(copies)
         copies.renew(lambda: [_copy(flag_set) for flag_set in self._sets.values()])
 
     async def create(self, definition: Mapping[str, Any], author: Author) -> tuple[Record, int]:
@@ -160,9 +162,11 @@ class FlagStore:
             self._context(fields, "", context)
         flag_set = await self._set(environment)
         try:
-            return flag_set.evaluate(flag_name, context, explain=explain), self._revision(flag_set)
+            found = flag_set.evaluate(flag_name, context, explain=explain)
         except FlagNotFound as error:
             raise not_found(flag_ref(environment, flag_name)) from error
+        ((kept, _),) = await self._assignments.kept(flag_set, ((found, context),))
+        return kept, self._revision(flag_set)
 
     async def evaluate_batch(
         self, environment: str, flag_names: Sequence[str], context: Context, *, explain: bool = False
@@ -174,7 +178,8 @@ class FlagStore:
             self._context(fields, "", context)
         flag_set = await self._set(environment)
         names = flag_names or [flag.name for flag in flag_set]
-        return tuple(_outcome(flag_set, name, context, explain) for name in names), self._revision(flag_set)
+        outcomes = [_outcome(flag_set, name, context, explain) for name in names]
+        return await self._kept(flag_set, outcomes, context), self._revision(flag_set)
 
     async def evaluate_many(self, requests: Sequence[EvaluationRequest]) -> tuple[tuple[Outcome, ...], int]:
         """Many requests, each with its own context. What is wrong with one is that one's error."""
@@ -192,7 +197,8 @@ class FlagStore:
                 continue
             flag_set = await self._set(request.environment)
             revision = min(revision, self._revision(flag_set))
-            outcomes.append(_outcome(flag_set, request.flag_name, request.context, request.explain))
+            outcome = _outcome(flag_set, request.flag_name, request.context, request.explain)
+            outcomes += await self._kept(flag_set, [outcome], request.context)
         return tuple(outcomes), revision
 
     def selector(self, environment: str, names: Sequence[str]) -> Selector:
@@ -236,6 +242,12 @@ class FlagStore:
             if (flag_set := await self._find_copy(environment)) is None:
                 raise
             return flag_set
+
+    async def _kept(self, flag_set: FlagSet, outcomes: Sequence[Outcome], context: Context) -> tuple[Outcome, ...]:
+        """The outcomes, with what sticky flags have assigned."""
+        found = [(outcome, context) for outcome in outcomes if isinstance(outcome, Evaluation)]
+        kept = iter(await self._assignments.kept(flag_set, found))
+        return tuple(next(kept)[0] if isinstance(outcome, Evaluation) else outcome for outcome in outcomes)
 
     async def _find_copy(self, environment: str) -> FlagSet | None:
         if environment not in self._copied:

@@ -94,6 +94,8 @@ class Flag:
     targeted_users: tuple[str, ...] = ()
     # The attribute whose value is bucketed. Empty: the user id.
     bucket_by: str = ""
+    # Whether the server keeps what a rollout or a split gave to a user. Evaluation here knows no assignments.
+    sticky: bool = False
     rules: tuple[Rule, ...] = ()
     prerequisites: tuple[Prerequisite, ...] = ()
     # Makes this flag's buckets its own. Given once, at creation.
@@ -152,6 +154,7 @@ class Flag:
             rollout_split=_split(members, "rollout_split"),
             targeted_users=members.texts("targeted_users", limits.TARGETED_USERS),
             bucket_by=members.text("bucket_by"),
+            sticky=members.truth("sticky"),
             rules=tuple(map(_rule, members.objects("rules", limits.RULES))),
             prerequisites=tuple(map(_prerequisite, members.objects("prerequisites", limits.PREREQUISITES))),
             salt=members.text("salt"),
@@ -180,6 +183,7 @@ class Flag:
             "rollout_split": _split_json(self.rollout_split),
             "targeted_users": list(self.targeted_users),
             "bucket_by": self.bucket_by,
+            "sticky": self.sticky,
             "rules": [
                 {
                     "name": rule.name,

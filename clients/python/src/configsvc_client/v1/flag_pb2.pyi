@@ -214,6 +214,7 @@ class Flag(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_BY_FIELD_NUMBER: _builtins.int
+    STICKY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """1 to 128 letters, digits, `.`, `_`, `-`, starting with a letter or digit. Not `evaluate`, which a REST path shadows."""
     environment: _builtins.str
@@ -246,6 +247,11 @@ class Flag(_message.Message):
     """Output only. The revision of the write that made this version."""
     updated_by: _builtins.str
     """Output only. The actor of the last write."""
+    sticky: _builtins.bool
+    """Keeps the variant that a rollout or a split gave to a user, also when the percentage is lowered or the weights
+    change; until the flag is disabled, targets the user, or loses its cache. Where the service has no Redis it has no
+    effect. The client's own evaluation does not know assignments.
+    """
     @_builtins.property
     def targeted_users(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """User ids that get `on_variant` whatever the rollout. At most 100,000."""
@@ -305,10 +311,11 @@ class Flag(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         updated_by: _builtins.str = ...,
+        sticky: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket_by", b"bucket_by", "created_at", b"created_at", "default_variant", b"default_variant", "description", b"description", "enabled", b"enabled", "environment", b"environment", "etag", b"etag", "name", b"name", "off_variant", b"off_variant", "on_variant", b"on_variant", "owner", b"owner", "prerequisites", b"prerequisites", "revision", b"revision", "rollout_percentage", b"rollout_percentage", "rollout_split", b"rollout_split", "rules", b"rules", "salt", b"salt", "tags", b"tags", "targeted_users", b"targeted_users", "updated_at", b"updated_at", "updated_by", b"updated_by", "value_type", b"value_type", "variants", b"variants", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket_by", b"bucket_by", "created_at", b"created_at", "default_variant", b"default_variant", "description", b"description", "enabled", b"enabled", "environment", b"environment", "etag", b"etag", "name", b"name", "off_variant", b"off_variant", "on_variant", b"on_variant", "owner", b"owner", "prerequisites", b"prerequisites", "revision", b"revision", "rollout_percentage", b"rollout_percentage", "rollout_split", b"rollout_split", "rules", b"rules", "salt", b"salt", "sticky", b"sticky", "tags", b"tags", "targeted_users", b"targeted_users", "updated_at", b"updated_at", "updated_by", b"updated_by", "value_type", b"value_type", "variants", b"variants", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -396,6 +403,7 @@ class CreateFlagRequest(_message.Message):
     OWNER_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    STICKY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. See Flag.name."""
     environment: _builtins.str
@@ -424,6 +432,8 @@ class CreateFlagRequest(_message.Message):
     """Optional. Why, for the history; at most 1,024 characters."""
     request_id: _builtins.str
     """Optional. At most 128 characters. A retry with the same request_id and content returns the first outcome."""
+    sticky: _builtins.bool
+    """Optional. See Flag.sticky."""
     @_builtins.property
     def targeted_users(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Optional. See Flag.targeted_users."""
@@ -471,10 +481,11 @@ class CreateFlagRequest(_message.Message):
         owner: _builtins.str = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        sticky: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket_by", b"bucket_by", "default_variant", b"default_variant", "description", b"description", "enabled", b"enabled", "environment", b"environment", "name", b"name", "off_variant", b"off_variant", "on_variant", b"on_variant", "owner", b"owner", "prerequisites", b"prerequisites", "reason", b"reason", "request_id", b"request_id", "rollout_percentage", b"rollout_percentage", "rollout_split", b"rollout_split", "rules", b"rules", "salt", b"salt", "tags", b"tags", "targeted_users", b"targeted_users", "value_type", b"value_type", "variants", b"variants"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket_by", b"bucket_by", "default_variant", b"default_variant", "description", b"description", "enabled", b"enabled", "environment", b"environment", "name", b"name", "off_variant", b"off_variant", "on_variant", b"on_variant", "owner", b"owner", "prerequisites", b"prerequisites", "reason", b"reason", "request_id", b"request_id", "rollout_percentage", b"rollout_percentage", "rollout_split", b"rollout_split", "rules", b"rules", "salt", b"salt", "sticky", b"sticky", "tags", b"tags", "targeted_users", b"targeted_users", "value_type", b"value_type", "variants", b"variants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -666,6 +677,7 @@ class UpdateFlagRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     ALLOW_MISSING_FIELD_NUMBER: _builtins.int
+    STICKY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. See Flag.name."""
     environment: _builtins.str
@@ -698,6 +710,8 @@ class UpdateFlagRequest(_message.Message):
     """Optional. Write only if this is the current etag, else ABORTED. The `If-Match` header means the same."""
     allow_missing: _builtins.bool
     """Optional. Create the flag where it is missing, in place of NOT_FOUND."""
+    sticky: _builtins.bool
+    """Optional. See Flag.sticky."""
     @_builtins.property
     def targeted_users(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Optional. See Flag.targeted_users."""
@@ -747,10 +761,11 @@ class UpdateFlagRequest(_message.Message):
         request_id: _builtins.str = ...,
         etag: _builtins.str = ...,
         allow_missing: _builtins.bool = ...,
+        sticky: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_missing", b"allow_missing", "bucket_by", b"bucket_by", "default_variant", b"default_variant", "description", b"description", "enabled", b"enabled", "environment", b"environment", "etag", b"etag", "name", b"name", "off_variant", b"off_variant", "on_variant", b"on_variant", "owner", b"owner", "prerequisites", b"prerequisites", "reason", b"reason", "request_id", b"request_id", "rollout_percentage", b"rollout_percentage", "rollout_split", b"rollout_split", "rules", b"rules", "salt", b"salt", "tags", b"tags", "targeted_users", b"targeted_users", "value_type", b"value_type", "variants", b"variants"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_missing", b"allow_missing", "bucket_by", b"bucket_by", "default_variant", b"default_variant", "description", b"description", "enabled", b"enabled", "environment", b"environment", "etag", b"etag", "name", b"name", "off_variant", b"off_variant", "on_variant", b"on_variant", "owner", b"owner", "prerequisites", b"prerequisites", "reason", b"reason", "request_id", b"request_id", "rollout_percentage", b"rollout_percentage", "rollout_split", b"rollout_split", "rules", b"rules", "salt", b"salt", "sticky", b"sticky", "tags", b"tags", "targeted_users", b"targeted_users", "value_type", b"value_type", "variants", b"variants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
