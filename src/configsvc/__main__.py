@@ -77,6 +77,8 @@ def _up(options: argparse.Namespace) -> int:
     settings = load()
     check_port(settings)
     logging.basicConfig(level=settings.log_level.upper(), format="configsvc: %(message)s")
+    # It tells of each request to Envoy's admin interface.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     _run(Supervisor(settings).run())
     return 0
 
