@@ -1,0 +1,26 @@
+"""Says what is missing before `make` builds the environment. Any Python 3 can read this file."""
+
+import sys
+from importlib.util import find_spec
+
+NEEDED = (3, 11)
+
+
+def complaint(version: "tuple[int, ...]", has_venv: bool) -> str:
+    """What to do about this Python; empty where it can be used."""
+    found = ".".join(str(part) for part in version)
+    needed = ".".join(str(part) for part in NEEDED)
+    if version < NEEDED:
+        return "configsvc needs Python {} or newer, and {} is {}; name another: make PYTHON=python{} ...".format(
+            needed, sys.executable, found, needed
+        )
+    if not has_venv:
+        return "{} can't make virtual environments: on Debian and Ubuntu, apt-get install python{}-venv".format(
+            sys.executable, found
+        )
+    return ""
+
+
+if __name__ == "__main__":
+    # Debian has the two in a package of their own.
+    sys.exit(complaint(sys.version_info[:2], all(find_spec(name) for name in ("venv", "ensurepip"))) or 0)
