@@ -243,7 +243,8 @@ async def build(settings: Settings, listen: Sequence[str]) -> AsyncIterator[Serv
                 clock=clock,
                 keep_changes=settings.compaction_keep_changes,
                 interval_seconds=settings.compaction_interval_seconds,
-                published_only=backends.publisher is not None,
+                keep_age=timedelta(days=settings.compaction_keep_days) if settings.compaction_keep_days else None,
+                keep_unpublished=backends.publisher is not None,
             )
         )
         relay: Relay | None = None
