@@ -1,4 +1,4 @@
-"""Says what is missing before `make` builds the environment. Any Python 3 can read this file."""
+"""Says what is missing before `make` builds the environment. Any Python since 3.6 can read this file."""
 
 import sys
 from importlib.util import find_spec
@@ -11,13 +11,11 @@ def complaint(version: "tuple[int, ...]", has_venv: bool) -> str:
     found = ".".join(str(part) for part in version)
     needed = ".".join(str(part) for part in NEEDED)
     if version < NEEDED:
-        return "configsvc needs Python {} or newer, and {} is {}; name another: make PYTHON=python{} ...".format(
-            needed, sys.executable, found, needed
-        )
+        what = f"configsvc needs Python {needed} or newer, and {sys.executable} is {found}"
+        return f"{what}; name another: make PYTHON=python{needed} ..."
     if not has_venv:
-        return "{} can't make virtual environments: on Debian and Ubuntu, apt-get install python{}-venv".format(
-            sys.executable, found
-        )
+        what = f"{sys.executable} can't make virtual environments"
+        return f"{what}; on Debian and Ubuntu: apt-get install python{found}-venv"
     return ""
 
 

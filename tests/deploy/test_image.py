@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from configsvc.gateway import supervisor
-from configsvc.settings import Settings
+from configsvc.settings import Settings, load
 from tests.e2e.conftest import start, stop
 from tests.services.ports import Port
 
@@ -52,7 +52,7 @@ def test_the_service_uses_every_engine_and_runs_several_workers(monkeypatch: pyt
         monkeypatch.delenv(name.upper(), raising=False)
     for name, value in service_environment().items():
         monkeypatch.setenv(name, value)
-    settings = Settings()
+    settings = load()
     assert settings.embedded == ()
     assert settings.workers > 1
     url = urlsplit(settings.database_url)
@@ -117,12 +117,12 @@ def test_a_container_has_the_time_that_a_stop_takes() -> None:
     grace = COMPOSE["services"]["configsvc"]["stop_grace_period"]
     # The drain before the workers, the last answers and Envoy's own end after them.
     envoy = 2 * supervisor.DRAIN_SECONDS + 2 + 2
-    workers = Settings.model_fields["shutdown_grace_seconds"].default + supervisor.HAND_ON_SECONDS
+    workers = load().stop_seconds + supervisor.KILL_SECONDS
     assert float(grace.removesuffix("s")) > envoy + workers
 
 
 def test_the_health_check_of_the_image_says_whether_the_service_is_ready(tmp_path: Path) -> None:
-    (text,) = [found for found in instructions("HEALTHCHECK")]
+    (text,) = instructions("HEALTHCHECK")
     command = json.loads(text.partition("CMD ")[2])
     assert command[0] == "python"
 
