@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from configsvc import __version__
 from configsvc.gateway import supervisor
 from configsvc.settings import Settings, load
 from tests.e2e.conftest import start, stop
@@ -102,6 +103,10 @@ def test_what_the_image_copies_is_there_and_let_through() -> None:
     for needed in ("pyproject.toml", "README.md", "LICENSE", "src", "deploy/envoy.yaml", "clients/python"):
         assert needed in copied
     assert "-c constraints.txt" in " ".join(instructions("RUN"))
+
+
+def test_the_image_is_named_for_the_version_that_it_holds() -> None:
+    assert COMPOSE["services"]["configsvc"]["image"] == f"configsvc:{__version__}"
 
 
 def test_the_service_is_process_one_and_not_root() -> None:

@@ -75,7 +75,7 @@ def test_the_readme_names_every_file_and_target_that_it_sends_people_to() -> Non
     for path in re.findall(r"`((?:src|deploy|tests|clients|proto)/[\w./-]+)`", README):
         assert (ROOT / path).exists(), path
     makefile = (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"`?\bmake ([a-z]+)", README)) - {"a", "what"}:
+    for target in re.findall(r"\bmake ([a-z]+)", README):
         assert re.search(rf"(?m)^{target}:", makefile), target
 
 

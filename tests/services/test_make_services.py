@@ -72,6 +72,13 @@ def shown_in_readme(name: str) -> object:
     return json.loads(text)
 
 
+def test_migrate_makes_the_schema_beforehand(exported: dict[str, str]) -> None:
+    environment = {**_nothing_given(), **exported}
+    command = [sys.executable, "-m", "configsvc", "migrate"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "the schema in postgresql is up to date\n"
+
+
 def test_two_workers_are_up_on_every_engine(exported: dict[str, str], tmp_path: Path) -> None:
     seen: dict[str, dict[str, tuple[str, str]]] = {}
     engines = {"storage": "postgresql", "cache": "redis", "bus": "kafka", "registry": "zookeeper"}
