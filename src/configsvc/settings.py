@@ -48,6 +48,14 @@ def _path(value: str) -> str:
     return value
 
 
+def _credential(value: SecretStr) -> SecretStr:
+    scheme, _, credential = value.get_secret_value().partition(":")
+    user, _, password = credential.partition(":")
+    if scheme and (scheme != "digest" or not user or not password):
+        raise ValueError("must be empty or digest:user:password")
+    return value
+
+
 def _networks(value: str) -> str:
     for part in filter(None, (part.strip() for part in value.split(","))):
         ip_network(part)
@@ -102,9 +110,14 @@ class Settings(BaseSettings):
     zookeeper_base_path: Annotated[str, AfterValidator(_path)] = Field("/services", description="where services lie")
     zookeeper_connection_timeout: Seconds = Field(10, description="seconds")
     zookeeper_session_timeout: Seconds = Field(10, description="seconds without contact until ephemeral nodes go")
-    zookeeper_auth: SecretStr = Field(
-        SecretStr(""),
-        description="scheme:credential such as digest:user:password; nodes are then its alone; empty: open",
+    zookeeper_auth: Annotated[SecretStr, AfterValidator(_credential)] = Field(
+        SecretStr(""), description="digest:user:password; only who has it may change what it made; empty: open to all"
+    )
+    zookeeper_acl: str = Field(
+        "r",
+        pattern=r"^(none|c?d?r?w?a?)$",
+        description="with ZOOKEEPER_AUTH, what others may do to its nodes: letters of cdrwa (create, delete, read,"
+        " write, admin), or none",
     )
     service_registry_enabled: bool = Field(True, description="register this service itself in its registry")
     service_health_check_interval: Seconds = Field(10, description="seconds between checks of one instance")
@@ -235,7 +248,7 @@ def template() -> Iterator[str]:
 
 def _line(problem: Any) -> str:
     name = str(problem["loc"][0])
-    secret = "password" in name or "url" in name
+    secret = any(part in name for part in ("password", "url", "auth"))
     given = "the value given" if secret else repr(problem["input"])
     message = problem["msg"].removeprefix("Value error, ")
     meaning = Settings.model_fields[name].description if name in Settings.model_fields else ""

@@ -167,6 +167,7 @@ async def open_backends(settings: Settings, clock: Clock) -> AsyncIterator[Backe
                     connection_seconds=settings.zookeeper_connection_timeout,
                     session_seconds=settings.zookeeper_session_timeout,
                     auth=settings.zookeeper_credential,
+                    others=settings.zookeeper_acl.removeprefix("none"),
                 )
             )
             kinds["registry"] = f"{registry.name} ({settings.zookeeper_hosts}{settings.zookeeper_base_path})"

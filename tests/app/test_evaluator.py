@@ -254,6 +254,17 @@ async def test_a_changed_flag_or_prerequisite_is_never_answered_from_the_cache(w
     assert (await evaluator.one("test", "child", Context("u")))[0].value is True
 
 
+async def test_single_and_batch_share_one_kind_of_entry(world: World) -> None:
+    await world.flag(rollout_percentage=100)
+    asking = Asking()
+    evaluator = await world.evaluator(SharedEvaluations(asking, world.cache, DAY))
+    single, _ = await evaluator.one("test", "f", Context("u"))
+    batch, _ = await evaluator.batch("test", [], Context("u"))
+    many, _ = await evaluator.many([EvaluationRequest("test", Asked("f", Context("u")))])
+    assert [single] == list(batch) == list(many)
+    assert asking.asked == ["f"]
+
+
 async def test_contexts_that_differ_share_nothing(world: World) -> None:
     rules = [{"conditions": [{"attribute": "n", "operator": "equals", "values": [1]}], "variant": "on"}]
     await world.flag(rules=rules)
