@@ -120,6 +120,12 @@ class Settings(BaseSettings):
         " write, admin), or none",
     )
     service_registry_enabled: bool = Field(True, description="register this service itself in its registry")
+    service_url: str = Field(
+        "",
+        pattern=r"^(https?://[^/\s]+.*)?$",
+        description="URL under which others reach this service; empty: this host's name and PORT, or localhost where"
+        " the registry is in process",
+    )
     service_health_check_interval: Seconds = Field(10, description="seconds between checks of one instance")
     service_instance_id: str = Field(
         "",
@@ -216,6 +222,12 @@ def load(**overrides: Any) -> Settings:
     if not settings.service_instance_id:
         made = f"{socket.gethostname()[:64]}-{uuid.uuid4().hex[:8]}".lstrip("._-")
         settings = settings.model_copy(update={"service_instance_id": made})
+    if not settings.service_url:
+        host = settings.host
+        if host in ("0.0.0.0", "::"):
+            host = socket.gethostname() if settings.zookeeper_hosts else "localhost"
+        host = f"[{host}]" if ":" in host else host
+        settings = settings.model_copy(update={"service_url": f"http://{host}:{settings.port or 8082}"})
     if settings.workers > 1 and settings.embedded:
         raise SettingsError(
             [

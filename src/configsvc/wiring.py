@@ -336,7 +336,7 @@ async def _registered(directory: Directory, settings: Settings) -> AsyncIterator
     own = Registration(
         service_name=OWN_SERVICE,
         instance_id=settings.service_instance_id,
-        service_url=f"http://{_reachable(settings.host)}:{settings.port or 8082}",
+        service_url=settings.service_url,
     )
 
     def author(reason: str) -> Author:
@@ -384,10 +384,6 @@ def _probe(settings: Settings) -> SchemeProbe:
         "grpc": GrpcProbe(addresses, seconds),
     }
     return SchemeProbe(probes, seconds)
-
-
-def _reachable(host: str) -> str:
-    return "localhost" if host in ("0.0.0.0", "::") else host
 
 
 def _log_as_json(settings: Settings) -> None:

@@ -15,7 +15,7 @@ from configsvc.app.copies import SharedCopies
 from configsvc.app.evaluator import EvaluationRequest, Evaluator
 from configsvc.app.flag_sets import FlagSets
 from configsvc.app.flags import FlagStore
-from configsvc.app.outcomes import Asked, Evaluate, Outcome, in_process
+from configsvc.app.outcomes import Asked, Evaluate, FailedItem, Outcome, in_process
 from configsvc.app.shared_evaluations import SharedEvaluations
 from configsvc.bus.local import LocalBus
 from configsvc.cache.local import LocalCache
@@ -306,3 +306,16 @@ async def test_concurrent_first_evaluations_agree(world: World) -> None:
     evaluators = [await world.evaluator() for _ in range(3)]
     found = await asyncio.gather(*(given(evaluator) for evaluator in evaluators))
     assert found[0] == found[1] == found[2]
+
+
+async def test_a_flag_that_another_replica_just_made_is_found(world: World) -> None:
+    await world.flag("first")
+    evaluator = await world.evaluator()
+    await evaluator.one("test", "first", Context("u"))
+    # The clock stands still, so this replica's poll never comes, and nobody tells it.
+    await world.flag("second", rollout_percentage=100)
+    assert (await evaluator.one("test", "second", Context("u")))[0].value is True
+    await world.flag("third", rollout_percentage=100)
+    outcomes, _ = await evaluator.batch("test", ["third", "fourth"], Context("u"))
+    assert isinstance(outcomes[0], Evaluation)
+    assert isinstance(outcomes[1], FailedItem)

@@ -342,3 +342,23 @@ async def test_whoever_writes_in_whatever_order_each_replica_tells_every_revisio
                 for replica, seen in zip((here, there), listeners, strict=True):
                     await replica.tail.wait_for(10 * writers, None)
                     assert seen.revisions == list(range(1, 10 * writers + 1))
+
+
+async def test_news_is_what_was_committed_before_it_was_asked_for(replica: Replica) -> None:
+    assert not await replica.tail.has_news()
+    commit = await write(replica.storage, (config("a"), 1))
+    assert await replica.tail.has_news()
+    assert replica.tail.applied == commit.revision
+
+
+async def test_those_who_ask_for_news_together_share_a_look(replica: Replica) -> None:
+    await write(replica.storage, (config("a"), 1))
+    states = replica.door.states
+    assert any(await asyncio.gather(*(replica.tail.has_news() for _ in range(50))))
+    assert replica.door.states <= states + 2
+
+
+async def test_where_the_log_cannot_be_read_there_is_no_news_and_no_error(replica: Replica) -> None:
+    await write(replica.storage, (config("a"), 1))
+    replica.door.shut = True
+    assert not await replica.tail.has_news()

@@ -50,7 +50,7 @@ class Evaluator:
             fields.environment(environment)
             fields.name("flag_name", flag_name, FLAG_NAME_CHARACTERS)
             _check(fields, context)
-        flag_set = await self._sets.of(environment)
+        flag_set = await self._set(environment, [flag_name])
         (outcome,) = await self._outcomes(flag_set, [Asked(flag_name, context, explain)])
         if isinstance(outcome, FailedItem):
             raise not_found(flag_ref(environment, flag_name))
@@ -64,7 +64,7 @@ class Evaluator:
             fields.environment(environment)
             fields.count("flag_names", len(flag_names), self._limits.batch_size)
             _check(fields, context)
-        flag_set = await self._sets.of(environment)
+        flag_set = await self._set(environment, flag_names)
         names = flag_names or [flag.name for flag in flag_set]
         asked = [Asked(name, context, explain) for name in names]
         return await self._outcomes(flag_set, asked), self._revision(flag_set)
@@ -87,11 +87,19 @@ class Evaluator:
                 places[request.environment].append(place)
         revision = self._tail.applied
         for environment, here in places.items():
-            flag_set = await self._sets.of(environment)
+            asked = [requests[place].asked for place in here]
+            flag_set = await self._set(environment, [one.flag_name for one in asked])
             revision = min(revision, self._revision(flag_set))
-            found = await self._outcomes(flag_set, [requests[place].asked for place in here])
+            found = await self._outcomes(flag_set, asked)
             outcomes.update(zip(here, found, strict=True))
         return [outcomes[place] for place in range(len(requests))], revision
+
+    async def _set(self, environment: str, names: Sequence[str]) -> FlagSet:
+        """The environment's set, as new as it takes to know these names, if anyone does."""
+        flag_set = await self._sets.of(environment)
+        if any(name not in flag_set for name in names) and await self._tail.has_news():
+            flag_set = await self._sets.of(environment)
+        return flag_set
 
     async def _outcomes(self, flag_set: FlagSet, asked: Sequence[Asked]) -> Sequence[Outcome]:
         return await self._evaluate(flag_set, asked, await self._assignments.of(flag_set, asked))

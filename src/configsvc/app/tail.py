@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 READ_CHANGES = 100
 # Own commits held until the revisions before them arrive. Beyond it they are read from the log, like everyone's.
 EARLY_COMMITS = 256
+# How long anyone waits for news before saying that something does not exist.
+NEWS_SECONDS = 1.0
 # The longest pause between two tries at a log that can't be read: a recovery is noticed at most this late.
 LONGEST_PAUSE_SECONDS = 5.0
 
@@ -107,6 +109,9 @@ class LogTail:
         self._alive = _Latch()
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = False
+        # The look at the head that has not begun yet: whoever asks now shares it.
+        self._next_look: asyncio.Task[int] | None = None
+        self._looking = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         """Starts at the head of the log; where that can't be read, stale at 0, and at the head as soon as it can."""
@@ -189,6 +194,32 @@ class LogTail:
             "REVISION_NOT_REACHED",
             {"applied": str(self.applied), "required": str(revision)},
         )
+
+    async def has_news(self) -> bool:
+        """Applies what was committed before the call, by any replica; returns whether there was anything.
+
+        For whoever is about to say that something does not exist: missing here never means missing. Where the log can't
+        be read, or not in a moment, there is no news; answers are marked stale then.
+        """
+        if self.stale_since is not None:
+            return False
+        before = self.applied
+        if self._next_look is None:
+            self._next_look = asyncio.create_task(self._look(), name="log-look")
+            # Its error is every waiter's; where all of them have gone, it is nobody's.
+            self._next_look.add_done_callback(lambda done: done.cancelled() or done.exception())
+        try:
+            async with asyncio.timeout(NEWS_SECONDS):
+                await self.wait_for(await asyncio.shield(self._next_look), None)
+        except (Unavailable, TimeoutError):
+            logger.debug("nobody knows whether there is news", exc_info=True)
+        return self.applied > before
+
+    async def _look(self) -> int:
+        """The head of the log. One look at a time; those who ask meanwhile share the next one."""
+        async with self._looking:
+            self._next_look = None
+            return (await self._log.state()).head
 
     def doubt(self, error: Exception) -> None:
         """A read of the store has failed: what is answered from now on is stale, until the log can be read again."""

@@ -16,6 +16,13 @@ from configsvc.registry.port import Node
 _OWNER, _GENERATION, _REGISTRATION = "owner", "generation", "registration"
 _SECURE = ("https",)
 _PORTS = {"http": 80, "https": 443}
+_HOST_PARTS = (
+    {"value": "scheme", "variable": True},
+    {"value": "://", "variable": False},
+    {"value": "address", "variable": True},
+    {"value": ":", "variable": False},
+    {"value": "port", "variable": True},
+)
 
 
 def to_json(node: Node) -> bytes:
@@ -23,6 +30,7 @@ def to_json(node: Node) -> bytes:
     url = urlsplit(str(node.payload.get("service_url", "")))
     secure = url.scheme in _SECURE
     port = url.port or _PORTS.get(url.scheme)
+    path = url._replace(scheme="", netloc="").geturl()
     return json.dumps(
         {
             "name": node.service,
@@ -33,15 +41,7 @@ def to_json(node: Node) -> bytes:
             "payload": {_OWNER: node.owner, _GENERATION: node.generation, _REGISTRATION: node.payload},
             "registrationTimeUTC": _milliseconds(node.payload.get("registered_at")),
             "serviceType": "DYNAMIC",
-            "uriSpec": {
-                "parts": [
-                    {"value": "scheme", "variable": True},
-                    {"value": "://", "variable": False},
-                    {"value": "address", "variable": True},
-                    {"value": ":", "variable": False},
-                    {"value": "port", "variable": True},
-                ]
-            },
+            "uriSpec": {"parts": [*_HOST_PARTS, *([{"value": path, "variable": False}] if path else [])]},
         },
         ensure_ascii=False,
         separators=(",", ":"),

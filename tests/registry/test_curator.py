@@ -1,0 +1,43 @@
+"""An instance as Curator's JSON, both ways."""
+
+import json
+
+import pytest
+
+from configsvc.registry import curator
+from configsvc.registry.port import Node
+
+
+def built(data: bytes) -> str:
+    """The URI that a client on Curator builds (`ServiceInstance.buildUriSpec`)."""
+    source = json.loads(data)
+    secure = source["sslPort"] is not None
+    values = {
+        **source,
+        "scheme": "https" if secure else "http",
+        "port": source["sslPort"] if secure else source["port"],
+    }
+    return "".join(
+        str(values[part["value"]]) if part["variable"] else part["value"] for part in source["uriSpec"]["parts"]
+    )
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://asr:8087", "https://asr:8443/api/v2", "http://asr:8087/", "http://asr:80/a?b=c", "http://10.0.0.7:1/%20"],
+)
+def test_a_client_on_curator_builds_the_url_that_was_registered(url: str) -> None:
+    node = Node("asr", "one", "r1", 3, {"service_url": url, "registered_at": "2026-01-01T00:00:00+00:00"})
+    assert built(curator.to_json(node)) == url
+    assert curator.from_json("asr", "one", curator.to_json(node)) == node
+
+
+def test_the_usual_port_is_filled_in() -> None:
+    assert built(curator.to_json(Node("asr", "one", "r1", 1, {"service_url": "https://asr/x"}))) == "https://asr:443/x"
+
+
+def test_a_foreign_instance_is_read_with_its_path() -> None:
+    data = curator.to_json(Node("asr", "one", "r1", 1, {"service_url": "http://asr:8087/api"}))
+    foreign = {**json.loads(data), "payload": None}
+    found = curator.from_json("asr", "one", json.dumps(foreign).encode())
+    assert (found.owner, found.payload["service_url"]) == ("", "http://asr:8087/api")
