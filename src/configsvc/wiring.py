@@ -60,13 +60,22 @@ logger = structlog.get_logger("configsvc")
 OWN_SERVICE = "configsvc"
 
 
-async def serve(settings: Settings, listen: Sequence[str], ready: Callable[[], None] | None = None) -> None:
+# The machine's.
+SYSTEM_CLOCK = SystemClock()
+
+
+async def serve(
+    settings: Settings,
+    listen: Sequence[str],
+    ready: Callable[[], None] | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+) -> None:
     """Runs one server until SIGTERM or SIGINT; then drains it."""
     _log_as_json(settings)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with build(settings, listen):
+    async with build(settings, listen, clock):
         if ready is not None:
             ready()
         await stop.wait()
@@ -149,9 +158,9 @@ async def open_backends(settings: Settings, clock: Clock) -> AsyncIterator[Backe
 
 
 @asynccontextmanager
-async def build(settings: Settings, listen: Sequence[str]) -> AsyncIterator[Server]:
+async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM_CLOCK) -> AsyncIterator[Server]:
     """A whole server, ready. Leaving the context drains and closes it."""
-    clock, limits = SystemClock(), settings.limits
+    limits = settings.limits
     async with AsyncExitStack() as stack:
         backends = await stack.enter_async_context(open_backends(settings, clock))
         storage, bus, registry = backends.storage, backends.bus, backends.registry
@@ -221,7 +230,7 @@ async def build(settings: Settings, listen: Sequence[str]) -> AsyncIterator[Serv
             Server(servicers, listen, interceptor, settings.shutdown_grace_seconds)
         )
         if settings.service_registry_enabled:
-            await stack.enter_async_context(_registered(directory, settings))
+            await stack.enter_async_context(_registered(directory, settings, clock))
         logger.info("listening", addresses=list(listen), **backends.kinds, instance_id=settings.service_instance_id)
         try:
             yield server
@@ -270,9 +279,8 @@ def _parts(backends: Backends, tail: LogTail, relay: Relay | None) -> tuple[Part
 
 
 @asynccontextmanager
-async def _registered(directory: Directory, settings: Settings) -> AsyncIterator[None]:
+async def _registered(directory: Directory, settings: Settings, clock: Clock) -> AsyncIterator[None]:
     """Shows this service in its own registry, and keeps its lease while the context is open."""
-    clock = SystemClock()
     own = Registration(
         service_name=OWN_SERVICE,
         instance_id=settings.service_instance_id,
