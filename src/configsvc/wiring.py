@@ -244,6 +244,8 @@ def _parts(backends: Backends, tail: LogTail, relay: Relay | None) -> tuple[Part
     """What the health board looks at, and what it means for users where it is down."""
 
     async def without_storage() -> str:
+        if tail.stale_since is None:
+            return "writes are refused; reads go on"
         return "writes are refused; reads are answered from the caches, marked stale"
 
     async def without_cache() -> str:
