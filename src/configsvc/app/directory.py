@@ -69,6 +69,8 @@ SWEEP_SECONDS = 0.5
 STOOD_STILL_SECONDS = 4.0
 # Between two tries to read the registrations of a store that is away.
 RELOAD_SECONDS = 1.0
+# Until a survivor claims what another was to claim, and has not; and between two tries.
+ORPHANED_SECONDS = 1.0
 # Changes of owner under way at the same time; they share transactions.
 MOVED_TOGETHER = 128
 # How long a stopping replica waits until its heirs show what it gave them.
@@ -138,6 +140,7 @@ class Directory:
         self._signed: set[Ref] = set()
         self._foreign: dict[str, tuple[Instance, ...]] = {}
         self._live = frozenset({registry.replica_id})
+        self._adopting: asyncio.Task[None] | None = None
         self._projections: dict[Ref, asyncio.Task[None]] = {}
         self._connected = True
         # Whether all registrations were read since the start.
@@ -378,12 +381,38 @@ class Directory:
             logger.warning("the registry can't be read: %s", error)
 
     async def _adopt(self) -> None:
-        """Claims the instances whose replica is gone, each by compare-and-set, and grants one fresh lease."""
+        """Claims the instances whose replica is gone, each by compare-and-set, and grants one fresh lease.
+
+        Survivors meet the same orphans at the same time: each first claims its share, and a moment later what is left.
+        """
+        me = self._registry.replica_id
         self._live = await self._registry.replicas()
-        orphans = [
-            r for records in self._records.values() for r in records.values() if r.body["owner"] not in self._live
+        orphans = self._orphans()
+        if orphans and (self._adopting is None or self._adopting.done()):
+            self._adopting = self._start(self._adopt_rest())
+        await self._claim_all([orphan for orphan in orphans if instances.heir_of(orphan.ref, {me, *self._live}) == me])
+
+    async def _adopt_rest(self) -> None:
+        """Tries until no orphan is left: another replica has not done its share, or the store was away."""
+        while True:
+            await self._clock.sleep(ORPHANED_SECONDS)
+            try:
+                self._live = await self._registry.replicas()
+                await self._claim_all(self._orphans())
+            except ServiceError as error:
+                logger.warning("not all orphans could be claimed; this is tried again: %s", error)
+            else:
+                return
+
+    def _orphans(self) -> list[Record]:
+        return [
+            record
+            for records in self._records.values()
+            for record in records.values()
+            if record.body["owner"] not in self._live
         ]
-        # Survivors meet the same orphans; in different orders they share the work.
+
+    async def _claim_all(self, orphans: list[Record]) -> None:
         random.shuffle(orphans)
         for start in range(0, len(orphans), MOVED_TOGETHER):
             claims = (self._claim(orphan) for orphan in orphans[start : start + MOVED_TOGETHER])
