@@ -16,6 +16,7 @@ instances: all of its leases begin anew.
 import asyncio
 import itertools
 import logging
+import math
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -57,7 +58,7 @@ from configsvc.registry.port import (
     SessionChanged,
     SessionState,
 )
-from configsvc.storage.port import Reader, RecordQuery, Signs, Writer
+from configsvc.storage.port import Reader, RecordQuery, Sign, Signs, Writer
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +86,14 @@ class _Lease:
 
     expires: float
     seen_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Which sign of life was the last one, when it was looked for on the monotonic clock."""
+
+    sign_at: float
+    looked_at: float
 
 
 class KeepAlive:
@@ -138,6 +147,7 @@ class Directory:
         self._fell_at: dict[Ref, float] = {}
         self._balancers: dict[str, Balancer] = {}
         self._signed: set[Ref] = set()
+        self._looks: dict[Ref, _Look] = {}
         self._foreign: dict[str, tuple[Instance, ...]] = {}
         self._live = frozenset({registry.replica_id})
         self._adopting: asyncio.Task[None] | None = None
@@ -542,14 +552,30 @@ class Directory:
         due = [ref for ref, lease in self._leases.items() if lease.expires <= now]
         if not due:
             return
-        ages = await self._signs.ages(due)
+        signs = await self._signs.signs(due)
         for ref in due:
             record = self._records.get(ref.service, {}).get(ref.key)
-            left = record.body["lease_ttl_seconds"] - ages[ref] if record and ref in ages else 0.0
+            age = self._age(signs[ref], self._looks.get(ref), now) if ref in signs else math.inf
+            if ref in signs:
+                self._looks[ref] = _Look(signs[ref].at, now)
+            left = record.body["lease_ttl_seconds"] - age if record else 0.0
             if left > 0:
-                self._leases[ref] = _Lease(now + left, self._clock.now() - timedelta(seconds=ages[ref]))
+                self._leases[ref] = _Lease(now + left, self._clock.now() - timedelta(seconds=age))
             else:
                 await self._expire(ref)
+
+    def _age(self, sign: Sign, before: _Look | None, now: float) -> float:
+        """How old a sign is at most; none where it was seen before.
+
+        Where the database's clock has jumped since it was given, it is taken for given just now: a lease may then be as
+        long again, but ends neither early nor hours late.
+        """
+        if before is None:
+            return max(0.0, sign.age_seconds)
+        if sign.at == before.sign_at:
+            return math.inf
+        is_possible = 0 <= sign.age_seconds <= now - before.looked_at + SWEEP_SECONDS
+        return sign.age_seconds if is_possible else 0.0
 
     async def _expire(self, ref: Ref) -> None:
         me = self._registry.replica_id
@@ -643,6 +669,7 @@ class Directory:
             self._fell_at[record.ref] = self._clock.monotonic()
         if record.body["owner"] != self._registry.replica_id:
             self._leases.pop(record.ref, None)
+            self._looks.pop(record.ref, None)
             return
         if record.ref not in self._leases:
             # New here, or another replica's until now.
@@ -656,6 +683,7 @@ class Directory:
             self._records.pop(service, None)
             self._balancers.pop(service, None)
         self._fell_at.pop(ref, None)
+        self._looks.pop(ref, None)
         if self._leases.pop(ref, None) is not None:
             self._project(ref)
 

@@ -28,7 +28,7 @@ from configsvc.errors import ServiceError, Unavailable
 from configsvc.storage.group_commit import DEFAULT_GROUP_WRITES, DEFAULT_QUEUE_WRITES, GroupCommit, Outcome
 from configsvc.storage.ledger import Entry, Ledger, UnknownRefsError, needs_of
 from configsvc.storage.migrations import migrations_of, missing_from
-from configsvc.storage.port import Turn
+from configsvc.storage.port import Sign, Turn
 from configsvc.storage.reads import Reads, Rows, T, requests_in, rows_in
 from configsvc.storage.room import ENOUGH_BYTES, lacks_room
 from configsvc.storage.rows import CHANGE_COLUMNS, RECORD_COLUMNS, json_text_of, ref_values
@@ -107,10 +107,10 @@ class SqliteStorage(Reads):
         now = time.monotonic()
         self._signs.update(dict.fromkeys(refs, now))
 
-    async def ages(self, refs: Collection[Ref]) -> Mapping[Ref, float]:
+    async def signs(self, refs: Collection[Ref]) -> Mapping[Ref, Sign]:
         """See the port. In memory, as one process alone owns the file, and its leases begin anew with it."""
         now = time.monotonic()
-        return {ref: now - self._signs[ref] for ref in refs if ref in self._signs}
+        return {ref: Sign(self._signs[ref], now - self._signs[ref]) for ref in refs if ref in self._signs}
 
     async def ping(self) -> None:
         """See the port. After a refused write it is down until there is room for all that may come."""
