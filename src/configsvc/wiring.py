@@ -70,7 +70,16 @@ OWN_SERVICE = "configsvc"
 LOCAL_ASSIGNMENT_BYTES = 64 << 20
 
 
-async def serve(settings: Settings, listen: Sequence[str], ready: Callable[[], None] | None = None) -> None:
+# The machine's.
+SYSTEM_CLOCK = SystemClock()
+
+
+async def serve(
+    settings: Settings,
+    listen: Sequence[str],
+    ready: Callable[[], None] | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+) -> None:
     """Runs one server until SIGTERM or SIGINT; then drains it."""
     _log_as_json(settings)
     stop = asyncio.Event()
@@ -82,7 +91,7 @@ async def serve(settings: Settings, listen: Sequence[str], ready: Callable[[], N
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked)
-    async with build(settings, listen):
+    async with build(settings, listen, clock):
         if ready is not None:
             ready()
         await stop.wait()
@@ -180,9 +189,9 @@ async def open_backends(settings: Settings, clock: Clock) -> AsyncIterator[Backe
 
 
 @asynccontextmanager
-async def build(settings: Settings, listen: Sequence[str]) -> AsyncIterator[Server]:
+async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM_CLOCK) -> AsyncIterator[Server]:
     """A whole server, ready. Leaving the context drains and closes it."""
-    clock, limits = SystemClock(), settings.limits
+    limits = settings.limits
     async with AsyncExitStack() as stack:
         backends = await stack.enter_async_context(open_backends(settings, clock))
         storage, bus, registry = backends.storage, backends.bus, backends.registry
@@ -268,7 +277,7 @@ async def build(settings: Settings, listen: Sequence[str]) -> AsyncIterator[Serv
             Server(servicers, listen, interceptor, settings.shutdown_grace_seconds)
         )
         if settings.service_registry_enabled:
-            await stack.enter_async_context(_registered(directory, settings))
+            await stack.enter_async_context(_registered(directory, settings, clock))
         logger.info("listening", addresses=list(listen), **backends.kinds, instance_id=settings.service_instance_id)
         try:
             yield server
@@ -295,6 +304,8 @@ def _parts(backends: Backends, tail: LogTail, relay: Relay | None) -> tuple[Part
     """What the health board looks at, and what it means for users where it is down."""
 
     async def without_storage() -> str:
+        if tail.stale_since is None:
+            return "writes are refused; reads go on"
         return "writes are refused; reads are answered from the caches, marked stale"
 
     async def without_cache() -> str:
@@ -330,9 +341,8 @@ def _parts(backends: Backends, tail: LogTail, relay: Relay | None) -> tuple[Part
 
 
 @asynccontextmanager
-async def _registered(directory: Directory, settings: Settings) -> AsyncIterator[None]:
+async def _registered(directory: Directory, settings: Settings, clock: Clock) -> AsyncIterator[None]:
     """Shows this service in its own registry, and keeps its lease while the context is open."""
-    clock = SystemClock()
     own = Registration(
         service_name=OWN_SERVICE,
         instance_id=settings.service_instance_id,

@@ -1,6 +1,7 @@
 """The directory on a clock that the test turns, over the real SQLite storage and the real local registry."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,10 +17,11 @@ from configsvc.clock import SystemClock
 from configsvc.domain.balancing import Balancer
 from configsvc.domain.instances import Instance, Registration
 from configsvc.domain.limits import Limits
-from configsvc.domain.records import Author
+from configsvc.domain.records import Author, Ref, View
 from configsvc.errors import InvalidInput, NotFound
 from configsvc.probes.port import ProbeFailedError
 from configsvc.registry.local import LocalRegistry, LocalRegistryClient
+from configsvc.storage.port import Reader, RecordPage, RecordQuery
 from configsvc.storage.sqlite import SqliteStorage
 
 ME = Author("tester", "", "", datetime(2025, 1, 1, tzinfo=UTC))
@@ -59,16 +61,18 @@ class World:
     registry: LocalRegistry
 
     @asynccontextmanager
-    async def directory(self, replica: str) -> AsyncIterator[Directory]:
+    async def directory(
+        self, replica: str, *, registry: LocalRegistry | None = None, reader: Reader | None = None
+    ) -> AsyncIterator[Directory]:
         async with AsyncExitStack() as stack:
-            session = await stack.enter_async_context(LocalRegistryClient(self.registry, replica))
+            session = await stack.enter_async_context(LocalRegistryClient(registry or self.registry, replica))
             bus = await stack.enter_async_context(LocalBus())
             tail = await stack.enter_async_context(
                 LogTail(log=self.storage, bus=bus, clock=SystemClock(), poll_seconds=0.02)
             )
             directory = (
                 Directory(
-                    writer=self.storage, reader=self.storage, registry=session, probe=self.probe, clock=self.clock,
+                    writer=self.storage, reader=reader or self.storage, registry=session, probe=self.probe, clock=self.clock,
                     limits=Limits(), applied=lambda: 0, thresholds=Thresholds(1, 3), check_interval_seconds=1e6,
                     default_ttl_seconds=30, stale_seconds=60, signs=self.storage,
                 )
@@ -149,6 +153,45 @@ async def test_a_survivor_takes_over_while_both_run_and_the_instance_never_leave
             survivor.apply(await world.storage.read(revision - 1, 10))
         while survivor.discover("svc").instances[0].owner != "b":
             await SystemClock().sleep(0.001)
+
+
+class Together:
+    """A reader whose pages are given when so many have asked: all of them act on the same state."""
+
+    def __init__(self, reader: Reader, readers: int) -> None:
+        self._reader = reader
+        self._barrier = asyncio.Barrier(readers)
+
+    async def get(self, refs: Sequence[Ref]) -> View:
+        return await self._reader.get(refs)
+
+    async def page(self, query: RecordQuery) -> RecordPage:
+        page = await self._reader.page(query)
+        await self._barrier.wait()
+        return page
+
+
+async def test_of_three_that_claim_the_same_orphans_at_once_one_has_each(world: World) -> None:
+    """Each is alone in its own registry, as behind a parted network, so that each takes all orphans for its own."""
+    names = [f"i{number:02}" for number in range(20)]
+    async with world.directory("a") as dying:
+        for name in names:
+            _, revision = await dying.register(registration(name), ME)
+    together, over = Together(world.storage, 3), asyncio.Barrier(3)
+    owners: list[dict[str, str]] = []
+
+    async def claim(replica: str) -> None:
+        async with world.directory(replica, registry=LocalRegistry(), reader=together) as directory:
+            owners.append({i.instance_id: i.owner for i in directory.discover("svc").instances})
+            await over.wait()
+
+    await asyncio.gather(*(claim(replica) for replica in "bcd"))
+    claims = await world.storage.read(revision, 100)
+    assert sorted(change.ref.key for change in claims) == names, "claimed once each"
+    recorded = {change.ref.key: change.record for change in claims}
+    assert {record.body["generation"] for record in recorded.values() if record} == {2}
+    # The losers know who has won, without hearing of it.
+    assert owners == [{name: record.body["owner"] for name, record in recorded.items() if record}] * 3
 
 
 async def test_failing_checks_never_empty_a_list_at_once_and_the_protection_ends(world: World) -> None:

@@ -5,13 +5,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
 from configsvc_client.v1 import (
+    change_pb2,
+    change_pb2_grpc,
     config_pb2,
     config_pb2_grpc,
     flag_pb2_grpc,
@@ -57,6 +59,9 @@ def eventually(condition: Callable[[], object], what: str, within_seconds: float
 class Replica:
     """One server process, and typed stubs to it."""
 
+    # What runs it, before the address.
+    command: Sequence[str] = (sys.executable, "-m", "configsvc", "serve", "--listen")
+
     def __init__(self, name: str, directory: Path, settings: Mapping[str, str], port: int) -> None:
         self.name = name
         self.address = f"127.0.0.1:{port}"
@@ -73,13 +78,14 @@ class Replica:
         self.configs = config_pb2_grpc.ConfigServiceStub(self.channel)
         self.flags = flag_pb2_grpc.FlagServiceStub(self.channel)
         self.registry = registry_pb2_grpc.RegistryServiceStub(self.channel)
+        self.changes = change_pb2_grpc.ChangeServiceStub(self.channel)
         self.health = health_pb2_grpc.HealthServiceStub(self.channel)
 
     def start(self) -> None:
         """Starts the process; `answers` and `is_ready` say when it serves."""
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "configsvc", "serve", "--listen", self.address],
+                [*self.command, self.address],
                 env=self._environment,
                 cwd=self._directory,
                 stdout=output,
@@ -124,6 +130,11 @@ class Replica:
         self._signal(signal.SIGTERM)
         return self.ended()
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def ended(self) -> int:
         assert self._process is not None
         return self._process.wait(PATIENCE_SECONDS)
@@ -162,6 +173,18 @@ class Replica:
         """A text or a number."""
         value = self.get(key).config.value
         return value.string_value if value.WhichOneof("kind") == "string_value" else value.number_value
+
+    def trail(self, **filters: Any) -> list[change_pb2.Change]:
+        """The audit trail, oldest first."""
+        found: list[change_pb2.Change] = []
+        token = ""
+        while True:
+            request = change_pb2.ListChangesRequest(page_size=1_000, page_token=token, **filters)
+            page = self.changes.ListChanges(request, timeout=15)
+            found += page.changes
+            token = page.next_page_token
+            if not token:
+                return found[::-1]
 
     def register(self, service: str, instance_id: str, ttl: int = 30) -> registry_pb2.Instance:
         return self.registry.RegisterInstance(

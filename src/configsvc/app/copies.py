@@ -4,11 +4,16 @@ Every replica leaves what passes through its hands: each change that the log tel
 cache keeps the highest revision of each, so it does not matter who leaves it, or how late. Reads prefer the store, whose
 answer is never older, and come here while it is away; so what is here costs no read anything, and is never taken for
 more than a copy.
+
+A cache that was away, or was emptied, is filled anew from what each replica holds: it may be needed before anyone
+changes or reads all of that again.
 """
 
 import asyncio
 import json
 import logging
+import random
+import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +32,9 @@ SENT_TOGETHER, SENT_BYTES = 100, 1 << 20
 WAITING_COPIES = 20_000
 # Copies are left anew in this part of their life, so that what is in use never goes.
 RENEWED_IN_A_LIFE = 3
+# How often each replica looks whether its mark is still there: where it is not, the cache has lost more than that.
+MARK_SECONDS = 15.0
+MARK_LIFE = timedelta(minutes=10)
 # A pause after each look at everything that is held, so that renewing a large cache does not hold the loop.
 RENEWED_TOGETHER = 500
 
@@ -103,6 +111,7 @@ class SharedCopies:
         self._tasks = [
             asyncio.create_task(self._send(), name="copies"),
             asyncio.create_task(self._renew(), name="copies-renewal"),
+            asyncio.create_task(self._refill(), name="copies-refill"),
         ]
         return self
 
@@ -134,11 +143,31 @@ class SharedCopies:
     async def _renew(self) -> None:
         while True:
             await self._clock.sleep(self._life.total_seconds() / RENEWED_IN_A_LIFE)
-            for source in self._sources:
-                for number, copy in enumerate(list(source())):
-                    self.leave(copy)
-                    if number % RENEWED_TOGETHER == 0:
-                        await asyncio.sleep(0)
+            await self._leave_all()
+
+    async def _refill(self) -> None:
+        if self._cache is None:
+            return
+        mark, number, has_lost = f"mark:{uuid.uuid4().hex}", 0, False
+        while True:
+            held = (await self._cache.get([mark])).get(mark)
+            if held is None or held.revision != number:
+                # Nothing was taken, or nothing was kept, since the last look; at the first there was none.
+                has_lost = number > 0
+            elif has_lost:
+                logger.info("the cache is back, or was emptied: everything is left in it anew")
+                has_lost = False
+                await self._leave_all()
+            number += 1
+            await self._cache.put({mark: Entry(number, b"")}, MARK_LIFE)
+            await self._clock.sleep(random.uniform(MARK_SECONDS / 2, MARK_SECONDS))
+
+    async def _leave_all(self) -> None:
+        for source in self._sources:
+            for number, copy in enumerate(list(source())):
+                self.leave(copy)
+                if number % RENEWED_TOGETHER == 0:
+                    await asyncio.sleep(0)
 
 
 # Of a replica that has no cache to share.

@@ -16,6 +16,7 @@ instances: all of its leases begin anew.
 import asyncio
 import itertools
 import logging
+import math
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -57,7 +58,7 @@ from configsvc.registry.port import (
     SessionChanged,
     SessionState,
 )
-from configsvc.storage.port import Reader, RecordQuery, Signs, Writer
+from configsvc.storage.port import Reader, RecordQuery, Sign, Signs, Writer
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,8 @@ SWEEP_SECONDS = 0.5
 STOOD_STILL_SECONDS = 4.0
 # Between two tries to read the registrations of a store that is away.
 RELOAD_SECONDS = 1.0
+# Until a survivor claims what another was to claim, and has not; and between two tries.
+ORPHANED_SECONDS = 1.0
 # Changes of owner under way at the same time; they share transactions.
 MOVED_TOGETHER = 128
 # How long a stopping replica takes to give away what it owns, and waits until its heirs show it.
@@ -83,6 +86,14 @@ class _Lease:
 
     expires: float
     seen_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Which sign of life was the last one, when it was looked for on the monotonic clock."""
+
+    sign_at: float
+    looked_at: float
 
 
 class KeepAlive:
@@ -136,8 +147,10 @@ class Directory:
         self._fell_at: dict[Ref, float] = {}
         self._balancers: dict[str, Balancer] = {}
         self._signed: set[Ref] = set()
+        self._looks: dict[Ref, _Look] = {}
         self._foreign: dict[str, tuple[Instance, ...]] = {}
         self._live = frozenset({registry.replica_id})
+        self._adopting: asyncio.Task[None] | None = None
         self._projections: dict[Ref, asyncio.Task[None]] = {}
         self._connected = True
         # Whether all registrations were read since the start.
@@ -378,12 +391,38 @@ class Directory:
             logger.warning("the registry can't be read: %s", error)
 
     async def _adopt(self) -> None:
-        """Claims the instances whose replica is gone, each by compare-and-set, and grants one fresh lease."""
+        """Claims the instances whose replica is gone, each by compare-and-set, and grants one fresh lease.
+
+        Survivors meet the same orphans at the same time: each first claims its share, and a moment later what is left.
+        """
+        me = self._registry.replica_id
         self._live = await self._registry.replicas()
-        orphans = [
-            r for records in self._records.values() for r in records.values() if r.body["owner"] not in self._live
+        orphans = self._orphans()
+        if orphans and (self._adopting is None or self._adopting.done()):
+            self._adopting = self._start(self._adopt_rest())
+        await self._claim_all([orphan for orphan in orphans if instances.heir_of(orphan.ref, {me, *self._live}) == me])
+
+    async def _adopt_rest(self) -> None:
+        """Tries until no orphan is left: another replica has not done its share, or the store was away."""
+        while True:
+            await self._clock.sleep(ORPHANED_SECONDS)
+            try:
+                self._live = await self._registry.replicas()
+                await self._claim_all(self._orphans())
+            except ServiceError as error:
+                logger.warning("not all orphans could be claimed; this is tried again: %s", error)
+            else:
+                return
+
+    def _orphans(self) -> list[Record]:
+        return [
+            record
+            for records in self._records.values()
+            for record in records.values()
+            if record.body["owner"] not in self._live
         ]
-        # Survivors meet the same orphans; in different orders they share the work.
+
+    async def _claim_all(self, orphans: list[Record]) -> None:
         random.shuffle(orphans)
         for start in range(0, len(orphans), MOVED_TOGETHER):
             claims = (self._claim(orphan) for orphan in orphans[start : start + MOVED_TOGETHER])
@@ -513,14 +552,30 @@ class Directory:
         due = [ref for ref, lease in self._leases.items() if lease.expires <= now]
         if not due:
             return
-        ages = await self._signs.ages(due)
+        signs = await self._signs.signs(due)
         for ref in due:
             record = self._records.get(ref.service, {}).get(ref.key)
-            left = record.body["lease_ttl_seconds"] - ages[ref] if record and ref in ages else 0.0
+            age = self._age(signs[ref], self._looks.get(ref), now) if ref in signs else math.inf
+            if ref in signs:
+                self._looks[ref] = _Look(signs[ref].at, now)
+            left = record.body["lease_ttl_seconds"] - age if record else 0.0
             if left > 0:
-                self._leases[ref] = _Lease(now + left, self._clock.now() - timedelta(seconds=ages[ref]))
+                self._leases[ref] = _Lease(now + left, self._clock.now() - timedelta(seconds=age))
             else:
                 await self._expire(ref)
+
+    def _age(self, sign: Sign, before: _Look | None, now: float) -> float:
+        """How old a sign is at most; none where it was seen before.
+
+        Where the database's clock has jumped since it was given, it is taken for given just now: a lease may then be as
+        long again, but ends neither early nor hours late.
+        """
+        if before is None:
+            return max(0.0, sign.age_seconds)
+        if sign.at == before.sign_at:
+            return math.inf
+        is_possible = 0 <= sign.age_seconds <= now - before.looked_at + SWEEP_SECONDS
+        return sign.age_seconds if is_possible else 0.0
 
     async def _expire(self, ref: Ref) -> None:
         me = self._registry.replica_id
@@ -614,6 +669,7 @@ class Directory:
             self._fell_at[record.ref] = self._clock.monotonic()
         if record.body["owner"] != self._registry.replica_id:
             self._leases.pop(record.ref, None)
+            self._looks.pop(record.ref, None)
             return
         if record.ref not in self._leases:
             # New here, or another replica's until now.
@@ -627,6 +683,7 @@ class Directory:
             self._records.pop(service, None)
             self._balancers.pop(service, None)
         self._fell_at.pop(ref, None)
+        self._looks.pop(ref, None)
         if self._leases.pop(ref, None) is not None:
             self._project(ref)
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from configsvc.clock import Clock
 from configsvc.errors import ServiceError
@@ -11,6 +11,8 @@ from configsvc.errors import ServiceError
 # A part that takes longer is down for whoever waits.
 LOOK_SECONDS = 1.0
 UP, DEGRADED, DOWN = "up", "degraded", "down"
+# Where wall time and monotonic time differ by more since a part changed, the wall clock has jumped.
+JUMP_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """The state of a part, since when, and how long the look took."""
+    """The state of a part, since when (on the wall, and on the monotonic clock), and how long the look took."""
 
     name: str
     backend: str
@@ -33,6 +35,7 @@ class Component:
     latency_ms: float
     detail: str
     since: datetime
+    changed_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +69,7 @@ class HealthBoard:
         found = await asyncio.gather(*(self._one(part) for part in self._parts))
         before = self._since
         components = tuple(
-            replace(c, since=before[c.name].since) if c.name in before and before[c.name].state == c.state else c
-            for c in found
+            _continued(before[c.name], c) if c.name in before and before[c.name].state == c.state else c for c in found
         )
         self._since = {component.name: component for component in components}
         ready = self._is_complete() and not self.stopping
@@ -83,8 +85,16 @@ class HealthBoard:
             state, detail = DOWN, f"{error}; {await part.effect()}"
         except TimeoutError:
             state, detail = DOWN, f"no answer within {LOOK_SECONDS:g} s; {await part.effect()}"
-        latency = (self._clock.monotonic() - began) * 1000
-        return Component(part.name, part.backend, state, latency, detail, self._clock.now())
+        ended = self._clock.monotonic()
+        return Component(part.name, part.backend, state, (ended - began) * 1000, detail, self._clock.now(), ended)
+
+
+def _continued(before: Component, now: Component) -> Component:
+    """The same state as before, since when it is so; told anew on a wall clock that has jumped meanwhile."""
+    since = now.since - timedelta(seconds=now.changed_at - before.changed_at)
+    if abs((since - before.since).total_seconds()) < JUMP_SECONDS:
+        since = before.since
+    return replace(now, since=since, changed_at=before.changed_at)
 
 
 def _described(component: Component) -> Component:

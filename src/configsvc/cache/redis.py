@@ -76,6 +76,9 @@ class RedisCache:
             password=password or None,
             max_connections=CONNECTIONS,
             socket_connect_timeout=answer_seconds,
+            # Each call is bounded here. The driver's own bound would be asyncio.wait_for, which in Python 3.11 swallows a
+            # cancellation that comes when it is done: a task that was cancelled would go on, and a stop never end.
+            socket_timeout=None,
             retry=Retry(NoBackoff(), 0),
             client_name="configsvc",
         )

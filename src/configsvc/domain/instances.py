@@ -1,7 +1,7 @@
 """Instances of services: what a registration says, what is allowed in it, and how it lies in a record."""
 
 import hashlib
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from urllib.parse import urlsplit
@@ -108,6 +108,14 @@ class CheckResult:
 def instance_ref(service_name: str, instance_id: str) -> Ref:
     """The identity of an instance."""
     return Ref(Kind.INSTANCE, "", service_name, instance_id)
+
+
+def heir_of(ref: Ref, replicas: Collection[str]) -> str:
+    """Which replica an orphan falls to: the same for all that see the same replicas, and spread evenly over them.
+
+    Rendezvous hashing (Thaler and Ravishankar 1998).
+    """
+    return max(replicas, key=lambda r: hashlib.sha256(f"{r}\n{ref.service}\n{ref.key}".encode()).digest())
 
 
 def complete(registration: Registration, default_ttl_seconds: int) -> Registration:

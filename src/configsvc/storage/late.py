@@ -10,7 +10,17 @@ from typing import Self
 
 from configsvc.domain.records import Change, Commit, Ref, View, Write
 from configsvc.errors import ServiceError, Unavailable
-from configsvc.storage.port import ChangePage, ChangeQuery, Keep, LogState, RecordPage, RecordQuery, Storage, Turn
+from configsvc.storage.port import (
+    ChangePage,
+    ChangeQuery,
+    Keep,
+    LogState,
+    RecordPage,
+    RecordQuery,
+    Sign,
+    Storage,
+    Turn,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -80,9 +90,9 @@ class LateStorage:
         """See the port."""
         await self._open().note(refs)
 
-    async def ages(self, refs: Collection[Ref]) -> Mapping[Ref, float]:
+    async def signs(self, refs: Collection[Ref]) -> Mapping[Ref, Sign]:
         """See the port."""
-        return await self._open().ages(refs)
+        return await self._open().signs(refs)
 
     async def ping(self) -> None:
         """See the port."""

@@ -206,6 +206,18 @@ class Outbox(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """The last sign of life of an instance.
+
+    `at` is of use only to tell it from an earlier one. `age_seconds` is by the database's clock, which may have jumped
+    since it was given: negative, or beyond all reason.
+    """
+
+    at: float
+    age_seconds: float
+
+
 class Signs(Protocol):
     """Signs of life of instances, told to replicas that do not own them, for those that do."""
 
@@ -213,8 +225,8 @@ class Signs(Protocol):
         """These gave a sign just now. Raises `Unavailable`."""
         ...
 
-    async def ages(self, refs: Collection[Ref]) -> Mapping[Ref, float]:
-        """Seconds since the last sign of each, on the database's clock; those that gave none are missing."""
+    async def signs(self, refs: Collection[Ref]) -> Mapping[Ref, Sign]:
+        """The last sign of each; those that gave none are missing. Raises `Unavailable`."""
         ...
 
 

@@ -28,7 +28,7 @@ from configsvc.domain.records import Commit, Ref, Write
 from configsvc.errors import TooMuch, Unavailable
 from configsvc.storage.group_commit import DEFAULT_GROUP_WRITES, DEFAULT_QUEUE_WRITES, GroupCommit, Outcome
 from configsvc.storage.ledger import Entry, Ledger, UnknownRefsError, needs_of
-from configsvc.storage.port import Keep, Turn
+from configsvc.storage.port import Keep, Sign, Turn
 from configsvc.storage.postgres_outbox import PostgresTurn
 from configsvc.storage.postgres_schema import migrate
 from configsvc.storage.reads import Reads, Rows, T, requests_in, rows_in
@@ -133,12 +133,12 @@ class PostgresStorage(Reads):
             self._executed(_NOTE_SIGNS, ([ref.service for ref in ordered], [ref.key for ref in ordered]))
         )
 
-    async def ages(self, refs: Collection[Ref]) -> Mapping[Ref, float]:
+    async def signs(self, refs: Collection[Ref]) -> Mapping[Ref, Sign]:
         """See the port."""
         by_name = {(ref.service, ref.key): ref for ref in refs}
         names = ([service for service, _ in by_name], [key for _, key in by_name])
-        found = await self._bounded(self._executed(_AGES, names))
-        return {by_name[service, key]: float(age) for service, key, age in found}
+        found = await self._bounded(self._executed(_SIGNS, names))
+        return {by_name[service, key]: Sign(float(at), float(age)) for service, key, at, age in found}
 
     async def _executed(self, sql: str, parameters: Sequence[Any]) -> Rows:
         async with self._lent(self._reading) as connection:
@@ -394,8 +394,8 @@ _NOTE_SIGNS = (
     " SELECT service, instance_id, now() FROM unnest(%s::text[], %s::text[]) AS u (service, instance_id)"
     " ON CONFLICT (service, instance_id) DO UPDATE SET seen_at = excluded.seen_at"
 )
-_AGES = (
-    "SELECT s.service, s.instance_id, extract(epoch FROM clock_timestamp() - s.seen_at)"
+_SIGNS = (
+    "SELECT s.service, s.instance_id, extract(epoch FROM s.seen_at), extract(epoch FROM clock_timestamp() - s.seen_at)"
     " FROM unnest(%s::text[], %s::text[]) AS u (service, instance_id)"
     " JOIN configsvc.signs AS s ON s.service = u.service AND s.instance_id = u.instance_id"
 )

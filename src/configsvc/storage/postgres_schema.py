@@ -5,7 +5,7 @@ from psycopg import AsyncConnection, IsolationLevel
 from configsvc.storage.migrations import migrations_of, missing_from
 
 # Replicas that start together take turns by it. A constant of ours: the first seven bytes of SHA-256 of "configsvc".
-_LOCK = 0xE8_3068_E92F_DB3A
+LOCK = 0xE8_3068_E92F_DB3A
 
 # Waiting for another replica's migration, which may rewrite a large table.
 _PATIENCE = "10min"
@@ -26,7 +26,7 @@ async def migrate(url: str, connect_seconds: int) -> None:
         await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
         await connection.execute("SELECT set_config('statement_timeout', %s, true)", (_PATIENCE,))
         await connection.execute("SELECT set_config('lock_timeout', %s, true)", (_PATIENCE,))
-        await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+        await connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
         # Asked first: CREATE SCHEMA IF NOT EXISTS needs the right to create one even where it is there.
         found = await connection.execute("SELECT to_regclass('configsvc.migrations') IS NOT NULL")
         if await found.fetchone() == (False,):

@@ -3,6 +3,7 @@
 - One connection writes, in a thread of its own; a few others read, in theirs. Readers never wait for the writer (WAL),
   and see one snapshot each.
 - `synchronous=FULL`: a commit is flushed before it is acknowledged, so neither `kill -9` nor a power cut takes it back.
+- Where the disk is full, writes are refused with reason `STORAGE_FULL` and nothing of them is left; reads go on.
 - One process owns the file, by a lock beside it that the system drops when the process ends, however it ends: two
   would hold caches and leases that know nothing of each other.
 """
@@ -27,8 +28,9 @@ from configsvc.errors import ServiceError, Unavailable
 from configsvc.storage.group_commit import DEFAULT_GROUP_WRITES, DEFAULT_QUEUE_WRITES, GroupCommit, Outcome
 from configsvc.storage.ledger import Entry, Ledger, UnknownRefsError, needs_of
 from configsvc.storage.migrations import migrations_of, missing_from
-from configsvc.storage.port import Keep, Turn
+from configsvc.storage.port import Keep, Sign, Turn
 from configsvc.storage.reads import Reads, Rows, T, requests_in, rows_in
+from configsvc.storage.room import ENOUGH_BYTES, lacks_room
 from configsvc.storage.rows import CHANGE_COLUMNS, RECORD_COLUMNS, json_text_of, ref_values
 from configsvc.storage.statements import Dialect, Statement, Statements
 
@@ -105,10 +107,16 @@ class SqliteStorage(Reads):
         now = time.monotonic()
         self._signs.update(dict.fromkeys(refs, now))
 
-    async def ages(self, refs: Collection[Ref]) -> Mapping[Ref, float]:
+    async def signs(self, refs: Collection[Ref]) -> Mapping[Ref, Sign]:
         """See the port. In memory, as one process alone owns the file, and its leases begin anew with it."""
         now = time.monotonic()
-        return {ref: now - self._signs[ref] for ref in refs if ref in self._signs}
+        return {ref: Sign(self._signs[ref], now - self._signs[ref]) for ref in refs if ref in self._signs}
+
+    async def ping(self) -> None:
+        """See the port. After a refused write it is down until there is room for all that may come."""
+        await super().ping()
+        if self._opened is not None and self._opened.writer.is_refused:
+            await self._in_writer(lambda writer: writer.try_one())
 
     async def _read(self, statement: Statement, decode: Callable[[Rows], T]) -> T:
         opened = self._opened
@@ -151,7 +159,7 @@ class SqliteStorage(Reads):
             stack.push_async_callback(lambda: loop.run_in_executor(thread, files.close))
             stack.push_async_callback(lambda: loop.run_in_executor(None, readers.shutdown))
             connection, connections = await opening
-            self._opened = _Opened(thread, _Writer(connection), readers, connections)
+            self._opened = _Opened(thread, _Writer(connection, self._path), readers, connections)
             stack.callback(self._forget_opened)
             await stack.enter_async_context(self._group)
             self._stack = stack.pop_all()
@@ -167,7 +175,7 @@ class SqliteStorage(Reads):
 
     def _open_files(self, files: ExitStack) -> tuple[sqlite3.Connection, LifoQueue[sqlite3.Connection]]:
         """The writing connection, with the schema up to date, and the reading ones; `files` closes them."""
-        with translated():
+        with translated(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             files.enter_context(_owned(self._path))
             writer = files.enter_context(closing(_connect(self._path, "rwc")))
@@ -212,14 +220,28 @@ class _Writer:
     )
     _INSERT_REQUEST = "INSERT INTO requests VALUES (?, ?, ?)"
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
+        self._path = path
         self._statements = Statements(DIALECT)
+        # Whether the database has refused writes, and nothing has shown since that it would take them now.
+        self.is_refused = False
+
+    def try_one(self) -> None:
+        """Shows whether it would, by a write that changes nothing: there may be no other.
+
+        It is small, and the failed ones have left a little room in the log; so the disk is asked first.
+        """
+        if lacks_room(self._path, ENOUGH_BYTES):
+            raise Unavailable("there is no room for the database on its disk", "STORAGE_FULL")
+        with translated(self._path), self._transaction():
+            self._connection.execute("UPDATE outbox SET published = published")
+        self.is_refused = False
 
     def commit(self, writes: Sequence[Write]) -> Sequence[Outcome]:
         """One transaction for all of them; an outcome for each."""
         try:
-            with translated(), self._transaction():
+            with translated(self._path), self._transaction():
                 ledger = self._load(writes)
                 head = ledger.head
                 outcomes = [self._apply(ledger, write) for write in writes]
@@ -227,8 +249,9 @@ class _Writer:
                     self._connection.execute("UPDATE counter SET head = ?", (ledger.head,))
                 return outcomes
         except Unavailable as error:
+            self.is_refused = True
             # One each: an exception that several callers raise would gather all of their tracebacks.
-            return [Outcome(error=unavailable(error.__cause__ or error)) for _ in writes]
+            return [Outcome(error=_again(error)) for _ in writes]
 
     def published(self) -> int:
         """See `port.Turn`."""
@@ -238,7 +261,7 @@ class _Writer:
 
     def advance(self, revision: int) -> None:
         """See `port.Turn`."""
-        with translated(), self._transaction():
+        with translated(self._path), self._transaction():
             self._connection.execute("UPDATE outbox SET published = ?", (revision,))
 
     def forget_some(self, keep: Keep) -> bool:
@@ -326,23 +349,33 @@ class _Opened:
     connections: LifoQueue[sqlite3.Connection]
 
 
-def unavailable(cause: BaseException) -> Unavailable:
-    """The port's error for a driver's one."""
-    full = isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
-    error = Unavailable(f"the database can't be used: {cause}", "STORAGE_FULL" if full else "")
-    error.__cause__ = cause
-    return error
+def unavailable(cause: BaseException, path: Path | None = None) -> Unavailable:
+    """The port's error for a driver's one. With the database's path, a lack of room is told whatever it is called."""
+    code = getattr(cause, "sqlite_errorcode", 0)
+    # The lowest byte is the kind; the others say at which operation.
+    is_full = code == sqlite3.SQLITE_FULL or (
+        code & 0xFF == sqlite3.SQLITE_IOERR and path is not None and lacks_room(path)
+    )
+    if is_full:
+        return Unavailable(f"there is no room for the database on its disk: {cause}", "STORAGE_FULL")
+    return Unavailable(f"the database can't be used: {cause}")
+
+
+def _again(error: Unavailable) -> Unavailable:
+    same = Unavailable(error.message, error.reason)
+    same.__cause__ = error.__cause__
+    return same
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translated(path: Path | None = None) -> Iterator[None]:
     """Translates the errors of a database that can't be used; those of a wrong statement are bugs, and stay."""
     try:
         yield
     except (sqlite3.ProgrammingError, sqlite3.IntegrityError, sqlite3.NotSupportedError):
         raise
     except (sqlite3.Error, OSError) as error:
-        raise unavailable(error) from error
+        raise unavailable(error, path) from error
 
 
 def _is_of_one_write(error: sqlite3.Error) -> bool:

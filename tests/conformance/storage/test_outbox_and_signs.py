@@ -89,8 +89,11 @@ async def test_a_sign_of_life_is_young_and_one_never_given_is_missing(storage: S
     seen = Ref(Kind.INSTANCE, "", "payments", "payments-1")
     unseen = Ref(Kind.INSTANCE, "", "payments", "payments-2")
     await storage.note([seen])
+    first = await storage.signs([seen])
     await storage.note([seen])
-    ages = await storage.ages([seen, unseen])
-    assert set(ages) == {seen}
-    assert 0 <= ages[seen] < PATIENCE_SECONDS
-    assert await storage.ages([]) == {}
+    signs = await storage.signs([seen, unseen])
+    assert set(signs) == {seen}
+    assert 0 <= signs[seen].age_seconds < PATIENCE_SECONDS
+    assert signs[seen].at != first[seen].at, "a sign can be told from an earlier one"
+    assert (await storage.signs([seen]))[seen].at == signs[seen].at
+    assert await storage.signs([]) == {}

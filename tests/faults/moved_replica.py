@@ -1,0 +1,29 @@
+"""A replica whose wall clock a test moves: `configsvc serve` with a clock that reads its offset from a file.
+
+Run as `moved_replica.py OFFSET_FILE ADDRESS`; the file holds seconds, as text.
+"""
+
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import uvloop
+
+from configsvc.clock import SystemClock
+from configsvc.settings import load
+from configsvc.wiring import serve
+
+
+class MovedClock(SystemClock):
+    """The machine's clock with its hands moved. The monotonic time goes on, as the system promises."""
+
+    def __init__(self, offset: Path) -> None:
+        self._offset = offset
+
+    def now(self) -> datetime:
+        """Wall time as this replica has it."""
+        return super().now() + timedelta(seconds=float(self._offset.read_text()))
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(load(), [sys.argv[2]], clock=MovedClock(Path(sys.argv[1]))))

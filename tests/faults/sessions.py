@@ -1,0 +1,50 @@
+"""Ends another process's ZooKeeper session for real: the server is told goodbye in its name.
+
+Who knows a session's id and password may take it over, and close it. The id is on every ephemeral node that it has made.
+The password is made of the id alone (`generatePasswd` in ZooKeeperServer.java): sixteen bytes of `java.util.Random`,
+seeded with the id and a constant. It guards against mistakes, not against this.
+"""
+
+from collections.abc import Iterator
+
+from kazoo.client import KazooClient
+
+SUPER_SECRET = 0xB3415C00
+PASSWORD_BYTES = 16
+CONNECT_SECONDS = 30
+
+# Of java.util.Random, as its documentation has them.
+_MULTIPLIER, _ADDEND, _MASK = 0x5DEECE66D, 0xB, (1 << 48) - 1
+
+
+def expire(hosts: str, path: str) -> None:
+    """Ends the session that holds the ephemeral node at `path`; returns when the node is gone."""
+    watching = KazooClient(hosts)
+    watching.start(CONNECT_SECONDS)
+    try:
+        _, stat = watching.get(path)
+        session = stat.ephemeralOwner
+        assert session, f"{path} is no session's"
+        taken = KazooClient(hosts, client_id=(session, _password(session)))
+        taken.start(CONNECT_SECONDS)
+        assert taken.client_id[0] == session, "the server did not take the password"
+        taken.stop()
+        taken.close()
+        now = watching.exists(path)
+        assert now is None or now.ephemeralOwner != session
+    finally:
+        watching.stop()
+        watching.close()
+
+
+def _password(session: int) -> bytes:
+    made = b"".join(_ints((session ^ SUPER_SECRET) & _MASK))
+    return made[:PASSWORD_BYTES]
+
+
+def _ints(seed: int) -> Iterator[bytes]:
+    """What `Random.nextBytes` is made of: ints, each low byte first."""
+    state = (seed ^ _MULTIPLIER) & _MASK
+    for _ in range(PASSWORD_BYTES // 4):
+        state = (state * _MULTIPLIER + _ADDEND) & _MASK
+        yield (state >> 16).to_bytes(4, "little")

@@ -1,0 +1,90 @@
+"""The database server's wall clock jumps. Signs of life that reach another replica than the owner are dated by it."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.replicas.conftest import own_settings
+from tests.replicas.fleet import Replica, eventually, fleet
+from tests.services.service_set import ServiceSet
+
+# A sign comes before the lease ends, and the owner looks for it when the lease ends: here between a jump, which is after
+# a sign was noted, and the next sign.
+LEASE_SECONDS, BEAT_SECONDS, NOTED_SECONDS = 5, 3.0, 1.0
+# What a machine with much else to do may take for what is done at once.
+SLACK_SECONDS = 20.0
+
+# Found before the server's own functions, by everyone who connects to this database.
+MOVED = """
+CREATE SCHEMA moved;
+CREATE TABLE moved.clock (by interval NOT NULL);
+INSERT INTO moved.clock VALUES ('0');
+CREATE FUNCTION moved.now() RETURNS timestamptz STABLE LANGUAGE sql
+    AS 'SELECT pg_catalog.now() + by FROM moved.clock';
+CREATE FUNCTION moved.clock_timestamp() RETURNS timestamptz VOLATILE LANGUAGE sql
+    AS 'SELECT pg_catalog.clock_timestamp() + by FROM moved.clock';
+DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = moved, pg_catalog, public', current_database()); END $$;
+"""
+
+
+@pytest.fixture
+def settings(services: ServiceSet) -> Iterator[dict[str, str]]:
+    with own_settings(services) as own:
+        with psycopg.connect(own["DATABASE_URL"]) as connection:
+            connection.execute(MOVED)
+        yield own
+
+
+def move(url: str, hours: int) -> None:
+    """Sets the server's clock, for this database, so many hours from the true time."""
+    with psycopg.connect(url) as connection:
+        connection.execute("UPDATE moved.clock SET by = make_interval(hours => %s)", (hours,))
+        off = connection.execute("SELECT extract(epoch FROM clock_timestamp()) - %s", (time.time(),)).fetchone()
+        assert off is not None
+        assert abs(float(off[0]) - hours * 3_600) < SLACK_SECONDS
+
+
+@pytest.mark.parametrize("hours", [6, -6])
+def test_a_lease_that_is_renewed_elsewhere_ends_neither_early_nor_late(
+    settings: dict[str, str], tmp_path: Path, hours: int
+) -> None:
+    with fleet(tmp_path, settings, "owner", "other") as (owner, other):
+        for name in ("beating", "silent"):
+            owner.register("dated", name, ttl=LEASE_SECONDS)
+        eventually(lambda: other.discovered("dated") == ["beating", "silent"], "both are known")
+        # Beyond their leases: each lives by its signs at the other replica alone.
+        for _ in range(3):
+            silent_since = beat(other, "beating", "silent")
+            watch(owner, {"beating", "silent"}, silent_since + BEAT_SECONDS)
+        silent_since = beat(other, "beating", "silent")
+        watch(owner, {"beating", "silent"}, silent_since + NOTED_SECONDS)
+        move(settings["DATABASE_URL"], hours)
+        gone = watch(owner, {"beating"}, silent_since + BEAT_SECONDS)
+        while not gone or time.monotonic() < silent_since + 4 * LEASE_SECONDS:
+            beaten = beat(other, "beating")
+            gone = gone or watch(owner, {"beating"}, beaten + BEAT_SECONDS)
+            assert time.monotonic() < silent_since + 2 * LEASE_SECONDS + SLACK_SECONDS, "it lives for ever"
+        # It is noted when it was told, or a little later.
+        assert gone - silent_since >= LEASE_SECONDS - NOTED_SECONDS
+
+
+def beat(replica: Replica, *names: str) -> float:
+    """Signs of life; returns when."""
+    for name in names:
+        replica.heartbeat("dated", name)
+    return time.monotonic()
+
+
+def watch(replica: Replica, names: set[str], until: float) -> float:
+    """These are there all the time. Returns when the silent one was first missing; 0 where it was not."""
+    gone = 0.0
+    while time.monotonic() < until:
+        found = set(replica.discovered("dated"))
+        assert names <= found
+        if "silent" not in found:
+            gone = gone or time.monotonic()
+        time.sleep(0.05)
+    return gone

@@ -1,0 +1,201 @@
+"""Kafka at its worst: a producer that is dead, a broker that has forgotten, a topic deleted or changed under its users."""
+
+import asyncio
+import logging
+import secrets
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
+
+from configsvc.app.relay import Relay
+from configsvc.bus.kafka import PARTITIONS, KafkaPublisher
+from configsvc.clock import SystemClock
+from configsvc.domain.records import Action, Change, Kind, Ref
+from configsvc.errors import Unavailable
+from configsvc.storage.postgres import PostgresStorage
+from tests.conformance.storage.writing import config, put
+from tests.faults.poison import poison
+from tests.replicas.conftest import events, own_settings
+from tests.replicas.fleet import Replica, eventually, fleet
+from tests.replicas.test_replicas import Watcher
+from tests.services.kafka import Kafka
+from tests.services.service_set import ServiceSet
+
+WRITES, KEYS, POISONINGS = 400, 7, 6
+# Reached only where a test fails.
+PATIENCE_SECONDS = 60.0
+AT = datetime(2025, 1, 1, tzinfo=UTC)
+
+
+def check_published(found: Sequence[Mapping[str, Any]], revisions: set[int]) -> None:
+    """Each revision at least once, none that was not, and each key's in their order."""
+    by_key: dict[str, list[int]] = defaultdict(list)
+    for event in found:
+        if event["revision"] not in by_key[event["key"]]:
+            by_key[event["key"]].append(event["revision"])
+    assert {revision for seen in by_key.values() for revision in seen} == revisions
+    for key, seen in by_key.items():
+        assert seen == sorted(seen), f"the events of '{key}' are out of order"
+
+
+async def another_producer(publisher: KafkaPublisher, known: list[Producer]) -> Producer:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            producer = publisher._producer
+            if producer is not None and producer not in known:
+                return producer
+            await asyncio.sleep(0.005)
+
+
+async def test_every_change_is_published_though_producer_after_producer_dies(
+    postgres_url: str, kafka_bootstrap: str, topic: str
+) -> None:
+    poisoned: list[Producer] = []
+    over = asyncio.Event()
+    async with (
+        PostgresStorage(postgres_url) as storage,
+        KafkaPublisher(kafka_bootstrap, topic) as publisher,
+        Relay(outbox=storage, log=storage, publisher=publisher, clock=SystemClock()) as relay,
+    ):
+
+        async def write(writer: int) -> None:
+            number = 0
+            while not over.is_set() or number < WRITES / KEYS:
+                await storage.write(put(config(f"key-{writer}"), number))
+                number += 1
+
+        writing = [asyncio.create_task(write(writer)) for writer in range(KEYS)]
+        for _ in range(POISONINGS):
+            producer = await another_producer(publisher, poisoned)
+            poison(producer)
+            poisoned.append(producer)
+        over.set()
+        await asyncio.gather(*writing)
+        head = (await storage.state()).head
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while relay.published < head:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.01)
+        assert relay.trouble is None
+        assert publisher._producer not in poisoned
+    settings = {"KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap, "KAFKA_TOPIC_CONFIG_UPDATES": topic}
+    check_published(await asyncio.to_thread(events, settings, head), set(range(1, head + 1)))
+
+
+def change(revision: int) -> Change:
+    """One key's, so that all are in one partition."""
+    ref = Ref(Kind.CONFIG, "test", "svc", "key")
+    return Change(revision, 0, ref, Action.UPDATE, revision, None, {"value": revision}, 0, AT, "tester", "", "", AT)
+
+
+async def test_a_broker_that_has_forgotten_makes_the_producer_fatal_and_the_next_one_publishes(
+    private_kafka: Callable[[], Kafka], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The broker's disk is set back, as by a restored snapshot or an unclean election: it expects older numbers."""
+    kafka = private_kafka()
+    data = kafka.process.log_file.parent / "data"
+    topic = f"test-{secrets.token_hex(6)}"
+    async with KafkaPublisher(kafka.address, topic) as publisher:
+        await publisher.publish([change(revision) for revision in range(1, 11)])
+        await asyncio.to_thread(kafka.stop)
+        if kafka.durable:
+            shutil.copytree(data, tmp_path / "data")
+        await asyncio.to_thread(kafka.start)
+        # Twice: of the last batches that it knows a broker takes the next one to be a repetition.
+        await publisher.publish([change(revision) for revision in range(11, 16)])
+        await publisher.publish([change(revision) for revision in range(16, 21)])
+        before = publisher._producer
+        await asyncio.to_thread(kafka.kill)
+        if kafka.durable:
+            shutil.rmtree(data)
+            shutil.copytree(tmp_path / "data", data)
+        await asyncio.to_thread(kafka.start)
+        refused = 0
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while True:
+                try:
+                    await publisher.publish([change(revision) for revision in range(21, 31)])
+                    break
+                except Unavailable:
+                    refused += 1
+        assert refused
+        assert publisher._producer is not before
+        fatal = [record for record in caplog.records if record.levelno == logging.CRITICAL]
+        assert "out of order sequence number" in fatal[0].getMessage(), "the fault was not the one that is meant"
+    settings = {"KAFKA_BOOTSTRAP_SERVERS": kafka.address, "KAFKA_TOPIC_CONFIG_UPDATES": topic}
+    found = await asyncio.to_thread(events, settings, 30)
+    # What the broker has lost of what it had acknowledged is gone; nothing that was published after.
+    kept = range(1, 11) if kafka.durable else range(0)
+    check_published(found, {*kept, *range(21, 31)})
+
+
+@pytest.fixture
+def settings(services: ServiceSet) -> Iterator[dict[str, str]]:
+    with own_settings(services) as own:
+        yield own
+
+
+def stored(settings: Mapping[str, str]) -> int | None:
+    """How many events the topic has; None where there is no topic."""
+    topic = settings["KAFKA_TOPIC_CONFIG_UPDATES"]
+    consumer = Consumer({"bootstrap.servers": settings["KAFKA_BOOTSTRAP_SERVERS"], "group.id": secrets.token_hex(4)})
+    try:
+        found = consumer.list_topics(timeout=30).topics.get(topic)
+        if found is None:
+            return None
+        places = [TopicPartition(topic, number) for number in found.partitions]
+        return sum(consumer.get_watermark_offsets(place, timeout=30)[1] for place in places)
+    finally:
+        consumer.close()
+
+
+def put_some(replicas: list[Replica], count: int) -> list[int]:
+    return [replicas[number % 2].put(f"key-{number % KEYS}", number).revision for number in range(count)]
+
+
+def test_a_topic_that_is_deleted_is_made_again_and_misses_nothing_from_then_on(
+    services: ServiceSet, settings: dict[str, str], tmp_path: Path
+) -> None:
+    topic = settings["KAFKA_TOPIC_CONFIG_UPDATES"]
+    with fleet(tmp_path, settings, "a", "b") as replicas:
+        watchers = [Watcher(replica) for replica in replicas]
+        before = put_some(replicas, 10)
+        events(settings, before[-1])
+        for _ in range(2):
+            services.kafka.delete_topic(topic)
+            # An empty one is a new one.
+            eventually(lambda: not stored(settings), "the topic is gone")
+            after = put_some(replicas, 30)
+            eventually(lambda: topic in services.kafka.admin().list_topics(timeout=30).topics, "it is made again")
+            check_published(events(settings, after[-1]), set(after))
+        eventually(lambda: [r.troubles() for r in replicas] == [[], []], "all is well")
+        partitions = services.kafka.admin().list_topics(timeout=30).topics[topic].partitions
+        assert len(partitions) == PARTITIONS
+        streams = [watcher.until(after[-1]) for watcher in watchers]
+        assert [revision for revision, _, _ in streams[0]] == list(range(before[0], after[-1] + 1))
+        assert streams[0] == streams[1]
+        for watcher in watchers:
+            watcher.end()
+
+
+def test_a_topic_with_one_partition_is_used_as_it_is_and_may_grow(
+    services: ServiceSet, settings: dict[str, str], tmp_path: Path
+) -> None:
+    topic = settings["KAFKA_TOPIC_CONFIG_UPDATES"]
+    services.kafka.create_topic(topic, partitions=1)
+    with fleet(tmp_path, settings, "a", "b") as replicas:
+        first = put_some(replicas, 20)
+        check_published(events(settings, first[-1]), set(first))
+        admin = services.kafka.admin()
+        admin.create_partitions([NewPartitions(topic, 4)])[topic].result(PATIENCE_SECONDS)
+        second = put_some(replicas, 40)
+        # A key may have moved to another partition: what is in order is each partition.
+        found = events(settings, second[-1])
+        assert {event["revision"] for event in found} == {*first, *second}
+        assert [replica.troubles() for replica in replicas] == [[], []]
