@@ -319,11 +319,11 @@ async def migrate(settings: Settings) -> str:
 def _probe(settings: Settings) -> SchemeProbe:
     addresses = AddressFilter(settings.denied_networks)
     seconds = settings.health_check_timeout_seconds
-    http = HttpProbe(addresses, seconds)
+    http = HttpProbe(addresses, seconds, settings.health_check_ca_file)
     probes: dict[str, Probe] = {
         "http": http,
         "https": http,
-        "tcp": TcpProbe(addresses),
+        "tcp": TcpProbe(addresses, seconds),
         "grpc": GrpcProbe(addresses, seconds),
     }
     return SchemeProbe(probes, seconds)
