@@ -49,10 +49,12 @@ def test_every_service_serves_once_all_is_read(grpc_channel: grpc.Channel) -> No
     assert statuses(grpc_channel) == dict.fromkeys(ALL, SERVING)
 
 
-def test_an_unknown_service_is_not_found_and_watched_as_unknown(grpc_channel: grpc.Channel) -> None:
+def test_an_unknown_service_is_not_found_and_watched_as_unknown(grpc_channel: grpc.Channel, server: Running) -> None:
     stub: Any = probe_pb2_grpc.HealthStub(grpc_channel)
     request = probe_pb2.HealthCheckRequest(service="none")
-    assert refused(lambda: stub.Check(request)).code == grpc.StatusCode.NOT_FOUND
+    metadata = (("x-request-id", "unknown"),)
+    assert refused(lambda: stub.Check(request, metadata=metadata)).code == grpc.StatusCode.NOT_FOUND
+    assert [line["code"] for line in server.calls("unknown")] == ["NOT_FOUND"]
     with Stream(stub.Watch(request)) as stream:
         assert stream.take().status == probe_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
@@ -119,6 +121,8 @@ def test_a_replica_whose_store_is_away_serves_as_a_server_and_its_services_once_
             assert statuses(channel) == dict.fromkeys(ALL, SERVING)
             for watch in watches:
                 watch.__exit__()
+        # Each line of the log is JSON, also those about what went wrong.
+        assert any("can't be read" in line["event"] for line in server.lines())
 
 
 def _storage(channel: grpc.Channel) -> str:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -85,6 +85,20 @@ def test_many_large_values_go_in_one_message_each_way(
     assert len(large.BatchWriteConfigs(batch, timeout=60).configs) == 16
     listed = large.ListConfigs(config_pb2.ListConfigsRequest(environment=environment), timeout=60)
     assert [len(config.value.string_value) for config in listed.configs] == [len(text)] * 16
+
+
+def test_the_longest_key_fits_into_the_answers_headers(own_server: Callable[..., Running], environment: str) -> None:
+    """Percent-encoded in `location`, it can be larger than what clients take; then the answer goes without."""
+    server = own_server(MAX_KEY_CHARACTERS="4096")
+    with server.channel() as channel:
+        configs = config_pb2_grpc.ConfigServiceStub(channel)
+        for characters, located in ((512, True), (4096, False)):
+            request = config_pb2.CreateConfigRequest(
+                key="\N{GRINNING FACE}" * characters, environment=environment, value=value(1)
+            )
+            answer, call = configs.CreateConfig.with_call(request)
+            assert answer.config.version == 1
+            assert ("location" in dict(call.initial_metadata())) == located
 
 
 def test_a_message_beyond_what_the_server_receives_is_resource_exhausted(
