@@ -113,16 +113,22 @@ def test_bad_input_of_a_stream_names_every_field(
 
 
 def test_very_much_that_is_wrong_fits_into_the_trailers(
-    configs: config_pb2_grpc.ConfigServiceStub, environment: str
+    configs: config_pb2_grpc.ConfigServiceStub, registry: registry_pb2_grpc.RegistryServiceStub, environment: str
 ) -> None:
     """Clients refuse more than 8 KiB of trailers, and would show RESOURCE_EXHAUSTED in place of what is wrong."""
-    operation = config_pb2.ConfigOperation(key="ключ" * 200, service_name="служба" * 100)
-    request = config_pb2.BatchWriteConfigsRequest(environment="среда" * 100, operations=[operation] * 500)
-    found = check(refused(lambda: configs.BatchWriteConfigs(request)), Code.INVALID_ARGUMENT, "INVALID_INPUT")
-    assert "environment" in found.fields
-    assert 5 < len(found.fields) < 500
-    big = config_pb2.GetConfigRequest(key="ключ" * 128, environment=environment, service_name="s" * 128)
-    check(refused(lambda: configs.GetConfig(big)), Code.NOT_FOUND, "CONFIG_NOT_FOUND")
+    names = [f"{number:02}" + "\N{GRINNING FACE}" * 126 for number in range(60)]
+    request = registry_pb2.RegisterInstanceRequest(
+        service_name="s", service_url="http://h:1", metadata=dict.fromkeys(names, "x" * 1_025)
+    )
+    found = check(refused(lambda: registry.RegisterInstance(request)), Code.INVALID_ARGUMENT, "INVALID_INPUT")
+    assert 5 <= len(found.fields) < 60
+    assert all(field.startswith("metadata[") for field in found.fields)
+    sizes = [
+        len(key) + len(value.encode() if isinstance(value, str) else value) for key, value in found.trailing.items()
+    ]
+    assert sum(sizes) < 8_000
+    key = config_pb2.GetConfigRequest(key="\N{GRINNING FACE}" * 512, environment=environment, service_name="s" * 128)
+    check(refused(lambda: configs.GetConfig(key)), Code.NOT_FOUND, "CONFIG_NOT_FOUND")
 
 
 def test_a_stale_etag_aborts_and_changes_nothing(configs: config_pb2_grpc.ConfigServiceStub, environment: str) -> None:
@@ -184,10 +190,9 @@ def test_what_no_one_expected_is_internal_with_a_fixed_text_and_its_cause_in_the
     assert "hunter2" not in server.log.read_text()
 
 
-def test_an_error_in_the_middle_of_a_stream_is_told_in_band_too(
+def test_an_error_in_the_middle_of_a_stream_has_its_status(
     registry: registry_pb2_grpc.RegistryServiceStub, environment: str
 ) -> None:
-    """KeepAlive has no message for it; its status is enough, since it is not for REST."""
     registry.RegisterInstance(
         registry_pb2.RegisterInstanceRequest(service_name=environment, instance_id="one", service_url="http://h:1")
     )

@@ -81,9 +81,9 @@ def test_a_compacted_revision_is_out_of_range_with_the_oldest_that_is_kept(
         configs = config_pb2_grpc.ConfigServiceStub(channel)
         for number in range(20):
             current = put(configs, environment, "k", number).revision
-        found: Any = eventually(lambda: _out_of_range(configs, environment), "the log is compacted")
+        oldest = current - 3
+        found = eventually(lambda: _out_of_range(configs, environment, oldest), "the log is compacted")
         assert found.info.reason == "REVISION_OUT_OF_RANGE"
-        oldest = int(found.info.metadata["oldest_revision"])
         assert found.info.metadata["current_revision"] == str(current)
         with watch(configs, environment, after_revision=oldest) as stream:
             stream.take_until("synced")
@@ -91,8 +91,8 @@ def test_a_compacted_revision_is_out_of_range_with_the_oldest_that_is_kept(
         assert changes == list(range(oldest + 1, current + 1))
 
 
-def _out_of_range(configs: Any, environment: str) -> Any:
-    """The refusal of a watch from revision 2, where it is refused."""
+def _out_of_range(configs: Any, environment: str, oldest: int) -> Any:
+    """The refusal of a watch from revision 2, once that is older than the oldest."""
     request = config_pb2.WatchConfigsRequest(environment=environment, after_revision=2)
     call = configs.WatchConfigs(request)
     try:
@@ -100,7 +100,7 @@ def _out_of_range(configs: Any, environment: str) -> Any:
     except grpc.RpcError as error:
         found = refusal(error)
         assert found.code == Code.OUT_OF_RANGE
-        return found
+        return found if found.info.metadata["oldest_revision"] == str(oldest) else None
     finally:
         call.cancel()
     return None

@@ -91,7 +91,7 @@ async def test_the_encoded_changes_that_are_kept_are_bounded_in_bytes(
         await put(replica, config(f"k{number}"), "x" * 1_000)
 
     async def replay(after: int) -> None:
-        async with aclosing(watches.stream(ALL, after)) as stream:  # type: ignore[type-var]
+        async with aclosing(watches.stream(ALL, after)) as stream:
             for _ in range(10 - after + 1):
                 await anext(stream)
 
@@ -101,6 +101,25 @@ async def test_the_encoded_changes_that_are_kept_are_bounded_in_bytes(
     assert encoding.count == 10, "the newest two are there"
     await replay(0)
     assert encoding.count > 12, "the oldest are not"
+
+
+async def test_an_error_that_no_one_expected_is_told_in_band_too(replica: Replica, hub: WatchHub) -> None:
+    """The end of an HTTP/1.1 stream can't say that it is none."""
+
+    def spoilt(change: Change) -> Any:
+        raise KeyError("hunter2")
+
+    watches = Watches(hub, response=config_pb2.WatchConfigsResponse, snapshot=Encoding().snapshot, change=spoilt)
+    async with aclosing(watches.stream(ALL, None)) as stream:
+        await anext(stream)
+        await put(replica, config("k"), "1")
+        error = (await anext(stream)).error
+        assert (error.code, error.message) == (
+            grpc.StatusCode.INTERNAL.value[0],
+            "internal error; the log has its cause",
+        )
+        with pytest.raises(KeyError):
+            await anext(stream)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """A watch's events as messages. A change is encoded once, for all who watch it on this replica."""
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -34,7 +34,7 @@ class Watches:
         self._encoded: OrderedDict[tuple[int, int], bytes] = OrderedDict()
         self._encoded_bytes = 0
 
-    async def stream(self, selector: Selector, after_revision: int | None) -> AsyncIterator[Any]:
+    async def stream(self, selector: Selector, after_revision: int | None) -> AsyncGenerator[Any, None]:
         """The messages of one watch. An error after the first of them is told in band too, since the end of an HTTP/1.1
         stream can't carry it."""
         began = False
