@@ -2,6 +2,7 @@
 
 import os
 import socket
+import ssl
 import uuid
 from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -59,6 +60,15 @@ def _credential(value: SecretStr) -> SecretStr:
 def _networks(value: str) -> str:
     for part in filter(None, (part.strip() for part in value.split(","))):
         ip_network(part)
+    return value
+
+
+def _certificates(value: str) -> str:
+    if value:
+        try:
+            ssl.create_default_context(cafile=value)
+        except OSError as error:
+            raise ValueError(f"must be a readable file of certificates in PEM: {error}") from error
     return value
 
 
@@ -140,6 +150,9 @@ class Settings(BaseSettings):
     health_check_denied_networks: Annotated[str, AfterValidator(_networks), NoDecode] = Field(
         "169.254.0.0/16,fe80::/10,fd00:ec2::254/128",
         description="networks that are never checked, with commas: link-local and metadata addresses",
+    )
+    health_check_ca_file: Annotated[str, AfterValidator(_certificates)] = Field(
+        "", description="file of certificates (PEM) that https checks trust beside the system's; empty: none"
     )
     stale_instances_seconds: Seconds = Field(
         60, description="seconds that the last known instances are given when failing checks would empty a list"

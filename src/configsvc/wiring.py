@@ -56,7 +56,7 @@ from configsvc.rpc.grpc_probe import GrpcProbe
 from configsvc.rpc.health_servicer import HealthServicer
 from configsvc.rpc.interceptors import CallInterceptor
 from configsvc.rpc.registry_servicer import RegistryServicer
-from configsvc.rpc.server import Server
+from configsvc.rpc.server import Served, Server
 from configsvc.settings import Settings
 from configsvc.storage.late import LateStorage
 from configsvc.storage.port import Storage
@@ -265,17 +265,15 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
         board = HealthBoard(
             _parts(backends, tail, relay), clock, is_complete=lambda: tail.has_begun and directory.is_loaded
         )
-        servicers = (
-            ConfigServicer(configs, hub, clock),
-            FlagServicer(flags, evaluator, hub, clock),
-            RegistryServicer(directory, hub, clock, limits),
-            ChangeServicer(ChangeTrail(history=storage, limits=limits)),
-            HealthServicer(board, lambda: tail.applied, settings.service_instance_id),
+        served = (
+            Served(ConfigServicer(configs, hub, clock), tail.begun),
+            Served(FlagServicer(flags, evaluator, hub, clock), tail.begun),
+            Served(RegistryServicer(directory, hub, clock, limits), directory.loaded),
+            Served(ChangeServicer(ChangeTrail(history=storage, limits=limits)), tail.begun),
+            Served(HealthServicer(board, lambda: tail.applied, settings.service_instance_id), _at_once),
         )
         interceptor = CallInterceptor(tail=tail, default_deadline_seconds=settings.default_deadline_seconds)
-        server = await stack.enter_async_context(
-            Server(servicers, listen, interceptor, settings.shutdown_grace_seconds)
-        )
+        server = await stack.enter_async_context(Server(served, listen, interceptor, settings.shutdown_grace_seconds))
         if settings.service_registry_enabled:
             await stack.enter_async_context(_registered(directory, settings, clock))
         logger.info("listening", addresses=list(listen), **backends.kinds, instance_id=settings.service_instance_id)
@@ -285,6 +283,11 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             board.stopping = True
             await server.drain()
             hub.shutdown()
+            directory.shutdown()
+
+
+async def _at_once() -> None:
+    """Of a service that has no view to read first."""
 
 
 def _assignment_cache(backends: Backends, settings: Settings, clock: Clock) -> Cache | None:
@@ -386,28 +389,39 @@ async def migrate(settings: Settings) -> str:
 def _probe(settings: Settings) -> SchemeProbe:
     addresses = AddressFilter(settings.denied_networks)
     seconds = settings.health_check_timeout_seconds
-    http = HttpProbe(addresses, seconds)
+    http = HttpProbe(addresses, seconds, settings.health_check_ca_file)
     probes: dict[str, Probe] = {
         "http": http,
         "https": http,
-        "tcp": TcpProbe(addresses),
+        "tcp": TcpProbe(addresses, seconds),
         "grpc": GrpcProbe(addresses, seconds),
     }
     return SchemeProbe(probes, seconds)
 
 
 def _log_as_json(settings: Settings) -> None:
-    logging.basicConfig(level=settings.log_level.upper(), format="%(message)s")
+    """Every line is one JSON object, also those of modules and libraries that use `logging`."""
+    always: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=always,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                structlog.processors.JSONRenderer(),
+            ],
+        )
+    )
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
     logging.getLogger("httpx").setLevel(logging.WARNING)
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.stdlib.add_log_level,
-            structlog.stdlib.add_logger_name,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
+        processors=[*always, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
     )

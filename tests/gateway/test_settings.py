@@ -22,6 +22,7 @@ def test_the_template_lists_every_setting_as_it_is() -> None:
         ("ZOOKEEPER_BASE_PATH", "services/", "/services"),
         ("KAFKA_BOOTSTRAP_SERVERS", "broker", "host:port"),
         ("HEALTH_CHECK_DENIED_NETWORKS", "everywhere", "everywhere"),
+        ("HEALTH_CHECK_CA_FILE", "/dev/null", "PEM"),
         ("LOG_LEVEL", "loud", "debug"),
         ("ZOOKEEPER_AUTH", "digest:secret", "digest:user:password"),
         ("ZOOKEEPER_ACL", "rx", "cdrwa"),

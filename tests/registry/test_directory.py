@@ -18,7 +18,7 @@ from configsvc.domain.balancing import Balancer
 from configsvc.domain.instances import Instance, Registration
 from configsvc.domain.limits import Limits
 from configsvc.domain.records import Author, Ref, View
-from configsvc.errors import InvalidInput, NotFound
+from configsvc.errors import InvalidInput, NotFound, Unavailable
 from configsvc.probes.port import ProbeFailedError
 from configsvc.registry.local import LocalRegistry, LocalRegistryClient
 from configsvc.storage.port import Reader, RecordPage, RecordQuery
@@ -246,6 +246,43 @@ def test_consistent_hash_moves_only_the_keys_of_the_instance_that_left() -> None
     after = {key: Balancer().pick(four[:3], "consistent_hash", key).instance_id for key in before}
     assert {key for key in before if before[key] != after[key]} == {key for key in before if before[key] == "d"}
     assert set(before.values()) == set("abcd")
+
+
+async def known(directory: Directory, status: str) -> None:
+    """Returns when the directory has the instance in this state."""
+    while [i.status for i in (directory.discover("svc").instances and directory.service("svc").instances)] != [status]:
+        await SystemClock().sleep(0.001)
+
+
+async def test_an_instance_with_a_stream_to_another_replica_is_soon_well_again_when_its_old_one_ends(
+    world: World,
+) -> None:
+    """It went on there, and its old replica has noticed only now that the connection is gone."""
+    async with world.directory("a") as old, world.directory("b") as new:
+        _, revision = await old.register(registration(), ME)
+        await known(new, "HEALTHY")
+        async with new.keep_alive("svc", "one"):
+            async with old.keep_alive("svc", "one"):
+                pass
+            while (await world.storage.state()).head < revision + 2:
+                await SystemClock().sleep(0.001)
+            await known(old, "HEALTHY")
+            await known(new, "HEALTHY")
+
+
+async def test_a_replica_that_stops_says_nothing_about_the_instances_whose_streams_it_ends(world: World) -> None:
+    async with world.directory("a") as stopping, world.directory("b") as other:
+        await stopping.register(registration(), ME)
+        await known(other, "HEALTHY")
+        async with stopping.keep_alive("svc", "one"):
+            stopping.shutdown()
+            with pytest.raises(Unavailable) as caught:
+                await stopping.unless_stopping(SystemClock().sleep(60))
+            assert caught.value.reason == "SHUTTING_DOWN"
+        # Whatever its end would write comes before this.
+        await stopping.register(registration("two"), ME)
+        (one, _) = stopping.service("svc").instances
+        assert one.status == "HEALTHY"
 
 
 async def test_a_strategy_that_does_not_exist_is_refused_by_name(world: World) -> None:

@@ -18,12 +18,13 @@ import itertools
 import logging
 import math
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from configsvc.app.checks import HealthChecks, Thresholds
 from configsvc.app.copies import NO_COPIES, Copy, SharedCopies
@@ -44,6 +45,7 @@ from configsvc.domain.instances import (
     instance_of,
     instance_ref,
 )
+from configsvc.domain.json_values import digest
 from configsvc.domain.limits import Limits
 from configsvc.domain.record_json import record_json, record_of
 from configsvc.domain.records import Action, Author, Change, Commit, Kind, Mutation, Record, Ref, Remove, View, Write
@@ -61,6 +63,8 @@ from configsvc.registry.port import (
 from configsvc.storage.port import Reader, RecordQuery, Sign, Signs, Writer
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # All registrations are read in one view; a fleet has thousands, not millions.
 INSTANCES = 1_000_000
@@ -153,8 +157,10 @@ class Directory:
         self._adopting: asyncio.Task[None] | None = None
         self._projections: dict[Ref, asyncio.Task[None]] = {}
         self._connected = True
-        # Whether all registrations were read since the start.
-        self.is_loaded = False
+        self._loaded = asyncio.Event()
+        # Set when this replica stops: from then on the end of a stream says nothing about its instance.
+        self._stopping = asyncio.Event()
+        self._streams: Counter[Ref] = Counter()
         self._background: set[asyncio.Task[None]] = set()
         self._checks = HealthChecks(
             probe=probe,
@@ -201,7 +207,7 @@ class Directory:
         registration = instances.complete(registration, self._default_ttl_seconds)
         ref = instance_ref(registration.service_name, registration.instance_id)
         me, live = self._registry.replica_id, self._live
-        fingerprint = f"register {registration!r}" if author.request_id else ""
+        fingerprint = digest("register", asdict(registration)) if author.request_id else ""
         seen: list[Record] = []
 
         def decide(view: View) -> Sequence[Mutation]:
@@ -209,7 +215,9 @@ class Directory:
             return instances.registering(registration, me, live, view)
 
         commit = await self._write(ref, author, decide, fingerprint)
-        record = commit.changes[0].record if commit.changes else seen[0]
+        # A retry of one that changed nothing has neither changes nor a decision.
+        known = seen[0] if seen else self._records.get(ref.service, {}).get(ref.key)
+        record = commit.changes[0].record if commit.changes else known
         if record is None:
             raise _instance_not_found(ref.service, ref.key)
         self._renew(record)
@@ -243,15 +251,47 @@ class Directory:
 
     @asynccontextmanager
     async def keep_alive(self, service: str, instance_id: str) -> AsyncIterator[KeepAlive]:
-        """An instance's stream. Where it ends and the instance is still there, it becomes suspect."""
+        """An instance's stream. Where its last one ends and the instance is still there, it becomes suspect.
+
+        Not where this replica stops: that says nothing about the instance, which is handed on as it is.
+        """
+        ref = instance_ref(service, instance_id)
         stream = KeepAlive(self, service, instance_id)
         await stream.renew()
+        self._streams[ref] += 1
         try:
             yield stream
         finally:
-            self._start(
-                self._restate(instance_ref(service, instance_id), SUSPECT, "keep-alive", "its stream ended", of=HEALTHY)
-            )
+            self._streams[ref] -= 1
+            if not self._streams[ref]:
+                del self._streams[ref]
+                if not self._stopping.is_set():
+                    self._start(self._restate(ref, SUSPECT, "keep-alive", "its stream ended", of=HEALTHY))
+
+    async def unless_stopping(self, coming: Coroutine[Any, Any, T]) -> T:
+        """What is waited for. Raises `Unavailable`, reason `SHUTTING_DOWN`, where this replica stops first."""
+        wanted, stopping = asyncio.create_task(coming), asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait((wanted, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if wanted.done():
+                return wanted.result()
+            raise Unavailable("this replica is shutting down; go on with another", "SHUTTING_DOWN")
+        finally:
+            for task in (wanted, stopping):
+                task.cancel()
+
+    def shutdown(self) -> None:
+        """Ends what waits in `unless_stopping`."""
+        self._stopping.set()
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether all registrations were read since the start."""
+        return self._loaded.is_set()
+
+    async def loaded(self) -> None:
+        """Returns when they have been."""
+        await self._loaded.wait()
 
     @property
     def revision(self) -> int:
@@ -356,7 +396,7 @@ class Directory:
             before = self._records.get(record.ref.service, {}).get(record.ref.key)
             if before is None or before.revision < record.revision:
                 self._take(record, before)
-        self.is_loaded = True
+        self._loaded.set()
 
     async def _reload(self) -> None:
         while True:
@@ -667,6 +707,9 @@ class Directory:
             self._fell_at.pop(record.ref, None)
         elif before == HEALTHY and after == UNHEALTHY:
             self._fell_at[record.ref] = self._clock.monotonic()
+        if after == SUSPECT and record.ref in self._streams:
+            # Its stream to another replica ended, perhaps long ago and noticed only now; this one lives.
+            self._start(self._restate(record.ref, HEALTHY, "keep-alive", "it has another stream", of=SUSPECT))
         if record.body["owner"] != self._registry.replica_id:
             self._leases.pop(record.ref, None)
             self._looks.pop(record.ref, None)

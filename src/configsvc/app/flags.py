@@ -12,7 +12,7 @@ from configsvc.domain import flags, pages
 from configsvc.domain.configs import Decision, not_found
 from configsvc.domain.fields import FLAG_NAME_CHARACTERS, checked
 from configsvc.domain.flags import flag_ref
-from configsvc.domain.json_values import digest
+from configsvc.domain.json_values import NESTED_LEVELS, digest, is_nested_too_deeply
 from configsvc.domain.limits import Limits
 from configsvc.domain.pages import Page, page_cursor
 from configsvc.domain.records import Author, Change, Commit, Kind, Record, Ref, Scope, Write
@@ -104,6 +104,9 @@ class FlagStore:
             fields.flag_name("name", str(definition.get("name", "")))
             fields.environment(str(definition.get("environment", "")))
             fields.author(author)
+            for index, variant in enumerate(definition.get("variants", ())):
+                if is_nested_too_deeply(variant.get("value")):
+                    fields.refuse(f"variants[{index}].value", f"must not be nested more than {NESTED_LEVELS} deep")
         flag = flags.read(definition)
         if flag.sticky and not self._keeps_assignments:
             raise StateForbids(

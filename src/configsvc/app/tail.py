@@ -96,8 +96,7 @@ class LogTail:
         self._poll_seconds = poll_seconds
         self.applied = 0
         self.stale_since: datetime | None = None
-        # Whether the log has been read since the start.
-        self.has_begun = False
+        self._begun = asyncio.Event()
         self._current_at = clock.now()
         self._subscribers: list[_Subscriber] = []
         self._early: dict[int, tuple[Change, ...]] = {}
@@ -166,6 +165,15 @@ class LogTail:
             elif commit.revision > self.applied and len(self._early) < EARLY_COMMITS:
                 self._early[commit.revision] = commit.changes
         self._expect(commit.revision)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the log has been read since the start."""
+        return self._begun.is_set()
+
+    async def begun(self) -> None:
+        """Returns when it has been."""
+        await self._begun.wait()
 
     async def wait_for(self, revision: int, timeout_seconds: float | None) -> None:
         """Returns when `revision` is applied.
@@ -290,7 +298,7 @@ class LogTail:
         for subscriber in tuple(self._subscribers):
             self._reset(subscriber, head)
         self._advance(max(head, self.applied))
-        self.has_begun = True
+        self._begun.set()
         self._mark_current(began)
 
     async def _skip(self) -> None:

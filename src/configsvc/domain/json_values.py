@@ -12,6 +12,10 @@ Json = Any
 # Beyond this a double, and so most JSON clients, can't tell neighbouring integers apart.
 LARGEST_EXACT_INTEGER = 2**53 - 1
 
+# Protobuf readers refuse a message that is nested more than 100 deep. A level of JSON takes up to three, and a value
+# travels deeper in a list or a watch than in the request that wrote it: without a bound it could be written, not read.
+NESTED_LEVELS = 30
+
 
 @dataclass(frozen=True, slots=True)
 class Absent:
@@ -48,6 +52,8 @@ def problem(value: Json, most_bytes: int) -> str:
     """Why a value can't be kept and given back as it was sent; empty where it can."""
     if value is MISSING:
         return "is required: any JSON value, null included"
+    if is_nested_too_deeply(value):
+        return f"must not have objects and lists more than {NESTED_LEVELS} deep"
     for number in _numbers(value):
         if isinstance(number, float) and not math.isfinite(number):
             return "must not have NaN or Infinity: JSON has no such numbers"
@@ -58,6 +64,14 @@ def problem(value: Json, most_bytes: int) -> str:
             )
     size = len(encoded(value).encode("utf-8", "surrogatepass"))
     return f"must be at most {most_bytes} bytes of JSON; it has {size}" if size > most_bytes else ""
+
+
+def is_nested_too_deeply(value: Json) -> bool:
+    """Whether objects and lists are in each other more than `NESTED_LEVELS` deep."""
+    level: list[Json] = [value]
+    for _ in range(NESTED_LEVELS):
+        level = [item for outer in level for item in _items(outer)]
+    return any(isinstance(item, Mapping) or _is_list(item) for item in level)
 
 
 def differences(before: Json, after: Json) -> tuple[Difference, ...]:
@@ -87,6 +101,10 @@ def _differences(path: str, before: Json | Absent, after: Json | Absent) -> Iter
 
 def _is_list(value: Json) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _items(value: Json) -> Sequence[Json]:
+    return tuple(value.values()) if isinstance(value, Mapping) else value if _is_list(value) else ()
 
 
 def _numbers(value: Json) -> Iterator[int | float]:

@@ -14,6 +14,10 @@ from configsvc.domain.records import Author
 # grpc.aio.ServicerContext, which takes its parameters in stubs only.
 Context = Any
 
+# Peers refuse more than 8 KiB of headers. Percent-encoded, a long key in a script of four bytes a character is over that,
+# where the settings allow such keys: then the answer goes without its location, rather than not at all.
+LOCATION_CHARACTERS = 6_500
+
 # What the call that runs has to say in its initial metadata.
 ANSWER: ContextVar[list[tuple[str, str]]] = ContextVar("answer")
 
@@ -58,7 +62,7 @@ def tell(*metadata: tuple[str, str]) -> None:
 def tell_resource(etag: str, *, status: int = 0, location: str = "") -> None:
     """Adds what belongs to one resource."""
     tell(("etag", f'"{etag}"'))
-    if location:
+    if location and len(location) <= LOCATION_CHARACTERS:
         tell(("location", location))
     if status:
         tell(("x-http-status", str(status)))

@@ -5,12 +5,15 @@ from urllib.parse import urlsplit
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from configsvc.probes.network import AddressFilter
+from configsvc.probes.network import ANSWER_BYTES, AddressFilter, NotReachedError, asked_of, first_reached
 from configsvc.probes.port import ProbeFailedError
+
+# Of the other side's own words.
+DETAILS_CHARACTERS = 200
 
 
 class GrpcProbe:
-    """See `probes.port.Probe`."""
+    """See `probes.port.Probe`. A path in the URL names the service; without one it is the whole server."""
 
     def __init__(self, addresses: AddressFilter, timeout_seconds: float) -> None:
         self._addresses = addresses
@@ -19,14 +22,37 @@ class GrpcProbe:
     async def look(self, url: str) -> None:
         """See the port."""
         parts = urlsplit(url)
-        address = await self._addresses.resolve(parts.hostname or "", parts.port or 0)
-        target = f"[{address}]:{parts.port}" if ":" in address else f"{address}:{parts.port}"
-        async with grpc.aio.insecure_channel(target) as channel:
+        port = parts.port or 0
+        addresses = await self._addresses.resolve(parts.hostname or "", port)
+        authority = asked_of(url).netloc.decode("ascii")
+        request = health_pb2.HealthCheckRequest(service=parts.path.strip("/"))
+        seconds = self._timeout_seconds / len(addresses)
+
+        async def ask(address: str) -> None:
+            # A numeric target, so that gRPC resolves nothing itself.
+            target = f"ipv6:[{address}]:{port}" if ":" in address else f"ipv4:{address}:{port}"
+            await self._ask(target, authority, request, seconds)
+
+        await first_reached(addresses, ask)
+
+    async def _ask(self, target: str, authority: str, request: health_pb2.HealthCheckRequest, seconds: float) -> None:
+        options = (
+            # The name still counts for virtual hosts.
+            ("grpc.default_authority", authority),
+            # Else a proxy in the environment would be asked, and resolve the name again.
+            ("grpc.enable_http_proxy", 0),
+            # A look knows nothing of the failures of the one before.
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.max_receive_message_length", ANSWER_BYTES),
+        )
+        async with grpc.aio.insecure_channel(target, options) as channel:
             try:
                 answer = await health_pb2_grpc.HealthStub(channel).Check(  # type: ignore[attr-defined]
-                    health_pb2.HealthCheckRequest(service=parts.path.strip("/")), timeout=self._timeout_seconds
+                    request, timeout=seconds
                 )
             except grpc.aio.AioRpcError as error:
-                raise ProbeFailedError(f"{error.code().name}: {error.details()}") from error
+                away = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+                failed = NotReachedError if away else ProbeFailedError
+                raise failed(f"{error.code().name}: {(error.details() or '')[:DETAILS_CHARACTERS]}") from error
         if answer.status != health_pb2.HealthCheckResponse.SERVING:
             raise ProbeFailedError(f"it says {health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)}")

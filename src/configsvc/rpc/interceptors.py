@@ -1,14 +1,18 @@
 """What every call goes through, unary and stream alike, in this order:
 
-1. request id: taken from the caller or made, and told in the answer
+1. request id: taken from the caller or made, and told in the answer; every line logged during the call has it
 2. access log: one JSON line a call, without values
 3. deadline: a unary call that has none gets one
-4. errors: the domain's errors become statuses by the one table
+4. errors: the domain's errors become statuses by the one table; so does a request that can't be read
 5. revision: `min_revision` is waited for; the answer says the applied revision, and whether it may be stale
 6. REST: the resource itself for calls from the gateway (`response_body` of google.api.http)
+
+A stream's messages are written from here, in the task of its call: when the caller goes away, or the server stops, the
+handler is ended in that moment, not when the garbage collector comes by.
 """
 
 import asyncio
+import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
@@ -18,11 +22,12 @@ import grpc
 import structlog
 from configsvc_client.v1 import change_pb2, config_pb2, flag_pb2, health_pb2, registry_pb2
 from google.api import annotations_pb2
+from google.protobuf.message import DecodeError
 
 from configsvc.app.tail import LogTail
-from configsvc.errors import InvalidInput, TooLate
+from configsvc.errors import InvalidInput, TooLate, Unavailable
 from configsvc.rpc import call
-from configsvc.rpc.status import abort
+from configsvc.rpc.status import abort, code_of, reason_of
 
 logger = structlog.get_logger("access")
 
@@ -32,6 +37,8 @@ Behaviour = Callable[[Any, call.Context], Any]
 READ_SECONDS = 0.1
 # Watches and health checks come every second from every balancer; they are not what the log is for.
 QUIET = ("/grpc.health.v1.", "/configsvc.v1.HealthService/")
+# The libraries' own services (health, reflection). Their streams don't know of this server's stop.
+LIBRARY = "/grpc."
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -41,6 +48,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._tail = tail
         self._default_deadline_seconds = default_deadline_seconds
         self._resource_fields = _resource_fields()
+        self._endless: set[asyncio.Timeout] = set()
+
+    def end_streams(self) -> None:
+        """Ends the streams that would outlast the server's grace. The service's own end by themselves."""
+        for scope in self._endless:
+            if not scope.expired():
+                scope.reschedule(0)
 
     async def intercept_service(
         self,
@@ -49,84 +63,100 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> Any:
         """See grpc.aio.ServerInterceptor."""
         handler = await continuation(handler_call_details)
-        if handler is None:
-            return handler
         method = handler_call_details.method
-        shape: dict[str, Any] = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": _serialized,
-        }
-        if handler.response_streaming:
-            inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
-            make = (
-                grpc.stream_stream_rpc_method_handler
-                if handler.request_streaming
-                else grpc.unary_stream_rpc_method_handler
-            )
-            return make(self._stream(method, inner), **shape)
-        return grpc.unary_unary_rpc_method_handler(self._unary(method, handler.unary_unary), **shape)
+        if handler is None:
+            logger.info("call", method=method, code=grpc.StatusCode.UNIMPLEMENTED.name)
+            return handler
+        decode = handler.request_deserializer
+        # Without a deserializer: what can't be read is refused by the one table, too.
+        shape: dict[str, Any] = {"response_serializer": _serialized}
+        if not handler.response_streaming:
+            return grpc.unary_unary_rpc_method_handler(self._unary(method, handler.unary_unary, decode), **shape)
+        if handler.request_streaming:
+            streams = self._stream(method, handler.stream_stream, lambda requests: _decoded(decode, requests))
+            return grpc.stream_stream_rpc_method_handler(streams, **shape)
+        stream = self._stream(method, handler.unary_stream, lambda request: _request(decode, request))
+        return grpc.unary_stream_rpc_method_handler(stream, **shape)
 
-    def _unary(self, method: str, inner: Behaviour) -> Behaviour:
+    def _unary(self, method: str, inner: Behaviour, decode: Callable[[bytes], Any]) -> Behaviour:
         field = self._resource_fields.get(method, "")
 
-        async def run(request: Any, context: call.Context) -> Any:
+        async def run(received: bytes, context: call.Context) -> Any:
             answer: list[tuple[str, str]] = []
             call.ANSWER.set(answer)
-            identity, began = call.request_id(context), time.perf_counter()
+            line = _Line(method, context)
             left = context.time_remaining()
             seconds = self._default_deadline_seconds if left is None else left
+            scope = asyncio.timeout(seconds)
             try:
-                async with asyncio.timeout(seconds):
+                async with scope:
+                    request = _request(decode, received)
                     await self._reach(request, seconds)
                     response = await inner(request, context)
-            except TimeoutError:
-                await self._begin(context, identity, [])
-                self._log(method, "DEADLINE_EXCEEDED", began, identity, context)
-                await abort(context, TooLate(f"not done within {seconds:g} s; a write may have happened all the same"))
+                await self._begin(context, line.identity, answer)
             except asyncio.CancelledError:
-                self._log(method, "CANCELLED", began, identity, context)
+                line.write(_cancelled(context))
                 raise
             except grpc.aio.AbortError:
-                self._log(method, "ABORTED", began, identity, context)
+                line.write(_aborted(context))
                 raise
-            except Exception as error:
-                await self._begin(context, identity, [])
-                self._log(method, type(error).__name__, began, identity, context)
+            except Exception as cause:
+                error = (
+                    TooLate(f"not done within {seconds:g} s; a write may have happened all the same")
+                    if scope.expired()
+                    else cause
+                )
+                line.write(code_of(error), reason_of(error))
+                await self._begin(context, line.identity, [])
                 await abort(context, error)
-            await self._begin(context, identity, answer)
-            self._log(method, "OK", began, identity, context)
+            line.write(grpc.StatusCode.OK)
             if field and call.metadata_of(context).get("x-configsvc-rest") == "1":
                 return getattr(response, field)
             return response
 
         return run
 
-    def _stream(self, method: str, inner: Behaviour) -> Behaviour:
-        async def run(request: Any, context: call.Context) -> AsyncIterator[Any]:
+    def _stream(self, method: str, inner: Behaviour, decode: Callable[[Any], Any]) -> Behaviour:
+        async def run(received: Any, context: call.Context) -> None:
             call.ANSWER.set([])
-            identity, began = call.request_id(context), time.perf_counter()
-            code = "OK"
+            line = _Line(method, context)
+            scope = asyncio.timeout(None)
+            if method.startswith(LIBRARY):
+                self._endless.add(scope)
             try:
-                started = False
-                async with aclosing(inner(request, context)) as messages:
-                    async for message in messages:
-                        if not started:
-                            await self._begin(context, identity, [])
-                            started = True
-                        yield message
-            except (asyncio.CancelledError, GeneratorExit):
-                code = "CANCELLED"
+                async with scope:
+                    if inspect.iscoroutinefunction(inner):
+                        # One that writes by itself, as grpc.health.v1's Watch does.
+                        await self._begin(context, line.identity, [])
+                        await inner(decode(received), context)
+                    else:
+                        await self._write(inner(decode(received), context), context, line)
+            except asyncio.CancelledError:
+                line.write(_cancelled(context))
                 raise
             except grpc.aio.AbortError:
-                code = "ABORTED"
+                line.write(_aborted(context))
                 raise
-            except Exception as error:
-                code = type(error).__name__
-                await abort(context, error)
+            except Exception as cause:
+                stopped = Unavailable("this replica is shutting down", "SHUTTING_DOWN")
+                error = stopped if scope.expired() else cause
+                line.write(code_of(error), reason_of(error))
+                # In the trailers: headers would be a 200 for REST callers of a watch that could not begin.
+                await abort(context, error, ("x-request-id", line.identity))
             finally:
-                self._log(method, code, began, identity, context)
+                self._endless.discard(scope)
+            line.write(grpc.StatusCode.OK)
 
         return run
+
+    async def _write(self, stream: Any, context: call.Context, line: "_Line") -> None:
+        async with aclosing(stream) as messages:
+            started = False
+            async for message in messages:
+                if not started:
+                    await self._begin(context, line.identity, [])
+                    started = True
+                await context.write(message)
 
     async def _reach(self, request: Any, seconds: float) -> None:
         wanted = getattr(request, "min_revision", 0)
@@ -141,18 +171,60 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             own += [("x-stale", "true"), ("x-stale-since", self._tail.stale_since.isoformat())]
         await context.send_initial_metadata((*own, *answer))
 
-    def _log(self, method: str, code: str, began: float, identity: str, context: call.Context) -> None:
-        if code == "OK" and method.startswith(QUIET):
+
+class _Line:
+    """A call's line in the access log."""
+
+    def __init__(self, method: str, context: call.Context) -> None:
+        self.identity = call.request_id(context)
+        self._method = method
+        self._context = context
+        self._began = time.perf_counter()
+        # The call has a task, and so a context, of its own.
+        structlog.contextvars.bind_contextvars(request_id=self.identity)
+
+    def write(self, code: grpc.StatusCode, reason: str = "") -> None:
+        """Writes it, at the call's end. `reason`: of an error."""
+        if code is grpc.StatusCode.OK and self._method.startswith(QUIET):
             return
         logger.info(
             "call",
-            method=method,
-            code=code,
-            duration_ms=round((time.perf_counter() - began) * 1000, 2),
-            request_id=identity,
-            actor=call.metadata_of(context).get("x-actor", "anonymous"),
-            peer=context.peer(),
+            method=self._method,
+            code=code.name,
+            **({"reason": reason} if reason else {}),
+            duration_ms=round((time.perf_counter() - self._began) * 1000, 2),
+            request_id=self.identity,
+            actor=call.metadata_of(self._context).get("x-actor", "anonymous"),
+            peer=self._context.peer(),
         )
+
+
+def _request(decode: Callable[[bytes], Any], received: bytes) -> Any:
+    try:
+        return decode(received)
+    except DecodeError as error:
+        raise InvalidInput.of(
+            "request", "is no message of this method's type, or is nested too deeply", "MALFORMED_REQUEST"
+        ) from error
+
+
+async def _decoded(decode: Callable[[bytes], Any], received: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    async for message in received:
+        yield _request(decode, message)
+
+
+def _cancelled(context: call.Context) -> grpc.StatusCode:
+    """The caller has gone, or its deadline has ended the call before this server did."""
+    left = context.time_remaining()
+    return grpc.StatusCode.CANCELLED if left is None or left > 0 else grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def _aborted(context: call.Context) -> grpc.StatusCode:
+    """A handler of a library has ended the call by itself."""
+    code: Any = context.code()
+    return next(
+        (known for known in grpc.StatusCode if known is code or known.value[0] == code), grpc.StatusCode.UNKNOWN
+    )
 
 
 def _serialized(message: Any) -> bytes:

@@ -49,16 +49,17 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
 
     async def KeepAlive(self, requests: Any, context: Any) -> AsyncIterator[registry_pb2.KeepAliveResponse]:
         """Renews a lease with each message."""
-        first = await anext(aiter(requests), None)
+        first = await self._directory.unless_stopping(_next(requests))
         if first is None:
             return
         async with self._directory.keep_alive(first.service_name, first.instance_id) as stream:
-            yield registry_pb2.KeepAliveResponse(lease_ttl_seconds=await stream.renew())
-            async for message in requests:
+            message = first
+            while message is not None:
                 named = (message.service_name or first.service_name, message.instance_id or first.instance_id)
                 if named != (first.service_name, first.instance_id):
                     raise InvalidInput.of("instance_id", "must stay the same on one stream: it belongs to one instance")
                 yield registry_pb2.KeepAliveResponse(lease_ttl_seconds=await stream.renew())
+                message = await self._directory.unless_stopping(_next(requests))
 
     async def ListServices(self, request: Any, context: Any) -> registry_pb2.ListServicesResponse:
         """One page of services."""
@@ -116,6 +117,13 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
             fields.service(request.service_name, required=True)
         selector = Selector(Kind.INSTANCE, "", request.service_name, None, "")
         return self._watches.stream(selector, convert.optional(request, "after_revision"))
+
+
+async def _next(messages: AsyncIterator[Any]) -> Any:
+    """The next message; None at the end."""
+    async for message in messages:
+        return message
+    return None
 
 
 def _metadata(given: Sequence[str], most: int) -> dict[str, str]:

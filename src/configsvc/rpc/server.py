@@ -1,6 +1,13 @@
-"""The grpc.aio server: all services, reflection, grpc.health.v1, and an orderly end."""
+"""The grpc.aio server: all services, reflection, grpc.health.v1, and an orderly end.
 
-from collections.abc import Sequence
+grpc.health.v1 tells of each service by itself: it is NOT_SERVING until the view that it answers from is complete, and
+again from the drain on. The server as a whole (the empty name) is SERVING from the start: a replica whose store is away
+answers from what others have left in the shared cache, and a gateway must not keep callers from it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,6 +29,9 @@ from grpc_reflection.v1alpha import reflection
 
 from configsvc.rpc.interceptors import CallInterceptor
 
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
 # A page of a thousand large values is the largest answer; a batch of them the largest request.
 MESSAGE_BYTES = 64 << 20
 OPTIONS = (
@@ -42,43 +52,58 @@ SERVICES: dict[Any, Any] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A servicer. `complete` returns when the view that it answers from has been read whole; it stays so."""
+
+    servicer: Any
+    complete: Callable[[], Awaitable[None]]
+
+
 class Server:
-    """Serves while its context is open. `servicers` are in the order of `SERVICES`."""
+    """Serves while its context is open. `served` is in the order of `SERVICES`."""
 
     def __init__(
-        self, servicers: Sequence[Any], listen: Sequence[str], interceptor: CallInterceptor, grace_seconds: float
+        self, served: Sequence[Served], listen: Sequence[str], interceptor: CallInterceptor, grace_seconds: float
     ) -> None:
-        self._servicers = servicers
+        self._served = served
         self._listen = listen
         self._interceptor = interceptor
         self._grace_seconds = grace_seconds
-        self._names: list[str] = []
+        self._watching: list[asyncio.Task[None]] = []
         self.ports: list[int] = []
 
     async def __aenter__(self) -> Self:
         self._server = grpc.aio.server(interceptors=[self._interceptor], options=OPTIONS)
-        for (module, add), servicer in zip(SERVICES.items(), self._servicers, strict=True):
-            add(servicer, self._server)
-            self._names += [service.full_name for service in module.DESCRIPTOR.services_by_name.values()]
         self._health = health.aio.HealthServicer()
+        names: list[str] = []
+        for (module, add), served in zip(SERVICES.items(), self._served, strict=True):
+            add(served.servicer, self._server)
+            (name,) = (service.full_name for service in module.DESCRIPTOR.services_by_name.values())
+            names.append(name)
+            await self._health.set(name, NOT_SERVING)
+            self._watching.append(asyncio.create_task(self._serve_once_complete(name, served), name=f"health-{name}"))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflected = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(reflected, self._server)
+        reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         self.ports = [self._server.add_insecure_port(address) for address in self._listen]
-        await self._tell(health_pb2.HealthCheckResponse.SERVING)
         await self._server.start()
         return self
 
     async def drain(self) -> None:
         """Says that this server gets no traffic any more; calls go on."""
-        await self._tell(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self._health.enter_graceful_shutdown()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Takes no new calls, and gives those in flight their grace."""
-        await self._server.stop(self._grace_seconds)
+        for task in self._watching:
+            task.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
+        stopped = asyncio.ensure_future(self._server.stop(self._grace_seconds))
+        self._interceptor.end_streams()
+        await stopped
 
-    async def _tell(self, status: Any) -> None:
-        for name in ("", *self._names):
-            await self._health.set(name, status)
+    async def _serve_once_complete(self, name: str, served: Served) -> None:
+        await served.complete()
+        await self._health.set(name, SERVING)

@@ -1,9 +1,9 @@
 """The one table from the domain's errors to gRPC's codes, with what each carries for programs."""
 
-import logging
 from typing import Any
 
 import grpc
+import structlog
 from google.protobuf import any_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
@@ -22,9 +22,10 @@ from configsvc.errors import (
     Unavailable,
 )
 
-logger = logging.getLogger(__name__)
+logger = structlog.get_logger("rpc")
 
 DOMAIN = "configsvc"
+
 
 TABLE: dict[type[ServiceError], grpc.StatusCode] = {
     InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
@@ -38,41 +39,57 @@ TABLE: dict[type[ServiceError], grpc.StatusCode] = {
     Unavailable: grpc.StatusCode.UNAVAILABLE,
 }
 
-# Details travel in a trailer, and peers refuse more than 8 KiB of those. Base64 makes four bytes of three.
-VIOLATIONS = 20
-TEXT_CHARACTERS = 300
+# A status travels in trailers, twice: its message percent-encoded (up to three bytes for one), and the whole in base64
+# (four for three). Peers refuse more than 8 KiB of trailers, and the caller would then see neither code nor field.
+# At most: 3 * 600 + 4/3 * 4,000, and what the call itself has to say.
+MESSAGE_BYTES = 600
+DETAIL_TEXT_BYTES = 300
+STATUS_BYTES = 4_000
+
+
+def code_of(error: Exception) -> grpc.StatusCode:
+    """The code of an error, by the table; INTERNAL for all that is not the domain's."""
+    return next((code for kind, code in TABLE.items() if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+
+
+def reason_of(error: Exception) -> str:
+    """The constant that programs switch on."""
+    return error.reason if isinstance(error, ServiceError) else ServiceError.default_reason
 
 
 def status_of(error: Exception) -> status_pb2.Status:
-    """What a caller is told of an error. One that is not the domain's is logged, and its text is kept here."""
-    if not isinstance(error, ServiceError):
-        logger.error("an error that no one expected", exc_info=error)
-        return _status(grpc.StatusCode.INTERNAL, "internal error; the log has its cause", "INTERNAL", {})
-    code = next((code for kind, code in TABLE.items() if isinstance(error, kind)), grpc.StatusCode.UNKNOWN)
+    """What a caller is told of an error. The text of one that is not the domain's is kept here."""
+    code = code_of(error)
+    status = status_pb2.Status(code=code.value[0])
+    if code is grpc.StatusCode.INTERNAL or not isinstance(error, ServiceError):
+        status.message = "internal error; the log has its cause"
+        _pack(status, error_details_pb2.ErrorInfo(reason=reason_of(error), domain=DOMAIN))
+        return status
+    status.message = _short(error.message, MESSAGE_BYTES)
     metadata = {name: _short(value) for name, value in error.metadata.items()}
-    status = _status(code, _short(error.message, 4 * TEXT_CHARACTERS), error.reason, metadata)
-    if isinstance(error, InvalidInput):
-        bad = error_details_pb2.BadRequest()
-        for violation in error.violations[:VIOLATIONS]:
-            bad.field_violations.add(field=_short(violation.field), description=_short(violation.description))
-        _pack(status, bad)
+    _pack(status, error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata))
     if isinstance(error, Unavailable):
         delay = Duration()
         delay.FromTimedelta(error.retry_after)
         _pack(status, error_details_pb2.RetryInfo(retry_delay=delay))
+    if isinstance(error, InvalidInput):
+        bad = error_details_pb2.BadRequest()
+        left = STATUS_BYTES - status.ByteSize()
+        for violation in error.violations:
+            bad.field_violations.add(field=_short(violation.field), description=_short(violation.description))
+            if bad.ByteSize() > left:
+                del bad.field_violations[-1]
+                break
+        _pack(status, bad)
     return status
 
 
-async def abort(context: Any, error: Exception) -> None:
-    """Ends a call with an error. Never returns."""
+async def abort(context: Any, error: Exception, *trailing: tuple[str, str]) -> None:
+    """Ends a call with an error, and logs one that no one expected. Never returns."""
+    if code_of(error) is grpc.StatusCode.INTERNAL:
+        logger.error("an error that no one expected", exc_info=error)
     carried = rpc_status.to_status(status_of(error))
-    await context.abort(carried.code, carried.details, tuple(carried.trailing_metadata))
-
-
-def _status(code: grpc.StatusCode, message: str, reason: str, metadata: dict[str, str]) -> status_pb2.Status:
-    status = status_pb2.Status(code=code.value[0], message=message)
-    _pack(status, error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata))
-    return status
+    await context.abort(carried.code, carried.details, (*carried.trailing_metadata, *trailing))
 
 
 def _pack(status: status_pb2.Status, detail: object) -> None:
@@ -81,5 +98,8 @@ def _pack(status: status_pb2.Status, detail: object) -> None:
     status.details.append(packed)
 
 
-def _short(text: str, most: int = TEXT_CHARACTERS) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+def _short(text: str, most_bytes: int = DETAIL_TEXT_BYTES) -> str:
+    encoded = text.encode()
+    if len(encoded) <= most_bytes:
+        return text
+    return encoded[: most_bytes - len("…".encode())].decode("utf-8", "ignore") + "…"

@@ -1,7 +1,7 @@
 """A watch's events as messages. A change is encoded once, for all who watch it on this replica."""
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -9,11 +9,11 @@ from configsvc_client.v1 import watch_pb2
 
 from configsvc.app.watch import Changed, Progress, Selector, Snapshot, Synced, WatchHub
 from configsvc.domain.records import Change, Record
-from configsvc.errors import ServiceError
 from configsvc.rpc.status import status_of
 
-# Encoded changes kept: enough for all watchers that are live, who are never far apart.
-ENCODED = 4_096
+# Encoded changes kept: enough for all watchers that are live, who are never far apart. A change can have megabytes (a
+# value before and after), so their bytes are bounded, too.
+ENCODED_CHANGES, ENCODED_BYTES = 4_096, 16 << 20
 
 
 class Watches:
@@ -32,8 +32,9 @@ class Watches:
         self._snapshot = snapshot
         self._change = change
         self._encoded: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._encoded_bytes = 0
 
-    async def stream(self, selector: Selector, after_revision: int | None) -> AsyncIterator[Any]:
+    async def stream(self, selector: Selector, after_revision: int | None) -> AsyncGenerator[Any, None]:
         """The messages of one watch. An error after the first of them is told in band too, since the end of an HTTP/1.1
         stream can't carry it."""
         began = False
@@ -50,7 +51,7 @@ class Watches:
                             yield self._response(synced=watch_pb2.Synced(revision=revision))
                         case Progress(revision):
                             yield self._response(progress=watch_pb2.Progress(revision=revision))
-        except ServiceError as error:
+        except Exception as error:
             if began:
                 yield self._response(error=status_of(error))
             raise
@@ -60,6 +61,7 @@ class Watches:
         encoded = self._encoded.get(key)
         if encoded is None:
             encoded = self._encoded[key] = self._change(change).SerializeToString()
-            if len(self._encoded) > ENCODED:
-                self._encoded.popitem(last=False)
+            self._encoded_bytes += len(encoded)
+            while len(self._encoded) > ENCODED_CHANGES or self._encoded_bytes > ENCODED_BYTES:
+                self._encoded_bytes -= len(self._encoded.popitem(last=False)[1])
         return encoded

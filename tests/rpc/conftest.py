@@ -1,0 +1,88 @@
+"""A real server of our own behind pytest-grpc's channel and stub fixtures. (Its server hosts sync servicers only.)
+
+Each module has a server, on embedded defaults and a unix socket; a module that wants other settings has its own
+`settings` fixture.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from configsvc_client.v1 import change_pb2_grpc, config_pb2_grpc, flag_pb2_grpc, registry_pb2_grpc
+
+from tests.rpc.running import Running
+
+
+@pytest.fixture(scope="module")
+def settings() -> dict[str, str]:
+    return {}
+
+
+@pytest.fixture(scope="module")
+def grpc_addr() -> Iterator[str]:
+    """A socket's path must be short, which pytest's own directories are not."""
+    directory = tempfile.mkdtemp(prefix="rpc-")
+    yield f"unix:{directory}/server.sock"
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="module")
+def grpc_server(
+    grpc_addr: str, settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    with Running(grpc_addr, tmp_path_factory.mktemp("server"), settings) as running:
+        running.answers()
+        yield running
+
+
+@pytest.fixture
+def server(grpc_server: Running) -> Running:
+    return grpc_server
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Starts a server that the test may stop: `own_server(SETTING="value")`."""
+    started: list[Running] = []
+
+    def start(**settings: str) -> Running:
+        directory = Path(tempfile.mkdtemp(prefix="rpc-"))
+        running = Running(f"unix:{directory}/server.sock", tmp_path, settings)
+        started.append(running)
+        running.start()
+        running.answers()
+        return running
+
+    yield start
+    for running in started:
+        running.close()
+        shutil.rmtree(Path(running.address.removeprefix("unix:")).parent)
+
+
+@pytest.fixture
+def configs(grpc_channel: grpc.Channel) -> config_pb2_grpc.ConfigServiceStub:
+    return config_pb2_grpc.ConfigServiceStub(grpc_channel)
+
+
+@pytest.fixture
+def flags(grpc_channel: grpc.Channel) -> flag_pb2_grpc.FlagServiceStub:
+    return flag_pb2_grpc.FlagServiceStub(grpc_channel)
+
+
+@pytest.fixture
+def registry(grpc_channel: grpc.Channel) -> registry_pb2_grpc.RegistryServiceStub:
+    return registry_pb2_grpc.RegistryServiceStub(grpc_channel)
+
+
+@pytest.fixture
+def changes(grpc_channel: grpc.Channel) -> change_pb2_grpc.ChangeServiceStub:
+    return change_pb2_grpc.ChangeServiceStub(grpc_channel)
+
+
+@pytest.fixture
+def environment(request: pytest.FixtureRequest) -> str:
+    """An environment of the test's own."""
+    return f"e{abs(hash(request.node.nodeid)) % 10**12}"

@@ -1,0 +1,148 @@
+"""The server itself: reflection, the sizes that it takes, and clients that ping."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pytest
+from configsvc_client.v1 import config_pb2, config_pb2_grpc
+from google.protobuf import descriptor_pb2
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from configsvc.rpc.server import MESSAGE_BYTES
+from tests.rpc.running import Running, Stream, put, refused, value
+
+SERVICES = {
+    "configsvc.v1.ChangeService",
+    "configsvc.v1.ConfigService",
+    "configsvc.v1.FlagService",
+    "configsvc.v1.HealthService",
+    "configsvc.v1.RegistryService",
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1alpha.ServerReflection",
+}
+VALUE_BYTES = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def settings() -> dict[str, str]:
+    return {"WATCH_PROGRESS_SECONDS": "600"}
+
+
+@pytest.fixture
+def large(server: Running) -> Iterator[config_pb2_grpc.ConfigServiceStub]:
+    """A client that takes and sends messages of any size."""
+    with server.channel(max_receive_message_length=-1, max_send_message_length=-1) as channel:
+        yield config_pb2_grpc.ConfigServiceStub(channel)
+
+
+def test_reflection_lists_and_describes_every_service(grpc_channel: grpc.Channel) -> None:
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(grpc_channel)
+    request = reflection_pb2.ServerReflectionRequest
+    (listed,) = stub.ServerReflectionInfo(iter([request(list_services="")]))
+    names = {service.name for service in listed.list_services_response.service}
+    assert names == SERVICES
+    asked = [request(file_containing_symbol=name) for name in sorted(names)]
+    for name, answer in zip(sorted(names), stub.ServerReflectionInfo(iter(asked)), strict=True):
+        files = map(
+            descriptor_pb2.FileDescriptorProto.FromString, answer.file_descriptor_response.file_descriptor_proto
+        )
+        assert name in {f"{file.package}.{service.name}" for file in files for service in file.service}
+
+
+def test_a_value_of_the_largest_size_is_taken_and_given_back(
+    large: config_pb2_grpc.ConfigServiceStub, environment: str
+) -> None:
+    # Two bytes are its quotes.
+    text = "x" * (VALUE_BYTES - 2)
+    put(large, environment, "k", text)
+    get = config_pb2.GetConfigRequest(key="k", environment=environment)
+    assert large.GetConfig(get).config.value.string_value == text
+
+
+def test_a_value_that_is_too_large_is_refused_with_the_fields_name(
+    large: config_pb2_grpc.ConfigServiceStub, environment: str
+) -> None:
+    text = "x" * (VALUE_BYTES - 1)
+    found = refused(lambda: put(large, environment, "k", text))
+    assert (found.code, found.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["value"])
+    operations = [config_pb2.ConfigOperation(key=key, value=value(of)) for key, of in (("a", "small"), ("b", text))]
+    batch = config_pb2.BatchWriteConfigsRequest(environment=environment, operations=operations)
+    assert refused(lambda: large.BatchWriteConfigs(batch)).fields == ["operations[1].value"]
+    listed = large.ListConfigs(config_pb2.ListConfigsRequest(environment=environment))
+    assert not listed.configs
+
+
+def test_many_large_values_go_in_one_message_each_way(
+    large: config_pb2_grpc.ConfigServiceStub, environment: str
+) -> None:
+    text = "x" * (VALUE_BYTES - 2)
+    operations = [config_pb2.ConfigOperation(key=f"k{number}", value=value(text)) for number in range(16)]
+    batch = config_pb2.BatchWriteConfigsRequest(environment=environment, operations=operations)
+    assert len(large.BatchWriteConfigs(batch, timeout=60).configs) == 16
+    listed = large.ListConfigs(config_pb2.ListConfigsRequest(environment=environment), timeout=60)
+    assert [len(config.value.string_value) for config in listed.configs] == [len(text)] * 16
+
+
+def test_the_longest_key_fits_into_the_answers_headers(own_server: Callable[..., Running], environment: str) -> None:
+    """Percent-encoded in `location`, it can be larger than what clients take; then the answer goes without."""
+    server = own_server(MAX_KEY_CHARACTERS="4096")
+    with server.channel() as channel:
+        configs = config_pb2_grpc.ConfigServiceStub(channel)
+        for characters, located in ((512, True), (4096, False)):
+            request = config_pb2.CreateConfigRequest(
+                key="\N{GRINNING FACE}" * characters, environment=environment, value=value(1)
+            )
+            answer, call = configs.CreateConfig.with_call(request)
+            assert answer.config.version == 1
+            assert ("location" in dict(call.initial_metadata())) == located
+
+
+def test_a_message_beyond_what_the_server_receives_is_resource_exhausted(
+    large: config_pb2_grpc.ConfigServiceStub, environment: str
+) -> None:
+    request = config_pb2.GetConfigRequest(key="x" * (MESSAGE_BYTES + 1), environment=environment)
+    assert refused(lambda: large.GetConfig(request, timeout=60)).code == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+PINGS = {"keepalive_time_ms": 50, "http2.max_pings_without_data": 0, "keepalive_timeout_ms": 20_000}
+
+
+def seconds_until_cut_off() -> float:
+    """How long a server with gRPC's own defaults bears such a client."""
+    held = threading.Event()
+
+    def hold(request: bytes, context: Any) -> Iterator[bytes]:
+        yield b""
+        held.wait(30)
+
+    handlers: Any = {"Hold": grpc.unary_stream_rpc_method_handler(hold)}
+    server = grpc.server(ThreadPoolExecutor(1), handlers=[grpc.method_handlers_generic_handler("test.Idle", handlers)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    began = time.monotonic()
+    options = [(f"grpc.{name}", number) for name, number in PINGS.items()]
+    with grpc.insecure_channel(f"127.0.0.1:{port}", options) as channel:
+        hold_on: Any = channel.unary_stream("/test.Idle/Hold")
+        found = refused(lambda: hold_on(b""))
+    held.set()
+    server.stop(0).wait()
+    assert found.code == grpc.StatusCode.UNAVAILABLE
+    return time.monotonic() - began
+
+
+def test_an_idle_watch_of_a_client_that_pings_is_not_cut_off(server: Running, environment: str) -> None:
+    """Clients may ping every 10 s. This one does so 200 times as often, and for much longer than others bear it."""
+    borne = seconds_until_cut_off()
+    with server.channel(**PINGS) as channel:
+        configs = config_pb2_grpc.ConfigServiceStub(channel)
+        with Stream(configs.WatchConfigs(config_pb2.WatchConfigsRequest(environment=environment))) as stream:
+            assert stream.take().HasField("synced")
+            ended = threading.Event()
+            assert stream.call.add_callback(ended.set)
+            assert not ended.wait(2 * borne), "it was cut off"
+            revision = put(configs, environment, "k", 1).revision
+            assert stream.take().change.revision == revision
