@@ -203,6 +203,20 @@ def test_an_integer_that_json_clients_would_round(rest: httpx.Client, environmen
         refused(rest.post(CONFIG, content=body, headers={"content-type": "application/json"}), 400, field="value")
 
 
+@pytest.mark.parametrize("depth", [31, 40, 60, 1_000])
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
+def test_a_value_that_is_nested_too_deeply(
+    rest: httpx.Client, environment: str, opening: str, closing: str, depth: int
+) -> None:
+    value = f"{opening * depth}1{closing * depth}"
+    body = f'{{"key":"n","environment":"{environment}","value":{value}}}'
+    refused(rest.post(CONFIG, content=body, headers={"content-type": "application/json"}), 400)
+
+
+def test_a_path_that_is_not_utf_8(rest: httpx.Client, environment: str) -> None:
+    refused(rest.get(f"{CONFIG}/a%ffb?environment={environment}"), 400, reason="MALFORMED_REQUEST")
+
+
 @pytest.mark.parametrize("text", ["a\\u0000b", "\\ud800", "a\\udc00b"])
 @pytest.mark.parametrize("field", ["key", "environment", "service_name", "description", "reason"])
 def test_nul_and_lone_surrogates_in_text(rest: httpx.Client, environment: str, field: str, text: str) -> None:

@@ -43,6 +43,20 @@ def test_native_grpc_gives_the_wrapper_with_the_revision(service: Running, envir
         assert info.reason == "CONFIG_ALREADY_EXISTS"
 
 
+def test_bytes_that_are_no_message_are_refused_as_bad_input(service: Running) -> None:
+    with grpc.insecure_channel(service.target) as channel:
+        garbage = b"\x0a\xff"
+        unary = channel.unary_unary("/configsvc.v1.ConfigService/GetConfig")
+        stream = channel.stream_stream("/configsvc.v1.RegistryService/KeepAlive")
+        watch = channel.unary_stream("/configsvc.v1.ConfigService/WatchConfigs")
+        for call in (lambda: unary(garbage), lambda: list(stream(iter([garbage]))), lambda: list(watch(garbage))):
+            with pytest.raises(grpc.RpcError) as caught:
+                call()
+            assert isinstance(caught.value, grpc.Call)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert "can't be read" in caught.value.details()
+
+
 def test_a_keep_alive_stream_through_the_gateway(service: Running, environment: str) -> None:
     with grpc.insecure_channel(service.target) as channel:
         registry = registry_pb2_grpc.RegistryServiceStub(channel)

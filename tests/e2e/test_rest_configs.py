@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Callable
 from urllib.parse import quote
 
 import httpx
@@ -53,6 +54,30 @@ def test_keys_of_all_kinds_are_addressed(rest: httpx.Client, environment: str, k
 def test_values_are_given_back_as_they_were_sent(rest: httpx.Client, environment: str, value: object) -> None:
     assert create(rest, environment, "k", value).status_code == 201
     assert rest.get("/api/v1/config/k", params={"environment": environment}).json()["value"] == value
+
+
+@pytest.mark.parametrize("around", [lambda inner: [inner], lambda inner: {"a": inner}])
+def test_a_value_nested_to_the_limit_is_read_everywhere(
+    rest: httpx.Client, environment: str, around: Callable[[object], object]
+) -> None:
+    value: object = 1
+    for _ in range(30):
+        value = around(value)
+    scope = {"environment": environment}
+    assert create(rest, environment, "k", 0).status_code == 201
+    assert rest.put("/api/v1/config/k", json={**scope, "value": value}).json()["value"] == value
+    batch = {**scope, "operations": [{"key": "b", "value": value}]}
+    assert rest.post("/api/v1/config:batchWrite", json=batch).json()["configs"][0]["value"] == value
+    assert rest.post("/api/v1/config/bulk", json={**scope, "keys": ["k"]}).json()["configs"][0]["value"] == value
+    assert rest.get("/api/v1/config", params=scope).json()["configs"][1]["value"] == value
+    assert rest.get("/api/v1/config/k/history", params=scope).json()["versions"][0]["after"] == value
+    diff = rest.get("/api/v1/config/k:diff", params={**scope, "from_version": 1}).json()
+    assert diff["differences"][0]["after"] == diff["to"]["after"] == value
+    effective = rest.get("/api/v1/config:effective", params={**scope, "service_name": "s"}).json()["configs"]
+    assert effective[1]["value"] == value
+    assert rest.get("/api/v1/changes", params=scope).json()["changes"][0]["after"]["value"] == value
+    with rest.stream("GET", "/api/v1/config:watch", params=scope) as stream:
+        assert json.loads(next(stream.iter_lines()))["snapshot"]["configs"][1]["value"] == value
 
 
 def test_etags_guard_updates_and_spare_reads(rest: httpx.Client, environment: str) -> None:

@@ -12,6 +12,10 @@ Json = Any
 # Beyond this a double, and so most JSON clients, can't tell neighbouring integers apart.
 LARGEST_EXACT_INTEGER = 2**53 - 1
 
+# Protobuf parsers stop at 100 nested messages. A level of a JSON object takes three of them, and the deepest answer that
+# a value lies in, the audit trail, four before it: so what can be written can also be read everywhere.
+DEEPEST_NESTING = 30
+
 
 @dataclass(frozen=True, slots=True)
 class Absent:
@@ -48,6 +52,9 @@ def problem(value: Json, most_bytes: int) -> str:
     """Why a value can't be kept and given back as it was sent; empty where it can."""
     if value is MISSING:
         return "is required: any JSON value, null included"
+    depth = _depth(value)
+    if depth > DEEPEST_NESTING:
+        return f"must be nested at most {DEEPEST_NESTING} levels deep; it has {depth}"
     for number in _numbers(value):
         if isinstance(number, float) and not math.isfinite(number):
             return "must not have NaN or Infinity: JSON has no such numbers"
@@ -87,6 +94,13 @@ def _differences(path: str, before: Json | Absent, after: Json | Absent) -> Iter
 
 def _is_list(value: Json) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _depth(value: Json) -> int:
+    """How many objects and lists lie in each other."""
+    if isinstance(value, Mapping):
+        return 1 + max(map(_depth, value.values()), default=0)
+    return 1 + max(map(_depth, value), default=0) if _is_list(value) else 0
 
 
 def _numbers(value: Json) -> Iterator[int | float]:

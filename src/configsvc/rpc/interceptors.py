@@ -21,7 +21,7 @@ from google.api import annotations_pb2
 
 from configsvc.app.tail import LogTail
 from configsvc.errors import InvalidInput
-from configsvc.rpc import call
+from configsvc.rpc import call, reading
 from configsvc.rpc.status import abort
 
 logger = structlog.get_logger("access")
@@ -53,7 +53,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return handler
         method = handler_call_details.method
         shape: dict[str, Any] = {
-            "request_deserializer": handler.request_deserializer,
+            "request_deserializer": reading.deserializer(handler.request_deserializer),
             "response_serializer": _serialized,
         }
         if handler.response_streaming:
@@ -63,7 +63,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 if handler.request_streaming
                 else grpc.unary_stream_rpc_method_handler
             )
-            return make(self._stream(method, inner), **shape)
+            read = reading.each_readable if handler.request_streaming else reading.readable
+            return make(self._stream(method, inner, read), **shape)
         return grpc.unary_unary_rpc_method_handler(self._unary(method, handler.unary_unary), **shape)
 
     def _unary(self, method: str, inner: Behaviour) -> Behaviour:
@@ -77,7 +78,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             seconds = self._default_deadline_seconds if left is None else left
             try:
                 async with asyncio.timeout(seconds):
-                    await self._reach(request, seconds)
+                    await self._reach(reading.readable(request), seconds)
                     response = await inner(request, context)
             except TimeoutError:
                 await self._begin(context, identity, [])
@@ -101,14 +102,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return run
 
-    def _stream(self, method: str, inner: Behaviour) -> Behaviour:
+    def _stream(self, method: str, inner: Behaviour, read: Callable[[Any], Any]) -> Behaviour:
         async def run(request: Any, context: call.Context) -> AsyncIterator[Any]:
             call.ANSWER.set([])
             identity, began, caller = call.request_id(context), time.perf_counter(), _caller(context)
             code = "OK"
             try:
                 started = False
-                async with aclosing(inner(request, context)) as messages:
+                async with aclosing(inner(read(request), context)) as messages:
                     async for message in messages:
                         if not started:
                             await self._begin(context, identity, [])

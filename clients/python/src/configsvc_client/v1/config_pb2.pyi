@@ -60,7 +60,9 @@ class Config(_message.Message):
     """Output only. The actor of the last write."""
     @_builtins.property
     def value(self) -> _struct_pb2.Value:
-        """Any JSON value, given back as it was sent; at most 1 MiB of JSON. Integers beyond 2^53-1 are refused: send a string."""
+        """Any JSON value, given back as it was sent; at most 1 MiB of JSON, nested at most 30 levels deep. Integers beyond
+        2^53-1 are refused: send a string.
+        """
 
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
