@@ -137,6 +137,19 @@ def test_list_filters_and_pages(rest: httpx.Client, environment: str) -> None:
     assert paged == everything
 
 
+def test_a_long_list_of_keys_and_large_headers_are_taken(rest: httpx.Client, environment: str) -> None:
+    create(rest, environment, "k", 1)
+    # 60 kB each; the gateway takes 96 KiB in all.
+    names = "&".join(f"keys={'n' * 94}{number:04}" for number in range(600))
+    for url, headers in (
+        (f"/api/v1/config?environment={environment}&keys=k&{names}", {}),
+        ("/api/v1/config", {"cookie": "c" * 60_000}),
+    ):
+        for _ in range(5):
+            answer = rest.get(url, params={"environment": environment} if headers else None, headers=headers)
+            assert answer.status_code == 200, answer.text
+
+
 def test_bulk_get_says_what_is_missing(rest: httpx.Client, environment: str) -> None:
     create(rest, environment, "a", 1)
     for path in ("/api/v1/config/bulk", "/api/v1/config/bulk/"):
