@@ -92,17 +92,28 @@ def test_an_unknown_route(rest: httpx.Client) -> None:
         refused(rest.get(path), 404)
 
 
-def test_a_wrong_method(rest: httpx.Client) -> None:
-    for method, path in (
-        ("PATCH", CONFIG),
-        ("DELETE", CONFIG),
-        ("PUT", REGISTER),
-        ("GET", REGISTER),
-        ("POST", "/health"),
-    ):
-        answer = rest.request(method, path)
-        refused(answer, answer.status_code)
-        assert answer.status_code in (404, 405), (method, path, answer.status_code)
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [("PATCH", CONFIG, "GET, HEAD, POST, OPTIONS"), ("DELETE", CONFIG, "GET, HEAD, POST, OPTIONS"),
+     ("PUT", REGISTER, "POST, OPTIONS"), ("GET", REGISTER, "POST, OPTIONS"), ("POST", "/health", "GET, HEAD, OPTIONS"),
+     ("POST", f"{CONFIG}:watch", "GET, OPTIONS"), ("GET", f"{CONFIG}/bulk", "POST, OPTIONS")],
+)  # fmt: skip
+def test_a_wrong_method(rest: httpx.Client, method: str, path: str, allowed: str) -> None:
+    answer = rest.request(method, path)
+    refused(answer, 405, reason="METHOD_NOT_ALLOWED")
+    assert answer.headers["allow"] == allowed
+
+
+@pytest.mark.parametrize(
+    ("path", "parameter"),
+    [(f"{CONFIG}/k", "key"), (f"{CONFIG}/k/history", "key"), (f"{FLAGS}/f", "name"), (f"{CONFIG}/k", "%6bey"),
+     ("/api/v1/registry/services/s", "service_name"), ("/api/v1/registry/discover/s", "service_name")],
+)  # fmt: skip
+def test_a_query_parameter_can_not_override_the_path(
+    rest: httpx.Client, environment: str, path: str, parameter: str
+) -> None:
+    for method in ("GET", "DELETE") if path in (f"{CONFIG}/k", f"{FLAGS}/f") else ("GET",):
+        refused(rest.request(method, f"{path}?environment={environment}&{parameter}=f"), 400)
 
 
 @pytest.mark.parametrize("token", ["x", "!!", "WyJhIiwxXQ", "null"])

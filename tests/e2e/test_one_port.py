@@ -2,6 +2,7 @@
 
 import base64
 import json
+import socket
 import struct
 import subprocess
 import sys
@@ -89,6 +90,47 @@ def test_a_cors_preflight_is_answered(service: Running) -> None:
     answer = httpx.options(f"{service.url}/api/v1/config/k", headers=asked)
     assert answer.status_code == 200
     assert "PUT" in answer.headers["access-control-allow-methods"]
+
+
+def exchange(service: Running, *requests: str) -> str:
+    """What comes back for requests that are sent at once, until the server closes the connection."""
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+        connection.sendall("".join(f"{request}\r\n\r\n" for request in requests).encode())
+        return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+
+
+def test_answers_without_a_body_leave_the_connection_usable(
+    service: Running, rest: httpx.Client, environment: str
+) -> None:
+    made = rest.post("/api/v1/config", json={"key": "k", "value": "v", "environment": environment})
+    path = f"/api/v1/config/k?environment={environment}"
+    etag = made.headers["etag"]
+    answers = exchange(
+        service,
+        f"HEAD {path} HTTP/1.1\r\nhost: x",
+        f"GET {path} HTTP/1.1\r\nhost: x\r\nif-none-match: {etag}",
+        f"HEAD {path} HTTP/1.1\r\nhost: x\r\nif-none-match: {etag}",
+        "GET /live HTTP/1.1\r\nhost: x\r\nconnection: close",
+    )
+    heads = [part for part in answers.split("\r\n\r\n") if part]
+    assert [int(head.split()[1]) for head in heads[:-1]] == [200, 304, 304, 200]
+    assert all(f"etag: {etag}" in head for head in heads[:3])
+    assert json.loads(heads[-1]) == {"status": "up"}
+
+
+def test_head_is_a_get_without_its_body_and_options_says_what_is_allowed(rest: httpx.Client) -> None:
+    for path, status in (("/health", 200), ("/api/v1/config/nope?environment=dev", 404), ("/nowhere", 404)):
+        head, get = rest.head(path), rest.get(path)
+        assert (head.status_code, head.content) == (get.status_code, b"") == (status, b"")
+        assert head.headers["content-type"] == get.headers["content-type"]
+    options = rest.options("/api/v1/config")
+    assert (options.status_code, options.headers["allow"]) == (204, "GET, HEAD, POST, OPTIONS")
+
+
+def test_http_1_0_is_answered(service: Running) -> None:
+    head, body = exchange(service, "GET /live HTTP/1.0").split("\r\n\r\n")
+    assert head.split()[1] == "200"
+    assert json.loads(body) == {"status": "up"}
 
 
 def test_grpcurl_lists_describes_and_calls(service: Running, environment: str) -> None:
