@@ -77,6 +77,8 @@ def _up(options: argparse.Namespace) -> int:
     settings = load()
     check_port(settings)
     logging.basicConfig(level=settings.log_level.upper(), format="configsvc: %(message)s")
+    # What the supervisor asks of Envoy is no news.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     _run(Supervisor(settings).run())
     return 0
 
@@ -85,11 +87,10 @@ def _serve(options: argparse.Namespace) -> int:
     from configsvc.wiring import serve
 
     try:
-        settings = load()
+        _run(serve(load(), options.listen or ["127.0.0.1:50051"]))
     except SettingsError as error:
         sys.stderr.writelines(f"configsvc: {line}\n" for line in error.lines)
         return os.EX_CONFIG
-    _run(serve(settings, options.listen or ["127.0.0.1:50051"]))
     return 0
 
 

@@ -49,7 +49,7 @@ from configsvc.rpc.health_servicer import HealthServicer
 from configsvc.rpc.interceptors import CallInterceptor
 from configsvc.rpc.registry_servicer import RegistryServicer
 from configsvc.rpc.server import Server
-from configsvc.settings import Settings
+from configsvc.settings import Settings, SettingsError
 from configsvc.storage.late import LateStorage
 from configsvc.storage.port import Storage
 from configsvc.storage.postgres import PostgresStorage
@@ -58,6 +58,10 @@ from configsvc.storage.sqlite import SqliteStorage
 logger = structlog.get_logger("configsvc")
 
 OWN_SERVICE = "configsvc"
+
+# How long the file of a process that was killed, or stops, may stay in its hands after the next has started.
+HANDOVER_SECONDS = 5.0
+HANDOVER_POLL_SECONDS = 0.1
 
 
 async def serve(settings: Settings, listen: Sequence[str], ready: Callable[[], None] | None = None) -> None:
@@ -96,7 +100,7 @@ async def open_backends(settings: Settings, clock: Clock) -> AsyncIterator[Backe
             storage = await stack.enter_async_context(LateStorage(inner))
             kinds["storage"] = storage.name
         else:
-            storage = await stack.enter_async_context(SqliteStorage(Path(settings.sqlite_path)))
+            storage = await stack.enter_async_context(_embedded_storage(settings, clock))
             kinds["storage"] = f"{storage.name} ({settings.sqlite_path})"
 
         cache: Cache | None = None
@@ -231,6 +235,28 @@ async def build(settings: Settings, listen: Sequence[str]) -> AsyncIterator[Serv
             hub.shutdown()
 
 
+@asynccontextmanager
+async def _embedded_storage(settings: Settings, clock: Clock) -> AsyncIterator[SqliteStorage]:
+    """The SQLite file. Raises `SettingsError` where it can't be used and waiting would not help."""
+    path = settings.sqlite_path
+    storage = SqliteStorage(Path(path))
+    give_up_at = clock.now() + timedelta(seconds=HANDOVER_SECONDS)
+    async with AsyncExitStack() as stack:
+        while True:
+            try:
+                await stack.enter_async_context(storage)
+                break
+            except ServiceError as error:
+                if error.reason == "STORAGE_FULL":
+                    raise
+                if error.reason != "STORAGE_IN_USE" or clock.now() > give_up_at:
+                    raise SettingsError(
+                        [f"SQLITE_PATH: '{path}' can't be used: {error}; it must be a file that this user may write"]
+                    ) from error
+                await clock.sleep(HANDOVER_POLL_SECONDS)
+        yield storage
+
+
 def _parts(backends: Backends, tail: LogTail, relay: Relay | None) -> tuple[Part, ...]:
     """What the health board looks at, and what it means for users where it is down."""
 
@@ -309,7 +335,7 @@ async def migrate(settings: Settings) -> str:
     if settings.database_url:
         async with PostgresStorage(settings.database_url) as storage:
             return storage.name
-    async with SqliteStorage(Path(settings.sqlite_path)) as embedded:
+    async with _embedded_storage(settings, SystemClock()) as embedded:
         return f"{embedded.name} ({settings.sqlite_path})"
 
 
@@ -327,7 +353,9 @@ def _probe(settings: Settings) -> SchemeProbe:
 
 
 def _reachable(host: str) -> str:
-    return "localhost" if host in ("0.0.0.0", "::") else host
+    if host in ("0.0.0.0", "::"):
+        return "localhost"
+    return f"[{host}]" if ":" in host else host
 
 
 def _log_as_json(settings: Settings) -> None:

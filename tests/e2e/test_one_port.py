@@ -190,6 +190,30 @@ def test_a_wrong_setting_stops_the_start_and_names_the_variable(tmp_path: Path) 
     assert "many" in done.stderr
 
 
+def test_a_database_that_can_not_be_used_stops_the_start(tmp_path: Path, service: Running) -> None:
+    garbage = tmp_path / "garbage.db"
+    garbage.write_bytes(b"not a database, " * 1000)
+    in_use = service.log.parent / "configsvc.db"
+    for path, part in (
+        (garbage / "x.db", "garbage"),
+        (tmp_path, "file"),
+        (garbage, "not a database"),
+        (in_use, "in use"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "configsvc", "up"],
+            env={"PORT": "0", "HOST": "127.0.0.1", "SQLITE_PATH": str(path), "PATH": "/usr/bin:/bin"},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert done.returncode == 2, done.stderr
+        assert f"SQLITE_PATH: '{path}' can't be used: " in done.stderr
+        assert part in done.stderr
+        assert "started again" not in done.stderr
+
+
 def test_more_than_one_worker_on_embedded_backends_is_refused(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "configsvc", "up"],

@@ -44,7 +44,7 @@ WELL_SECONDS = 10.0
 
 def check_port(settings: Settings) -> None:
     """Raises `SettingsError` where the port is taken. Envoy would only say so in its log."""
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((settings.host, settings.port))
