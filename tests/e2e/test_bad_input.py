@@ -243,6 +243,19 @@ def test_a_key_that_rest_could_not_address(rest: httpx.Client, environment: str,
     refused(rest.post(CONFIG, json={"key": key, "value": 1, "environment": environment}), 400, field="key")
 
 
+def test_what_would_have_no_effect_is_refused(rest: httpx.Client, environment: str) -> None:
+    both = {"environment": environment, "operations": [{"key": "k", "value": 2, "delete": True}]}
+    refused(rest.post(f"{CONFIG}:batchWrite", json=both), 400, field="operations[0].value")
+    one = {"flag_name": "f", "user_id": "u", "environment": environment}
+    also: list[dict[str, object]] = [
+        {"explain": True}, {"environment": environment}, {"flag_names": ["f"]}, {"attributes": {}}
+    ]  # fmt: skip
+    for more in also:
+        refused(rest.post(f"{FLAGS}/evaluate/batch", json={"requests": [one], **more}), 400, field="requests")
+    waiting = {"requests": [one, {**one, "min_revision": "999999999"}]}
+    refused(rest.post(f"{FLAGS}/evaluate/batch", json=waiting), 400, field="requests[1].min_revision")
+
+
 def test_a_batch_that_fails_in_its_last_write(rest: httpx.Client, environment: str) -> None:
     operations = [{"key": f"n{index}", "value": index} for index in range(9)]
     body = {"environment": environment, "operations": [*operations, {"key": "k", "value": 1, "etag": "old"}]}

@@ -7,7 +7,9 @@ import struct
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -47,9 +49,9 @@ def test_native_grpc_gives_the_wrapper_with_the_revision(service: Running, envir
 def test_bytes_that_are_no_message_are_refused_as_bad_input(service: Running) -> None:
     with grpc.insecure_channel(service.target) as channel:
         garbage = b"\x0a\xff"
-        unary = channel.unary_unary("/configsvc.v1.ConfigService/GetConfig")
-        stream = channel.stream_stream("/configsvc.v1.RegistryService/KeepAlive")
-        watch = channel.unary_stream("/configsvc.v1.ConfigService/WatchConfigs")
+        unary: Callable[..., Any] = channel.unary_unary("/configsvc.v1.ConfigService/GetConfig")
+        stream: Callable[..., Any] = channel.stream_stream("/configsvc.v1.RegistryService/KeepAlive")
+        watch: Callable[..., Any] = channel.unary_stream("/configsvc.v1.ConfigService/WatchConfigs")
         for call in (lambda: unary(garbage), lambda: list(stream(iter([garbage]))), lambda: list(watch(garbage))):
             with pytest.raises(grpc.RpcError) as caught:
                 call()

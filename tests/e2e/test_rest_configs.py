@@ -25,6 +25,18 @@ def test_create_answers_201_with_location_and_etag(rest: httpx.Client, environme
     assert rest.get(answer.headers["location"]).json() == config
 
 
+def test_a_put_that_creates_answers_201_also_after_a_delete(rest: httpx.Client, environment: str) -> None:
+    body = {"value": 1, "environment": environment, "allow_missing": True}
+    for _ in range(2):
+        made = rest.put("/api/v1/config/k", json=body)
+        assert made.status_code == 201, made.text
+        assert rest.get(made.headers["location"]).json() == made.json()
+        assert rest.put("/api/v1/config/k", json=body).status_code == 200
+        assert rest.request("DELETE", "/api/v1/config/k", params={"environment": environment}).is_success
+    again = rest.put("/api/v1/config/k", json=body, headers={"if-none-match": "*"})
+    assert (again.status_code, again.json()["version"]) == (201, 7)
+
+
 @pytest.mark.parametrize(
     "key",
     ["a.b.c", "a/b/c", "with space", "schlüssel/ключ/键", "100%", "a+b", "a?b#c", "q=1&r=2", "ünï.cödé", "🎉", "a:b"],
@@ -243,6 +255,8 @@ def test_the_audit_trail_has_every_write_of_every_kind(rest: httpx.Client, envir
         answer = rest.get("/api/v1/changes", params={"environment": environment, **query})
         return [change["key"] for change in answer.json()["changes"]]
 
+    # The change itself says the version; what it holds is the definition.
+    assert "version" not in changes[0]["after"]
     assert found(kind="config") == found(reason="because") == found(key="k") == ["k"]
     assert found(actor="bo") == found(after_revision=changes[1]["revision"]) == ["f"]
     assert found(until_revision=changes[1]["revision"]) == found(until_time=changes[0]["at"], key="k") == ["k"]
