@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import socket
 import struct
 import subprocess
@@ -20,6 +21,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from tests.e2e.conftest import Running, start, stop
+from tests.replicas.fleet import eventually
 from tests.services.ports import Port
 
 GRPCURL = Path(sysconfig.get_path("scripts")) / "grpcurl"
@@ -150,6 +152,39 @@ def test_grpcurl_lists_describes_and_calls(service: Running, environment: str) -
     body = json.dumps({"key": "k", "value": {"a": [1]}, "environment": environment})
     made = json.loads(grpcurl("-plaintext", "-d", body, service.target, "configsvc.v1.ConfigService/CreateConfig"))
     assert made["config"]["value"] == {"a": [1]}
+
+
+def test_a_replica_that_is_not_ready_says_why_with_503(tmp_path: Path) -> None:
+    with Port() as port, Port() as nobody:
+        environment = {
+            "PORT": str(port.number), "HOST": "127.0.0.1", "PATH": os.environ["PATH"],
+            "DATABASE_URL": f"postgresql://user@127.0.0.1:{nobody.number}/none",
+        }  # fmt: skip
+        log = (tmp_path / "log").open("wb")
+        with (
+            log,
+            subprocess.Popen(
+                [sys.executable, "-m", "configsvc", "up"], env=environment, cwd=tmp_path, stdout=log, stderr=log
+            ) as process,
+        ):
+            try:
+                url = f"http://127.0.0.1:{port.number}"
+                eventually(lambda: _answers_json(f"{url}/ready"), "the service answers, though it is not ready")
+                ready = httpx.get(f"{url}/ready")
+                states = {part["name"]: part["state"] for part in ready.json()["components"]}
+                assert (ready.status_code, ready.json()["status"], states["storage"]) == (503, "down", "down")
+                assert httpx.head(f"{url}/ready").status_code == 503
+                assert httpx.get(f"{url}/live").json() == {"status": "up"}
+            finally:
+                process.terminate()
+            assert process.wait(30) == 0
+
+
+def _answers_json(url: str) -> bool:
+    try:
+        return "components" in httpx.get(url, timeout=2).json()
+    except httpx.TransportError:
+        return False
 
 
 def test_what_was_acknowledged_survives_kill_9_of_everything(tmp_path: Path) -> None:
