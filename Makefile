@@ -14,6 +14,7 @@ help: ## Says what there is
 
 # Made anew where the requirements changed. Versions are those of constraints.txt, the same on every machine.
 $(VENV)/.made: pyproject.toml clients/python/pyproject.toml constraints.txt
+	@$(PYTHON) scripts/check_python.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e clients/python -e '.[dev]'
 	@touch $@
@@ -27,7 +28,7 @@ test: $(VENV)/.made ## Runs all tests, on real services that it starts and stops
 chaos: $(VENV)/.made ## Breaks everything at random under load, and checks what clients saw: SECONDS=600 SEED=7
 	CHAOS_SECONDS=$(or $(SECONDS),60) CHAOS_SEED=$(SEED) $(BIN)/python -m pytest -q -s --timeout 0 tests/chaos/test_chaos.py
 
-lint: $(VENV)/.made ## Checks the protos, the code, the layers, the types, the stubs and the gateway
+lint: $(VENV)/.made ## Checks the protos, the code, the layers, the types, the stubs, the gateway and the image
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code proto
 	$(BIN)/buf breaking proto --against proto/baseline.binpb
@@ -37,6 +38,7 @@ lint: $(VENV)/.made ## Checks the protos, the code, the layers, the types, the s
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/configsvc gateway-config --check
+	$(BIN)/hadolint deploy/Dockerfile
 
 format: $(VENV)/.made ## Formats the code and the protos
 	$(BIN)/ruff format .

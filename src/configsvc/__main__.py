@@ -77,7 +77,7 @@ def _up(options: argparse.Namespace) -> int:
     settings = load()
     check_port(settings)
     logging.basicConfig(level=settings.log_level.upper(), format="configsvc: %(message)s")
-    # What the supervisor asks of Envoy is no news.
+    # It tells of each request to Envoy's admin interface.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     _run(Supervisor(settings).run())
     return 0

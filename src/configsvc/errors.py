@@ -8,6 +8,7 @@ ServiceError
 ├── StateForbids          the request is good, the state of the system is not
 ├── RevisionOutOfRange    the revision was compacted away, or has not happened yet
 ├── TooMuch               a bound was reached; try with less, or later
+├── TooLate               not done in time; it may have happened all the same
 └── Unavailable           a backend is away; the same request may succeed later
 """
 
@@ -102,6 +103,12 @@ class TooMuch(ServiceError):
     """A bound was reached."""
 
     default_reason = "RESOURCE_EXHAUSTED"
+
+
+class TooLate(ServiceError):
+    """Not done in the time that the caller, or the default, gave it. A write may have happened all the same."""
+
+    default_reason = "DEADLINE_EXCEEDED"
 
 
 class Unavailable(ServiceError):

@@ -1,5 +1,6 @@
 """Every example of the README is run as it stands, on a service of its own."""
 
+import json
 import os
 import re
 import subprocess
@@ -8,6 +9,7 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.e2e.conftest import Running, start, stop
@@ -26,24 +28,64 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         assert stop(running) == 0
 
 
-def test_the_readme_examples_work_when_pasted_in_order(fresh: Running, tmp_path: Path) -> None:
-    assert [language for language, _ in EXAMPLES] == ["bash", "bash", "python"]
+def run_examples(running: Running, directory: Path) -> None:
+    """Runs them in order, as they stand but for the address. Raises AssertionError where one does not work."""
     environment = {**os.environ, "PATH": f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}"}
     for language, text in EXAMPLES:
-        here = text.replace("localhost:8082", fresh.target)
+        here = text.replace("localhost:8082", running.target)
         # curl answers 0 on an HTTP error; people would see it, and so must this test.
         script = (
             'set -euo pipefail\ncurl() { command curl --silent --show-error --fail-with-body "$@"; echo; }\n' + here
         )
         command = ["bash", "-c", script] if language == "bash" else [sys.executable, "-c", here]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, cwd=tmp_path)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, cwd=directory)
         assert done.returncode == 0, f"{here}\n{done.stdout}\n{done.stderr}"
         if language == "python":
             assert done.stdout == "2.5 in version 1\non TARGETING_MATCH\n"
 
 
-def test_every_setting_in_the_readme_is_in_the_template() -> None:
-    template = (ROOT / "env.template").read_text()
-    rows = re.findall(r"^\| `([A-Z_]+)` \|", README, flags=re.MULTILINE)
-    assert rows
-    assert [name for name in rows if f"{name}=" not in template] == []
+def test_the_readme_examples_work_when_pasted_in_order(fresh: Running, tmp_path: Path) -> None:
+    assert [language for language, _ in EXAMPLES] == ["bash", "bash", "python"]
+    run_examples(fresh, tmp_path)
+
+
+def test_the_readme_watch_shows_the_state_and_then_a_change(fresh: Running) -> None:
+    (command,) = re.findall(r"<!-- watch -->\n```bash\n(.*?)```", README, flags=re.DOTALL)
+    here = command.replace("localhost:8082", fresh.target)
+    with subprocess.Popen(["bash", "-c", f"exec {here}"], stdout=subprocess.PIPE, text=True) as watch:
+        assert watch.stdout is not None
+        try:
+            # The watch begins with the state; `synced` is its end.
+            assert any("synced" in json.loads(line) for line in watch.stdout)
+            body = {"key": "watched", "value": 1, "environment": "development"}
+            assert httpx.post(f"{fresh.url}/api/v1/config", json=body, timeout=20).status_code == 201
+            changed = next(message for line in watch.stdout if "change" in (message := json.loads(line)))
+            assert changed["change"]["config"]["key"] == "watched"
+        finally:
+            watch.kill()
+
+
+def test_every_example_is_run_or_needs_a_terminal_of_its_own() -> None:
+    blocks = re.findall(r"(?m)^(.*)\n```(\w+)\n", README)
+    assert blocks
+    assert [(before, language) for before, language in blocks if not re.fullmatch("<!-- [a-z]+ -->", before)] == []
+
+
+def test_the_readme_names_every_file_and_target_that_it_sends_people_to() -> None:
+    for path in re.findall(r"`((?:src|deploy|tests|clients|proto)/[\w./-]+)`", README):
+        assert (ROOT / path).exists(), path
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"\bmake ([a-z]+)", README):
+        assert re.search(rf"(?m)^{target}:", makefile), target
+
+
+def test_the_settings_in_the_readme_are_those_of_the_template_with_its_defaults() -> None:
+    template = dict(re.findall(r"(?m)^([A-Z_]+)=(.*)$", (ROOT / "env.template").read_text()))
+    rows = re.findall(r"(?m)^\| `([A-Z_]+)` \| ([^|]*) \|", README)
+    names = {name for name, _ in rows}
+    assert names <= template.keys()
+    assert {"DATABASE_URL", "REDIS_HOST", "KAFKA_BOOTSTRAP_SERVERS", "ZOOKEEPER_HOSTS", "PORT", "WORKERS"} <= names
+    # A default is a number or in code; what is said in words instead is made at the start, or long.
+    shown = {name: cell.strip("`") for name, cell in rows if re.fullmatch(r"`[^`]+`|\d+", cell)}
+    assert shown
+    assert shown == {name: template[name] for name in shown}

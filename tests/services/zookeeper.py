@@ -91,4 +91,5 @@ def _class_path() -> str:
     except NoJarsError as error:
         if _DEBIAN.is_file():
             return str(_DEBIAN)
-        raise ServiceError(f"ZooKeeper: {error}\n  and no {_DEBIAN} (package zookeeper)") from error
+        mend = "install Maven or Debian's package zookeeper, or name a server in ZOOKEEPER_HOSTS"
+        raise ServiceError(f"ZooKeeper: {error}\n  and no {_DEBIAN}: {mend}") from error

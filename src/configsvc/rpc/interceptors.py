@@ -20,7 +20,7 @@ from configsvc_client.v1 import change_pb2, config_pb2, flag_pb2, health_pb2, re
 from google.api import annotations_pb2
 
 from configsvc.app.tail import LogTail
-from configsvc.errors import InvalidInput
+from configsvc.errors import InvalidInput, TooLate
 from configsvc.rpc import call, reading
 from configsvc.rpc.status import abort
 
@@ -83,7 +83,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             except TimeoutError:
                 await self._begin(context, identity, [])
                 self._log(method, "DEADLINE_EXCEEDED", began, identity, caller)
-                await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"not done within {seconds:g} s")
+                await abort(context, TooLate(f"not done within {seconds:g} s; a write may have happened all the same"))
             except asyncio.CancelledError:
                 self._log(method, "CANCELLED", began, identity, caller)
                 raise

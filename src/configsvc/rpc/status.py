@@ -17,6 +17,7 @@ from configsvc.errors import (
     ServiceError,
     StaleEtag,
     StateForbids,
+    TooLate,
     TooMuch,
     Unavailable,
 )
@@ -33,6 +34,7 @@ TABLE: dict[type[ServiceError], grpc.StatusCode] = {
     StateForbids: grpc.StatusCode.FAILED_PRECONDITION,
     RevisionOutOfRange: grpc.StatusCode.OUT_OF_RANGE,
     TooMuch: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    TooLate: grpc.StatusCode.DEADLINE_EXCEEDED,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
 }
 
