@@ -87,11 +87,10 @@ def _serve(options: argparse.Namespace) -> int:
     from configsvc.wiring import serve
 
     try:
-        settings = load()
+        _run(serve(load(), options.listen or ["127.0.0.1:50051"]))
     except SettingsError as error:
         sys.stderr.writelines(f"configsvc: {line}\n" for line in error.lines)
         return os.EX_CONFIG
-    _run(serve(settings, options.listen or ["127.0.0.1:50051"]))
     return 0
 
 

@@ -5,7 +5,7 @@ import socket
 import ssl
 import uuid
 from collections.abc import Iterator
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
@@ -72,6 +72,14 @@ def _certificates(value: str) -> str:
     return value
 
 
+def _ip(value: str) -> str:
+    try:
+        ip_address(value)
+    except ValueError as error:
+        raise ValueError("must be an IP address such as 0.0.0.0, 127.0.0.1 or ::") from error
+    return value
+
+
 Addresses = Annotated[str, AfterValidator(_addresses)]
 
 
@@ -81,7 +89,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="ignore", case_sensitive=False, env_ignore_empty=True)
 
     # Where it listens.
-    host: str = Field("0.0.0.0", description="address that the gateway listens on")
+    host: Annotated[str, AfterValidator(_ip)] = Field("0.0.0.0", description="address that the gateway listens on")
     port: int = Field(8082, ge=0, le=65_535, description="port of REST, gRPC and gRPC-Web; 0: any free one, printed")
     workers: int = Field(1, ge=1, le=64, description="server processes behind the gateway; above 1 needs real backends")
     max_request_bytes: int = Field(

@@ -57,7 +57,7 @@ from configsvc.rpc.health_servicer import HealthServicer
 from configsvc.rpc.interceptors import CallInterceptor
 from configsvc.rpc.registry_servicer import RegistryServicer
 from configsvc.rpc.server import Served, Server
-from configsvc.settings import Settings
+from configsvc.settings import Settings, SettingsError
 from configsvc.storage.late import LateStorage
 from configsvc.storage.port import Storage
 from configsvc.storage.postgres import PostgresStorage
@@ -68,6 +68,10 @@ logger = structlog.get_logger("configsvc")
 OWN_SERVICE = "configsvc"
 # What sticky flags have assigned, where one process is all there is: some 100,000 users.
 LOCAL_ASSIGNMENT_BYTES = 64 << 20
+
+# How long the file of a process that was killed, or stops, may stay in its hands after the next has started.
+HANDOVER_SECONDS = 5.0
+HANDOVER_POLL_SECONDS = 0.1
 
 
 # The machine's.
@@ -135,7 +139,7 @@ async def open_backends(settings: Settings, clock: Clock) -> AsyncIterator[Backe
             storage = await stack.enter_async_context(LateStorage(inner))
             kinds["storage"] = storage.name
         else:
-            storage = await stack.enter_async_context(SqliteStorage(Path(settings.sqlite_path)))
+            storage = await stack.enter_async_context(_embedded_storage(settings, clock))
             kinds["storage"] = f"{storage.name} ({settings.sqlite_path})"
 
         cache: Cache | None = None
@@ -290,6 +294,28 @@ async def _at_once() -> None:
     """Of a service that has no view to read first."""
 
 
+@asynccontextmanager
+async def _embedded_storage(settings: Settings, clock: Clock) -> AsyncIterator[SqliteStorage]:
+    """The SQLite file. Raises `SettingsError` where it can't be used and waiting would not help."""
+    path = settings.sqlite_path
+    storage = SqliteStorage(Path(path))
+    give_up_at = clock.monotonic() + HANDOVER_SECONDS
+    async with AsyncExitStack() as stack:
+        while True:
+            try:
+                await stack.enter_async_context(storage)
+                break
+            except ServiceError as error:
+                if error.reason == "STORAGE_FULL":
+                    raise
+                if error.reason != "STORAGE_IN_USE" or clock.monotonic() > give_up_at:
+                    raise SettingsError(
+                        [f"SQLITE_PATH: '{path}' can't be used: {error}; it must be a file that this user may write"]
+                    ) from error
+                await clock.sleep(HANDOVER_POLL_SECONDS)
+        yield storage
+
+
 def _assignment_cache(backends: Backends, settings: Settings, clock: Clock) -> Cache | None:
     """Where sticky flags' assignments lie: several replicas have to share them, one process has them to itself."""
     if backends.cache is None and not settings.database_url:
@@ -382,7 +408,7 @@ async def migrate(settings: Settings) -> str:
     if settings.database_url:
         async with PostgresStorage(settings.database_url) as storage:
             return storage.name
-    async with SqliteStorage(Path(settings.sqlite_path)) as embedded:
+    async with _embedded_storage(settings, SystemClock()) as embedded:
         return f"{embedded.name} ({settings.sqlite_path})"
 
 

@@ -92,17 +92,28 @@ def test_an_unknown_route(rest: httpx.Client) -> None:
         refused(rest.get(path), 404)
 
 
-def test_a_wrong_method(rest: httpx.Client) -> None:
-    for method, path in (
-        ("PATCH", CONFIG),
-        ("DELETE", CONFIG),
-        ("PUT", REGISTER),
-        ("GET", REGISTER),
-        ("POST", "/health"),
-    ):
-        answer = rest.request(method, path)
-        refused(answer, answer.status_code)
-        assert answer.status_code in (404, 405), (method, path, answer.status_code)
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [("PATCH", CONFIG, "GET, HEAD, POST, OPTIONS"), ("DELETE", CONFIG, "GET, HEAD, POST, OPTIONS"),
+     ("PUT", REGISTER, "POST, OPTIONS"), ("GET", REGISTER, "POST, OPTIONS"), ("POST", "/health", "GET, HEAD, OPTIONS"),
+     ("POST", f"{CONFIG}:watch", "GET, OPTIONS"), ("GET", f"{CONFIG}/bulk", "POST, OPTIONS")],
+)  # fmt: skip
+def test_a_wrong_method(rest: httpx.Client, method: str, path: str, allowed: str) -> None:
+    answer = rest.request(method, path)
+    refused(answer, 405, reason="METHOD_NOT_ALLOWED")
+    assert answer.headers["allow"] == allowed
+
+
+@pytest.mark.parametrize(
+    ("path", "parameter"),
+    [(f"{CONFIG}/k", "key"), (f"{CONFIG}/k/history", "key"), (f"{FLAGS}/f", "name"), (f"{CONFIG}/k", "%6bey"),
+     ("/api/v1/registry/services/s", "service_name"), ("/api/v1/registry/discover/s", "service_name")],
+)  # fmt: skip
+def test_a_query_parameter_can_not_override_the_path(
+    rest: httpx.Client, environment: str, path: str, parameter: str
+) -> None:
+    for method in ("GET", "DELETE") if path in (f"{CONFIG}/k", f"{FLAGS}/f") else ("GET",):
+        refused(rest.request(method, f"{path}?environment={environment}&{parameter}=f"), 400)
 
 
 @pytest.mark.parametrize("token", ["x", "!!", "WyJhIiwxXQ", "null"])
@@ -203,6 +214,20 @@ def test_an_integer_that_json_clients_would_round(rest: httpx.Client, environmen
         refused(rest.post(CONFIG, content=body, headers={"content-type": "application/json"}), 400, field="value")
 
 
+@pytest.mark.parametrize("depth", [31, 40, 60, 1_000])
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
+def test_a_value_that_is_nested_too_deeply(
+    rest: httpx.Client, environment: str, opening: str, closing: str, depth: int
+) -> None:
+    value = f"{opening * depth}1{closing * depth}"
+    body = f'{{"key":"n","environment":"{environment}","value":{value}}}'
+    refused(rest.post(CONFIG, content=body, headers={"content-type": "application/json"}), 400)
+
+
+def test_a_path_that_is_not_utf_8(rest: httpx.Client, environment: str) -> None:
+    refused(rest.get(f"{CONFIG}/a%ffb?environment={environment}"), 400, reason="MALFORMED_REQUEST")
+
+
 @pytest.mark.parametrize("text", ["a\\u0000b", "\\ud800", "a\\udc00b"])
 @pytest.mark.parametrize("field", ["key", "environment", "service_name", "description", "reason"])
 def test_nul_and_lone_surrogates_in_text(rest: httpx.Client, environment: str, field: str, text: str) -> None:
@@ -216,6 +241,19 @@ def test_nul_and_lone_surrogates_in_text(rest: httpx.Client, environment: str, f
 )
 def test_a_key_that_rest_could_not_address(rest: httpx.Client, environment: str, key: str) -> None:
     refused(rest.post(CONFIG, json={"key": key, "value": 1, "environment": environment}), 400, field="key")
+
+
+def test_what_would_have_no_effect_is_refused(rest: httpx.Client, environment: str) -> None:
+    both = {"environment": environment, "operations": [{"key": "k", "value": 2, "delete": True}]}
+    refused(rest.post(f"{CONFIG}:batchWrite", json=both), 400, field="operations[0].value")
+    one = {"flag_name": "f", "user_id": "u", "environment": environment}
+    also: list[dict[str, object]] = [
+        {"explain": True}, {"environment": environment}, {"flag_names": ["f"]}, {"attributes": {}}
+    ]  # fmt: skip
+    for more in also:
+        refused(rest.post(f"{FLAGS}/evaluate/batch", json={"requests": [one], **more}), 400, field="requests")
+    waiting = {"requests": [one, {**one, "min_revision": "999999999"}]}
+    refused(rest.post(f"{FLAGS}/evaluate/batch", json=waiting), 400, field="requests[1].min_revision")
 
 
 def test_a_batch_that_fails_in_its_last_write(rest: httpx.Client, environment: str) -> None:

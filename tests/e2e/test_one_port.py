@@ -2,11 +2,15 @@
 
 import base64
 import json
+import os
+import socket
 import struct
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -17,6 +21,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from tests.e2e.conftest import Running, start, stop
+from tests.replicas.fleet import eventually
 from tests.services.ports import Port
 
 GRPCURL = Path(sysconfig.get_path("scripts")) / "grpcurl"
@@ -41,6 +46,20 @@ def test_native_grpc_gives_the_wrapper_with_the_revision(service: Running, envir
         assert status is not None
         assert status.details[0].Unpack(info)
         assert info.reason == "CONFIG_ALREADY_EXISTS"
+
+
+def test_bytes_that_are_no_message_are_refused_as_bad_input(service: Running) -> None:
+    with grpc.insecure_channel(service.target) as channel:
+        garbage = b"\x0a\xff"
+        unary: Callable[..., Any] = channel.unary_unary("/configsvc.v1.ConfigService/GetConfig")
+        stream: Callable[..., Any] = channel.stream_stream("/configsvc.v1.RegistryService/KeepAlive")
+        watch: Callable[..., Any] = channel.unary_stream("/configsvc.v1.ConfigService/WatchConfigs")
+        for call in (lambda: unary(garbage), lambda: list(stream(iter([garbage]))), lambda: list(watch(garbage))):
+            with pytest.raises(grpc.RpcError) as caught:
+                call()
+            assert isinstance(caught.value, grpc.Call)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert "can't be read" in caught.value.details()
 
 
 def test_a_keep_alive_stream_through_the_gateway(service: Running, environment: str) -> None:
@@ -77,6 +96,47 @@ def test_a_cors_preflight_is_answered(service: Running) -> None:
     assert "PUT" in answer.headers["access-control-allow-methods"]
 
 
+def exchange(service: Running, *requests: str) -> str:
+    """What comes back for requests that are sent at once, until the server closes the connection."""
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+        connection.sendall("".join(f"{request}\r\n\r\n" for request in requests).encode())
+        return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+
+
+def test_answers_without_a_body_leave_the_connection_usable(
+    service: Running, rest: httpx.Client, environment: str
+) -> None:
+    made = rest.post("/api/v1/config", json={"key": "k", "value": "v", "environment": environment})
+    path = f"/api/v1/config/k?environment={environment}"
+    etag = made.headers["etag"]
+    answers = exchange(
+        service,
+        f"HEAD {path} HTTP/1.1\r\nhost: x",
+        f"GET {path} HTTP/1.1\r\nhost: x\r\nif-none-match: {etag}",
+        f"HEAD {path} HTTP/1.1\r\nhost: x\r\nif-none-match: {etag}",
+        "GET /live HTTP/1.1\r\nhost: x\r\nconnection: close",
+    )
+    heads = [part for part in answers.split("\r\n\r\n") if part]
+    assert [int(head.split()[1]) for head in heads[:-1]] == [200, 304, 304, 200]
+    assert all(f"etag: {etag}" in head for head in heads[:3])
+    assert json.loads(heads[-1]) == {"status": "up"}
+
+
+def test_head_is_a_get_without_its_body_and_options_says_what_is_allowed(rest: httpx.Client) -> None:
+    for path, status in (("/health", 200), ("/api/v1/config/nope?environment=dev", 404), ("/nowhere", 404)):
+        head, get = rest.head(path), rest.get(path)
+        assert (head.status_code, head.content) == (get.status_code, b"") == (status, b"")
+        assert head.headers["content-type"] == get.headers["content-type"]
+    options = rest.options("/api/v1/config")
+    assert (options.status_code, options.headers["allow"]) == (204, "GET, HEAD, POST, OPTIONS")
+
+
+def test_http_1_0_is_answered(service: Running) -> None:
+    head, body = exchange(service, "GET /live HTTP/1.0").split("\r\n\r\n")
+    assert head.split()[1] == "200"
+    assert json.loads(body) == {"status": "up"}
+
+
 def test_grpcurl_lists_describes_and_calls(service: Running, environment: str) -> None:
     def grpcurl(*arguments: str) -> str:
         done = subprocess.run([GRPCURL, *arguments], capture_output=True, text=True, timeout=30)
@@ -92,6 +152,39 @@ def test_grpcurl_lists_describes_and_calls(service: Running, environment: str) -
     body = json.dumps({"key": "k", "value": {"a": [1]}, "environment": environment})
     made = json.loads(grpcurl("-plaintext", "-d", body, service.target, "configsvc.v1.ConfigService/CreateConfig"))
     assert made["config"]["value"] == {"a": [1]}
+
+
+def test_a_replica_that_is_not_ready_says_why_with_503(tmp_path: Path) -> None:
+    with Port() as port, Port() as nobody:
+        environment = {
+            "PORT": str(port.number), "HOST": "127.0.0.1", "PATH": os.environ["PATH"],
+            "DATABASE_URL": f"postgresql://user@127.0.0.1:{nobody.number}/none",
+        }  # fmt: skip
+        log = (tmp_path / "log").open("wb")
+        with (
+            log,
+            subprocess.Popen(
+                [sys.executable, "-m", "configsvc", "up"], env=environment, cwd=tmp_path, stdout=log, stderr=log
+            ) as process,
+        ):
+            try:
+                url = f"http://127.0.0.1:{port.number}"
+                eventually(lambda: _answers_json(f"{url}/ready"), "the service answers, though it is not ready")
+                ready = httpx.get(f"{url}/ready")
+                states = {part["name"]: part["state"] for part in ready.json()["components"]}
+                assert (ready.status_code, ready.json()["status"], states["storage"]) == (503, "down", "down")
+                assert httpx.head(f"{url}/ready").status_code == 503
+                assert httpx.get(f"{url}/live").json() == {"status": "up"}
+            finally:
+                process.terminate()
+            assert process.wait(30) == 0
+
+
+def _answers_json(url: str) -> bool:
+    try:
+        return "components" in httpx.get(url, timeout=2).json()
+    except httpx.TransportError:
+        return False
 
 
 def test_what_was_acknowledged_survives_kill_9_of_everything(tmp_path: Path) -> None:
@@ -132,6 +225,30 @@ def test_a_wrong_setting_stops_the_start_and_names_the_variable(tmp_path: Path) 
     assert done.returncode == 2
     assert "PORT" in done.stderr
     assert "many" in done.stderr
+
+
+def test_a_database_that_can_not_be_used_stops_the_start(tmp_path: Path, service: Running) -> None:
+    garbage = tmp_path / "garbage.db"
+    garbage.write_bytes(b"not a database, " * 1000)
+    in_use = service.log.parent / "configsvc.db"
+    for path, part in (
+        (garbage / "x.db", "garbage"),
+        (tmp_path, "file"),
+        (garbage, "not a database"),
+        (in_use, "in use"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "configsvc", "up"],
+            env={"PORT": "0", "HOST": "127.0.0.1", "SQLITE_PATH": str(path), "PATH": "/usr/bin:/bin"},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert done.returncode == 2, done.stderr
+        assert f"SQLITE_PATH: '{path}' can't be used: " in done.stderr
+        assert part in done.stderr
+        assert "started again" not in done.stderr
 
 
 def test_more_than_one_worker_on_embedded_backends_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Callable
 from urllib.parse import quote
 
 import httpx
@@ -22,6 +23,18 @@ def test_create_answers_201_with_location_and_etag(rest: httpx.Client, environme
     assert isinstance(config["revision"], str)
     assert answer.headers["etag"] == f'"{config["etag"]}"'
     assert rest.get(answer.headers["location"]).json() == config
+
+
+def test_a_put_that_creates_answers_201_also_after_a_delete(rest: httpx.Client, environment: str) -> None:
+    body = {"value": 1, "environment": environment, "allow_missing": True}
+    for _ in range(2):
+        made = rest.put("/api/v1/config/k", json=body)
+        assert made.status_code == 201, made.text
+        assert rest.get(made.headers["location"]).json() == made.json()
+        assert rest.put("/api/v1/config/k", json=body).status_code == 200
+        assert rest.request("DELETE", "/api/v1/config/k", params={"environment": environment}).is_success
+    again = rest.put("/api/v1/config/k", json=body, headers={"if-none-match": "*"})
+    assert (again.status_code, again.json()["version"]) == (201, 7)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +66,30 @@ def test_keys_of_all_kinds_are_addressed(rest: httpx.Client, environment: str, k
 def test_values_are_given_back_as_they_were_sent(rest: httpx.Client, environment: str, value: object) -> None:
     assert create(rest, environment, "k", value).status_code == 201
     assert rest.get("/api/v1/config/k", params={"environment": environment}).json()["value"] == value
+
+
+@pytest.mark.parametrize("around", [lambda inner: [inner], lambda inner: {"a": inner}])
+def test_a_value_nested_to_the_limit_is_read_everywhere(
+    rest: httpx.Client, environment: str, around: Callable[[object], object]
+) -> None:
+    value: object = 1
+    for _ in range(30):
+        value = around(value)
+    scope = {"environment": environment}
+    assert create(rest, environment, "k", 0).status_code == 201
+    assert rest.put("/api/v1/config/k", json={**scope, "value": value}).json()["value"] == value
+    batch = {**scope, "operations": [{"key": "b", "value": value}]}
+    assert rest.post("/api/v1/config:batchWrite", json=batch).json()["configs"][0]["value"] == value
+    assert rest.post("/api/v1/config/bulk", json={**scope, "keys": ["k"]}).json()["configs"][0]["value"] == value
+    assert rest.get("/api/v1/config", params=scope).json()["configs"][1]["value"] == value
+    assert rest.get("/api/v1/config/k/history", params=scope).json()["versions"][0]["after"] == value
+    diff = rest.get("/api/v1/config/k:diff", params={**scope, "from_version": 1}).json()
+    assert diff["differences"][0]["after"] == diff["to"]["after"] == value
+    effective = rest.get("/api/v1/config:effective", params={**scope, "service_name": "s"}).json()["configs"]
+    assert effective[1]["value"] == value
+    assert rest.get("/api/v1/changes", params=scope).json()["changes"][0]["after"]["value"] == value
+    with rest.stream("GET", "/api/v1/config:watch", params=scope) as stream:
+        assert json.loads(next(stream.iter_lines()))["snapshot"]["configs"][1]["value"] == value
 
 
 def test_etags_guard_updates_and_spare_reads(rest: httpx.Client, environment: str) -> None:
@@ -110,6 +147,19 @@ def test_list_filters_and_pages(rest: httpx.Client, environment: str) -> None:
         if not token:
             break
     assert paged == everything
+
+
+def test_a_long_list_of_keys_and_large_headers_are_taken(rest: httpx.Client, environment: str) -> None:
+    create(rest, environment, "k", 1)
+    # 60 kB each; the gateway takes 96 KiB in all.
+    names = "&".join(f"keys={'n' * 94}{number:04}" for number in range(600))
+    for url, headers in (
+        (f"/api/v1/config?environment={environment}&keys=k&{names}", {}),
+        ("/api/v1/config", {"cookie": "c" * 60_000}),
+    ):
+        for _ in range(5):
+            answer = rest.get(url, params={"environment": environment} if headers else None, headers=headers)
+            assert answer.status_code == 200, answer.text
 
 
 def test_bulk_get_says_what_is_missing(rest: httpx.Client, environment: str) -> None:
@@ -205,6 +255,8 @@ def test_the_audit_trail_has_every_write_of_every_kind(rest: httpx.Client, envir
         answer = rest.get("/api/v1/changes", params={"environment": environment, **query})
         return [change["key"] for change in answer.json()["changes"]]
 
+    # The change itself says the version; what it holds is the definition.
+    assert "version" not in changes[0]["after"]
     assert found(kind="config") == found(reason="because") == found(key="k") == ["k"]
     assert found(actor="bo") == found(after_revision=changes[1]["revision"]) == ["f"]
     assert found(until_revision=changes[1]["revision"]) == found(until_time=changes[0]["at"], key="k") == ["k"]

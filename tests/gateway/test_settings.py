@@ -18,6 +18,7 @@ def test_the_template_lists_every_setting_as_it_is() -> None:
     ("name", "value", "part"),
     [
         ("PORT", "70000", "65535"),
+        ("HOST", "localhost", "127.0.0.1"),
         ("DATABASE_URL", "mysql://user:secret@host/db", "postgresql://"),
         ("ZOOKEEPER_BASE_PATH", "services/", "/services"),
         ("KAFKA_BOOTSTRAP_SERVERS", "broker", "host:port"),

@@ -814,7 +814,7 @@ def _service_not_found(name: str) -> NotFound:
 
 def _instance_not_found(service: str, instance_id: str) -> NotFound:
     return NotFound(
-        f"instance '{instance_id}' of service '{service}' is not registered, or its lease has run out: register again",
+        f"instance '{instance_id}' of service '{service}' is not registered: it never was, it left, or its lease has run out",
         "INSTANCE_NOT_FOUND",
         {"service_name": service, "instance_id": instance_id},
     )

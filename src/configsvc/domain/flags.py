@@ -31,7 +31,7 @@ def stored(record: Record) -> Flag:
 
 def body(flag: Flag) -> JsonObject:
     """What a record of a flag holds. The version is the record's, and not repeated."""
-    return replace(flag, version=0).to_json()
+    return {name: member for name, member in flag.to_json().items() if name != "version"}
 
 
 def creation(flag: Flag, salt: str) -> Decision:

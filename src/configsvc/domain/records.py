@@ -85,6 +85,11 @@ class Record:
         """The opaque tag of this state."""
         return etag_of(self.version, self.revision)
 
+    @property
+    def is_new(self) -> bool:
+        """Whether the last write created it, for the first time or again after a removal."""
+        return self.created_at == self.updated_at
+
 
 @dataclass(frozen=True, slots=True)
 class Change:

@@ -34,7 +34,8 @@ DRAIN_SECONDS = 1
 # A worker ends itself when its time is over; this is for one that can't.
 KILL_SECONDS = 1
 POLL_SECONDS = 0.02
-READY_SECONDS = 60.0
+# A backend may be away for long, and the service waits for it; people are told.
+NOT_READY_SECONDS = 30.0
 # A child that dies at once is started again after this, doubled each time, up to the longest.
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
@@ -44,7 +45,7 @@ WELL_SECONDS = 10.0
 
 def check_port(settings: Settings) -> None:
     """Raises `SettingsError` where the port is taken. Envoy would only say so in its log."""
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((settings.host, settings.port))
@@ -159,15 +160,18 @@ class Supervisor:
             await child.start()
 
     async def _ready(self, began: float) -> None:
-        """Returns when /ready answers 200 through the listener, and says so."""
-        async with asyncio.timeout(READY_SECONDS):
-            while True:
-                with contextlib.suppress(OSError, httpx.HTTPError, ValueError, IndexError, KeyError):
-                    if not self._port:
-                        self._port = await admin.listening_port(self._admin)
-                    if await self._answers():
-                        break
-                await asyncio.sleep(POLL_SECONDS)
+        """Returns when /ready answers 200 through the listener, and says so; until then it says now and then that it waits."""
+        told = began
+        while True:
+            with contextlib.suppress(OSError, httpx.HTTPError, ValueError, IndexError, KeyError):
+                if not self._port:
+                    self._port = await admin.listening_port(self._admin)
+                if await self._answers():
+                    break
+            if time.monotonic() - told > NOT_READY_SECONDS:
+                told = time.monotonic()
+                logger.warning("not ready after %.0f s; http://localhost:%d/ready says why", told - began, self._port)
+            await asyncio.sleep(POLL_SECONDS)
         sys.stdout.write(
             f"configsvc is ready on http://localhost:{self._port} (REST, gRPC, gRPC-Web)"
             f" after {time.monotonic() - began:.1f} s\n"

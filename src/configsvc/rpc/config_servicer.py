@@ -10,6 +10,7 @@ from configsvc.app.watch import WatchHub
 from configsvc.clock import Clock
 from configsvc.domain.configs import Draft, Operation
 from configsvc.domain.records import Record
+from configsvc.errors import InvalidInput
 from configsvc.rpc import call, convert
 from configsvc.rpc.watching import Watches
 
@@ -62,7 +63,7 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
             record, revision = await self._store.update(
                 draft, author, etag=call.etag_wanted(context, request), allow_missing=request.allow_missing
             )
-        _tell(record, status=201 if record.version == 1 else 0)
+        _tell(record, status=201 if record.is_new else 0)
         return config_pb2.UpdateConfigResponse(config=convert.config(record), revision=revision)
 
     async def DeleteConfig(self, request: Any, context: Any) -> config_pb2.DeleteConfigResponse:
@@ -180,6 +181,8 @@ def _has_description(request: Any) -> bool:
 
 def _operation(request: Any, index: int) -> Operation:
     asked = request.operations[index]
+    if asked.delete and asked.HasField("value"):
+        raise InvalidInput.of(f"operations[{index}].value", "must not be given with delete")
     draft = Draft(
         environment=request.environment,
         service_name=asked.service_name,

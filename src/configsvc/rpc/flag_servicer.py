@@ -62,7 +62,7 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
             record, revision = await self._store.update(
                 definition, author, etag=call.etag_wanted(context, request), allow_missing=request.allow_missing
             )
-        _tell(record, status=201 if record.version == 1 else 0)
+        _tell(record, status=201 if record.is_new else 0)
         return flag_pb2.UpdateFlagResponse(flag=convert.flag(record), revision=revision)
 
     async def DeleteFlag(self, request: Any, context: Any) -> flag_pb2.DeleteFlagResponse:
@@ -93,8 +93,7 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
     async def BatchEvaluateFlags(self, request: Any, context: Any) -> flag_pb2.BatchEvaluateFlagsResponse:
         """Many flags for one context, or many requests."""
         if request.requests:
-            if request.flag_names or request.user_id or request.environment or request.HasField("attributes"):
-                raise InvalidInput.of("requests", "must not be given with flag_names, user_id, environment, attributes")
+            _check_alone(request)
             asked = [
                 EvaluationRequest(one.environment, Asked(one.flag_name, _context(one), one.explain))
                 for one in request.requests
@@ -113,6 +112,18 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
         """The state, then every change."""
         selector = self._store.selector(request.environment, list(request.names))
         return self._watches.stream(selector, convert.optional(request, "after_revision"))
+
+
+def _check_alone(request: Any) -> None:
+    """Raises `InvalidInput` where a batch of requests says something that would have no effect."""
+    fields = ("flag_names", "user_id", "environment", "attributes", "explain")
+    given = {field.name for field, _ in request.ListFields()}
+    if not given.isdisjoint(fields):
+        raise InvalidInput.of("requests", f"must not be given with {', '.join(fields)}: each request has its own")
+    for index, one in enumerate(request.requests):
+        if one.min_revision:
+            where = f"requests[{index}].min_revision"
+            raise InvalidInput.of(where, "must not be given: the batch has one min_revision, beside requests")
 
 
 def _context(request: Any) -> Context:

@@ -178,7 +178,8 @@ class _Line:
     def __init__(self, method: str, context: call.Context) -> None:
         self.identity = call.request_id(context)
         self._method = method
-        self._context = context
+        # Asked while the call runs: gRPC crashes the process where it is asked for the peer of one that has ended.
+        self._caller = {"actor": call.metadata_of(context).get("x-actor", "anonymous"), "peer": context.peer()}
         self._began = time.perf_counter()
         # The call has a task, and so a context, of its own.
         structlog.contextvars.bind_contextvars(request_id=self.identity)
@@ -194,8 +195,7 @@ class _Line:
             **({"reason": reason} if reason else {}),
             duration_ms=round((time.perf_counter() - self._began) * 1000, 2),
             request_id=self.identity,
-            actor=call.metadata_of(self._context).get("x-actor", "anonymous"),
-            peer=self._context.peer(),
+            **self._caller,
         )
 
 

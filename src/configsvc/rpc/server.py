@@ -41,6 +41,10 @@ OPTIONS = (
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_ping_strikes", 0),
+    # The gateway's limit for headers is 96 KiB, and it sends a REST path twice. The defaults, refused at random from 8 KiB
+    # on, would be too little for a list with a hundred keys, or a browser's cookies.
+    ("grpc.max_metadata_size", 256 << 10),
+    ("grpc.absolute_max_metadata_size", 256 << 10),
     ("grpc.so_reuseport", 0),
 )
 SERVICES: dict[Any, Any] = {
