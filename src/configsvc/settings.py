@@ -16,6 +16,9 @@ Network = IPv4Network | IPv6Network
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Count = Annotated[int, Field(ge=1)]
 
+# What a server does after its calls have ended: hand on its instances, close its backends.
+_CLOSING_SECONDS = 8
+
 
 class SettingsError(Exception):
     """The environment can't be used. One line for each variable: its name, what it is, what is allowed."""
@@ -42,6 +45,14 @@ def _database(value: str) -> str:
 def _path(value: str) -> str:
     if not value.startswith("/") or value.endswith("/"):
         raise ValueError("must be a path such as /services, without a slash at the end")
+    return value
+
+
+def _credential(value: SecretStr) -> SecretStr:
+    scheme, _, credential = value.get_secret_value().partition(":")
+    user, _, password = credential.partition(":")
+    if scheme and (scheme != "digest" or not user or not password):
+        raise ValueError("must be empty or digest:user:password")
     return value
 
 
@@ -81,6 +92,12 @@ class Settings(BaseSettings):
 
     redis_prefix: str = Field("configsvc:", max_length=64, description="what all keys start with")
     cache_ttl_seconds: Seconds = Field(86_400, description="seconds that a copy in Redis lives when nobody renews it")
+    assignment_ttl_seconds: Annotated[float, Field(gt=0, le=10 * 365 * 86_400)] = Field(
+        90 * 86_400, description="seconds that a sticky flag keeps what it gave to a user who does not come back"
+    )
+    share_evaluations: bool = Field(
+        False, description="look for evaluations in Redis before making them; needs REDIS_HOST, and is slower"
+    )
 
     # Bus: Kafka where KAFKA_BOOTSTRAP_SERVERS is set, else PostgreSQL's notifications, else in process.
     kafka_bootstrap_servers: Addresses = Field("", description="host:port, several with commas; empty: none")
@@ -93,9 +110,14 @@ class Settings(BaseSettings):
     zookeeper_base_path: Annotated[str, AfterValidator(_path)] = Field("/services", description="where services lie")
     zookeeper_connection_timeout: Seconds = Field(10, description="seconds")
     zookeeper_session_timeout: Seconds = Field(10, description="seconds without contact until ephemeral nodes go")
-    zookeeper_auth: SecretStr = Field(
-        SecretStr(""),
-        description="scheme:credential such as digest:user:password; nodes are then its alone; empty: open",
+    zookeeper_auth: Annotated[SecretStr, AfterValidator(_credential)] = Field(
+        SecretStr(""), description="digest:user:password; only who has it may change what it made; empty: open to all"
+    )
+    zookeeper_acl: str = Field(
+        "r",
+        pattern=r"^(none|c?d?r?w?a?)$",
+        description="with ZOOKEEPER_AUTH, what others may do to its nodes: letters of cdrwa (create, delete, read,"
+        " write, admin), or none",
     )
     service_registry_enabled: bool = Field(True, description="register this service itself in its registry")
     service_health_check_interval: Seconds = Field(10, description="seconds between checks of one instance")
@@ -134,6 +156,9 @@ class Settings(BaseSettings):
     )
     log_poll_seconds: Seconds = Field(1, description="seconds between looks at the log where nothing wakes the reader")
     compaction_keep_changes: Count = Field(1_000_000, description="changes kept for history, audit and resumed watches")
+    compaction_keep_days: float = Field(
+        0, ge=0, le=36_500, description="days after which a change is forgotten even so; 0: whatever its age"
+    )
     compaction_interval_seconds: Seconds = Field(300, description="seconds between compactions")
     near_cache_entries: Count = Field(10_000, description="configuration values held in memory")
 
@@ -153,6 +178,11 @@ class Settings(BaseSettings):
             metadata_entries=self.max_metadata_entries,
             default_page_size=min(Limits().default_page_size, self.max_page_size),
         )
+
+    @property
+    def stop_seconds(self) -> float:
+        """How long an orderly stop of one server may take, before it is ended."""
+        return self.shutdown_grace_seconds + _CLOSING_SECONDS
 
     @property
     def denied_networks(self) -> tuple[Network, ...]:
@@ -193,6 +223,10 @@ def load(**overrides: Any) -> Settings:
                 " live in one process; set DATABASE_URL and ZOOKEEPER_HOSTS for more"
             ]
         )
+    if settings.share_evaluations and not settings.redis_host:
+        raise SettingsError(
+            ["SHARE_EVALUATIONS is true: allowed is false, since REDIS_HOST names no Redis to share them in"]
+        )
     return settings
 
 
@@ -214,7 +248,7 @@ def template() -> Iterator[str]:
 
 def _line(problem: Any) -> str:
     name = str(problem["loc"][0])
-    secret = "password" in name or "url" in name
+    secret = any(part in name for part in ("password", "url", "auth"))
     given = "the value given" if secret else repr(problem["input"])
     message = problem["msg"].removeprefix("Value error, ")
     meaning = Settings.model_fields[name].description if name in Settings.model_fields else ""

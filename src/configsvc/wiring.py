@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import logging
+import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import structlog
 
+from configsvc.app.assignments import Assignments
 from configsvc.app.changes import ChangeTrail
 from configsvc.app.checks import Thresholds
 from configsvc.app.commits import FollowedWriter
@@ -19,10 +22,14 @@ from configsvc.app.compaction import Compaction
 from configsvc.app.configs import ConfigStore
 from configsvc.app.copies import SharedCopies
 from configsvc.app.directory import Directory
+from configsvc.app.evaluator import Evaluator
+from configsvc.app.flag_sets import FlagSets
 from configsvc.app.flags import FlagStore
 from configsvc.app.health import HealthBoard, Part
 from configsvc.app.near import NearRecords
+from configsvc.app.outcomes import Evaluate, in_process
 from configsvc.app.relay import Relay
+from configsvc.app.shared_evaluations import SharedEvaluations
 from configsvc.app.tail import LogTail
 from configsvc.app.watch import WatchHub
 from configsvc.bus.kafka import KafkaBus, KafkaPublisher
@@ -30,6 +37,7 @@ from configsvc.bus.local import LocalBus
 from configsvc.bus.notify import NotifyBus
 from configsvc.bus.port import Bus
 from configsvc.bus.publisher import Publisher
+from configsvc.cache.local import LocalCache
 from configsvc.cache.port import Cache
 from configsvc.cache.redis import RedisCache
 from configsvc.clock import Clock, SystemClock
@@ -58,19 +66,41 @@ from configsvc.storage.sqlite import SqliteStorage
 logger = structlog.get_logger("configsvc")
 
 OWN_SERVICE = "configsvc"
+# What sticky flags have assigned, where one process is all there is: some 100,000 users.
+LOCAL_ASSIGNMENT_BYTES = 64 << 20
 
 
 async def serve(settings: Settings, listen: Sequence[str], ready: Callable[[], None] | None = None) -> None:
     """Runs one server until SIGTERM or SIGINT; then drains it."""
     _log_as_json(settings)
     stop = asyncio.Event()
+
+    def asked() -> None:
+        logger.info("stopping")
+        _end_within(settings.stop_seconds)
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, asked)
     async with build(settings, listen):
         if ready is not None:
             ready()
         await stop.wait()
-        logger.info("stopping")
+
+
+def _end_within(seconds: float) -> None:
+    """Ends the process where closing takes longer: a backend that is silent must not hold it.
+
+    Nothing is lost by it. What was acknowledged is durable, and what this replica owns is adopted by the others.
+    """
+
+    def end() -> None:
+        logger.error("closing took too long, and was ended", seconds=seconds)
+        os._exit(os.EX_TEMPFAIL)
+
+    watch = threading.Timer(seconds, end)
+    watch.daemon = True
+    watch.start()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +167,7 @@ async def open_backends(settings: Settings, clock: Clock) -> AsyncIterator[Backe
                     connection_seconds=settings.zookeeper_connection_timeout,
                     session_seconds=settings.zookeeper_session_timeout,
                     auth=settings.zookeeper_credential,
+                    others=settings.zookeeper_acl.removeprefix("none"),
                 )
             )
             kinds["registry"] = f"{registry.name} ({settings.zookeeper_hosts}{settings.zookeeper_base_path})"
@@ -172,8 +203,23 @@ async def build(settings: Settings, listen: Sequence[str]) -> AsyncIterator[Serv
             progress_seconds=settings.watch_progress_seconds,
         )
         configs = ConfigStore(writer=writer, reader=storage, history=storage, near=near, limits=limits)
-        flags = FlagStore(writer=writer, reader=storage, history=storage, tail=tail, limits=limits, copies=copies)
-        tail.subscribe(flags.apply, flags.reset)
+        assignments = await stack.enter_async_context(
+            SharedCopies(
+                _assignment_cache(backends, settings, clock), clock, timedelta(seconds=settings.assignment_ttl_seconds)
+            )
+        )
+        flags = FlagStore(
+            writer=writer, reader=storage, history=storage, limits=limits, keeps_assignments=assignments.are_kept
+        )
+        flag_sets = FlagSets(reader=storage, tail=tail, copies=copies)
+        tail.subscribe(flag_sets.apply, flag_sets.reset)
+        evaluator = Evaluator(
+            sets=flag_sets,
+            assignments=Assignments(assignments),
+            evaluate=_evaluate(backends, settings),
+            tail=tail,
+            limits=limits,
+        )
         directory = Directory(
             writer=writer,
             reader=storage,
@@ -198,7 +244,8 @@ async def build(settings: Settings, listen: Sequence[str]) -> AsyncIterator[Serv
                 clock=clock,
                 keep_changes=settings.compaction_keep_changes,
                 interval_seconds=settings.compaction_interval_seconds,
-                published_only=backends.publisher is not None,
+                keep_age=timedelta(days=settings.compaction_keep_days) if settings.compaction_keep_days else None,
+                keep_unpublished=backends.publisher is not None,
             )
         )
         relay: Relay | None = None
@@ -211,7 +258,7 @@ async def build(settings: Settings, listen: Sequence[str]) -> AsyncIterator[Serv
         )
         servicers = (
             ConfigServicer(configs, hub, clock),
-            FlagServicer(flags, hub, clock),
+            FlagServicer(flags, evaluator, hub, clock),
             RegistryServicer(directory, hub, clock, limits),
             ChangeServicer(ChangeTrail(history=storage, limits=limits)),
             HealthServicer(board, lambda: tail.applied, settings.service_instance_id),
@@ -229,6 +276,19 @@ async def build(settings: Settings, listen: Sequence[str]) -> AsyncIterator[Serv
             board.stopping = True
             await server.drain()
             hub.shutdown()
+
+
+def _assignment_cache(backends: Backends, settings: Settings, clock: Clock) -> Cache | None:
+    """Where sticky flags' assignments lie: several replicas have to share them, one process has them to itself."""
+    if backends.cache is None and not settings.database_url:
+        return LocalCache(LOCAL_ASSIGNMENT_BYTES, clock)
+    return backends.cache
+
+
+def _evaluate(backends: Backends, settings: Settings) -> Evaluate:
+    if backends.cache is None or not settings.share_evaluations:
+        return in_process
+    return SharedEvaluations(in_process, backends.cache, timedelta(seconds=settings.cache_ttl_seconds))
 
 
 def _parts(backends: Backends, tail: LogTail, relay: Relay | None) -> tuple[Part, ...]:

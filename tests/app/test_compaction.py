@@ -3,13 +3,14 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from configsvc.app.compaction import Compaction
 from configsvc.errors import Unavailable
-from configsvc.storage.port import Storage
+from configsvc.storage.port import Keep, Storage
 from tests.app.fake_clock import FakeClock
 from tests.app.replica import config, open_storage, write
 
@@ -30,11 +31,11 @@ class Flaky:
         self.fails = False
         self.turns = 0
 
-    async def compact(self, keep_changes: int, *, published_only: bool = False) -> int:
+    async def compact(self, keep: Keep) -> int:
         self.turns += 1
         if self.fails:
             raise Unavailable("the disk is full")
-        return await self._storage.compact(keep_changes, published_only=published_only)
+        return await self._storage.compact(keep)
 
 
 async def test_it_compacts_at_once_and_then_every_interval(storage: Storage) -> None:
@@ -78,3 +79,18 @@ async def test_leaving_ends_it_at_once(storage: Storage) -> None:
     async with asyncio.timeout(5):
         async with Compaction(storage, FakeClock(), keep_changes=4, interval_seconds=10**6):
             pass
+
+
+async def test_what_is_older_than_its_age_goes_by_the_clock(storage: Storage) -> None:
+    clock = FakeClock()
+    for value in range(3):
+        await write(storage, (config("a"), value))
+    async with Compaction(storage, clock, keep_changes=100, interval_seconds=60, keep_age=timedelta(seconds=90)):
+        await clock.asleep()
+        assert (await storage.state()).compacted == 0
+        await clock.advance(60)
+        await clock.asleep()
+        assert (await storage.state()).compacted == 0
+        await clock.advance(60)
+        await clock.asleep()
+        assert (await storage.state()).compacted == 3

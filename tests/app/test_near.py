@@ -14,7 +14,7 @@ from configsvc.app.near import NearRecords
 from configsvc.clock import SystemClock
 from configsvc.domain.records import JsonObject, Ref, View
 from configsvc.errors import Unavailable
-from configsvc.storage.port import Storage
+from configsvc.storage.port import Keep, Storage
 from tests.app.fake_clock import FakeClock, settle
 from tests.app.replica import Replica, config, open_replica, open_storage, write
 
@@ -238,7 +238,7 @@ async def test_after_a_gap_in_the_log_nothing_old_is_answered(replica: Replica, 
     await replica.door.in_hand.wait()
     for number in range(20):
         await write(replica.storage, (A, number), (B, number))
-    await replica.storage.compact(keep_changes=2)
+    await replica.storage.compact(Keep(2))
     replica.door.held = None
     await replica.tail.wait_for(21, None)
     release.set()

@@ -17,7 +17,7 @@ from configsvc.bus.local import LocalBus
 from configsvc.clock import SystemClock
 from configsvc.domain.records import Change
 from configsvc.errors import Unavailable
-from configsvc.storage.port import Storage
+from configsvc.storage.port import Keep, Storage
 from tests.app.fake_clock import FakeClock, settle
 from tests.app.replica import POLL_SECONDS, Replica, Seen, config, open_replica, open_storage, write
 
@@ -300,7 +300,7 @@ async def test_falling_behind_compaction_resets_the_listeners_and_goes_on_from_t
     await clock.asleep()
     for value in range(20):
         await write(replica.storage, (config("a"), value))
-    await replica.storage.compact(keep_changes=3)
+    await replica.storage.compact(Keep(3))
     await clock.advance(POLL_SECONDS)
     await seen.until(20)
     assert (seen.revisions, seen.resets) == ([], [20])
@@ -312,7 +312,7 @@ async def test_falling_behind_compaction_resets_the_listeners_and_goes_on_from_t
 async def test_one_who_waits_is_woken_by_a_gap_too(replica: Replica) -> None:
     for value in range(20):
         await write(replica.storage, (config("a"), value))
-    await replica.storage.compact(keep_changes=3)
+    await replica.storage.compact(Keep(3))
     await replica.tail.wait_for(20, None)
 
 

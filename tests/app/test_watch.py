@@ -11,7 +11,7 @@ from configsvc.app import watch
 from configsvc.app.watch import Changed, Progress, Selector, Snapshot, Synced, WatchEvent, WatchHub
 from configsvc.domain.records import Kind, Ref
 from configsvc.errors import RevisionOutOfRange, TooMuch, Unavailable
-from configsvc.storage.port import Storage
+from configsvc.storage.port import Keep, Storage
 from tests.app.fake_clock import FakeClock, settle
 from tests.app.replica import POLL_SECONDS, Replica, config, open_replica, open_storage, write
 
@@ -291,7 +291,7 @@ async def test_a_future_revision_is_refused(replica: Replica, hub: WatchHub) -> 
 async def test_a_compacted_revision_is_refused_with_the_oldest_one_kept(replica: Replica, hub: WatchHub) -> None:
     for value in range(10):
         await replica.put(A, value)
-    assert await replica.storage.compact(keep_changes=4) == 6
+    assert await replica.storage.compact(Keep(4)) == 6
     with pytest.raises(RevisionOutOfRange) as caught:
         await anext(hub.watch(ALL, 5))
     assert caught.value.metadata == {"oldest_revision": "6", "current_revision": "10"}
@@ -308,7 +308,7 @@ async def test_falling_behind_compaction_during_the_replay_is_told(replica: Repl
     await replica.tail.wait_for(last, None)
     events = hub.watch(ALL, 0)
     await take(events, 3)
-    await replica.storage.compact(keep_changes=5)
+    await replica.storage.compact(Keep(5))
     with pytest.raises(RevisionOutOfRange) as caught:
         await take(events, last)
     assert caught.value.metadata == {"oldest_revision": str(last - 5), "current_revision": str(last)}
@@ -323,7 +323,7 @@ async def test_a_gap_in_the_tail_is_an_error_only_for_those_who_missed_something
     await clock.asleep(2)
     for value in range(10):
         await write(replica.storage, (A, value))
-    await replica.storage.compact(keep_changes=2)
+    await replica.storage.compact(Keep(2))
     await clock.advance(POLL_SECONDS)
     with pytest.raises(RevisionOutOfRange):
         await anext(watching)

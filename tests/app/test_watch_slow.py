@@ -11,7 +11,7 @@ from configsvc.app import watch
 from configsvc.app.watch import CATCH_UP_CHANGES, Changed, Progress, Selector, Synced, WatchHub
 from configsvc.domain.records import Kind
 from configsvc.errors import RevisionOutOfRange
-from configsvc.storage.port import Storage
+from configsvc.storage.port import Keep, Storage
 from tests.app.fake_clock import FakeClock
 from tests.app.replica import Replica, config, open_replica, open_storage, write
 from tests.app.test_watch import ALL, PROGRESS_SECONDS, A, B, Events, open_hub, opened, take, told
@@ -168,7 +168,7 @@ async def test_a_slow_watcher_whose_changes_were_compacted_is_told(replica: Repl
     events = await synced(hub)
     for number in range(50):
         await replica.put(config(f"key-{number}"), number)
-    await replica.storage.compact(keep_changes=5)
+    await replica.storage.compact(Keep(5))
     with pytest.raises(RevisionOutOfRange) as caught:
         await anext(events)
     assert caught.value.metadata == {"oldest_revision": "45", "current_revision": "50"}

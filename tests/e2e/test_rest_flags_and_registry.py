@@ -45,6 +45,28 @@ def test_a_flag_lives_through_create_get_put_history_delete(rest: httpx.Client, 
     assert rest.get("/api/v1/feature-flags/new_ui", params={"environment": environment}).status_code == 404
 
 
+def test_a_sticky_flag_keeps_what_it_gave_also_on_embedded_defaults(rest: httpx.Client, environment: str) -> None:
+    flag = {"environment": environment, "enabled": True, "sticky": True, "rollout_percentage": 50}
+    assert create(rest, name="sticky", **flag).status_code == 201  # type: ignore[arg-type]
+    users = [f"u{number}" for number in range(40)]
+
+    def given() -> list[bool]:
+        requests = [{"flag_name": "sticky", "user_id": user, "environment": environment} for user in users]
+        answer = rest.post("/api/v1/feature-flags/evaluate/batch", json={"requests": requests})
+        assert answer.status_code == 200, answer.text
+        return [result["enabled"] for result in answer.json()["results"]]
+
+    before = given()
+    assert set(before) == {True, False}
+    assert rest.put("/api/v1/feature-flags/sticky", json={**flag, "rollout_percentage": 0}).is_success
+    assert given() == before
+    kept = {"flag_name": "sticky", "user_id": users[before.index(True)], "environment": environment, "explain": True}
+    explained = rest.post("/api/v1/feature-flags/evaluate", json=kept).json()
+    assert (explained["reason"], explained["explanation"]["decided_by"]) == ("SPLIT", "assignment")
+    assert rest.put("/api/v1/feature-flags/sticky", json={**flag, "enabled": False}).is_success
+    assert not any(given())
+
+
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_evaluate_and_explain(rest: httpx.Client, environment: str, slash: str) -> None:
     create(rest, environment, "new_ui", enabled=True, rollout_percentage=0, targeted_users=["u123"])

@@ -23,6 +23,10 @@ def test_the_template_lists_every_setting_as_it_is() -> None:
         ("KAFKA_BOOTSTRAP_SERVERS", "broker", "host:port"),
         ("HEALTH_CHECK_DENIED_NETWORKS", "everywhere", "everywhere"),
         ("LOG_LEVEL", "loud", "debug"),
+        ("ZOOKEEPER_AUTH", "digest:secret", "digest:user:password"),
+        ("ZOOKEEPER_ACL", "rx", "cdrwa"),
+        ("SHARE_EVALUATIONS", "true", "REDIS_HOST"),
+        ("COMPACTION_KEEP_DAYS", "-1", "0: whatever its age"),
         ("WORKERS", "2", "embedded"),
     ],
 )

@@ -184,6 +184,26 @@ def test_a_hung_postgres_costs_a_bounded_time(world: World) -> None:
     eventually(lambda: one.put("hung", 3), "writes go on")
 
 
+def test_a_replica_stops_while_postgres_hangs(world: World) -> None:
+    with fleet_of_one(world, "stopping") as replica:
+        replica.started()
+        replica.register("stopping", "one", ttl=3600)
+        replica.put("stopping", 1)
+        world.postgres.pause()
+        try:
+            with ThreadPoolExecutor(8) as pool:
+                for number in range(40):
+                    pool.submit(replica.put, f"stopping-{number}", number, 30)
+                eventually(lambda: not _writes(replica), "nothing is written any more")
+                replica.stop()
+        finally:
+            world.postgres.resume()
+    # What it owned is adopted.
+    one, _ = world.replicas
+    eventually(lambda: one.discovered("stopping") == ["one"], "the others give it")
+    eventually(lambda: one.put("stopping", 2), "writes go on")
+
+
 def test_a_fresh_replica_answers_with_what_another_left_while_postgres_and_zookeeper_are_away(world: World) -> None:
     one, _ = world.replicas
     one.put("left", 5)

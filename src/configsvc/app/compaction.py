@@ -2,19 +2,21 @@
 
 import asyncio
 import logging
+from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
 from configsvc.clock import Clock
-from configsvc.storage.port import Compactor
+from configsvc.storage.port import Compactor, Keep
 
 logger = logging.getLogger(__name__)
 
 
 class Compaction:
-    """Forgets the oldest changes beyond `keep_changes`, at once on entering and then every `interval_seconds`.
+    """Forgets changes beyond the newest `keep_changes`, and those older than `keep_age` (None: whatever their age).
 
-    With `published_only`, what the outbox has not published stays. At once, so that a process which is restarted more often than the interval still compacts. A failure is logged, and
+    At once on entering, so that a process which is restarted more often than the interval still compacts, and then
+    every `interval_seconds`. With `keep_unpublished`, what the outbox has not published stays. A failure is logged, and
     the next turn tries again.
     """
 
@@ -22,15 +24,18 @@ class Compaction:
         self,
         compactor: Compactor,
         clock: Clock,
+        *,
         keep_changes: int,
         interval_seconds: float,
-        published_only: bool = False,
+        keep_age: timedelta | None = None,
+        keep_unpublished: bool = False,
     ) -> None:
         self._compactor = compactor
         self._clock = clock
         self._keep_changes = keep_changes
+        self._keep_age = keep_age
         self._interval_seconds = interval_seconds
-        self._published_only = published_only
+        self._keep_unpublished = keep_unpublished
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -48,8 +53,12 @@ class Compaction:
     async def _run(self) -> None:
         while True:
             try:
-                compacted = await self._compactor.compact(self._keep_changes, published_only=self._published_only)
+                compacted = await self._compactor.compact(self._keep())
                 logger.debug("the log is compacted up to revision %d", compacted)
             except Exception:
                 logger.exception("the log could not be compacted; next try in %g s", self._interval_seconds)
             await self._clock.sleep(self._interval_seconds)
+
+    def _keep(self) -> Keep:
+        since = None if self._keep_age is None else self._clock.now() - self._keep_age
+        return Keep(self._keep_changes, since, self._keep_unpublished)

@@ -57,6 +57,11 @@ class SharedCopies:
         self._sources: list[Callable[[], Iterable[Copy]]] = []
         self._tasks: list[asyncio.Task[None]] = []
 
+    @property
+    def are_kept(self) -> bool:
+        """Whether there is a cache to leave them in."""
+        return self._cache is not None
+
     def leave(self, copy: Copy) -> None:
         """Leaves a copy soon. One that waits already is replaced by a newer one."""
         waiting = self._waiting.get(copy.key)

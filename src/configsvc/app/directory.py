@@ -71,7 +71,7 @@ STOOD_STILL_SECONDS = 4.0
 RELOAD_SECONDS = 1.0
 # Changes of owner under way at the same time; they share transactions.
 MOVED_TOGETHER = 128
-# How long a stopping replica waits until its heirs show what it gave them.
+# How long a stopping replica takes to give away what it owns, and waits until its heirs show it.
 HAND_ON_SECONDS, HAND_ON_LOOK_SECONDS = 5.0, 0.05
 # Where the copy of the services' names lies.
 SERVICES_KEY = "services"
@@ -416,15 +416,15 @@ class Directory:
         """Gives what this replica owns to the others that live, and waits a moment until they show it."""
         me = self._registry.replica_id
         try:
-            others = sorted(await self._registry.replicas() - {me})
-            owned = [record.ref for record in self._owned_records()]
-            if not others or not owned:
-                return
-            for start in range(0, len(owned), MOVED_TOGETHER):
-                heirs = itertools.cycle(random.sample(others, len(others)))
-                refs = owned[start : start + MOVED_TOGETHER]
-                await asyncio.gather(*(self._give(ref, heir) for ref, heir in zip(refs, heirs, strict=False)))
             async with asyncio.timeout(HAND_ON_SECONDS):
+                others = sorted(await self._registry.replicas() - {me})
+                owned = [record.ref for record in self._owned_records()]
+                if not others or not owned:
+                    return
+                for start in range(0, len(owned), MOVED_TOGETHER):
+                    heirs = itertools.cycle(random.sample(others, len(others)))
+                    refs = owned[start : start + MOVED_TOGETHER]
+                    await asyncio.gather(*(self._give(ref, heir) for ref, heir in zip(refs, heirs, strict=False)))
                 for service in {ref.service for ref in owned}:
                     while any(node.owner == me for node in await self._registry.nodes(service)):
                         await self._clock.sleep(HAND_ON_LOOK_SECONDS)

@@ -31,8 +31,8 @@ logger = logging.getLogger(__name__)
 # How long connections have to leave before the listener closes, and requests to be answered after it: long enough for
 # each busy connection to answer once. Idle ones are closed with Envoy.
 DRAIN_SECONDS = 1
-# What a worker does after its calls have ended: hand on its instances, close its backends.
-HAND_ON_SECONDS = 8
+# A worker ends itself when its time is over; this is for one that can't.
+KILL_SECONDS = 1
 POLL_SECONDS = 0.02
 READY_SECONDS = 60.0
 # A child that dies at once is started again after this, doubled each time, up to the longest.
@@ -185,7 +185,6 @@ class Supervisor:
             writer.close()
 
     async def _stop(self, workers: list[Child], gateway: Child) -> None:
-        grace = self._settings.shutdown_grace_seconds
         try:
             await admin.begin_drain(self._admin)
             await self._until(lambda: self._carries_nothing("cx"), DRAIN_SECONDS)
@@ -193,8 +192,8 @@ class Supervisor:
             await self._until(lambda: self._carries_nothing("rq"), DRAIN_SECONDS)
         except httpx.HTTPError as error:
             logger.warning("Envoy does not drain, and requests in flight may be lost: %r", error)
-        # Watchers are told now. Each worker has its own grace inside; the second is for the rest of its shutdown.
-        await asyncio.gather(*(worker.stop(grace + HAND_ON_SECONDS) for worker in workers))
+        # Watchers are told now.
+        await asyncio.gather(*(worker.stop(self._settings.stop_seconds + KILL_SECONDS) for worker in workers))
         with contextlib.suppress(httpx.HTTPError):
             await self._until(lambda: self._carries_nothing("rq"), 2)
         await gateway.stop(2)

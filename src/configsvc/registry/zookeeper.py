@@ -20,6 +20,7 @@ from kazoo.exceptions import (
     BadVersionError,
     ConnectionClosedError,
     KazooException,
+    NoAuthError,
     NodeExistsError,
     NoNodeError,
     RolledBackError,
@@ -27,7 +28,7 @@ from kazoo.exceptions import (
 from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.protocol.states import EventType, KazooState, WatchedEvent
 from kazoo.retry import KazooRetry
-from kazoo.security import make_digest_acl
+from kazoo.security import CREATOR_ALL_ACL, make_acl
 
 from configsvc.errors import StateForbids, Unavailable
 from configsvc.registry import curator
@@ -53,7 +54,9 @@ READS = 64
 class ZookeeperRegistryClient:
     """See `port.ServiceRegistryClient`. Entering waits for the first connection, but no longer than the time-out.
 
-    `auth` is a scheme and a credential (`digest`, `user:password`): what this service makes is then its alone to change.
+    `auth` is a scheme and a credential (`digest`, `user:password`): what this service makes is then its own, and others
+    may do with it what `others` says, in letters of `cdrwa` as zkCli has them. JVM services that only read need `r`;
+    those that show beside this service's instances need `cr`.
     """
 
     name = "zookeeper"
@@ -67,6 +70,7 @@ class ZookeeperRegistryClient:
         connection_seconds: float,
         session_seconds: float,
         auth: tuple[str, str] | None = None,
+        others: str = "r",
     ) -> None:
         self.replica_id = replica_id
         self._base = base_path
@@ -78,7 +82,7 @@ class ZookeeperRegistryClient:
             connection_retry=KazooRetry(max_tries=-1, delay=0.1, backoff=2, max_delay=1.0),
             command_retry=KazooRetry(max_tries=0),
             auth_data=[auth] if auth else None,
-            default_acl=_owners_acl(*auth) if auth else None,
+            default_acl=_acl(others) if auth else None,
             logger=_driver,
         )
         self._state = SessionState.LOST
@@ -86,6 +90,8 @@ class ZookeeperRegistryClient:
         self._is_reachable = False
         self._is_settled = asyncio.Event()
         self._away_since: datetime | None = datetime.now(UTC)
+        # Why it can't be used though it is connected.
+        self._problem = ""
         # By content: merged, never lost.
         self._listeners: list[tuple[dict[RegistryEvent, None], asyncio.Event]] = []
         self._known: set[str] = set()
@@ -246,9 +252,11 @@ class ZookeeperRegistryClient:
                 await self._watch_services()
                 break
             except (Unavailable, KazooException) as error:
-                logger.warning("ZooKeeper is connected, but does not do what it is asked: %s", error)
+                if str(error) != self._problem:
+                    logger.warning("ZooKeeper is connected, but does not do what it is asked: %s", error)
+                self._problem = str(error)
                 await asyncio.sleep(SETTLE_PAUSE_SECONDS)
-        self._away_since = None
+        self._away_since, self._problem = None, ""
         self._is_settled.set()
         self._become(SessionState.CONNECTED)
         for service in sorted(self._known):
@@ -271,19 +279,20 @@ class ZookeeperRegistryClient:
     def _seen(self, kind: str, name: str) -> None:
         if self._closed:
             return
+        work: Callable[[], Coroutine[Any, Any, None]]
         if kind == "replicas":
-            work = self._replicas_seen()
+            work = self._replicas_seen
         elif kind == "services":
-            work = self._services_seen()
+            work = self._services_seen
         else:
-            work = self._nodes_seen(name.partition("/")[0])
+            work = partial(self._nodes_seen, name.partition("/")[0])
         task = asyncio.create_task(self._followed(work), name=f"zookeeper-{kind}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _followed(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _followed(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
-            await work
+            await work()
         except (Unavailable, KazooException) as error:
             # The next connection tells everything again.
             logger.debug("a change in ZooKeeper could not be followed: %s", error)
@@ -402,6 +411,10 @@ class ZookeeperRegistryClient:
                     return await answer
             except (NoNodeError, NodeExistsError, BadVersionError, RolledBackError):
                 raise
+            except NoAuthError as error:
+                raise Unavailable(
+                    "ZooKeeper forbids it: the nodes are those of another ZOOKEEPER_AUTH", "REGISTRY_FORBIDDEN"
+                ) from error
             except (KazooException, KazooTimeoutError, ConnectionClosedError, TimeoutError) as error:
                 said = str(error) or type(error).__name__
                 raise Unavailable(f"ZooKeeper does not answer: {said}", "REGISTRY_UNAVAILABLE") from error
@@ -413,7 +426,8 @@ class ZookeeperRegistryClient:
 
     def _away(self) -> Unavailable:
         since = self._away_since.isoformat() if self._away_since else "this moment"
-        return Unavailable(f"ZooKeeper is away since {since}", "REGISTRY_UNAVAILABLE")
+        why = f" ({self._problem})" if self._problem else ""
+        return Unavailable(f"ZooKeeper is away since {since}{why}", "REGISTRY_UNAVAILABLE")
 
     @property
     def _session(self) -> int:
@@ -439,8 +453,8 @@ class ZookeeperRegistryClient:
         self._client.close()
 
 
-def _owners_acl(scheme: str, credential: str) -> list[Any]:
-    if scheme != "digest":
-        raise ValueError("ZOOKEEPER_AUTH: the scheme must be digest")
-    user, _, password = credential.partition(":")
-    return [make_digest_acl(user, password, all=True)]
+def _acl(others: str) -> list[Any]:
+    """All for whoever has the session's credential, and for everyone else what these letters say."""
+    letters = {"c": "create", "d": "delete", "r": "read", "w": "write", "a": "admin"}
+    granted = {letters[letter]: True for letter in others}
+    return [*CREATOR_ALL_ACL, *([make_acl("world", "anyone", **granted)] if granted else [])]

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from configsvc.app.flags import FailedItem, Outcome
+from configsvc.app.outcomes import FailedItem, Outcome
 from configsvc.domain.instances import CheckResult, Instance, Registration
 from configsvc.domain.json_values import LARGEST_EXACT_INTEGER, MISSING, Absent, Difference, Json
 from configsvc.domain.records import Change, JsonObject, Record, etag_of

@@ -6,7 +6,9 @@ from typing import Any
 from configsvc_client.evaluation import Context
 from configsvc_client.v1 import flag_pb2, flag_pb2_grpc
 
-from configsvc.app.flags import EvaluationRequest, FlagStore
+from configsvc.app.evaluator import EvaluationRequest, Evaluator
+from configsvc.app.flags import FlagStore
+from configsvc.app.outcomes import Asked
 from configsvc.app.watch import WatchHub
 from configsvc.clock import Clock
 from configsvc.domain.records import Record
@@ -18,8 +20,9 @@ from configsvc.rpc.watching import Watches
 class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
     """See proto/configsvc/v1/flag.proto."""
 
-    def __init__(self, store: FlagStore, hub: WatchHub, clock: Clock) -> None:
+    def __init__(self, store: FlagStore, evaluator: Evaluator, hub: WatchHub, clock: Clock) -> None:
         self._store = store
+        self._evaluator = evaluator
         self._clock = clock
         self._watches = Watches(
             hub,
@@ -82,7 +85,7 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
 
     async def EvaluateFlag(self, request: Any, context: Any) -> flag_pb2.EvaluateFlagResponse:
         """One flag for one context."""
-        found, revision = await self._store.evaluate(
+        found, revision = await self._evaluator.one(
             request.environment, request.flag_name, _context(request), explain=request.explain
         )
         return flag_pb2.EvaluateFlagResponse(evaluation=convert.evaluation(found, request.user_id), revision=revision)
@@ -93,13 +96,13 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
             if request.flag_names or request.user_id or request.environment or request.HasField("attributes"):
                 raise InvalidInput.of("requests", "must not be given with flag_names, user_id, environment, attributes")
             asked = [
-                EvaluationRequest(one.environment, one.flag_name, _context(one), one.explain)
+                EvaluationRequest(one.environment, Asked(one.flag_name, _context(one), one.explain))
                 for one in request.requests
             ]
-            outcomes, revision = await self._store.evaluate_many(asked)
+            outcomes, revision = await self._evaluator.many(asked)
             users = [one.user_id for one in request.requests]
         else:
-            outcomes, revision = await self._store.evaluate_batch(
+            outcomes, revision = await self._evaluator.batch(
                 request.environment, list(request.flag_names), _context(request), explain=request.explain
             )
             users = [request.user_id] * len(outcomes)

@@ -10,7 +10,7 @@ from typing import Self
 
 from configsvc.domain.records import Change, Commit, Ref, View, Write
 from configsvc.errors import ServiceError, Unavailable
-from configsvc.storage.port import ChangePage, ChangeQuery, LogState, RecordPage, RecordQuery, Storage, Turn
+from configsvc.storage.port import ChangePage, ChangeQuery, Keep, LogState, RecordPage, RecordQuery, Storage, Turn
 
 logger = logging.getLogger(__name__)
 
@@ -62,9 +62,9 @@ class LateStorage:
         """See the port."""
         return await self._open().write(write)
 
-    async def compact(self, keep_changes: int, *, published_only: bool = False) -> int:
+    async def compact(self, keep: Keep) -> int:
         """See the port."""
-        return await self._open().compact(keep_changes, published_only=published_only)
+        return await self._open().compact(keep)
 
     async def published(self) -> int:
         """See the port."""

@@ -144,14 +144,26 @@ class Writer(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Which changes stay when the log is compacted: the newest `changes`, of them those from `since` on.
+
+    `since` None: whatever their age. Clocks of replicas differ, so a change that is older by its own time still stays
+    behind one that stays. With `unpublished`, what the outbox has not published yet stays too.
+    """
+
+    changes: int
+    since: datetime | None = None
+    unpublished: bool = False
+
+
 class Compactor(Protocol):
     """Keeps the log bounded."""
 
-    async def compact(self, keep_changes: int, *, published_only: bool = False) -> int:
-        """Forgets the oldest changes beyond `keep_changes`, whole revisions at a time; returns the compacted revision.
+    async def compact(self, keep: Keep) -> int:
+        """Forgets what is not to be kept, oldest first, whole revisions at a time; returns the compacted revision.
 
-        Current records stay, whatever their age. Remembered request ids go with their changes. With `published_only`,
-        what the outbox has not published yet stays too.
+        Current records stay, whatever their age. Remembered request ids go with their changes.
         """
         ...
 

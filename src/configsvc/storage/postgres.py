@@ -28,7 +28,7 @@ from configsvc.domain.records import Commit, Ref, Write
 from configsvc.errors import TooMuch, Unavailable
 from configsvc.storage.group_commit import DEFAULT_GROUP_WRITES, DEFAULT_QUEUE_WRITES, GroupCommit, Outcome
 from configsvc.storage.ledger import Entry, Ledger, UnknownRefsError, needs_of
-from configsvc.storage.port import Turn
+from configsvc.storage.port import Keep, Turn
 from configsvc.storage.postgres_outbox import PostgresTurn
 from configsvc.storage.postgres_schema import migrate
 from configsvc.storage.reads import Reads, Rows, T, requests_in, rows_in
@@ -113,9 +113,9 @@ class PostgresStorage(Reads):
         """See the port. Raises also `TooMuch` with reason `WRITE_QUEUE_FULL`, or `TEXT_TOO_LONG` for an index."""
         return await self._group.write(write)
 
-    async def compact(self, keep_changes: int, *, published_only: bool = False) -> int:
+    async def compact(self, keep: Keep) -> int:
         """See the port."""
-        while await self._bounded(self._forget_some(keep_changes, published_only)):
+        while await self._bounded(self._forget_some(keep)):
             pass
         return (await self.state()).compacted
 
@@ -186,9 +186,9 @@ class PostgresStorage(Reads):
         async with self._lent(self._writing) as connection:
             return await _Transaction(connection).commit(writes)
 
-    async def _forget_some(self, keep_changes: int, published_only: bool) -> bool:
+    async def _forget_some(self, keep: Keep) -> bool:
         async with self._lent(self._writing) as connection:
-            return await _Transaction(connection).forget_some(keep_changes, published_only)
+            return await _Transaction(connection).forget_some(keep)
 
     @asynccontextmanager
     async def _lent(self, pool: AsyncConnectionPool[Connection] | None) -> AsyncIterator[Connection]:
@@ -299,12 +299,12 @@ class _Transaction:
                 raise _RefusedValuesError(_refusal(error)) from error
         return [Outcome(entry.commit) if isinstance(entry, Entry) else Outcome(error=entry) for entry in judged]
 
-    async def forget_some(self, keep_changes: int, published_only: bool) -> bool:
+    async def forget_some(self, keep: Keep) -> bool:
         """Forgets some of what `compact` shall forget; False where there is nothing left to forget."""
         async with self._rolled_back_on_error():
             await self._connection.execute(_BEGIN)
             await self._connection.execute(_LOCK)
-            wanted = self._statements.compaction(keep_changes, _COMPACTION_CHANGES, published_only=published_only)
+            wanted = self._statements.compaction(keep, _COMPACTION_CHANGES)
             found = await _rows(self._connection, wanted)
             for revision in found:
                 await self._connection.execute("DELETE FROM configsvc.changes WHERE revision <= %s", revision)

@@ -27,7 +27,7 @@ from configsvc.errors import ServiceError, Unavailable
 from configsvc.storage.group_commit import DEFAULT_GROUP_WRITES, DEFAULT_QUEUE_WRITES, GroupCommit, Outcome
 from configsvc.storage.ledger import Entry, Ledger, UnknownRefsError, needs_of
 from configsvc.storage.migrations import migrations_of, missing_from
-from configsvc.storage.port import Turn
+from configsvc.storage.port import Keep, Turn
 from configsvc.storage.reads import Reads, Rows, T, requests_in, rows_in
 from configsvc.storage.rows import CHANGE_COLUMNS, RECORD_COLUMNS, json_text_of, ref_values
 from configsvc.storage.statements import Dialect, Statement, Statements
@@ -88,9 +88,9 @@ class SqliteStorage(Reads):
         """See the port. Raises also `TooMuch` with reason `WRITE_QUEUE_FULL`."""
         return await self._group.write(write)
 
-    async def compact(self, keep_changes: int, *, published_only: bool = False) -> int:
+    async def compact(self, keep: Keep) -> int:
         """See the port."""
-        while await self._in_writer(lambda writer: writer.forget_some(keep_changes, published_only)):
+        while await self._in_writer(lambda writer: writer.forget_some(keep)):
             pass
         return (await self.state()).compacted
 
@@ -241,12 +241,10 @@ class _Writer:
         with translated(), self._transaction():
             self._connection.execute("UPDATE outbox SET published = ?", (revision,))
 
-    def forget_some(self, keep_changes: int, published_only: bool) -> bool:
+    def forget_some(self, keep: Keep) -> bool:
         """Forgets some of what `compact` shall forget; False where there is nothing left to forget."""
         with translated(), self._transaction():
-            found = self._rows(
-                self._statements.compaction(keep_changes, _COMPACTION_CHANGES, published_only=published_only)
-            )
+            found = self._rows(self._statements.compaction(keep, _COMPACTION_CHANGES))
             for (revision,) in found:
                 self._connection.execute("DELETE FROM changes WHERE revision <= ?", (revision,))
                 self._connection.execute("DELETE FROM requests WHERE revision <= ?", (revision,))

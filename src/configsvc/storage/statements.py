@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from configsvc.domain.records import Ref, Scope
-from configsvc.storage.port import ChangeQuery, RecordQuery
+from configsvc.storage.port import ChangeQuery, Keep, RecordQuery
 from configsvc.storage.rows import CHANGE_COLUMNS, RECORD_COLUMNS, microseconds
 
 _LAST_CODE_POINT = 0x10FFFF
@@ -165,27 +165,36 @@ class Statements:
             (self._dialect.many(request_ids),),
         )
 
-    def compaction(self, keep_changes: int, at_most: int, *, published_only: bool) -> Statement:
+    def compaction(self, keep: Keep, at_most: int) -> Statement:
         """The revision up to which to forget next: one row, or none where there is nothing to forget.
 
-        That is the last one wholly beyond the newest `keep_changes` (and published, where only that may be forgotten),
-        but no further than the whole revision of the oldest change but `at_most`, so that one transaction stays short.
+        That is the last one that `keep` does not keep, by number or by age, but no further than the whole revision of
+        the oldest change but `at_most`, so that one transaction stays short.
         """
-        # The oldest change that stays is the keep_changes-th newest; with 0 nothing stays.
-        wanted = (
-            f"(SELECT revision - 1 FROM {self._changes} ORDER BY revision DESC, ordinal DESC LIMIT 1 OFFSET ?)"
-            if keep_changes > 0
+        # The oldest change that stays is the keep.changes-th newest; with 0 nothing stays.
+        by_number = (
+            f"coalesce((SELECT revision - 1 FROM {self._changes} ORDER BY revision DESC, ordinal DESC"
+            " LIMIT 1 OFFSET ?), 0)"
+            if keep.changes > 0
             else f"(SELECT head + ? FROM {self._counter})"
         )
-        parameter = keep_changes - 1 if keep_changes > 0 else 0
+        parameters = [keep.changes - 1 if keep.changes > 0 else 0]
+        by_age = "0"
+        if keep.since is not None:
+            by_age = (
+                f"coalesce((SELECT revision - 1 FROM {self._changes} WHERE at >= ? ORDER BY revision, ordinal LIMIT 1),"
+                f" (SELECT head FROM {self._counter}))"
+            )
+            parameters.append(microseconds(keep.since))
         step = f"(SELECT revision FROM {self._changes} ORDER BY revision, ordinal LIMIT 1 OFFSET ?)"
-        bound = f"(SELECT published FROM {self._outbox})" if published_only else "9223372036854775807"
+        bound = f"(SELECT published FROM {self._outbox})" if keep.unpublished else "9223372036854775807"
         return Statement(
             "SELECT CASE WHEN s.step < u.until THEN s.step ELSE u.until END"
-            " FROM (SELECT CASE WHEN w.wanted < p.bound THEN w.wanted ELSE p.bound END AS until"
-            f" FROM (SELECT {wanted} AS wanted) AS w, (SELECT {bound} AS bound) AS p WHERE w.wanted IS NOT NULL) AS u,"
+            " FROM (SELECT CASE WHEN w.wanted < w.bound THEN w.wanted ELSE w.bound END AS until"
+            " FROM (SELECT CASE WHEN k.by_age > k.by_number THEN k.by_age ELSE k.by_number END AS wanted, k.bound"
+            f" FROM (SELECT {by_number} AS by_number, {by_age} AS by_age, {bound} AS bound) AS k) AS w) AS u,"
             f" (SELECT {step} AS step) AS s WHERE u.until > (SELECT compacted FROM {self._counter})",
-            (parameter, at_most - 1),
+            (*parameters, at_most - 1),
         )
 
     def published(self) -> Statement:

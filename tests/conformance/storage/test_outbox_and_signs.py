@@ -6,7 +6,7 @@ import pytest
 
 from configsvc.domain.records import Kind, Ref
 from configsvc.errors import RevisionOutOfRange
-from configsvc.storage.port import Storage
+from configsvc.storage.port import Keep, Storage
 from tests.conformance.storage.writing import StorageFactory, config, put
 
 PATIENCE_SECONDS = 30.0
@@ -65,14 +65,14 @@ async def test_a_write_is_news(storage: Storage) -> None:
 
 async def test_compaction_spares_what_is_not_published(storage: Storage) -> None:
     await write_some(storage, 10)
-    assert await storage.compact(2, published_only=True) == 0
+    assert await storage.compact(Keep(2, unpublished=True)) == 0
     async with storage.turn() as turn:
         await turn.advance(5)
-    assert await storage.compact(2, published_only=True) == 5
+    assert await storage.compact(Keep(2, unpublished=True)) == 5
     assert [change.revision for change in await storage.read(5, 100)] == [6, 7, 8, 9, 10]
     async with storage.turn() as turn:
         await turn.advance(10)
-    assert await storage.compact(2, published_only=True) == 8
+    assert await storage.compact(Keep(2, unpublished=True)) == 8
     with pytest.raises(RevisionOutOfRange):
         await storage.read(5, 100)
 
@@ -81,8 +81,8 @@ async def test_compaction_with_fewer_changes_than_are_kept_forgets_nothing(stora
     await write_some(storage, 3)
     async with storage.turn() as turn:
         await turn.advance(3)
-    assert await storage.compact(100, published_only=True) == 0
-    assert await storage.compact(0, published_only=True) == 3
+    assert await storage.compact(Keep(100, unpublished=True)) == 0
+    assert await storage.compact(Keep(0, unpublished=True)) == 3
 
 
 async def test_a_sign_of_life_is_young_and_one_never_given_is_missing(storage: Storage) -> None:

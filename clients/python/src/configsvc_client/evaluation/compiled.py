@@ -7,8 +7,8 @@ are the flag set's part; `CompiledFlag.run` is what comes after them.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 from configsvc_client.evaluation import bucketing, conditions, limits
@@ -19,6 +19,10 @@ from configsvc_client.evaluation.reading import owned
 Run = Callable[[Context], Evaluation]
 # The bytes that are bucketed; None where the context has nothing that can be.
 Unit = Callable[[Context], bytes | None]
+
+# Where chance decides, or where it has decided before and percentage or weights have changed since: there an assignment
+# stands. What is nobody's chance (a disabled flag, a targeted user, a rule's variant) comes first.
+_BY_CHANCE = (Reason.SPLIT, Reason.DEFAULT, Reason.STATIC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,16 @@ class CompiledFlag:
     targeted: frozenset[str]
     rules: tuple[CompiledRule, ...]
     rollout: Evaluation | CompiledSplit | None
+    # Of a sticky flag: the outcome of each variant, for those to whom it is assigned.
+    assignable: Mapping[str, Evaluation] = field(default_factory=dict)
+
+    def serve(self, context: Context, assigned: str | None) -> Evaluation:
+        """The outcome for a context to which a variant may be assigned; one that the flag no longer has is none."""
+        found = self.run(context)
+        if assigned is None or found.reason not in _BY_CHANCE:
+            return found
+        kept = self.assignable.get(assigned)
+        return found if kept is None else replace(kept, value=owned(kept.value))
 
 
 def compile_flag(flag: Flag) -> CompiledFlag:
@@ -97,6 +111,7 @@ def compile_flag(flag: Flag) -> CompiledFlag:
         targeted=frozenset(flag.targeted_users),
         rules=rules,
         rollout=rollout,
+        assignable={v.name: outcome(v.name, Reason.SPLIT) for v in flag.all_variants} if flag.sticky else {},
     )
     if not flag.enabled:
         return replace(compiled, prerequisites=())

@@ -80,8 +80,9 @@ class SplitOutcome:
 class Explanation:
     """The steps of one evaluation. Steps after the one that decided were not taken: None, or empty.
 
-    `decided_by` is `disabled`, `prerequisites`, `targeted_users`, `rules[N]`, `rollout` or `default`.
-    `variant` and `reason` repeat the evaluation's.
+    `decided_by` is `disabled`, `prerequisites`, `targeted_users`, `rules[N]`, `rollout` or `default`; or `assignment`,
+    where a sticky flag keeps what it gave before: the steps then say what it would give today. `variant` and `reason`
+    repeat the evaluation's.
     """
 
     decided_by: str

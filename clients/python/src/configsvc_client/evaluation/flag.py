@@ -94,7 +94,7 @@ class Flag:
     targeted_users: tuple[str, ...] = ()
     # The attribute whose value is bucketed. Empty: the user id.
     bucket_by: str = ""
-    # Whether the server keeps what a rollout or a split gave to a user. Evaluation here knows no assignments.
+    # Whether what a rollout or a split gave to a user stays the user's. Who evaluates keeps the assignments.
     sticky: bool = False
     rules: tuple[Rule, ...] = ()
     prerequisites: tuple[Prerequisite, ...] = ()

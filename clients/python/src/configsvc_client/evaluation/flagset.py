@@ -1,6 +1,6 @@
 """All flags of one environment, compiled once: what a server replica and a client evaluate from."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 
@@ -12,6 +12,9 @@ from configsvc_client.evaluation.tracing import explain as explained
 
 # Outcomes that are known already in this call, by flag.
 _Memo = dict[str, Evaluation]
+# The variants that sticky flags have given to a user before, by flag.
+Assigned = Mapping[str, str]
+_NOTHING: Assigned = {}
 
 
 class FlagNotFound(KeyError):
@@ -74,17 +77,34 @@ class FlagSet:
         """This set without one flag, which need not be there, at a revision."""
         return self._changed({n: c for n, c in self._compiled.items() if n != name}, revision)
 
-    def evaluate(self, name: str, context: Context, explain: bool = False) -> Evaluation:
+    def required_by(self, name: str) -> tuple[Flag, ...]:
+        """The flags that decide on a flag's outcome: itself, which comes first, its prerequisites, and theirs.
+
+        Raises `FlagNotFound`.
+        """
+        if name not in self._compiled:
+            raise FlagNotFound(name, self._environment)
+        found = {name: None}
+        waiting = [name]
+        while waiting:
+            others = [other for other, _ in self._compiled[waiting.pop()].prerequisites]
+            new = [other for other in others if other in self._compiled and other not in found]
+            found.update(dict.fromkeys(new))
+            waiting += new
+        return tuple(self._compiled[one].flag for one in found)
+
+    def evaluate(self, name: str, context: Context, explain: bool = False, assigned: Assigned = _NOTHING) -> Evaluation:
         """What a flag is for a context. Raises `FlagNotFound`, and nothing else, whatever the context has.
 
-        `explain` also says how the outcome came about; it takes some ten times as long.
+        `explain` also says how the outcome came about; it takes some ten times as long. `assigned` are the variants
+        that sticky flags, this one or its prerequisites, gave to this user before.
         """
         compiled = self._compiled.get(name)
         if compiled is None:
             raise FlagNotFound(name, self._environment)
         if not explain and not compiled.prerequisites:
-            return compiled.run(context)
-        return self._resolved(name, context, {}, explain)
+            return compiled.serve(context, assigned.get(name)) if assigned else compiled.run(context)
+        return self._resolved(name, context, {}, explain, assigned)
 
     def evaluate_all(self, context: Context, explain: bool = False) -> tuple[Evaluation, ...]:
         """What all flags are for a context, in the order of name. Prerequisites are evaluated once each."""
@@ -92,7 +112,9 @@ class FlagSet:
         memo = {name: flag.run(context) for name, flag in self._compiled.items() if not flag.prerequisites}
         return tuple(self._resolved(name, context, memo, explain) for name in self._names)
 
-    def _resolved(self, name: str, context: Context, memo: _Memo, explain: bool) -> Evaluation:
+    def _resolved(
+        self, name: str, context: Context, memo: _Memo, explain: bool, assigned: Assigned = _NOTHING
+    ) -> Evaluation:
         # A stack of our own: a chain of prerequisites may be longer than Python's.
         waiting = [] if name in memo else [name]
         while waiting:
@@ -105,10 +127,10 @@ class FlagSet:
             if top not in memo:
                 compiled = self._compiled[top]
                 met = self._met(compiled, memo)
-                memo[top] = compiled.run(context) if met else compiled.unmet(context)
+                memo[top] = compiled.serve(context, assigned.get(top)) if met else compiled.unmet(context)
         if not explain:
             return memo[name]
-        return self._explained(self._compiled[name], context, memo)
+        return self._explained(self._compiled[name], context, memo, assigned)
 
     def _pending(self, name: str, memo: _Memo) -> list[str]:
         """The prerequisites that have to be evaluated before this flag."""
@@ -122,11 +144,18 @@ class FlagSet:
             return False
         return all(other in memo and memo[other].variant in wanted for other, wanted in compiled.prerequisites)
 
-    def _explained(self, compiled: CompiledFlag, context: Context, memo: _Memo) -> Evaluation:
+    def _explained(self, compiled: CompiledFlag, context: Context, memo: _Memo, assigned: Assigned) -> Evaluation:
         # A disabled flag does not ask its prerequisites.
         asked = compiled.flag.prerequisites if compiled.prerequisites else ()
-        outcomes = [self._outcome(compiled.flag.name, prerequisite, memo) for prerequisite in asked]
-        return replace(memo[compiled.flag.name], explanation=explained(compiled, context, outcomes))
+        name = compiled.flag.name
+        outcomes = [self._outcome(name, prerequisite, memo) for prerequisite in asked]
+        found = memo[name]
+        explanation = explained(compiled, context, outcomes)
+        if (found.variant, found.reason) != (explanation.variant, explanation.reason):
+            explanation = replace(
+                explanation, decided_by="assignment", variant=assigned[name], reason=str(found.reason)
+            )
+        return replace(found, explanation=explanation)
 
     def _outcome(self, name: str, prerequisite: Prerequisite, memo: _Memo) -> PrerequisiteOutcome:
         other, wanted = prerequisite.flag_name, prerequisite.variants

@@ -249,8 +249,9 @@ class Flag(_message.Message):
     """Output only. The actor of the last write."""
     sticky: _builtins.bool
     """Keeps the variant that a rollout or a split gave to a user, also when the percentage is lowered or the weights
-    change; until the flag is disabled, targets the user, or loses its cache. Where the service has no Redis it has no
-    effect. The client's own evaluation does not know assignments.
+    change; until the flag is disabled, a rule or the targeted users decide, or the user has not come back for 90 days.
+    Assignments lie in Redis; without one a service on PostgreSQL refuses sticky flags, and an embedded one keeps them
+    until it stops. Evaluation inside the client knows no assignments.
     """
     @_builtins.property
     def targeted_users(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

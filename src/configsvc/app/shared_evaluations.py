@@ -1,0 +1,81 @@
+"""Evaluations that replicas share: found in the shared cache before they are made, and left there after.
+
+Off by default. An evaluation takes about a microsecond in process, and a look into the cache a round trip
+(`benchmarks/`, "shared evaluations"). It is for those who want one replica's answer to be every replica's.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from configsvc_client.evaluation import ErrorCode, Evaluation, FlagSet, Reason
+
+from configsvc.app.outcomes import Asked, Evaluate, Outcome
+from configsvc.cache.port import Cache, Entry
+from configsvc.domain.json_values import digest, encoded
+
+# What lies under a key follows from the key alone, so there is one revision of it.
+_REVISION = 1
+
+
+class SharedEvaluations:
+    """An `Evaluate` before another one.
+
+    The key has everything that an evaluation follows from: the flag, its version and those of its prerequisites, the
+    context, and what is assigned. So a change of a flag needs no clearing: nobody asks for the old key any more.
+    """
+
+    def __init__(self, inner: Evaluate, cache: Cache, life: timedelta) -> None:
+        self._inner = inner
+        self._cache = cache
+        self._life = life
+
+    async def __call__(
+        self, flag_set: FlagSet, asked: Sequence[Asked], assigned: Sequence[Mapping[str, str]]
+    ) -> Sequence[Outcome]:
+        """Looks all of them up in one round trip; explanations are never shared."""
+        keys = [_key(flag_set, one, known) for one, known in zip(asked, assigned, strict=True)]
+        found = await self._cache.get([key for key in keys if key])
+        outcomes: list[Outcome | None] = [_read(found.get(key)) for key in keys]
+        missing = [place for place, outcome in enumerate(outcomes) if outcome is None]
+        made = await self._inner(flag_set, [asked[place] for place in missing], [assigned[place] for place in missing])
+        new: dict[str, Entry] = {}
+        for place, outcome in zip(missing, made, strict=True):
+            outcomes[place] = outcome
+            if keys[place] and isinstance(outcome, Evaluation):
+                new[keys[place]] = Entry(_REVISION, _written(outcome))
+        if new:
+            await self._cache.put(new, self._life)
+        return [outcome for outcome in outcomes if outcome is not None]
+
+
+def _key(flag_set: FlagSet, asked: Asked, assigned: Mapping[str, str]) -> str:
+    """Empty where the evaluation is not to be shared."""
+    if asked.explain or asked.flag_name not in flag_set:
+        return ""
+    flag, *required = flag_set.required_by(asked.flag_name)
+    versions = sorted((other.name, other.version) for other in required)
+    context = digest(asked.context.user_id, asked.context.attributes, versions, assigned)
+    return f"evaluation:{flag_set.environment}:{flag.name}:{flag.version}:{context}"
+
+
+def _written(evaluation: Evaluation) -> bytes:
+    members: list[Any] = [
+        evaluation.flag_name, evaluation.value, evaluation.variant, evaluation.reason, evaluation.enabled,
+        evaluation.version, evaluation.error_code, evaluation.error_message,
+    ]  # fmt: skip
+    return encoded(members).encode()
+
+
+def _read(entry: Entry | None) -> Evaluation | None:
+    """The evaluation in an entry; None where there is none, or it is another release's."""
+    if entry is None:
+        return None
+    try:
+        name, value, variant, reason, enabled, version, code, message = json.loads(entry.payload)
+        return Evaluation(
+            name, value, variant, Reason(reason), enabled, version, ErrorCode(code) if code else None, message
+        )
+    except (ValueError, TypeError):
+        return None
