@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import threading
@@ -44,6 +43,7 @@ from configsvc.clock import Clock, SystemClock
 from configsvc.domain.instances import Registration
 from configsvc.domain.records import Author
 from configsvc.errors import ServiceError, Unavailable
+from configsvc.logs import write_as_json
 from configsvc.probes.network import AddressFilter, HttpProbe, SchemeProbe, TcpProbe
 from configsvc.probes.port import Probe
 from configsvc.registry.local import LocalRegistry, LocalRegistryClient
@@ -72,7 +72,7 @@ LOCAL_ASSIGNMENT_BYTES = 64 << 20
 
 async def serve(settings: Settings, listen: Sequence[str], ready: Callable[[], None] | None = None) -> None:
     """Runs one server until SIGTERM or SIGINT; then drains it."""
-    _log_as_json(settings)
+    write_as_json(settings.log_level)
     stop = asyncio.Event()
 
     def asked() -> None:
@@ -388,20 +388,3 @@ def _probe(settings: Settings) -> SchemeProbe:
 
 def _reachable(host: str) -> str:
     return "localhost" if host in ("0.0.0.0", "::") else host
-
-
-def _log_as_json(settings: Settings) -> None:
-    logging.basicConfig(level=settings.log_level.upper(), format="%(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.stdlib.add_log_level,
-            structlog.stdlib.add_logger_name,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.stdlib.BoundLogger,
-        logger_factory=structlog.stdlib.LoggerFactory(),
-    )
