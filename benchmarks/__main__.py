@@ -1,6 +1,6 @@
 """`make bench`: runs every comparison, and prints its tables as they come.
 
-make bench                                       all of them, in about three minutes
+make bench                                       all of them, in about four minutes
 make bench ONLY="evaluation server"              some of them
 make bench OUT=/tmp/figures                      also as figures.md and figures.json
 """

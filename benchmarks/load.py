@@ -49,7 +49,8 @@ def grpc_request(address: str, method: str, message: bytes) -> Request:
 class Load:
     """One request at one concurrency against one server. Each run takes about as long as it is told to.
 
-    `progress` is read before and after a run, and must have grown by `wanted(requests)` with `data_bytes` received.
+    `check` looks at the server before a run, and returns what says after it, from the requests sent and the bytes
+    received, whether all were answered rightly.
     """
 
     program: Program

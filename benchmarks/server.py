@@ -33,17 +33,14 @@ def tables(effort: Effort, postgres: Postgres) -> Sequence[Table]:
         ]
         rest = [targets.configsvc_rest(REST, gateway, on_postgres), targets.etcd_rest(ETCD_REST, etcd)]
         readers = [*grpc, targets.etcd_grpc(ETCD_SERIALIZABLE, etcd, serializable=True), *rest]
-        for target, message, method in (
-            (on_postgres, targets.configsvc_write(), targets.configsvc_watch()),
-            (on_sqlite, targets.configsvc_write(), targets.configsvc_watch()),
-            (etcd, targets.etcd_write(), targets.etcd_watch()),
-        ):
-            targets.unary(target, targets.update_method(method), message)
         watched = {
             POSTGRES: (on_postgres, targets.configsvc_watch(), targets.configsvc_write()),
             SQLITE: (on_sqlite, targets.configsvc_watch(), targets.configsvc_write()),
             ETCD: (etcd, targets.etcd_watch(), targets.etcd_write()),
         }
+        # The key is there before anyone reads it.
+        for address, watch, write in watched.values():
+            targets.unary(address, targets.update_method(watch), write)
         return [
             _many("Read of one key", h2load, readers, effort, writes=False),
             _alone("Read of one key", h2load, readers, effort, writes=False),

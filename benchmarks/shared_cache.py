@@ -12,12 +12,15 @@ flight nothing waits, and the two are the same.) A batch is many flags for one c
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from typing import Any
 
 from configsvc_client.evaluation import Context, Evaluation, Flag, FlagSet
 from redis.asyncio import Redis
 
 from benchmarks.measure import Effort, Figure, Pace, Table, paced, run
+from configsvc.app.outcomes import Asked, Outcome, in_process
+from configsvc.app.shared_evaluations import SharedEvaluations
 from configsvc.cache.redis import RedisCache
 from configsvc.clock import SystemClock
 from configsvc.domain.json_values import digest
@@ -26,7 +29,8 @@ from tests.services import Valkey
 IN_FLIGHT = (1, 64)
 ROUND_PART = 0.3
 WARM_SECONDS = 0.05
-USERS = 500
+USERS = 200
+LIFE = timedelta(minutes=10)
 BATCH = 100
 TARGETED_USERS = 10_000
 REVISION = 7
@@ -63,11 +67,11 @@ async def _tables(effort: Effort, valkey: Valkey) -> Sequence[Table]:
             (f"{BATCH} small flags in one batch", [f"{SMALL}-{number}" for number in range(BATCH)]),
         ):
             lookups = _Lookups(flags, names)
-            await lookups.fill(redis)
+            await lookups.fill(redis, cache)
             ways = {
                 "evaluate in the process": lookups.evaluate,
                 "look up: digest, one MGET, decode": lookups.through(redis),
-                "look up through the service's cache port": lookups.through_port(cache),
+                "look up as the service does (shared evaluations)": lookups.shared(cache),
                 "the digest alone": lookups.digest_alone,
             }
             for in_flight in IN_FLIGHT:
@@ -115,16 +119,18 @@ class _Lookups:
 
         return look_up
 
-    def through_port(self, cache: RedisCache) -> Way:
-        async def look_up(_worker: int) -> list[Any]:
-            keys = self._keys(self._next())
-            found = await cache.get(keys)
-            return [json.loads(found[key].payload) for key in keys]
+    def shared(self, cache: RedisCache) -> Way:
+        evaluations = SharedEvaluations(in_process, cache, LIFE)
+        assigned: list[Mapping[str, str]] = [{}] * len(self._names)
+
+        async def look_up(_worker: int) -> Sequence[Outcome]:
+            context = self._next()
+            return await evaluations(self._flags, [Asked(name, context) for name in self._names], assigned)
 
         return look_up
 
-    async def fill(self, redis: Any) -> None:
-        """Every result for every context, as `RedisCache` stores entries."""
+    async def fill(self, redis: Any, cache: RedisCache) -> None:
+        """Every result for every context, for both ways to look up."""
         for context in CONTEXTS:
             keys = self._keys(context)
             entries = {
@@ -132,6 +138,9 @@ class _Lookups:
                 for key, name in zip(keys, self._names, strict=True)
             }
             await redis.mset(entries)
+        leave = self.shared(cache)
+        for worker in range(USERS):
+            await leave(worker)
 
     def _keys(self, context: Context) -> list[str]:
         """The set's revision is in the key, so that a change of any flag finds nothing old."""
