@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks import report
 from benchmarks.measure import Effort, Table
-from benchmarks.packages import MissingError
+from benchmarks.packages import MissingError, etcd_version
 from tests.services import Envoy, Kafka, Postgres, ServiceError, ServiceSet, Valkey, ZooKeeper
 
 PEERS = ("growthbook", "launchdarkly-server-sdk", "openfeature-flagd-core", "UnleashClient", "kazoo", "redis", "grpcio")
@@ -112,7 +112,8 @@ def _options() -> argparse.Namespace:
 
 def _versions(services: ServiceSet) -> dict[str, str]:
     peers = {name: version(name) for name in PEERS}
-    return {**peers, **{name: services[name].version for name in services.seconds}}
+    started = {name: services[name].version.rpartition(" ")[2] for name in services.seconds}
+    return {**peers, "etcd": etcd_version(), **started}
 
 
 if __name__ == "__main__":

@@ -37,6 +37,17 @@ def h2load() -> Program:
     return _found("h2load", "nghttp2-client")
 
 
+def etcd_version() -> str:
+    """Of the server that is compared with; empty where there is none."""
+    try:
+        program = etcd()
+    except MissingError:
+        return ""
+    environ = {**program.environment} or None
+    said = subprocess.run([program.path, "--version"], capture_output=True, text=True, env=environ, check=False).stdout
+    return said.partition("\n")[0].removeprefix("etcd Version: ")
+
+
 def _found(name: str, package: str) -> Program:
     if on_path := shutil.which(name):
         return Program(on_path, {})
