@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import threading
@@ -44,6 +43,7 @@ from configsvc.clock import Clock, SystemClock
 from configsvc.domain.instances import Registration
 from configsvc.domain.records import Author
 from configsvc.errors import ServiceError, Unavailable
+from configsvc.logs import write_as_json
 from configsvc.probes.network import AddressFilter, HttpProbe, SchemeProbe, TcpProbe
 from configsvc.probes.port import Probe
 from configsvc.registry.local import LocalRegistry, LocalRegistryClient
@@ -85,7 +85,7 @@ async def serve(
     clock: Clock = SYSTEM_CLOCK,
 ) -> None:
     """Runs one server until SIGTERM or SIGINT; then drains it."""
-    _log_as_json(settings)
+    write_as_json(settings.log_level)
     stop = asyncio.Event()
 
     def asked() -> None:
@@ -423,31 +423,3 @@ def _probe(settings: Settings) -> SchemeProbe:
         "grpc": GrpcProbe(addresses, seconds),
     }
     return SchemeProbe(probes, seconds)
-
-
-def _log_as_json(settings: Settings) -> None:
-    """Every line is one JSON object, also those of modules and libraries that use `logging`."""
-    always: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    handler = logging.StreamHandler()
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=always,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
-                structlog.processors.JSONRenderer(),
-            ],
-        )
-    )
-    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    structlog.configure(
-        processors=[*always, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        wrapper_class=structlog.stdlib.BoundLogger,
-        logger_factory=structlog.stdlib.LoggerFactory(),
-    )

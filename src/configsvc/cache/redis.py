@@ -82,6 +82,8 @@ class RedisCache:
             retry=Retry(NoBackoff(), 0),
             client_name="configsvc",
         )
+        # The pool refuses whoever finds no connection free: here they wait for one, as long as for an answer.
+        self._connections = asyncio.Semaphore(CONNECTIONS)
         self._script = self._client.register_script(PUT)
         self._reading = Breaker(clock, FAILURES)
         self._writing = Breaker(clock, FAILURES)
@@ -151,11 +153,12 @@ class RedisCache:
 
     async def _once_more(self, call: Callable[[], Awaitable[Any]]) -> Any:
         """A connection that died while it lay in the pool fails its next call, whatever the server is now."""
-        try:
-            return await call()
-        except (LostConnection, ConnectionError):
-            await self._client.connection_pool.disconnect(inuse_connections=False)
-            return await call()
+        async with self._connections:
+            try:
+                return await call()
+            except (LostConnection, ConnectionError):
+                await self._client.connection_pool.disconnect(inuse_connections=False)
+                return await call()
 
 
 def _entry(value: bytes) -> Entry | None:

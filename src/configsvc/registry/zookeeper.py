@@ -5,6 +5,10 @@ called from the loop, by its `*_async` methods, and every wait is bounded.
 
 Watches fire once, and are gone with a lost connection. So each one that fires is set again before its event is handed
 on, and all of them are set, and every service is called changed, on each new connection.
+
+A watched node is held as it was read: ZooKeeper tells of a change before it answers anything that comes after it, and
+both take the same way to the loop. So what a service looks like is one read however many nodes it has, and an instance
+that comes costs the reading of one node.
 """
 
 import asyncio
@@ -25,7 +29,7 @@ from kazoo.exceptions import (
     NoNodeError,
     RolledBackError,
 )
-from kazoo.handlers.threading import KazooTimeoutError
+from kazoo.handlers.threading import KazooTimeoutError, SequentialThreadingHandler
 from kazoo.protocol.states import EventType, KazooState, WatchedEvent
 from kazoo.retry import KazooRetry
 from kazoo.security import CREATOR_ALL_ACL, make_acl
@@ -49,6 +53,14 @@ ATTEMPTS = 10
 SETTLE_PAUSE_SECONDS = 0.2
 # Reads under way at the same time.
 READS = 64
+
+
+class _InOrderHandler(SequentialThreadingHandler):  # type: ignore[misc]
+    """kazoo's, but with one queue: what watches tell and what calls answer come in the order of the wire."""
+
+    def dispatch_callback(self, callback: Any) -> None:
+        """See kazoo."""
+        self.completion_queue.put(lambda: callback.func(*callback.args))
 
 
 class ZookeeperRegistryClient:
@@ -84,6 +96,7 @@ class ZookeeperRegistryClient:
             auth_data=[auth] if auth else None,
             default_acl=_acl(others) if auth else None,
             logger=_driver,
+            handler=_InOrderHandler(),
         )
         self._state = SessionState.LOST
         # Calls are possible; and whether this replica shows, and sees everything.
@@ -95,6 +108,12 @@ class ZookeeperRegistryClient:
         # By content: merged, never lost.
         self._listeners: list[tuple[dict[RegistryEvent, None], asyncio.Event]] = []
         self._known: set[str] = set()
+        # What is watched on this connection: services whose list of nodes is, and nodes as they were read (None: such as
+        # are no instance's), by service and instance id.
+        self._listed: set[str] = set()
+        self._held: dict[str, dict[str, Node | None]] = {}
+        # Watches being set, by the same names. One that fires before its answer is seen is none any more.
+        self._setting: dict[str, object] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._connecting: asyncio.Task[None] | None = None
         self._watchers: dict[tuple[str, str], Callable[[WatchedEvent], None]] = {}
@@ -166,8 +185,11 @@ class ZookeeperRegistryClient:
             names = await self._call(self._client.get_children_async, f"{self._base}/{service}")
         except NoNodeError:
             return ()
-        found = await asyncio.gather(*(self._node(service, name) for name in sorted(names)))
-        return [node for node in found if node is not None]
+        held = self._held.get(service, {})
+        other = [name for name in names if name not in held]
+        read = await asyncio.gather(*(self._node(service, name) for name in other))
+        found = {**{name: held[name] for name in names if name in held}, **dict(zip(other, read, strict=True))}
+        return [node for _, node in sorted(found.items()) if node is not None]
 
     async def services(self) -> Sequence[str]:
         """See the port."""
@@ -233,6 +255,9 @@ class ZookeeperRegistryClient:
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None
+        self._listed.clear()
+        self._held.clear()
+        self._setting.clear()
         if state == KazooState.CONNECTED:
             self._connecting = asyncio.create_task(self._connect(), name="zookeeper-connect")
             return
@@ -280,12 +305,18 @@ class ZookeeperRegistryClient:
         if self._closed:
             return
         work: Callable[[], Coroutine[Any, Any, None]]
+        service, _, instance_id = name.partition("/")
+        self._setting.pop(name, None)
         if kind == "replicas":
             work = self._replicas_seen
         elif kind == "services":
             work = self._services_seen
+        elif kind == "service":
+            self._listed.discard(service)
+            work = partial(self._nodes_seen, service)
         else:
-            work = partial(self._nodes_seen, name.partition("/")[0])
+            self._held.get(service, {}).pop(instance_id, None)
+            work = partial(self._node_seen, service, instance_id)
         task = asyncio.create_task(self._followed(work), name=f"zookeeper-{kind}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -309,6 +340,10 @@ class ZookeeperRegistryClient:
         await self._watch_nodes(service)
         self._tell(NodesChanged(service))
 
+    async def _node_seen(self, service: str, instance_id: str) -> None:
+        await self._watch_node(service, instance_id)
+        self._tell(NodesChanged(service))
+
     async def _watch_replicas(self) -> None:
         await self._call(self._client.get_children_async, self._replicas_path, watch=self._watcher("replicas", ""))
 
@@ -317,39 +352,56 @@ class ZookeeperRegistryClient:
         found = set(await self._call(self._client.get_children_async, self._base, watch=self._watcher("services", "")))
         new = sorted(found - self._known)
         self._known |= found
-        # After a new connection the watches of all are gone.
-        await asyncio.gather(*(self._watch_nodes(service) for service in sorted(self._known)))
+        await asyncio.gather(*(self._watch_nodes(service) for service in sorted(self._known - self._listed)))
         return new
 
     async def _watch_nodes(self, service: str) -> None:
+        setting = self._setting[service] = object()
         try:
             names = await self._call(
                 self._client.get_children_async, f"{self._base}/{service}", watch=self._watcher("service", service)
             )
         except NoNodeError:
             self._known.discard(service)
-            return
-        for kind, key in [*self._watchers]:
-            if kind == "node" and key.partition("/")[0] == service and key.partition("/")[2] not in names:
-                del self._watchers[kind, key]
-        await asyncio.gather(*(self._watch_node(f"{service}/{name}") for name in names))
+            self._setting.pop(service, None)
+            names = []
+        else:
+            if self._is_set(service, setting):
+                self._listed.add(service)
+        held = self._held.get(service, {})
+        for gone in held.keys() - set(names):
+            del held[gone]
+            self._watchers.pop(("node", f"{service}/{gone}"), None)
+        if not held:
+            self._held.pop(service, None)
+        await asyncio.gather(*(self._watch_node(service, name) for name in names if name not in held))
 
-    async def _watch_node(self, key: str) -> None:
+    async def _watch_node(self, service: str, instance_id: str) -> None:
+        key, setting = f"{service}/{instance_id}", object()
+        self._setting[key] = setting
         try:
-            await self._call(self._client.get_async, f"{self._base}/{key}", watch=self._watcher("node", key))
+            data, _ = await self._call(self._client.get_async, f"{self._base}/{key}", watch=self._watcher("node", key))
         except NoNodeError:
             # Gone again; the children's watch tells.
             self._watchers.pop(("node", key), None)
+            self._setting.pop(key, None)
+            return
+        if self._is_set(key, setting):
+            self._held.setdefault(service, {})[instance_id] = _instance(service, instance_id, data)
+
+    def _is_set(self, name: str, setting: object) -> bool:
+        """Whether a watch that has its answer has not fired since, and is of this connection."""
+        if self._setting.get(name) is not setting:
+            return False
+        del self._setting[name]
+        return True
 
     async def _node(self, service: str, name: str) -> Node | None:
         try:
             data, _ = await self._call(self._client.get_async, self._path(service, name))
-            return curator.from_json(service, name, data)
         except NoNodeError:
             return None
-        except ValueError as error:
-            logger.warning("node '%s' of service '%s' is not an instance: %s", name, service, error)
-            return None
+        return _instance(service, name, data)
 
     async def _has_nodes(self, service: str) -> bool:
         try:
@@ -451,6 +503,15 @@ class ZookeeperRegistryClient:
     def _stop(self) -> None:
         self._client.stop()
         self._client.close()
+
+
+def _instance(service: str, name: str, data: bytes) -> Node | None:
+    """None where the node is not an instance's."""
+    try:
+        return curator.from_json(service, name, data)
+    except ValueError as error:
+        logger.warning("node '%s' of service '%s' is not an instance: %s", name, service, error)
+        return None
 
 
 def _acl(others: str) -> list[Any]:

@@ -45,6 +45,12 @@ async def test_a_key_asked_for_twice_is_found(cache: Cache) -> None:
     assert await cache.get(["a", "a"]) == {"a": Entry(1, b"1")}
 
 
+async def test_many_callers_at_once_all_find_what_is_there(cache: Cache) -> None:
+    await cache.put({"a": Entry(1, b"1")}, HOUR)
+    found = await asyncio.gather(*(cache.get(["a"]) for _ in range(200)))
+    assert found == [{"a": Entry(1, b"1")}] * 200
+
+
 @pytest.mark.parametrize("key", ["a b", "ключ", "a/b.c:d", "{x}", "x" * 600, "*"])
 async def test_keys_are_any_text(cache: Cache, key: str) -> None:
     await cache.put({key: Entry(1, b"1"), "other": Entry(2, b"2")}, HOUR)

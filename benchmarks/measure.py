@@ -1,0 +1,130 @@
+"""Rounds and figures. Sides take turns, so that the machine's noise hits all of them alike."""
+
+import asyncio
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+# One round of one side: what it measured.
+Round = Callable[[], float]
+AsyncRound = Callable[[], Awaitable[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much is measured: a round of one side is `seconds` long, or as much of them as a comparison wants."""
+
+    rounds: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """What one side measured, round by round."""
+
+    side: str
+    values: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """Of the rounds."""
+        return statistics.median(self.values)
+
+    def ratio(self, other: "Figure") -> float:
+        """This side as a multiple of another, within each round; of these the median."""
+        return statistics.median(own / theirs for own, theirs in zip(self.values, other.values, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One thing, measured on several sides. The first figure is the one that the others are compared with."""
+
+    title: str
+    unit: str
+    figures: tuple[Figure, ...]
+    note: str = ""
+
+
+def in_turns(sides: Mapping[str, Round], rounds: int) -> tuple[Figure, ...]:
+    """Every side once, then every side once more: `rounds` times, after one that is thrown away."""
+    measured: dict[str, list[float]] = {side: [] for side in sides}
+    for number in range(rounds + 1):
+        for side, measure in sides.items():
+            value = measure()
+            if number:
+                measured[side].append(value)
+    return tuple(Figure(side, tuple(values)) for side, values in measured.items())
+
+
+async def in_async_turns(sides: Mapping[str, AsyncRound], rounds: int) -> tuple[Figure, ...]:
+    """The same for coroutines. The round that is thrown away is their own affair: some have a cheaper way."""
+    measured: dict[str, list[float]] = {side: [] for side in sides}
+    for _ in range(rounds):
+        for side, measure in sides.items():
+            measured[side].append(await measure())
+    return tuple(Figure(side, tuple(values)) for side, values in measured.items())
+
+
+def microseconds_each(call: Callable[[Any], object], arguments: Sequence[Any], seconds: float) -> float:
+    """The time of one call, from as many passes over `arguments` as fit into `seconds`."""
+    calls, began = 0, time.perf_counter()
+    while True:
+        for argument in arguments:
+            call(argument)
+        calls += len(arguments)
+        took = time.perf_counter() - began
+        if took >= seconds:
+            return took / calls * 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What some workers did together: how often, in how long, and how much of this process's CPU time it took."""
+
+    calls: int
+    seconds: float
+    cpu_seconds: float
+
+    @property
+    def a_second(self) -> float:
+        """Calls a second."""
+        return self.calls / self.seconds
+
+    @property
+    def microseconds_each(self) -> float:
+        """Time until the next call is done, however many are in flight."""
+        return self.seconds / self.calls * 1e6
+
+    @property
+    def cpu_microseconds_each(self) -> float:
+        """CPU time of this process for one call."""
+        return self.cpu_seconds / self.calls * 1e6
+
+
+async def paced(call: Callable[[int], Awaitable[object]], in_flight: int, seconds: float) -> Pace:
+    """Workers that each call again as soon as they have an answer. `call` gets the worker's number."""
+    calls = 0
+    ends = time.perf_counter() + seconds
+
+    async def work(number: int) -> None:
+        nonlocal calls
+        while time.perf_counter() < ends:
+            await call(number)
+            calls += 1
+
+    began, cpu = time.perf_counter(), time.process_time()
+    await asyncio.gather(*map(work, range(in_flight)))
+    return Pace(calls, time.perf_counter() - began, time.process_time() - cpu)
+
+
+def run(program: Coroutine[Any, Any, T]) -> T:
+    """On the loop that the service itself runs on."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(program)
+    return uvloop.run(program)
