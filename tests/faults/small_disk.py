@@ -82,7 +82,8 @@ class Tmpfs:
     def command(self) -> Sequence[str]:
         """See `Disk`."""
         assert self._holder is not None
-        return ("nsenter", f"--target={self._holder.pid}", "--user", "--mount", *SERVE)
+        # With the ids that it has: to set others is refused to all but root.
+        return ("nsenter", f"--target={self._holder.pid}", "--user", "--mount", "--preserve-credentials", *SERVE)
 
     @property
     def seen_from_here(self) -> Path:
