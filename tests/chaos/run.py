@@ -114,7 +114,7 @@ class Run:
                 try:
                     call = stub.GetConfig(request, timeout=CALL_SECONDS)
                     answer = await call
-                    stale = dict(await call.initial_metadata()).get("x-stale") == "true"
+                    stale = dict(await call.trailing_metadata()).get("x-stale") == "true"
                     highest = max(highest, answer.revision)
                     value, since = int(answer.config.value.number_value), answer.config.revision
                     self.history.reads.append(Read(key, least, answer.revision, since, value, stale))

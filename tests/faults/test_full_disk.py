@@ -104,7 +104,7 @@ def read(replica: Replica, key: str) -> tuple[config_pb2.Config, bool]:
     """The configuration, and whether the answer is marked stale."""
     request = config_pb2.GetConfigRequest(key=key, environment=ENVIRONMENT)
     response, call = replica.configs.GetConfig.with_call(request, timeout=15)
-    return response.config, dict(call.initial_metadata()).get("x-stale") == "true"
+    return response.config, dict(call.trailing_metadata()).get("x-stale") == "true"
 
 
 def check_reads(replica: Replica, taken: dict[str, int]) -> dict[str, int]:

@@ -65,7 +65,7 @@ def all_is_well(world: World) -> Iterator[None]:
 
 
 def is_stale(call: grpc.Call) -> bool:
-    return dict(call.initial_metadata()).get("x-stale") == "true"
+    return dict(call.trailing_metadata()).get("x-stale") == "true"
 
 
 def read(replica: Replica, key: str) -> tuple[object, bool]:

@@ -20,8 +20,14 @@ def settings() -> dict[str, str]:
     return {"DEFAULT_DEADLINE_SECONDS": str(DEADLINE_SECONDS), "HEALTH_CHECK_TIMEOUT_SECONDS": "30"}
 
 
-def initial(call: Any) -> dict[str, Any]:
-    return dict(call.initial_metadata())
+def told(call: Any) -> dict[str, Any]:
+    """What an answer says of itself, at its end."""
+    return dict(call.trailing_metadata())
+
+
+def told_first(stream: Any) -> dict[str, Any]:
+    """What a stream says of itself, at its beginning."""
+    return dict(stream.initial_metadata())
 
 
 def get(environment: str, key: str = "k", min_revision: int = 0) -> config_pb2.GetConfigRequest:
@@ -33,20 +39,20 @@ def test_the_callers_request_id_comes_back_and_one_is_made_for_who_has_none(
 ) -> None:
     put(configs, environment, "k", 1)
     _, call = configs.GetConfig.with_call(get(environment), metadata=(("x-request-id", "mine"),))
-    assert initial(call)["x-request-id"] == "mine"
-    made = {initial(configs.GetConfig.with_call(get(environment))[1])["x-request-id"] for _ in range(3)}
+    assert told(call)["x-request-id"] == "mine"
+    made = {told(configs.GetConfig.with_call(get(environment))[1])["x-request-id"] for _ in range(3)}
     assert len(made) == 3
     stream = configs.WatchConfigs(
         config_pb2.WatchConfigsRequest(environment=environment), metadata=(("x-request-id", "watch"),)
     )
-    assert initial(stream)["x-request-id"] == "watch"
+    assert told_first(stream)["x-request-id"] == "watch"
     stream.cancel()
 
 
 def test_a_refused_call_has_its_request_id_too(configs: config_pb2_grpc.ConfigServiceStub, environment: str) -> None:
     with pytest.raises(grpc.RpcError) as raised:
         configs.GetConfig(get(environment), metadata=(("x-request-id", "mine"),))
-    assert initial(raised.value)["x-request-id"] == "mine"
+    assert told(raised.value)["x-request-id"] == "mine"
     watch = config_pb2.WatchConfigsRequest(environment=environment, after_revision=10**9)
     found = refused(lambda: configs.WatchConfigs(watch, metadata=(("x-request-id", "watch"),)))
     assert found.trailing["x-request-id"] == "watch"
@@ -55,10 +61,10 @@ def test_a_refused_call_has_its_request_id_too(configs: config_pb2_grpc.ConfigSe
 def test_the_answer_says_the_applied_revision(configs: config_pb2_grpc.ConfigServiceStub, environment: str) -> None:
     revision = put(configs, environment, "k", 1).revision
     _, call = configs.GetConfig.with_call(get(environment))
-    assert int(initial(call)["x-revision"]) >= revision
-    assert "x-stale" not in initial(call)
+    assert int(told(call)["x-revision"]) >= revision
+    assert "x-stale" not in told(call)
     stream = configs.WatchConfigs(config_pb2.WatchConfigsRequest(environment=environment))
-    assert int(initial(stream)["x-revision"]) >= revision
+    assert int(told_first(stream)["x-revision"]) >= revision
     stream.cancel()
 
 

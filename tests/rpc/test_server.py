@@ -98,7 +98,7 @@ def test_the_longest_key_fits_into_the_answers_headers(own_server: Callable[...,
             )
             answer, call = configs.CreateConfig.with_call(request)
             assert answer.config.version == 1
-            assert ("location" in dict(call.initial_metadata())) == located
+            assert ("location" in dict(call.trailing_metadata())) == located
 
 
 def test_a_message_beyond_what_the_server_receives_is_resource_exhausted(

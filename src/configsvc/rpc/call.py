@@ -1,9 +1,13 @@
 """What a call says of itself in metadata, and what an answer says in its own.
 
-The gateway turns `x-http-status` into the status of a REST answer; gRPC callers may look past it.
+A unary answer says it at its end, in one flight with its message: headers sent ahead would be a moment in which a worker
+that dies can't be replaced by another one any more, since the answer has begun. So gRPC callers find it in the trailing
+metadata. For REST it lies in the status (`in_status`), and the gateway makes headers of it; `x-http-status` is there the
+status of the answer.
 """
 
 import uuid
+from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Any
 from urllib.parse import quote
@@ -18,7 +22,7 @@ Context = Any
 # where the settings allow such keys: then the answer goes without its location, rather than not at all.
 LOCATION_CHARACTERS = 6_500
 
-# What the call that runs has to say in its initial metadata.
+# What the call that runs has to say with its answer.
 ANSWER: ContextVar[list[tuple[str, str]]] = ContextVar("answer")
 
 
@@ -54,8 +58,21 @@ def request_id(context: Context) -> str:
     return metadata_of(context).get("x-request-id", "")[:128] or uuid.uuid4().hex
 
 
+def is_rest(context: Context) -> bool:
+    """Whether the gateway made this call of a REST request."""
+    return metadata_of(context).get("x-configsvc-rest") == "1"
+
+
+def in_status(metadata: Iterable[tuple[str, str]]) -> str:
+    """Metadata as the message of an OK status, the one text of a call's end that Envoy's transcoder hands on.
+
+    Its values have no spaces; `^` stands for `%`, which gRPC would encode once more.
+    """
+    return " ".join(f"{name}={value.replace('%', '^')}" for name, value in metadata)
+
+
 def tell(*metadata: tuple[str, str]) -> None:
-    """Adds to the answer's initial metadata. The interceptor sends it, once, with its own."""
+    """Adds to the answer's metadata. The interceptor sends it, once, with its own."""
     ANSWER.get().extend(metadata)
 
 

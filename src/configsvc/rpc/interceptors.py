@@ -93,7 +93,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     request = _request(decode, received)
                     await self._reach(request, seconds)
                     response = await inner(request, context)
-                await self._begin(context, line.identity, answer)
             except asyncio.CancelledError:
                 line.write(_cancelled(context))
                 raise
@@ -107,11 +106,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     else cause
                 )
                 line.write(code_of(error), reason_of(error))
-                await self._begin(context, line.identity, [])
-                await abort(context, error)
+                await abort(context, error, ("x-request-id", line.identity), *self._view())
             line.write(grpc.StatusCode.OK)
-            if field and call.metadata_of(context).get("x-configsvc-rest") == "1":
-                return getattr(response, field)
+            if call.is_rest(context):
+                # The gateway says the request id by itself.
+                context.set_details(call.in_status((*self._view(), *answer)))
+                return getattr(response, field) if field else response
+            context.set_trailing_metadata((("x-request-id", line.identity), *self._view(), *answer))
             return response
 
         return run
@@ -127,7 +128,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 async with scope:
                     if inspect.iscoroutinefunction(inner):
                         # One that writes by itself, as grpc.health.v1's Watch does.
-                        await self._begin(context, line.identity, [])
+                        await self._begin(context, line.identity)
                         await inner(decode(received), context)
                     else:
                         await self._write(inner(decode(received), context), context, line)
@@ -142,7 +143,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 error = stopped if scope.expired() else cause
                 line.write(code_of(error), reason_of(error))
                 # In the trailers: headers would be a 200 for REST callers of a watch that could not begin.
-                await abort(context, error, ("x-request-id", line.identity))
+                await abort(context, error, ("x-request-id", line.identity), *self._view())
             finally:
                 self._endless.discard(scope)
             line.write(grpc.StatusCode.OK)
@@ -154,7 +155,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             started = False
             async for message in messages:
                 if not started:
-                    await self._begin(context, line.identity, [])
+                    await self._begin(context, line.identity)
                     started = True
                 await context.write(message)
 
@@ -165,11 +166,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if wanted > self._tail.applied:
             await self._tail.wait_for(wanted, max(seconds - READ_SECONDS, 0))
 
-    async def _begin(self, context: call.Context, identity: str, answer: list[tuple[str, str]]) -> None:
-        own = [("x-request-id", identity), ("x-revision", str(self._tail.applied))]
-        if self._tail.stale_since is not None:
-            own += [("x-stale", "true"), ("x-stale-since", self._tail.stale_since.isoformat())]
-        await context.send_initial_metadata((*own, *answer))
+    async def _begin(self, context: call.Context, identity: str) -> None:
+        """A stream says at its beginning what a unary answer says at its end."""
+        await context.send_initial_metadata((("x-request-id", identity), *self._view()))
+
+    def _view(self) -> tuple[tuple[str, str], ...]:
+        """How new this replica's view is."""
+        applied = ("x-revision", str(self._tail.applied))
+        if self._tail.stale_since is None:
+            return (applied,)
+        return (applied, ("x-stale", "true"), ("x-stale-since", self._tail.stale_since.isoformat()))
 
 
 class _Line:
