@@ -5,6 +5,7 @@ empty function, and a line is written as it is, without a record of `logging` ar
 only a sentence to say, use `logging` as usual.
 """
 
+import contextlib
 import json
 import logging
 import sys
@@ -22,9 +23,10 @@ class Lines:
         self.name = name
 
     def msg(self, line: str) -> None:
-        """One event, whole or not at all."""
-        sys.stderr.write(f"{line}\n")
-        sys.stderr.flush()
+        """One event. Where it can't be written (the disk is full, the reader has gone), the service goes on without."""
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
 
     debug = info = warning = error = critical = msg
 

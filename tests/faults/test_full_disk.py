@@ -83,7 +83,7 @@ class Writers:
         while not self.over.is_set():
             key = f"{writer}-{number}"
             if reason := refusal(lambda key=key: self._put(key)):  # type: ignore[misc]
-                assert reason == "STORAGE_FULL"
+                assert reason == "STORAGE_FULL", reason
                 self.refused.append(key)
                 self.refusals[writer] += 1
                 self.over.wait(0.02)
@@ -92,6 +92,13 @@ class Writers:
 
     def _put(self, key: str) -> None:
         self.acknowledged[key] = self._replica.put(key, VALUE).revision
+
+    def are_refused(self) -> bool:
+        """Whether each has been refused often enough; raises what ended one of them."""
+        for writer in self._running:
+            if writer.done():
+                writer.result()
+        return min(self.refusals) >= REFUSALS
 
     def end(self) -> None:
         self.over.set()
@@ -126,7 +133,7 @@ def test_a_full_disk_refuses_writes_and_loses_nothing(disk: Disk, tmp_path: Path
         writers = Writers(replica)
         eventually(lambda: len(writers.acknowledged) > 20, "writes are taken")
         disk.fill(replica.pid)
-        eventually(lambda: min(writers.refusals) >= REFUSALS, "every writer is refused")
+        eventually(writers.are_refused, "every writer is refused")
         # Every kind of write is, and says why.
         assert refusal(lambda: replica.put("one-more", VALUE)) == "STORAGE_FULL"
         assert refusal(lambda: replica.register("late", "one")) == "STORAGE_FULL"

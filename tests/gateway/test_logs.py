@@ -29,3 +29,15 @@ def test_each_event_from_the_level_on_is_one_line_of_json() -> None:
     }
     assert (failed["event"], failed["level"]) == ("failed", "error")
     assert "KeyError: 'k'" in failed["exception"]
+
+
+def test_a_log_that_cannot_be_written_stops_nothing() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", f"{PROGRAM}\nprint('went on')"],
+            stdout=subprocess.PIPE,
+            stderr=full,
+            text=True,
+            check=False,
+        )
+    assert done.stdout == "went on\n"
