@@ -247,6 +247,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             stale_seconds=settings.stale_instances_seconds,
             signs=storage,
             is_stale=lambda: tail.stale_since is not None,
+            has_news=tail.has_news,
             copies=copies,
         )
         tail.subscribe(directory.apply, directory.reset)

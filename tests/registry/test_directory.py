@@ -62,19 +62,24 @@ class World:
 
     @asynccontextmanager
     async def directory(
-        self, replica: str, *, registry: LocalRegistry | None = None, reader: Reader | None = None
+        self,
+        replica: str,
+        *,
+        registry: LocalRegistry | None = None,
+        reader: Reader | None = None,
+        poll_seconds: float = 0.02,
     ) -> AsyncIterator[Directory]:
         async with AsyncExitStack() as stack:
             session = await stack.enter_async_context(LocalRegistryClient(registry or self.registry, replica))
             bus = await stack.enter_async_context(LocalBus())
             tail = await stack.enter_async_context(
-                LogTail(log=self.storage, bus=bus, clock=SystemClock(), poll_seconds=0.02)
+                LogTail(log=self.storage, bus=bus, clock=SystemClock(), poll_seconds=poll_seconds)
             )
             directory = (
                 Directory(
                     writer=self.storage, reader=reader or self.storage, registry=session, probe=self.probe, clock=self.clock,
                     limits=Limits(), applied=lambda: 0, thresholds=Thresholds(1, 3), check_interval_seconds=1e6,
-                    default_ttl_seconds=30, stale_seconds=60, signs=self.storage,
+                    default_ttl_seconds=30, stale_seconds=60, signs=self.storage, has_news=tail.has_news,
                 )
             )  # fmt: skip
             tail.subscribe(directory.apply, directory.reset)
@@ -93,14 +98,14 @@ def registration(name: str = "one", **more: object) -> Registration:
 
 async def gone(directory: Directory, instance_id: str) -> None:
     """Returns when the sweeper, which runs on its own, has expired the instance."""
-    while any(i.instance_id == instance_id for i in directory.discover("svc").instances):
+    while any(i.instance_id == instance_id for i in (await directory.discover("svc")).instances):
         await SystemClock().sleep(0.001)
 
 
 async def test_a_fresh_registration_is_discoverable_and_leaves_when_its_lease_runs_out(world: World) -> None:
     async with world.directory("a") as directory:
         await directory.register(registration(), ME)
-        assert [i.instance_id for i in directory.discover("svc").instances] == ["one"]
+        assert [i.instance_id for i in (await directory.discover("svc")).instances] == ["one"]
         world.clock.forward(31)
         await gone(directory, "one")
         with pytest.raises(NotFound):
@@ -130,7 +135,7 @@ async def test_a_phantom_does_not_come_back_after_deregister(world: World) -> No
     async with world.directory("a") as directory:
         await directory.register(registration(), ME)
         await directory.deregister("svc", "one", ME)
-        assert directory.discover("svc").instances == ()
+        assert (await directory.discover("svc")).instances == ()
     async with world.directory("a2") as restarted:
         assert restarted.services() == ()
 
@@ -141,7 +146,7 @@ async def test_a_restart_adopts_what_the_dead_replica_kept_with_a_fresh_lease(wo
         world.clock.forward(29)
     async with world.directory("b") as survivor:
         world.clock.forward(29)
-        (instance,) = survivor.discover("svc").instances
+        (instance,) = (await survivor.discover("svc")).instances
         assert (instance.owner, instance.generation) == ("b", 2)
         await survivor.heartbeat("svc", "one")
 
@@ -151,8 +156,36 @@ async def test_a_survivor_takes_over_while_both_run_and_the_instance_never_leave
         async with world.directory("a") as dying:
             _, revision = await dying.register(registration(), ME)
             survivor.apply(await world.storage.read(revision - 1, 10))
-        while survivor.discover("svc").instances[0].owner != "b":
+        while (await survivor.discover("svc")).instances[0].owner != "b":
             await SystemClock().sleep(0.001)
+
+
+async def test_what_another_replica_just_registered_is_known_to_whoever_asks(world: World) -> None:
+    async with world.directory("a") as one, world.directory("b", poll_seconds=1e6) as two:
+        await one.register(registration("first"), ME)
+        assert [i.instance_id for i in (await two.discover("svc")).instances] == ["first"]
+        await one.register(registration("second"), ME)
+        instance, _ = await two.heartbeat("svc", "second")
+        assert instance.instance_id == "second"
+
+
+async def test_an_heir_that_died_a_moment_ago_is_passed_over(world: World) -> None:
+    """Its session has not ended yet, so it counts as live; what it was given has to go to one that shows it."""
+    names = [f"i{number:02}" for number in range(10)]
+
+    async def tick() -> None:
+        while True:
+            world.clock.forward(0.05)
+            await SystemClock().sleep(0.005)
+
+    async with LocalRegistryClient(world.registry, "dead") as dead, world.directory("heir") as heir:
+        ticking = asyncio.create_task(tick())
+        async with world.directory("stopping") as stopping:
+            for name in names:
+                await stopping.register(registration(name, lease_ttl_seconds=3600), ME)
+        ticking.cancel()
+        assert [(node.instance_id, node.owner) for node in await dead.nodes("svc")] == [(n, "heir") for n in names]
+        assert [i.instance_id for i in (await heir.discover("svc")).instances] == names
 
 
 class Together:
@@ -182,7 +215,7 @@ async def test_of_three_that_claim_the_same_orphans_at_once_one_has_each(world: 
 
     async def claim(replica: str) -> None:
         async with world.directory(replica, registry=LocalRegistry(), reader=together) as directory:
-            owners.append({i.instance_id: i.owner for i in directory.discover("svc").instances})
+            owners.append({i.instance_id: i.owner for i in (await directory.discover("svc")).instances})
             await over.wait()
 
     await asyncio.gather(*(claim(replica) for replica in "bcd"))
@@ -200,17 +233,17 @@ async def test_failing_checks_never_empty_a_list_at_once_and_the_protection_ends
         world.probe.well = False
         for _ in range(2):
             await directory.check("svc")
-        assert not directory.discover("svc").stale
+        assert not (await directory.discover("svc")).stale
         (third,) = await directory.check("svc")
         assert (third.passed, third.status, third.error) == (False, "UNHEALTHY", "switched off")
-        listing = directory.discover("svc")
+        listing = await directory.discover("svc")
         assert (listing.stale, len(listing.instances)) == (True, 1)
         world.clock.forward(61)
-        assert directory.discover("svc").instances == ()
+        assert (await directory.discover("svc")).instances == ()
         world.probe.well = True
         await directory.check("svc")
-        assert not directory.discover("svc").stale
-        assert len(directory.discover("svc").instances) == 1
+        assert not (await directory.discover("svc")).stale
+        assert len((await directory.discover("svc")).instances) == 1
 
 
 async def test_the_end_of_a_keep_alive_stream_makes_an_instance_suspect_until_it_speaks_again(world: World) -> None:
@@ -218,10 +251,10 @@ async def test_the_end_of_a_keep_alive_stream_makes_an_instance_suspect_until_it
         await directory.register(registration(), ME)
         async with directory.keep_alive("svc", "one") as stream:
             assert await stream.renew() == 30
-        while directory.service("svc").instances[0].status != "SUSPECT":
+        while (await directory.service("svc")).instances[0].status != "SUSPECT":
             await SystemClock().sleep(0.001)
         await directory.heartbeat("svc", "one")
-        assert directory.service("svc").instances[0].status == "HEALTHY"
+        assert (await directory.service("svc")).instances[0].status == "HEALTHY"
 
 
 def instance(name: str, weight: int = 1) -> Instance:
@@ -250,7 +283,9 @@ def test_consistent_hash_moves_only_the_keys_of_the_instance_that_left() -> None
 
 async def known(directory: Directory, status: str) -> None:
     """Returns when the directory has the instance in this state."""
-    while [i.status for i in (directory.discover("svc").instances and directory.service("svc").instances)] != [status]:
+    while [
+        i.status for i in ((await directory.discover("svc")).instances and (await directory.service("svc")).instances)
+    ] != [status]:
         await SystemClock().sleep(0.001)
 
 
@@ -281,13 +316,13 @@ async def test_a_replica_that_stops_says_nothing_about_the_instances_whose_strea
             assert caught.value.reason == "SHUTTING_DOWN"
         # Whatever its end would write comes before this.
         await stopping.register(registration("two"), ME)
-        (one, _) = stopping.service("svc").instances
+        (one, _) = (await stopping.service("svc")).instances
         assert one.status == "HEALTHY"
 
 
 async def test_a_strategy_that_does_not_exist_is_refused_by_name(world: World) -> None:
     async with world.directory("a") as directory:
         with pytest.raises(InvalidInput, match="strategy: must be one of round_robin"):
-            directory.pick("svc", strategy="fastest")
+            await directory.pick("svc", strategy="fastest")
         with pytest.raises(InvalidInput, match="hash_key"):
-            directory.pick("svc", strategy="consistent_hash")
+            await directory.pick("svc", strategy="consistent_hash")

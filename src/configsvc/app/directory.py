@@ -1,33 +1,24 @@
 """The service registry's use cases: register, keep alive, expire, discover, pick.
 
-Desired registrations are records; every replica holds all of them in memory, kept up to date by the log (wire `apply`
-and `reset` to the tail). Leases are live state of the replica that owns the instance: in memory, on the monotonic clock.
-A change of status is a write like any other, so that every watcher sees it in its place; a sign of life is none. One
-that reaches another replica than the owner is noted in the store, where the owner looks before it expires anything.
-
-An instance's node in the registry is the projection of its record, made by its owner. Whoever the record names is the
-owner, whatever a session says: what an owner writes is decided on the record, inside the store's transaction, so that a
-replica that was cut off or has slept can't act on what it no longer owns.
-
-Where this replica was out of touch with the store or the registry, or stood still, its clock says nothing about the
-instances: all of its leases begin anew.
+What is registered is `registrations`', how long it stays `leases`', who owns it and what the registry shows `ownership`'s.
+A change of status is a write like any other, so that every watcher sees it in its place; a sign of life is none.
 """
 
 import asyncio
-import itertools
 import logging
-import math
-import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import asdict, replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from configsvc.app.background import Background
 from configsvc.app.checks import HealthChecks, Thresholds
-from configsvc.app.copies import NO_COPIES, Copy, SharedCopies
+from configsvc.app.copies import NO_COPIES, SharedCopies
+from configsvc.app.leases import Leases
+from configsvc.app.ownership import Ownership
+from configsvc.app.registrations import Registrations, not_loaded
 from configsvc.clock import Clock
 from configsvc.domain import instances
 from configsvc.domain.balancing import Balancer, checked_strategy, in_zone_first
@@ -47,57 +38,20 @@ from configsvc.domain.instances import (
 )
 from configsvc.domain.json_values import digest
 from configsvc.domain.limits import Limits
-from configsvc.domain.record_json import record_json, record_of
-from configsvc.domain.records import Action, Author, Change, Commit, Kind, Mutation, Record, Ref, Remove, View, Write
-from configsvc.errors import NotFound, ServiceError, Unavailable
+from configsvc.domain.records import Author, Change, Mutation, Record, Ref, Remove, View
+from configsvc.errors import NotFound, Unavailable
 from configsvc.probes.port import Probe
-from configsvc.registry.port import (
-    Node,
-    NodesChanged,
-    RegistryEvent,
-    ReplicasChanged,
-    ServiceRegistryClient,
-    SessionChanged,
-    SessionState,
-)
-from configsvc.storage.port import Reader, RecordQuery, Sign, Signs, Writer
+from configsvc.registry.port import ServiceRegistryClient
+from configsvc.storage.port import Reader, Signs, Writer
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# All registrations are read in one view; a fleet has thousands, not millions.
-INSTANCES = 1_000_000
-# How often leases are looked at: an expired one is noticed at most this late.
-SWEEP_SECONDS = 0.5
-# Longer between two looks: the process stood still (paused, or the machine slept).
-STOOD_STILL_SECONDS = 4.0
-# Between two tries to read the registrations of a store that is away.
-RELOAD_SECONDS = 1.0
-# Until a survivor claims what another was to claim, and has not; and between two tries.
-ORPHANED_SECONDS = 1.0
-# Changes of owner under way at the same time; they share transactions.
-MOVED_TOGETHER = 128
-# How long a stopping replica takes to give away what it owns, and waits until its heirs show it.
-HAND_ON_SECONDS, HAND_ON_LOOK_SECONDS = 5.0, 0.05
-# Where the copy of the services' names lies.
-SERVICES_KEY = "services"
 
-
-@dataclass(slots=True)
-class _Lease:
-    """Until when, on the monotonic clock, and the last sign of life on the wall."""
-
-    expires: float
-    seen_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """Which sign of life was the last one, when it was looked for on the monotonic clock."""
-
-    sign_at: float
-    looked_at: float
+async def _no_news() -> bool:
+    """Of a directory that hears of everything at once."""
+    return False
 
 
 class KeepAlive:
@@ -133,41 +87,43 @@ class Directory:
         stale_seconds: float,
         signs: Signs,
         is_stale: Callable[[], bool] = lambda: False,
+        has_news: Callable[[], Awaitable[bool]] = _no_news,
         copies: SharedCopies = NO_COPIES,
     ) -> None:
-        self._writer = writer
-        self._signs = signs
-        self._is_stale = is_stale
-        self._copies = copies
-        self._reader = reader
         self._registry = registry
         self._clock = clock
         self._limits = limits
         self._applied = applied
         self._default_ttl_seconds = default_ttl_seconds
         self._stale_seconds = stale_seconds
-        self._records: dict[str, dict[str, Record]] = {}
-        self._leases: dict[Ref, _Lease] = {}
+        self._is_stale = is_stale
+        self._has_news = has_news
         self._fell_at: dict[Ref, float] = {}
         self._balancers: dict[str, Balancer] = {}
-        self._signed: set[Ref] = set()
-        self._looks: dict[Ref, _Look] = {}
-        self._foreign: dict[str, tuple[Instance, ...]] = {}
-        self._live = frozenset({registry.replica_id})
-        self._adopting: asyncio.Task[None] | None = None
-        self._projections: dict[Ref, asyncio.Task[None]] = {}
-        self._connected = True
-        self._loaded = asyncio.Event()
         # Set when this replica stops: from then on the end of a stream says nothing about its instance.
         self._stopping = asyncio.Event()
         self._streams: Counter[Ref] = Counter()
-        self._background: set[asyncio.Task[None]] = set()
+        self._background = Background("directory")
+        self._registrations = Registrations(
+            writer=writer, reader=reader, clock=clock, copies=copies, applied=applied, me=registry.replica_id
+        )
+        self._leases = Leases(
+            registrations=self._registrations,
+            signs=signs,
+            clock=clock,
+            is_out_of_touch=lambda: self.is_out_of_touch,
+        )
+        self._ownership = Ownership(
+            registrations=self._registrations, registry=registry, clock=clock, background=self._background
+        )
+        for follower in (self, self._leases, self._ownership):
+            self._registrations.follow(follower)
         self._checks = HealthChecks(
             probe=probe,
             clock=clock,
             thresholds=thresholds,
             interval_seconds=check_interval_seconds,
-            instances=self._owned,
+            instances=lambda: [instance_of(record) for record in self._registrations.owned()],
             told=self._looked_at,
         )
 
@@ -176,17 +132,16 @@ class Directory:
 
         Where the store is away, what other replicas left in the shared cache is shown until it is back.
         """
-        self._copies.renew(lambda: [copy for name in self._records for copy in self._copies_of(name, self._applied())])
         events = self._registry.events()
         try:
-            await self._load()
+            await self._registrations.load()
         except Unavailable as error:
             logger.warning("the registrations can't be read; those that other replicas knew are shown: %s", error)
-            await self._load_copies()
+            await self._registrations.load_copies()
         else:
-            await self._meet()
-        self._start(self._sweep())
-        self._start(self._follow(events))
+            await self._ownership.meet()
+        self._background.start(self._leases.sweep())
+        self._background.start(self._ownership.follow(events))
         await self._checks.__aenter__()
         return self
 
@@ -194,10 +149,8 @@ class Directory:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._checks.__aexit__(kind, error, trace)
-        await self._hand_on()
-        for task in tuple(self._background):
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._ownership.hand_on()
+        await self._background.end()
 
     async def register(self, registration: Registration, author: Author) -> tuple[Instance, int]:
         """Registers an instance or replaces its registration without a gap; it is discoverable at once."""
@@ -206,7 +159,7 @@ class Directory:
             fields.author(author)
         registration = instances.complete(registration, self._default_ttl_seconds)
         ref = instance_ref(registration.service_name, registration.instance_id)
-        me, live = self._registry.replica_id, self._live
+        me, live = self._registry.replica_id, self._ownership.live
         fingerprint = digest("register", asdict(registration)) if author.request_id else ""
         seen: list[Record] = []
 
@@ -214,15 +167,14 @@ class Directory:
             seen[:] = [record for record in (view.get(ref),) if record is not None]
             return instances.registering(registration, me, live, view)
 
-        commit = await self._write(ref, author, decide, fingerprint)
+        commit = await self._registrations.write(ref, author, decide, fingerprint)
         # A retry of one that changed nothing has neither changes nor a decision.
-        known = seen[0] if seen else self._records.get(ref.service, {}).get(ref.key)
+        known = seen[0] if seen else self._registrations.get(ref)
         record = commit.changes[0].record if commit.changes else known
         if record is None:
             raise _instance_not_found(ref.service, ref.key)
-        self._renew(record)
-        if (projection := self._projections.get(ref)) is not None:
-            await asyncio.shield(projection)
+        self._leases.renew(record)
+        await self._ownership.shown(ref)
         return self._instance(record), commit.revision
 
     async def deregister(self, service: str, instance_id: str, author: Author) -> int:
@@ -234,19 +186,22 @@ class Directory:
                 raise _instance_not_found(service, instance_id)
             return (Remove(ref),)
 
-        commit = await self._write(ref, author, decide, f"deregister {ref!r}" if author.request_id else "")
+        fingerprint = f"deregister {ref!r}" if author.request_id else ""
+        commit = await self._registrations.write(ref, author, decide, fingerprint)
         return commit.revision
 
     async def heartbeat(self, service: str, instance_id: str) -> tuple[Instance, int]:
         """Renews a lease; a suspect instance is healthy again. Raises `NotFound` where it has expired."""
         ref = self._ref(service, instance_id)
-        record = self._records.get(service, {}).get(instance_id)
+        record = self._registrations.get(ref)
+        if record is None and await self._has_news():
+            record = self._registrations.get(ref)
         if record is None:
-            raise _instance_not_found(service, instance_id) if self.is_loaded else _not_loaded()
-        self._renew(record)
+            raise _instance_not_found(service, instance_id) if self.is_loaded else not_loaded()
+        self._leases.renew(record)
         if record.body["status"] == SUSPECT:
-            await self._restate(ref, HEALTHY, "heartbeat", "it gives signs of life again")
-            record = self._records.get(service, {}).get(instance_id, record)
+            await self._registrations.restate(ref, HEALTHY, "heartbeat", "it gives signs of life again")
+            record = self._registrations.get(ref) or record
         return self._instance(record), self._applied()
 
     @asynccontextmanager
@@ -266,7 +221,8 @@ class Directory:
             if not self._streams[ref]:
                 del self._streams[ref]
                 if not self._stopping.is_set():
-                    self._start(self._restate(ref, SUSPECT, "keep-alive", "its stream ended", of=HEALTHY))
+                    ended = self._registrations.restate(ref, SUSPECT, "keep-alive", "its stream ended", of=HEALTHY)
+                    self._background.start(ended)
 
     async def unless_stopping(self, coming: Coroutine[Any, Any, T]) -> T:
         """What is waited for. Raises `Unavailable`, reason `SHUTTING_DOWN`, where this replica stops first."""
@@ -287,11 +243,11 @@ class Directory:
     @property
     def is_loaded(self) -> bool:
         """Whether all registrations were read since the start."""
-        return self._loaded.is_set()
+        return self._registrations.is_loaded
 
     async def loaded(self) -> None:
         """Returns when they have been."""
-        await self._loaded.wait()
+        await self._registrations.loaded()
 
     @property
     def revision(self) -> int:
@@ -301,35 +257,34 @@ class Directory:
     @property
     def is_out_of_touch(self) -> bool:
         """Whether what is shown may be old: the store or the registry is away."""
-        return not self._connected or self._is_stale()
+        return not self._ownership.is_connected or self._is_stale()
 
     def services(self) -> tuple[ServiceSummary, ...]:
         """All services that have instances, in the order of name."""
-        if not self.is_loaded and not self._records:
-            raise _not_loaded()
-        found = {name: self._instances(name) for name in sorted({*self._records, *self._foreign})}
+        named = {*self._registrations.services, *self._ownership.foreign}
+        if not self.is_loaded and not named:
+            raise not_loaded()
+        found = {name: self._instances(name) for name in sorted(named)}
         return tuple(
             ServiceSummary(name, len(listed), sum(instance.status == HEALTHY for instance in listed))
             for name, listed in found.items()
         )
 
-    def service(self, name: str) -> Listing:
+    async def service(self, name: str) -> Listing:
         """Every instance, whatever its status. Raises `NotFound`."""
-        self._check_name(name)
-        found = self._instances(name)
+        found = await self._found(name)
         if not found:
             raise _service_not_found(name)
         return Listing(found, self.is_out_of_touch, self._applied())
 
-    def discover(
+    async def discover(
         self, name: str, *, metadata: Mapping[str, str] | None = None, zone: str = "", version: str = ""
     ) -> Listing:
         """The healthy instances. Where failing checks left none, those that were healthy last, marked, for a while.
 
         They are marked, too, while the store or the registry is away.
         """
-        self._check_name(name)
-        found = self._instances(name)
+        found = await self._found(name)
         serving = tuple(instance for instance in found if instance.status == HEALTHY)
         stale = self.is_out_of_touch
         if not serving:
@@ -344,10 +299,10 @@ class Directory:
         )
         return Listing(matching, stale, self._applied())
 
-    def pick(self, name: str, *, strategy: str = "", hash_key: str = "", zone: str = "") -> Picked:
+    async def pick(self, name: str, *, strategy: str = "", hash_key: str = "", zone: str = "") -> Picked:
         """One instance by a strategy, the caller's zone first. Raises `NotFound` where there is none to give."""
         strategy = checked_strategy(strategy, hash_key)
-        listing = self.discover(name)
+        listing = await self.discover(name)
         if not listing.instances:
             raise NotFound(f"service '{name}' has no healthy instance", "NO_HEALTHY_INSTANCE", {"service_name": name})
         balancer = self._balancers.setdefault(name, Balancer())
@@ -356,412 +311,71 @@ class Directory:
 
     async def check(self, name: str) -> tuple[CheckResult, ...]:
         """Looks at every instance now. Raises `NotFound` where the service has none."""
-        listing = self.service(name)
+        listing = await self.service(name)
         results = await asyncio.gather(*(self._checks.look(instance) for instance in listing.instances))
         now = {i.instance_id: i.status for i in self._instances(name)}
-        return tuple(_with_status(result, now.get(result.instance_id, result.status)) for result in results)
+        return tuple(replace(result, status=now.get(result.instance_id, result.status)) for result in results)
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Takes in what the log says, in order."""
-        self._apply(changes)
-        touched = {change.ref.service: change.revision for change in changes if change.ref.kind is Kind.INSTANCE}
-        for service, revision in touched.items():
-            for copy in self._copies_of(service, revision):
-                self._copies.leave(copy)
+        self._registrations.apply(changes)
 
     def reset(self, revision: int) -> None:
         """The log can't say what changed up to a revision: everything is read anew."""
-        self._start(self._reload())
+        self._background.start(self._reload())
 
-    def _apply(self, changes: Sequence[Change]) -> None:
-        for change in changes:
-            if change.ref.kind is not Kind.INSTANCE:
-                continue
-            service, key = change.ref.service, change.ref.key
-            known = self._records.get(service, {}).get(key)
-            if known is not None and known.revision >= change.revision:
-                continue
-            if change.record is not None:
-                self._take(change.record, known)
-            else:
-                self._drop(change.ref)
+    def taken(self, record: Record, before: Record | None) -> None:
+        """See `Follower`."""
+        was, status = before.body["status"] if before else HEALTHY, record.body["status"]
+        if status == HEALTHY:
+            self._fell_at.pop(record.ref, None)
+        elif was == HEALTHY and status == UNHEALTHY:
+            self._fell_at[record.ref] = self._clock.monotonic()
+        if status == SUSPECT and record.ref in self._streams:
+            # Its stream to another replica ended, perhaps long ago and noticed only now; this one lives.
+            self._background.start(
+                self._registrations.restate(record.ref, HEALTHY, "keep-alive", "it has another stream", of=SUSPECT)
+            )
 
-    async def _load(self) -> None:
-        page = await self._reader.page(RecordQuery(Kind.INSTANCE, "", limit=INSTANCES))
-        fresh = {record.ref for record in page.records}
-        for known in [record for records in self._records.values() for record in records.values()]:
-            if known.ref not in fresh and known.revision <= page.revision:
-                self._drop(known.ref)
-        for record in page.records:
-            before = self._records.get(record.ref.service, {}).get(record.ref.key)
-            if before is None or before.revision < record.revision:
-                self._take(record, before)
-        self._loaded.set()
+    def dropped(self, record: Record) -> None:
+        """See `Follower`."""
+        self._fell_at.pop(record.ref, None)
+        if record.ref.service not in self._registrations.services:
+            self._balancers.pop(record.ref.service, None)
 
     async def _reload(self) -> None:
-        while True:
-            try:
-                await self._load()
-                break
-            except ServiceError as error:
-                logger.warning("the registrations can't be read: %s", error)
-                await self._clock.sleep(RELOAD_SECONDS)
-        await self._meet()
-
-    async def _load_copies(self) -> None:
-        names = (await self._copies.find([SERVICES_KEY])).get(SERVICES_KEY, (0, []))[1]
-        for _, records in (await self._copies.find([service_key(name) for name in names])).values():
-            for record in map(record_of, records):
-                self._take(record, None)
-
-    def _copies_of(self, service: str, revision: int) -> tuple[Copy, Copy]:
-        return (
-            Copy(service_key(service), revision, lambda: [*map(record_json, self._records.get(service, {}).values())]),
-            Copy(SERVICES_KEY, revision, lambda: sorted(self._records)),
-        )
-
-    async def _meet(self) -> None:
-        """What is to do when the registry can be reached: adopt orphans, look for foreign nodes."""
-        try:
-            await self._adopt()
-            for service in await self._registry.services():
-                await self._look(service)
-        except ServiceError as error:
-            # The registry says when it is back, and then this is done again.
-            logger.warning("the registry can't be read: %s", error)
-
-    async def _adopt(self) -> None:
-        """Claims the instances whose replica is gone, each by compare-and-set, and grants one fresh lease.
-
-        Survivors meet the same orphans at the same time: each first claims its share, and a moment later what is left.
-        """
-        me = self._registry.replica_id
-        self._live = await self._registry.replicas()
-        orphans = self._orphans()
-        if orphans and (self._adopting is None or self._adopting.done()):
-            self._adopting = self._start(self._adopt_rest())
-        await self._claim_all([orphan for orphan in orphans if instances.heir_of(orphan.ref, {me, *self._live}) == me])
-
-    async def _adopt_rest(self) -> None:
-        """Tries until no orphan is left: another replica has not done its share, or the store was away."""
-        while True:
-            await self._clock.sleep(ORPHANED_SECONDS)
-            try:
-                self._live = await self._registry.replicas()
-                await self._claim_all(self._orphans())
-            except ServiceError as error:
-                logger.warning("not all orphans could be claimed; this is tried again: %s", error)
-            else:
-                return
-
-    def _orphans(self) -> list[Record]:
-        return [
-            record
-            for records in self._records.values()
-            for record in records.values()
-            if record.body["owner"] not in self._live
-        ]
-
-    async def _claim_all(self, orphans: list[Record]) -> None:
-        random.shuffle(orphans)
-        for start in range(0, len(orphans), MOVED_TOGETHER):
-            claims = (self._claim(orphan) for orphan in orphans[start : start + MOVED_TOGETHER])
-            for failed in await asyncio.gather(*claims, return_exceptions=True):
-                if isinstance(failed, BaseException):
-                    raise failed
-
-    async def _claim(self, orphan: Record) -> None:
-        me, ref = self._registry.replica_id, orphan.ref
-        held = (orphan.body["owner"], orphan.body["generation"])
-        seen: list[Record] = []
-
-        def decide(view: View) -> Sequence[Mutation]:
-            current = view.get(ref)
-            if current is None:
-                return ()
-            if (current.body["owner"], current.body["generation"]) != held:
-                seen.append(current)
-                return ()
-            return (instances.restated(current, Action.UPDATE, owner=me, generation=held[1] + 1),)
-
-        await self._own_write(ref, "registry", f"replica '{held[0]}' is gone", decide)
-        for current in seen:
-            # Another was quicker, or it was given to this one; the log will say so too.
-            known = self._records.get(ref.service, {}).get(ref.key)
-            if known is None or known.revision < current.revision:
-                self._take(current, known)
-
-    async def _hand_on(self) -> None:
-        """Gives what this replica owns to the others that live, and waits a moment until they show it."""
-        me = self._registry.replica_id
-        try:
-            async with asyncio.timeout(HAND_ON_SECONDS):
-                others = sorted(await self._registry.replicas() - {me})
-                owned = [record.ref for record in self._owned_records()]
-                if not others or not owned:
-                    return
-                for start in range(0, len(owned), MOVED_TOGETHER):
-                    heirs = itertools.cycle(random.sample(others, len(others)))
-                    refs = owned[start : start + MOVED_TOGETHER]
-                    await asyncio.gather(*(self._give(ref, heir) for ref, heir in zip(refs, heirs, strict=False)))
-                for service in {ref.service for ref in owned}:
-                    while any(node.owner == me for node in await self._registry.nodes(service)):
-                        await self._clock.sleep(HAND_ON_LOOK_SECONDS)
-        except (ServiceError, TimeoutError) as error:
-            logger.warning("not all instances were handed on; the others adopt them: %r", error)
-
-    async def _give(self, ref: Ref, heir: str) -> None:
-        me = self._registry.replica_id
-
-        def decide(view: View) -> Sequence[Mutation]:
-            current = view.get(ref)
-            if current is None or current.body["owner"] != me:
-                return ()
-            generation = current.body["generation"] + 1
-            return (instances.restated(current, Action.UPDATE, owner=heir, generation=generation),)
-
-        await self._own_write(ref, "registry", f"replica '{me}' stops", decide)
-
-    async def _follow(self, events: AsyncIterator[RegistryEvent]) -> None:
-        async for event in events:
-            try:
-                match event:
-                    case SessionChanged(state):
-                        self._connected = state is SessionState.CONNECTED
-                        if self._connected:
-                            for record in self._owned_records():
-                                self._project(record.ref)
-                            await self._meet()
-                    case ReplicasChanged() if self._connected:
-                        await self._adopt()
-                    case NodesChanged(service) if self._connected:
-                        await self._look(service)
-            except ServiceError as error:
-                logger.warning("the registry's news could not be acted on: %s", error)
-
-    async def _look(self, service: str) -> None:
-        """Reads a service's nodes: foreign ones are shown as they are, own ones that are missing are made again."""
-        nodes = await self._registry.nodes(service)
-        foreign = tuple(
-            instances.foreign(service, n.instance_id, n.payload, self._clock.now()) for n in nodes if not n.owner
-        )
-        known = {instance.instance_id: instance for instance in self._foreign.pop(service, ())}
-        if foreign:
-            # As long as it shows, it was registered when it was first seen.
-            self._foreign[service] = tuple(
-                replace(i, registered_at=known[i.instance_id].registered_at) if i.instance_id in known else i
-                for i in foreign
-            )
-        shown = {node.instance_id for node in nodes}
-        for record in self._owned_records(service):
-            if record.ref.key not in shown:
-                self._project(record.ref)
-
-    async def _sweep(self) -> None:
-        """Expires what gave no sign of life, while this replica may act as its owner."""
-        loop = asyncio.get_running_loop()
-        looked_at, was_away = loop.time(), False
-        while True:
-            await self._clock.sleep(SWEEP_SECONDS)
-            # Measured on the loop, which stands still with the process.
-            slept, looked_at = loop.time() - looked_at > STOOD_STILL_SECONDS, loop.time()
-            if self.is_out_of_touch or not self.is_loaded:
-                was_away = True
-                continue
-            if was_away or slept:
-                was_away = False
-                for record in self._owned_records():
-                    self._renew(record)
-            try:
-                await self._note_signs()
-                await self._expire_due()
-            except ServiceError as error:
-                logger.warning("leases could not be looked after: %s", error)
-
-    async def _note_signs(self) -> None:
-        signed, self._signed = self._signed, set()
-        if signed:
-            try:
-                await self._signs.note(signed)
-            except ServiceError:
-                self._signed |= signed
-                raise
-
-    async def _expire_due(self) -> None:
-        now = self._clock.monotonic()
-        due = [ref for ref, lease in self._leases.items() if lease.expires <= now]
-        if not due:
-            return
-        signs = await self._signs.signs(due)
-        for ref in due:
-            record = self._records.get(ref.service, {}).get(ref.key)
-            age = self._age(signs[ref], self._looks.get(ref), now) if ref in signs else math.inf
-            if ref in signs:
-                self._looks[ref] = _Look(signs[ref].at, now)
-            left = record.body["lease_ttl_seconds"] - age if record else 0.0
-            if left > 0:
-                self._leases[ref] = _Lease(now + left, self._clock.now() - timedelta(seconds=age))
-            else:
-                await self._expire(ref)
-
-    def _age(self, sign: Sign, before: _Look | None, now: float) -> float:
-        """How old a sign is at most; none where it was seen before.
-
-        Where the database's clock has jumped since it was given, it is taken for given just now: a lease may then be as
-        long again, but ends neither early nor hours late.
-        """
-        if before is None:
-            return max(0.0, sign.age_seconds)
-        if sign.at == before.sign_at:
-            return math.inf
-        is_possible = 0 <= sign.age_seconds <= now - before.looked_at + SWEEP_SECONDS
-        return sign.age_seconds if is_possible else 0.0
-
-    async def _expire(self, ref: Ref) -> None:
-        me = self._registry.replica_id
-
-        def decide(view: View) -> Sequence[Mutation]:
-            current = view.get(ref)
-            lease = self._leases.get(ref)
-            renewed = lease is not None and lease.expires > self._clock.monotonic()
-            if current is None or current.body["owner"] != me or renewed:
-                return ()
-            return (Remove(ref, Action.EXPIRE),)
-
-        commit = await self._own_write(ref, "lease", "no sign of life within its lease", decide)
-        record = self._records.get(ref.service, {}).get(ref.key)
-        if not commit.changes and (record is None or record.body["owner"] != me):
-            self._leases.pop(ref, None)
-
-    async def _restate(
-        self, ref: Ref, status: str, actor: str, reason: str, *, of: str = "", as_owner: bool = False
-    ) -> None:
-        """Writes a status, where the instance is there and has another one (with `of`: that one).
-
-        With `as_owner` only where this replica owns it still.
-        """
-        me = self._registry.replica_id
-
-        def decide(view: View) -> Sequence[Mutation]:
-            current = view.get(ref)
-            if current is None or current.body["status"] == status or (of and current.body["status"] != of):
-                return ()
-            if as_owner and current.body["owner"] != me:
-                return ()
-            return (instances.restated(current, Action.STATUS, status=status),)
-
-        await self._own_write(ref, actor, reason, decide)
+        await self._registrations.reload()
+        await self._ownership.meet()
 
     def _looked_at(self, instance: Instance, passed: bool, changed: bool) -> "asyncio.Future[None] | None":
-        record = self._records.get(instance.service_name, {}).get(instance.instance_id)
-        if record is None or record.body["owner"] != self._registry.replica_id:
+        record = self._registrations.get(instance.ref)
+        if record is None or not self._registrations.owns(record):
             return None
         if passed:
-            self._renew(record)
+            self._leases.renew(record)
         status = HEALTHY if passed else UNHEALTHY
         if not changed or record.body["status"] == status:
             return None
         reason = "its checks pass" if passed else "its checks fail"
-        return asyncio.ensure_future(self._restate(record.ref, status, "health-check", reason, as_owner=True))
+        return asyncio.ensure_future(
+            self._registrations.restate(record.ref, status, "health-check", reason, as_owner=True)
+        )
 
-    def _project(self, ref: Ref) -> None:
-        """Makes the registry show what this replica's records say of an instance, soon. One at a time for each."""
-        if ref not in self._projections:
-            task = self._start(self._projected(ref))
-            self._projections[ref] = task
-            task.add_done_callback(lambda _: self._projections.pop(ref, None))
-
-    async def _projected(self, ref: Ref) -> None:
-        while True:
-            record = self._owned_record(ref)
-            try:
-                if record is None:
-                    await self._registry.remove(ref.service, ref.key)
-                else:
-                    await self._registry.put(_node(record))
-            except ServiceError as error:
-                # The record is the truth; this is made good when the registry is back.
-                logger.warning("the registry does not show instance '%s' as it is: %s", ref.key, error)
-                return
-            if self._owned_record(ref) is record:
-                return
-
-    async def _write(
-        self, ref: Ref, author: Author, decide: Callable[[View], Sequence[Mutation]], fingerprint: str = ""
-    ) -> Commit:
-        commit = await self._writer.write(Write(author, (ref,), decide, fingerprint))
-        if not commit.replayed:
-            # In case the tail lags: what is written here is known here.
-            self._apply(commit.changes)
-        return commit
-
-    async def _own_write(
-        self, ref: Ref, actor: str, reason: str, decide: Callable[[View], Sequence[Mutation]]
-    ) -> Commit:
-        return await self._write(ref, Author(actor, reason, "", self._clock.now()), decide)
-
-    def _take(self, record: Record, known: Record | None) -> None:
-        self._records.setdefault(record.ref.service, {})[record.ref.key] = record
-        before, after = known.body["status"] if known else HEALTHY, record.body["status"]
-        if after == HEALTHY:
-            self._fell_at.pop(record.ref, None)
-        elif before == HEALTHY and after == UNHEALTHY:
-            self._fell_at[record.ref] = self._clock.monotonic()
-        if after == SUSPECT and record.ref in self._streams:
-            # Its stream to another replica ended, perhaps long ago and noticed only now; this one lives.
-            self._start(self._restate(record.ref, HEALTHY, "keep-alive", "it has another stream", of=SUSPECT))
-        if record.body["owner"] != self._registry.replica_id:
-            self._leases.pop(record.ref, None)
-            self._looks.pop(record.ref, None)
-            return
-        if record.ref not in self._leases:
-            # New here, or another replica's until now.
-            self._renew(record)
-        self._project(record.ref)
-
-    def _drop(self, ref: Ref) -> None:
-        service, key = ref.service, ref.key
-        self._records.get(service, {}).pop(key, None)
-        if not self._records.get(service):
-            self._records.pop(service, None)
-            self._balancers.pop(service, None)
-        self._fell_at.pop(ref, None)
-        self._looks.pop(ref, None)
-        if self._leases.pop(ref, None) is not None:
-            self._project(ref)
-
-    def _renew(self, record: Record) -> None:
-        """A sign of life: renews the lease, or notes it for the owner."""
-        if record.body["owner"] == self._registry.replica_id:
-            expires = self._clock.monotonic() + record.body["lease_ttl_seconds"]
-            self._leases[record.ref] = _Lease(expires, self._clock.now())
-        else:
-            self._signed.add(record.ref)
-
-    def _owned_record(self, ref: Ref) -> Record | None:
-        record = self._records.get(ref.service, {}).get(ref.key)
-        return record if record is not None and record.body["owner"] == self._registry.replica_id else None
-
-    def _owned_records(self, service: str = "") -> list[Record]:
-        services = [self._records.get(service, {})] if service else self._records.values()
-        me = self._registry.replica_id
-        return [record for records in services for record in records.values() if record.body["owner"] == me]
-
-    def _owned(self) -> Sequence[Instance]:
-        return [instance_of(record) for record in self._owned_records()]
+    async def _found(self, service: str) -> tuple[Instance, ...]:
+        """A service's instances. Where none are known, the log is looked at before anyone is told so."""
+        with checked(self._limits) as fields:
+            fields.service(service, required=True)
+        return self._instances(service) or (self._instances(service) if await self._has_news() else ())
 
     def _instances(self, service: str) -> tuple[Instance, ...]:
         """Those on record, and those that other programs show in the registry, in the order of id."""
-        if not self.is_loaded and service not in self._records:
-            raise _not_loaded()
-        records = self._records.get(service, {})
+        records = self._registrations.of(service)
         own = [self._instance(record) for record in records.values()]
-        foreign = [i for i in self._foreign.get(service, ()) if i.instance_id not in records]
+        foreign = [i for i in self._ownership.foreign.get(service, ()) if i.instance_id not in records]
         return tuple(sorted((*own, *foreign), key=lambda instance: instance.instance_id))
 
     def _instance(self, record: Record) -> Instance:
-        lease = self._leases.get(record.ref)
-        return instance_of(record, lease.seen_at if lease else None)
+        return instance_of(record, self._leases.seen_at(record.ref))
 
     def _ref(self, service: str, instance_id: str, author: Author | None = None) -> Ref:
         with checked(self._limits) as fields:
@@ -770,42 +384,6 @@ class Directory:
             if author is not None:
                 fields.author(author)
         return instance_ref(service, instance_id)
-
-    def _check_name(self, name: str) -> None:
-        with checked(self._limits) as fields:
-            fields.service(name, required=True)
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        task = asyncio.create_task(work, name="directory")
-        self._background.add(task)
-        task.add_done_callback(self._finished)
-        return task
-
-    def _finished(self, task: "asyncio.Task[None]") -> None:
-        self._background.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("a task of the directory failed", exc_info=error)
-
-
-def _with_status(result: CheckResult, status: str) -> CheckResult:
-    return CheckResult(
-        result.instance_id, result.passed, status, result.latency_ms, result.error, result.checked_at, result.skipped
-    )
-
-
-def service_key(service: str) -> str:
-    """Where the copy of a service's registrations lies."""
-    return f"service:{service}"
-
-
-def _node(record: Record) -> Node:
-    payload = {name: value for name, value in record.body.items() if name not in ("owner", "generation")}
-    payload["registered_at"] = record.created_at.isoformat()
-    return Node(record.ref.service, record.ref.key, record.body["owner"], record.body["generation"], payload)
-
-
-def _not_loaded() -> Unavailable:
-    return Unavailable("the registrations have not been read since this replica started", "REGISTRY_NOT_LOADED")
 
 
 def _service_not_found(name: str) -> NotFound:

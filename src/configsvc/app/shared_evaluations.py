@@ -35,7 +35,12 @@ class SharedEvaluations:
         self, flag_set: FlagSet, asked: Sequence[Asked], assigned: Sequence[Mapping[str, str]]
     ) -> Sequence[Outcome]:
         """Looks all of them up in one round trip; explanations are never shared."""
-        keys = [_key(flag_set, one, known) for one, known in zip(asked, assigned, strict=True)]
+        # Most batches have one context.
+        contexts = {id(one.context): one.context for one in asked}
+        digests = {number: digest(c.user_id, c.attributes) for number, c in contexts.items()}
+        keys = [
+            _key(flag_set, one, known, digests[id(one.context)]) for one, known in zip(asked, assigned, strict=True)
+        ]
         found = await self._cache.get([key for key in keys if key])
         outcomes: list[Outcome | None] = [_read(found.get(key)) for key in keys]
         missing = [place for place, outcome in enumerate(outcomes) if outcome is None]
@@ -50,14 +55,14 @@ class SharedEvaluations:
         return [outcome for outcome in outcomes if outcome is not None]
 
 
-def _key(flag_set: FlagSet, asked: Asked, assigned: Mapping[str, str]) -> str:
+def _key(flag_set: FlagSet, asked: Asked, assigned: Mapping[str, str], context: str) -> str:
     """Empty where the evaluation is not to be shared."""
     if asked.explain or asked.flag_name not in flag_set:
         return ""
     flag, *required = flag_set.required_by(asked.flag_name)
     versions = sorted((other.name, other.version) for other in required)
-    context = digest(asked.context.user_id, asked.context.attributes, versions, assigned)
-    return f"evaluation:{flag_set.environment}:{flag.name}:{flag.version}:{context}"
+    more = digest(versions, assigned) if versions or assigned else ""
+    return f"evaluation:{flag_set.environment}:{flag.name}:{flag.version}:{context}:{more}"
 
 
 def _written(evaluation: Evaluation) -> bytes:

@@ -80,14 +80,14 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
 
     async def GetService(self, request: Any, context: Any) -> registry_pb2.GetServiceResponse:
         """Every instance of a service."""
-        listing = self._directory.service(request.service_name)
+        listing = await self._directory.service(request.service_name)
         return registry_pb2.GetServiceResponse(
             instances=map(convert.instance, listing.instances), stale=listing.stale, revision=listing.revision
         )
 
     async def GetServiceUrl(self, request: Any, context: Any) -> registry_pb2.GetServiceUrlResponse:
         """One instance by a strategy."""
-        picked = self._directory.pick(
+        picked = await self._directory.pick(
             request.service_name, strategy=request.strategy, hash_key=request.hash_key, zone=request.zone
         )
         return registry_pb2.GetServiceUrlResponse(
@@ -101,7 +101,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
 
     async def DiscoverInstances(self, request: Any, context: Any) -> registry_pb2.DiscoverInstancesResponse:
         """The healthy instances."""
-        listing = self._directory.discover(
+        listing = await self._directory.discover(
             request.service_name,
             metadata=_metadata(request.metadata, self._limits.metadata_entries),
             zone=request.zone,
