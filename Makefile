@@ -22,8 +22,9 @@ $(VENV)/.made: pyproject.toml clients/python/pyproject.toml constraints.txt
 run: $(VENV)/.made ## Runs the whole service on http://localhost:8082, with nothing beside it
 	@$(BIN)/configsvc up
 
+# Three files of tests at a time, whatever the machine: most of them wait for something most of the time.
 test: $(VENV)/.made ## Runs all tests, on real services that it starts and stops by itself
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 chaos: $(VENV)/.made ## Breaks everything at random under load, and checks what clients saw: SECONDS=600 SEED=7
 	CHAOS_SECONDS=$(or $(SECONDS),60) CHAOS_SEED=$(SEED) $(BIN)/python -m pytest -q -s --timeout 0 tests/chaos/test_chaos.py
