@@ -1,7 +1,7 @@
 """Group commit: writes that wait at the same time share one transaction, so that one flush of the disk serves many.
 
 While one group commits the next one gathers, so the group's size follows the load by itself: a lone writer waits for
-nobody, and sixty-four of them wait for one flush, not for sixty-four. One group at a time, in the order of arrival.
+nobody but some turns of the loop, and sixty-four of them wait for one flush, not for sixty-four. One group at a time, in the order of arrival.
 (The idea is as old as logs: DeWitt et al., "Implementation techniques for main memory database systems", 1984.)
 
 Shared by the adapters; knows nothing of databases.
@@ -23,6 +23,11 @@ DEFAULT_QUEUE_WRITES = 1_024
 # Writes in one transaction. Beyond about a hundred the flush is already a small part of each write's cost, and a
 # larger group only makes its first write wait for its last.
 DEFAULT_GROUP_WRITES = 128
+
+# Turns of the event loop without another write until a group is closed. A request takes several from the socket to here,
+# and they cost microseconds where nothing comes: with 64 calls in flight, 0 turns gave groups of a few, and half of the
+# writes a second on PostgreSQL that 8 give; 16 gave little more.
+QUIET_TURNS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +109,20 @@ class GroupCommit:
 
     async def _work(self) -> None:
         while (first := await self._queue.get()) is not None:
+            await self._let_in()
             group, ends = self._gather(first)
             if group:
                 await self._settle(group)
             if ends:
                 return
+
+    async def _let_in(self) -> None:
+        """Lets the writes come that are on their way through this process, until no more do."""
+        quiet, waiting = 0, self._queue.qsize()
+        while quiet < QUIET_TURNS and waiting < self._group_writes:
+            await asyncio.sleep(0)
+            quiet = quiet + 1 if self._queue.qsize() == waiting else 0
+            waiting = self._queue.qsize()
 
     def _gather(self, first: _Waiting) -> tuple[list[_Waiting], bool]:
         """Everything that waits, up to a group's size, without what was taken back; and whether the end was met."""
