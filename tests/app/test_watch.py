@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from configsvc.app import watch
-from configsvc.app.watch import Changed, Progress, Selector, Snapshot, Synced, WatchEvent, WatchHub
+from configsvc.app.watch import WatchHub
+from configsvc.app.watcher import Changed, Progress, Selector, Snapshot, Synced, WatchEvent
 from configsvc.domain.records import Kind, Ref
 from configsvc.errors import RevisionOutOfRange, TooMuch, Unavailable
 from configsvc.storage.port import Keep, Storage

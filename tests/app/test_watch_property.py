@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configsvc.app import watch
-from configsvc.app.watch import Changed, Progress, Selector, Snapshot, Synced, WatchEvent, WatchHub
+from configsvc.app.watch import WatchHub
+from configsvc.app.watcher import Changed, Progress, Selector, Snapshot, Synced, WatchEvent
 from configsvc.clock import SystemClock
 from configsvc.domain.records import Change, Kind, Record, Ref, Scope
 from configsvc.storage.port import Storage

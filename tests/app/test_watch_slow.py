@@ -8,7 +8,8 @@ from time import perf_counter
 import pytest
 
 from configsvc.app import watch
-from configsvc.app.watch import CATCH_UP_CHANGES, Changed, Progress, Selector, Synced, WatchHub
+from configsvc.app.watch import CATCH_UP_CHANGES, WatchHub
+from configsvc.app.watcher import Changed, Progress, Selector, Synced
 from configsvc.domain.records import Kind
 from configsvc.errors import RevisionOutOfRange
 from configsvc.storage.port import Keep, Storage

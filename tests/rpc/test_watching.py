@@ -13,7 +13,8 @@ from configsvc_client.v1 import config_pb2, config_pb2_grpc
 from configsvc.app.configs import ConfigStore
 from configsvc.app.near import NearRecords
 from configsvc.app.tail import LogTail
-from configsvc.app.watch import Selector, WatchHub
+from configsvc.app.watch import WatchHub
+from configsvc.app.watcher import Selector
 from configsvc.clock import SystemClock
 from configsvc.domain.configs import body
 from configsvc.domain.limits import Limits

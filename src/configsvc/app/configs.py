@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from configsvc.app.history import versions
 from configsvc.app.near import NearRecords
-from configsvc.app.watch import Selector
+from configsvc.app.watcher import Selector
 from configsvc.domain import configs, pages
 from configsvc.domain.configs import Decision, Draft, Effective, Operation, config_ref, not_found
 from configsvc.domain.fields import Fields, checked

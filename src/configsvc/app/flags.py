@@ -7,7 +7,7 @@ from typing import Any
 from configsvc_client.evaluation import Flag
 
 from configsvc.app.history import versions
-from configsvc.app.watch import Selector
+from configsvc.app.watcher import Selector
 from configsvc.domain import flags, pages
 from configsvc.domain.configs import Decision, not_found
 from configsvc.domain.fields import FLAG_NAME_CHARACTERS, checked

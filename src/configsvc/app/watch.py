@@ -5,9 +5,6 @@ backlog. One that is *behind* (it resumes at an old revision, or its backlog is 
 from the tail; it reads the log itself, batch by batch, as fast as its client takes them, until it has caught up. So no
 watcher costs more memory than its bound, none loses a change, and none is waited for.
 
-On overflow of the backlog changes are conflated by ref: the newest takes the place at the end, so that the order by
-revision stays. A change is handed on as the tail gave it; all watchers share one `Changed`.
-
 The revision of `Synced`. The pages of a snapshot are read one after the other, each at its own revision, so the watcher
 is registered first, and a change that the page of its ref already has is not sent. One page: the snapshot is the state
 at its revision. Several pages: changes that came in meanwhile are added to the snapshot, so that it is the state at the
@@ -17,210 +14,24 @@ right there sees changes that it has (a change is news where its revision is abo
 """
 
 import asyncio
-import itertools
 from bisect import bisect_left
-from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 
 from configsvc.app.tail import LogTail
+from configsvc.app.watcher import Changed, Selector, Snapshot, Synced, Watcher, WatchEvent
 from configsvc.clock import Clock
-from configsvc.domain.records import Change, Kind, Record, Ref
-from configsvc.errors import RevisionOutOfRange, ServiceError, TooMuch, Unavailable
-from configsvc.storage.port import Log, LogState, Reader, RecordPage, RecordQuery
+from configsvc.domain.records import Change, Kind
+from configsvc.errors import RevisionOutOfRange, TooMuch, Unavailable
+from configsvc.storage.port import Log, LogState, Reader, RecordPage
 
-# A page of a snapshot. Below it a snapshot is one consistent read.
-SNAPSHOT_RECORDS = 500
 # What a watcher that is behind reads at a time, and holds.
 CATCH_UP_CHANGES = 250
 # Reads for watchers under way at the same time: after a restart all clients come at once, and writers need the store.
 CONCURRENT_READS = 8
 # How long an opening snapshot waits for the tail to reach its last page, for the sake of an exact `Synced`.
 TAIL_WAIT_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Selector:
-    """What a watch is about. `service`, `keys`: only these; None: all. `prefix`: keys that start with it."""
-
-    kind: Kind
-    environment: str
-    service: str | None = None
-    keys: frozenset[str] | None = None
-    prefix: str = ""
-
-    def matches(self, ref: Ref) -> bool:
-        """Whether the watch is about this record."""
-        return (
-            ref.kind == self.kind
-            and ref.environment == self.environment
-            and (self.service is None or ref.service == self.service)
-            and (self.keys is None or ref.key in self.keys)
-            and ref.key.startswith(self.prefix)
-        )
-
-    def query(self, after: tuple[str, str] | None) -> RecordQuery:
-        """The next page of what it is about."""
-        services = None if self.service is None else (self.service,)
-        keys = None if self.keys is None else tuple(sorted(self.keys))
-        return RecordQuery(self.kind, self.environment, SNAPSHOT_RECORDS, services, keys, self.prefix, after)
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A part of the opening state. A record that comes again replaces the one before."""
-
-    records: tuple[Record, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Synced:
-    """The opening state is complete: nothing up to `revision` is missing. Comes once, before the first change."""
-
-    revision: int
-
-
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """A change, shared by all watchers: encode it once by its (revision, ordinal)."""
-
-    change: Change
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Nothing up to `revision` is still to come."""
-
-    revision: int
-
-
-WatchEvent = Snapshot | Synced | Changed | Progress
-
-
-class _Backlog:
-    """What a watcher has not taken yet: every change while they fit, else the newest of each ref, in order."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._every: deque[Changed] = deque()
-        # Not empty: conflating. `_every` is empty then.
-        self._newest: OrderedDict[Ref, Changed] = OrderedDict()
-        self.conflated = 0
-
-    def __bool__(self) -> bool:
-        return bool(self._every or self._newest)
-
-    def __iter__(self) -> Iterator[Changed]:
-        return itertools.chain(self._every, self._newest.values())
-
-    def add(self, event: Changed) -> bool:
-        """Whether there was room."""
-        if not self._newest:
-            if len(self._every) < self._limit:
-                self._every.append(event)
-                return True
-            for earlier in self._every:
-                self._put(earlier)
-            self._every.clear()
-        self._put(event)
-        return len(self._newest) <= self._limit
-
-    def take(self) -> Changed:
-        if self._newest:
-            return self._newest.popitem(last=False)[1]
-        return self._every.popleft()
-
-    def clear(self) -> None:
-        self._every.clear()
-        self._newest.clear()
-
-    def _put(self, event: Changed) -> None:
-        self.conflated += self._newest.pop(event.change.ref, None) is not None
-        self._newest[event.change.ref] = event
-
-
-class _Watcher:
-    """One watch: its backlog, and where it stands."""
-
-    def __init__(self, selector: Selector, limit: int, applied: int) -> None:
-        self.selector = selector
-        self.backlog = _Backlog(limit)
-        # The first (revision, ordinal) that it has not got. Exact only where it is behind; never too high.
-        self.next = (applied + 1, 0)
-        self.behind = False
-        # The client knows that it has everything up to here. Progress never goes below it.
-        self.told = 0
-        self._progress: int | None = None
-        self._error: ServiceError | None = None
-        self._waiter: asyncio.Future[None] | None = None
-
-    def push(self, event: Changed, applied: int) -> None:
-        """Takes in a change while it is live."""
-        change = event.change
-        if self.behind or (change.revision, change.ordinal) < self.next:
-            return
-        if not self.backlog.add(event):
-            self.fall_behind(applied)
-        self._wake()
-
-    def resume(self, after: int, applied: int) -> None:
-        """The client has everything up to `after`; the tail has told everything up to `applied`."""
-        self.next = (after + 1, 0)
-        self.told = after
-        self.behind = after < applied
-
-    def caught_up(self, applied: int) -> None:
-        """It has got everything before `next`: that is enough where the tail tells everything from there on."""
-        self.told = self.next[0] - 1
-        self.behind = self.told < applied
-
-    def fall_behind(self, applied: int) -> None:
-        """From now on it reads the log, from what it has not got."""
-        if self.behind:
-            return
-        first = next(iter(self.backlog), None)
-        start = (applied + 1, 0) if first is None else (first.change.revision, first.change.ordinal)
-        self.next = max(self.next, start)
-        self.backlog.clear()
-        self._progress = None
-        self.behind = True
-        self._wake()
-
-    def offer_progress(self, applied: int) -> None:
-        """Tells the client how far it is, unless something is still to be sent."""
-        if not self.behind and not self.backlog:
-            self._progress = max(applied, self.told)
-            self._wake()
-
-    def end(self, error: ServiceError) -> None:
-        """The watch ends with this error, whatever is still to be sent: the client resumes after what it has."""
-        self._error = error
-        self._wake()
-
-    def check(self) -> None:
-        """Raises the error that ended it."""
-        if self._error is not None:
-            raise self._error
-
-    async def take(self) -> Changed | Progress | None:
-        """The next event; None where it is behind."""
-        while True:
-            self.check()
-            if self.behind:
-                return None
-            if self._progress is not None:
-                # Offered while the backlog was empty: whatever is in it now is newer.
-                revision, self._progress = self._progress, None
-                return Progress(revision)
-            if self.backlog:
-                return self.backlog.take()
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
 
 class _Known:
@@ -279,10 +90,10 @@ class WatchHub:
         self._progress_seconds = progress_seconds
         self._max_watchers = max_watchers
         # By (kind, environment, service), so that a change is shown only to those whom it may concern.
-        self._index: dict[tuple[Kind, str, str | None], dict[_Watcher, None]] = {}
-        self._watchers: set[_Watcher] = set()
+        self._index: dict[tuple[Kind, str, str | None], dict[Watcher, None]] = {}
+        self._watchers: set[Watcher] = set()
         # Those that are synced, with the time of their last event; the longest idle first.
-        self._idle: OrderedDict[_Watcher, float] = OrderedDict()
+        self._idle: OrderedDict[Watcher, float] = OrderedDict()
         self._ticker: asyncio.Task[None] | None = None
         self._reads = asyncio.Semaphore(CONCURRENT_READS)
         self._conflated = 0
@@ -354,19 +165,19 @@ class WatchHub:
         if self._ticker is not None:
             self._ticker.cancel()
 
-    def _register(self, selector: Selector) -> _Watcher:
+    def _register(self, selector: Selector) -> Watcher:
         if self._stopped:
             raise _shutting_down()
         if len(self._watchers) >= self._max_watchers:
             raise TooMuch(f"this replica has {self._max_watchers} watches already", "TOO_MANY_WATCHES")
-        watcher = _Watcher(selector, self._buffer_changes, self._tail.applied)
+        watcher = Watcher(selector, self._buffer_changes, self._tail.applied)
         self._watchers.add(watcher)
         self._index.setdefault((selector.kind, selector.environment, selector.service), {})[watcher] = None
         if self._ticker is None:
             self._ticker = asyncio.create_task(self._tick(), name="watch-progress")
         return watcher
 
-    def _unregister(self, watcher: _Watcher) -> None:
+    def _unregister(self, watcher: Watcher) -> None:
         self._watchers.discard(watcher)
         self._idle.pop(watcher, None)
         self._conflated += watcher.backlog.conflated
@@ -384,7 +195,7 @@ class WatchHub:
         if not state.compacted <= after <= state.head:
             raise _out_of_range(after, state)
 
-    async def _open(self, watcher: _Watcher, known: _Known) -> AsyncGenerator[Snapshot | Synced, None]:
+    async def _open(self, watcher: Watcher, known: _Known) -> AsyncGenerator[Snapshot | Synced, None]:
         """The snapshot and its mark."""
         after: tuple[str, str] | None = None
         while True:
@@ -423,13 +234,13 @@ class WatchHub:
             return
 
     @staticmethod
-    def _drop_backlog(watcher: _Watcher, through: int) -> None:
+    def _drop_backlog(watcher: Watcher, through: int) -> None:
         kept = [event for event in watcher.backlog if event.change.revision > through]
         watcher.backlog.clear()
         for event in kept:
             watcher.backlog.add(event)
 
-    async def _catch_up(self, watcher: _Watcher) -> AsyncGenerator[Changed, None]:
+    async def _catch_up(self, watcher: Watcher) -> AsyncGenerator[Changed, None]:
         """What the watcher has missed, from the log; it is live when this ends."""
         while watcher.behind:
             changes = await self._read(watcher.next[0] - 1)
@@ -466,7 +277,7 @@ class WatchHub:
         for watcher in self._watchers:
             watcher.fall_behind(self._tail.applied)
 
-    def _touch(self, watcher: _Watcher, now: float) -> None:
+    def _touch(self, watcher: Watcher, now: float) -> None:
         if watcher in self._idle:
             self._idle[watcher] = now
             self._idle.move_to_end(watcher)

@@ -322,11 +322,16 @@ class ZookeeperRegistryClient:
         task.add_done_callback(self._tasks.discard)
 
     async def _followed(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        try:
-            await work()
-        except (Unavailable, KazooException) as error:
-            # The next connection tells everything again.
-            logger.debug("a change in ZooKeeper could not be followed: %s", error)
+        while True:
+            try:
+                await work()
+                return
+            except (Unavailable, KazooException) as error:
+                logger.debug("a change in ZooKeeper could not be followed yet: %s", error)
+            if not self._is_reachable:
+                # The next connection tells everything again.
+                return
+            await asyncio.sleep(SETTLE_PAUSE_SECONDS)
 
     async def _replicas_seen(self) -> None:
         await self._watch_replicas()

@@ -6,7 +6,8 @@ from typing import Any
 from configsvc_client.v1 import registry_pb2, registry_pb2_grpc
 
 from configsvc.app.directory import Directory
-from configsvc.app.watch import Selector, WatchHub
+from configsvc.app.watch import WatchHub
+from configsvc.app.watcher import Selector
 from configsvc.clock import Clock
 from configsvc.domain import pages
 from configsvc.domain.fields import checked

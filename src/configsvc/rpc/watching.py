@@ -7,7 +7,8 @@ from typing import Any
 
 from configsvc_client.v1 import watch_pb2
 
-from configsvc.app.watch import Changed, Progress, Selector, Snapshot, Synced, WatchHub
+from configsvc.app.watch import WatchHub
+from configsvc.app.watcher import Changed, Progress, Selector, Snapshot, Synced
 from configsvc.domain.records import Change, Record
 from configsvc.rpc.status import status_of
 
