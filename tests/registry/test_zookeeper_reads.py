@@ -16,7 +16,7 @@ PATIENCE_SECONDS = 30.0
 
 def requests(server: ZooKeeper, client: ZookeeperRegistryClient) -> int:
     """How many this session has sent."""
-    session = f"sid={client._client.client_id[0]:#x},"
+    session = f"sid={client._session._client.client_id[0]:#x},"
     (line,) = [line for line in server.ask("cons").splitlines() if session in line]
     received = re.search(r"recved=(\d+)", line)
     assert received is not None

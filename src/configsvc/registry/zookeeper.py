@@ -1,8 +1,5 @@
 """ZooKeeper: an instance is an ephemeral node `BASE_PATH/SERVICE/INSTANCE_ID`, a replica one in `BASE_PATH-replicas`.
 
-kazoo runs its callbacks in a thread of its own. Each does nothing but hand over to the loop; the client is only ever
-called from the loop, by its `*_async` methods, and every wait is bounded.
-
 Watches fire once, and are gone with a lost connection. So each one that fires is set again before its event is handed
 on, and all of them are set, and every service is called changed, on each new connection.
 
@@ -14,53 +11,23 @@ that comes costs the reading of one node.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-from kazoo.client import KazooClient
-from kazoo.exceptions import (
-    BadVersionError,
-    ConnectionClosedError,
-    KazooException,
-    NoAuthError,
-    NodeExistsError,
-    NoNodeError,
-    RolledBackError,
-)
-from kazoo.handlers.threading import KazooTimeoutError, SequentialThreadingHandler
-from kazoo.protocol.states import EventType, KazooState, WatchedEvent
-from kazoo.retry import KazooRetry
-from kazoo.security import CREATOR_ALL_ACL, make_acl
+from kazoo.exceptions import KazooException, NoNodeError
+from kazoo.protocol.states import KazooState
 
 from configsvc.errors import StateForbids, Unavailable
 from configsvc.registry import curator
 from configsvc.registry.port import Node, NodesChanged, RegistryEvent, ReplicasChanged, SessionChanged, SessionState
+from configsvc.registry.zookeeper_session import Watch, ZookeeperSession
 
 logger = logging.getLogger(__name__)
 
-_driver = logging.getLogger("configsvc.registry.zookeeper.driver")
-_driver.setLevel(logging.ERROR)
-
-T = TypeVar("T")
-
-# A call that has not come back by then is given up, whatever becomes of it.
-ANSWER_SECONDS = 5.0
-CLOSE_SECONDS = 2.0
 # Tries of an operation that another client's gets in the way of.
 ATTEMPTS = 10
 SETTLE_PAUSE_SECONDS = 0.2
-# Reads under way at the same time.
-READS = 64
-
-
-class _InOrderHandler(SequentialThreadingHandler):  # type: ignore[misc]
-    """kazoo's, but with one queue: what watches tell and what calls answer come in the order of the wire."""
-
-    def dispatch_callback(self, callback: Any) -> None:
-        """See kazoo."""
-        self.completion_queue.put(lambda: callback.func(*callback.args))
 
 
 class ZookeeperRegistryClient:
@@ -88,23 +55,10 @@ class ZookeeperRegistryClient:
         self._base = base_path
         self._replicas_path = f"{base_path}-replicas"
         self._connection_seconds = connection_seconds
-        self._client: Any = KazooClient(
-            hosts,
-            timeout=session_seconds,
-            connection_retry=KazooRetry(max_tries=-1, delay=0.1, backoff=2, max_delay=1.0),
-            command_retry=KazooRetry(max_tries=0),
-            auth_data=[auth] if auth else None,
-            default_acl=_acl(others) if auth else None,
-            logger=_driver,
-            handler=_InOrderHandler(),
-        )
+        self._session = ZookeeperSession(hosts, seconds=session_seconds, auth=auth, others=others, heard=self._changed)
         self._state = SessionState.LOST
-        # Calls are possible; and whether this replica shows, and sees everything.
-        self._is_reachable = False
+        # Whether this replica shows, and sees everything.
         self._is_settled = asyncio.Event()
-        self._away_since: datetime | None = datetime.now(UTC)
-        # Why it can't be used though it is connected.
-        self._problem = ""
         # By content: merged, never lost.
         self._listeners: list[tuple[dict[RegistryEvent, None], asyncio.Event]] = []
         self._known: set[str] = set()
@@ -116,14 +70,11 @@ class ZookeeperRegistryClient:
         self._setting: dict[str, object] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._connecting: asyncio.Task[None] | None = None
-        self._watchers: dict[tuple[str, str], Callable[[WatchedEvent], None]] = {}
-        self._reads = asyncio.Semaphore(READS)
+        self._watches: dict[tuple[str, str], Watch] = {}
         self._closed = False
 
     async def __aenter__(self) -> Self:
-        self._loop = asyncio.get_running_loop()
-        self._client.add_listener(self._heard)
-        self._client.start_async()
+        self._session.start()
         try:
             await asyncio.wait_for(self._is_settled.wait(), self._connection_seconds)
         except TimeoutError:
@@ -138,9 +89,7 @@ class ZookeeperRegistryClient:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        # Says goodbye, so that the nodes go at once. A server that hangs is not waited for; its session expires.
-        closing = self._loop.run_in_executor(None, self._stop)
-        await asyncio.wait((closing,), timeout=CLOSE_SECONDS)
+        await self._session.stop()
         for _, wake in self._listeners:
             wake.set()
 
@@ -150,17 +99,17 @@ class ZookeeperRegistryClient:
         path, data = self._path(node.service, node.instance_id), curator.to_json(node)
         for _ in range(ATTEMPTS):
             try:
-                held, stat = await self._call(self._client.get_async, path)
+                held, stat = await self._session.get(path)
             except NoNodeError:
-                if await self._tried(self._create(path, data)):
+                if await self._session.create(path, data):
                     return
                 continue
-            if stat.ephemeralOwner == self._session:
-                if await self._tried(self._call(self._client.set_async, path, data, version=stat.version)):
+            if stat.ephemeralOwner == self._session.id:
+                if await self._session.set(path, data, stat.version):
                     return
                 continue
             self._refuse_younger(node, held)
-            if await self._tried(self._replace(path, data, stat.version)):
+            if await self._session.replace(path, data, stat.version):
                 return
         raise Unavailable(f"node {path} is changed by others all the time", "REGISTRY_UNAVAILABLE")
 
@@ -170,19 +119,17 @@ class ZookeeperRegistryClient:
         path = self._path(service, instance_id)
         for _ in range(ATTEMPTS):
             try:
-                _, stat = await self._call(self._client.get_async, path)
+                _, stat = await self._session.get(path)
             except NoNodeError:
                 return
-            if stat.ephemeralOwner != self._session:
-                return
-            if await self._tried(self._call(self._client.delete_async, path, version=stat.version)):
+            if stat.ephemeralOwner != self._session.id or await self._session.delete(path, stat.version):
                 return
 
     async def nodes(self, service: str) -> Sequence[Node]:
         """See the port. Data that is not an instance's is left out."""
         self._check()
         try:
-            names = await self._call(self._client.get_children_async, f"{self._base}/{service}")
+            names = await self._session.children(f"{self._base}/{service}")
         except NoNodeError:
             return ()
         held = self._held.get(service, {})
@@ -195,7 +142,7 @@ class ZookeeperRegistryClient:
         """See the port."""
         self._check()
         try:
-            names = await self._call(self._client.get_children_async, self._base)
+            names = await self._session.children(self._base)
         except NoNodeError:
             return ()
         full = await asyncio.gather(*(self._has_nodes(name) for name in names))
@@ -204,7 +151,7 @@ class ZookeeperRegistryClient:
     async def replicas(self) -> frozenset[str]:
         """See the port."""
         self._check()
-        return frozenset(await self._call(self._client.get_children_async, self._replicas_path))
+        return frozenset(await self._session.children(self._replicas_path))
 
     async def events(self) -> AsyncIterator[RegistryEvent]:
         """See the port."""
@@ -227,27 +174,13 @@ class ZookeeperRegistryClient:
     async def ping(self) -> None:
         """See the port."""
         self._check()
-        await self._call(self._client.exists_async, self._replicas_path)
+        await self._session.exists(self._replicas_path)
 
-    # What kazoo tells, in its own thread.
-
-    def _heard(self, state: str) -> None:
-        self._hand_over(self._changed, state)
-
-    def _watcher(self, kind: str, name: str) -> Callable[[WatchedEvent], None]:
-        """The callback for a path: always the same one, so that kazoo holds it once."""
-        return self._watchers.setdefault((kind, name), partial(self._fired, kind, name))
-
-    def _fired(self, kind: str, name: str, event: WatchedEvent) -> None:
-        # NONE: the connection is gone, and all watches with it; they are set again with the next one.
-        if event.type != EventType.NONE:
-            self._hand_over(self._seen, kind, name)
-
-    def _hand_over(self, call: Callable[..., None], *arguments: Any) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(call, *arguments)
-
-    # On the loop.
+    def _watch(self, kind: str, name: str) -> Watch:
+        """The watch for a path: always the same one, so that kazoo holds it once."""
+        if (kind, name) not in self._watches:
+            self._watches[kind, name] = self._session.watch(self._seen, kind, name)
+        return self._watches[kind, name]
 
     def _changed(self, state: str) -> None:
         if self._closed:
@@ -261,27 +194,26 @@ class ZookeeperRegistryClient:
         if state == KazooState.CONNECTED:
             self._connecting = asyncio.create_task(self._connect(), name="zookeeper-connect")
             return
-        self._is_reachable = False
+        self._session.left()
         self._is_settled.clear()
-        self._away_since = self._away_since or datetime.now(UTC)
         self._become(SessionState.LOST if state == KazooState.LOST else SessionState.SUSPENDED)
 
     async def _connect(self) -> None:
         """Shows this replica, and sets all watches; only then is it connected for anyone else."""
-        self._is_reachable = True
+        self._session.is_reachable = True
         while True:
             try:
-                await self._call(self._client.ensure_path_async, self._base)
+                await self._session.ensure(self._base)
                 await self._show_replica()
                 await self._watch_replicas()
                 await self._watch_services()
                 break
             except (Unavailable, KazooException) as error:
-                if str(error) != self._problem:
+                if str(error) != self._session.problem:
                     logger.warning("ZooKeeper is connected, but does not do what it is asked: %s", error)
-                self._problem = str(error)
+                self._session.problem = str(error)
                 await asyncio.sleep(SETTLE_PAUSE_SECONDS)
-        self._away_since, self._problem = None, ""
+        self._session.arrived()
         self._is_settled.set()
         self._become(SessionState.CONNECTED)
         for service in sorted(self._known):
@@ -292,12 +224,12 @@ class ZookeeperRegistryClient:
         path = f"{self._replicas_path}/{self.replica_id}"
         for _ in range(ATTEMPTS):
             try:
-                _, stat = await self._call(self._client.get_async, path)
+                _, stat = await self._session.get(path)
             except NoNodeError:
-                if await self._tried(self._create(path, b"")):
+                if await self._session.create(path, b""):
                     return
                 continue
-            if stat.ephemeralOwner == self._session or await self._tried(self._replace(path, b"", stat.version)):
+            if stat.ephemeralOwner == self._session.id or await self._session.replace(path, b"", stat.version):
                 return
         raise Unavailable(f"node {path} is changed by others all the time", "REGISTRY_UNAVAILABLE")
 
@@ -328,7 +260,7 @@ class ZookeeperRegistryClient:
                 return
             except (Unavailable, KazooException) as error:
                 logger.debug("a change in ZooKeeper could not be followed yet: %s", error)
-            if not self._is_reachable:
+            if not self._session.is_reachable:
                 # The next connection tells everything again.
                 return
             await asyncio.sleep(SETTLE_PAUSE_SECONDS)
@@ -350,11 +282,11 @@ class ZookeeperRegistryClient:
         self._tell(NodesChanged(service))
 
     async def _watch_replicas(self) -> None:
-        await self._call(self._client.get_children_async, self._replicas_path, watch=self._watcher("replicas", ""))
+        await self._session.children(self._replicas_path, self._watch("replicas", ""))
 
     async def _watch_services(self) -> Sequence[str]:
         """Returns the services that are new."""
-        found = set(await self._call(self._client.get_children_async, self._base, watch=self._watcher("services", "")))
+        found = set(await self._session.children(self._base, self._watch("services", "")))
         new = sorted(found - self._known)
         self._known |= found
         await asyncio.gather(*(self._watch_nodes(service) for service in sorted(self._known - self._listed)))
@@ -363,9 +295,7 @@ class ZookeeperRegistryClient:
     async def _watch_nodes(self, service: str) -> None:
         setting = self._setting[service] = object()
         try:
-            names = await self._call(
-                self._client.get_children_async, f"{self._base}/{service}", watch=self._watcher("service", service)
-            )
+            names = await self._session.children(f"{self._base}/{service}", self._watch("service", service))
         except NoNodeError:
             self._known.discard(service)
             self._setting.pop(service, None)
@@ -376,7 +306,7 @@ class ZookeeperRegistryClient:
         held = self._held.get(service, {})
         for gone in held.keys() - set(names):
             del held[gone]
-            self._watchers.pop(("node", f"{service}/{gone}"), None)
+            self._watches.pop(("node", f"{service}/{gone}"), None)
         if not held:
             self._held.pop(service, None)
         await asyncio.gather(*(self._watch_node(service, name) for name in names if name not in held))
@@ -385,10 +315,10 @@ class ZookeeperRegistryClient:
         key, setting = f"{service}/{instance_id}", object()
         self._setting[key] = setting
         try:
-            data, _ = await self._call(self._client.get_async, f"{self._base}/{key}", watch=self._watcher("node", key))
+            data, _ = await self._session.get(f"{self._base}/{key}", self._watch("node", key))
         except NoNodeError:
             # Gone again; the children's watch tells.
-            self._watchers.pop(("node", key), None)
+            self._watches.pop(("node", key), None)
             self._setting.pop(key, None)
             return
         if self._is_set(key, setting):
@@ -403,40 +333,16 @@ class ZookeeperRegistryClient:
 
     async def _node(self, service: str, name: str) -> Node | None:
         try:
-            data, _ = await self._call(self._client.get_async, self._path(service, name))
+            data, _ = await self._session.get(self._path(service, name))
         except NoNodeError:
             return None
         return _instance(service, name, data)
 
     async def _has_nodes(self, service: str) -> bool:
         try:
-            return bool(await self._call(self._client.get_children_async, f"{self._base}/{service}"))
+            return bool(await self._session.children(f"{self._base}/{service}"))
         except NoNodeError:
             return False
-
-    async def _create(self, path: str, data: bytes) -> None:
-        try:
-            await self._call(self._client.create_async, path, data, ephemeral=True)
-        except NoNodeError:
-            await self._call(self._client.ensure_path_async, path.rpartition("/")[0])
-            await self._call(self._client.create_async, path, data, ephemeral=True)
-
-    async def _replace(self, path: str, data: bytes, version: int) -> None:
-        """In one transaction: whoever reads sees the old node or the new one, never none."""
-        transaction = self._client.transaction()
-        transaction.delete(path, version=version)
-        transaction.create(path, data, ephemeral=True)
-        for result in await self._call(transaction.commit_async):
-            if isinstance(result, Exception) and not isinstance(result, RolledBackError):
-                raise result
-
-    async def _tried(self, work: Coroutine[Any, Any, Any]) -> bool:
-        """Whether it could be done, or others have changed what it was based on."""
-        try:
-            await work
-        except (NoNodeError, NodeExistsError, BadVersionError, RolledBackError):
-            return False
-        return True
 
     def _refuse_younger(self, node: Node, data: bytes) -> None:
         try:
@@ -447,49 +353,10 @@ class ZookeeperRegistryClient:
             holder = f"'{held.owner}'" if held.owner else "another program"
             raise StateForbids(f"{holder} holds instance '{node.instance_id}' of '{node.service}'", "NOT_OWNER")
 
-    async def _call(self, method: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """A call of kazoo's, as a coroutine; raises `Unavailable` where there is no connection or no answer."""
-        if not self._is_reachable or self._closed:
-            raise self._away()
-        answer: asyncio.Future[Any] = self._loop.create_future()
-
-        def settle(result: Any) -> None:
-            if answer.done():
-                return
-            if result.successful():
-                answer.set_result(result.get(block=False))
-            else:
-                answer.set_exception(result.exception)
-
-        async with self._reads:
-            try:
-                method(*arguments, **options).rawlink(lambda result: self._hand_over(settle, result))
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    return await answer
-            except (NoNodeError, NodeExistsError, BadVersionError, RolledBackError):
-                raise
-            except NoAuthError as error:
-                raise Unavailable(
-                    "ZooKeeper forbids it: the nodes are those of another ZOOKEEPER_AUTH", "REGISTRY_FORBIDDEN"
-                ) from error
-            except (KazooException, KazooTimeoutError, ConnectionClosedError, TimeoutError) as error:
-                said = str(error) or type(error).__name__
-                raise Unavailable(f"ZooKeeper does not answer: {said}", "REGISTRY_UNAVAILABLE") from error
-
     def _check(self) -> None:
         """Nothing is said of a registry that this replica does not wholly see."""
         if not self._is_settled.is_set() or self._closed:
-            raise self._away()
-
-    def _away(self) -> Unavailable:
-        since = self._away_since.isoformat() if self._away_since else "this moment"
-        why = f" ({self._problem})" if self._problem else ""
-        return Unavailable(f"ZooKeeper is away since {since}{why}", "REGISTRY_UNAVAILABLE")
-
-    @property
-    def _session(self) -> int:
-        identity = self._client.client_id
-        return int(identity[0]) if identity else 0
+            raise self._session.away()
 
     def _path(self, service: str, instance_id: str) -> str:
         return f"{self._base}/{service}/{instance_id}"
@@ -505,10 +372,6 @@ class ZookeeperRegistryClient:
             waiting[event] = None
             wake.set()
 
-    def _stop(self) -> None:
-        self._client.stop()
-        self._client.close()
-
 
 def _instance(service: str, name: str, data: bytes) -> Node | None:
     """None where the node is not an instance's."""
@@ -517,10 +380,3 @@ def _instance(service: str, name: str, data: bytes) -> Node | None:
     except ValueError as error:
         logger.warning("node '%s' of service '%s' is not an instance: %s", name, service, error)
         return None
-
-
-def _acl(others: str) -> list[Any]:
-    """All for whoever has the session's credential, and for everyone else what these letters say."""
-    letters = {"c": "create", "d": "delete", "r": "read", "w": "write", "a": "admin"}
-    granted = {letters[letter]: True for letter in others}
-    return [*CREATOR_ALL_ACL, *([make_acl("world", "anyone", **granted)] if granted else [])]

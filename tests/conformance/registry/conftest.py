@@ -61,7 +61,7 @@ async def expire_session(hosts: str, client: Any) -> None:
     """Ends a ZooKeeper session behind its client's back: another one takes it over, and closes it."""
 
     def run() -> None:
-        thief = KazooClient(hosts, client_id=client._client.client_id)
+        thief = KazooClient(hosts, client_id=client._session._client.client_id)
         thief.start(30)
         thief.stop()
         thief.close()
