@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from configsvc.app import watch
+from configsvc.app import watch, watcher
 from configsvc.app.watch import WatchHub
 from configsvc.app.watcher import Changed, Progress, Selector, Snapshot, Synced, WatchEvent
 from configsvc.domain.records import Kind, Ref
@@ -172,7 +172,7 @@ async def test_a_change_wakes_only_those_whom_it_concerns(replica: Replica, hub:
 
 
 async def test_a_large_state_comes_in_parts(replica: Replica, hub: WatchHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "SNAPSHOT_RECORDS", 4)
+    monkeypatch.setattr(watcher, "SNAPSHOT_RECORDS", 4)
     refs = [config(f"key-{n:02}", service) for n in range(9) for service in ("", "svc")]
     await write(replica.storage, *((ref, 1) for ref in refs))
     events = hub.watch(ALL, None)
@@ -185,7 +185,7 @@ async def test_what_is_written_between_the_parts_is_in_the_snapshot(
     replica: Replica, hub: WatchHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first part shows revision 1, the others revision 4; the mark is true for all of them."""
-    monkeypatch.setattr(watch, "SNAPSHOT_RECORDS", 2)
+    monkeypatch.setattr(watcher, "SNAPSHOT_RECORDS", 2)
     await write(replica.storage, *((config(key), 1) for key in "abcdef"))
     events = hub.watch(ALL, None)
     await anext(events)
@@ -203,7 +203,7 @@ async def test_another_replicas_write_between_the_parts_is_in_the_snapshot(
     replica: Replica, hub: WatchHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store is ahead of the tail then, and the mark waits for the tail."""
-    monkeypatch.setattr(watch, "SNAPSHOT_RECORDS", 2)
+    monkeypatch.setattr(watcher, "SNAPSHOT_RECORDS", 2)
     await replica.put(A, 1)
     await replica.put(B, 1)
     await replica.put(config("c"), 1)
@@ -216,7 +216,7 @@ async def test_another_replicas_write_between_the_parts_is_in_the_snapshot(
 async def test_a_removal_between_the_parts_follows_the_mark_and_is_not_missed_by_who_resumes_there(
     replica: Replica, hub: WatchHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "SNAPSHOT_RECORDS", 2)
+    monkeypatch.setattr(watcher, "SNAPSHOT_RECORDS", 2)
     await write(replica.storage, *((config(key), 1) for key in "abcd"))
     events = hub.watch(ALL, None)
     await anext(events)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configsvc.app import watch
+from configsvc.app import watch, watcher
 from configsvc.app.watch import WatchHub
 from configsvc.app.watcher import Changed, Progress, Selector, Snapshot, Synced, WatchEvent
 from configsvc.clock import SystemClock
@@ -211,7 +211,7 @@ async def check(storage: Storage, clients: list[Client], *, complete: bool) -> N
 
 @pytest.fixture(autouse=True)
 def _small_pages() -> Iterator[None]:
-    with patch.object(watch, "SNAPSHOT_RECORDS", 3), patch.object(watch, "CATCH_UP_CHANGES", 4):
+    with patch.object(watcher, "SNAPSHOT_RECORDS", 3), patch.object(watch, "CATCH_UP_CHANGES", 4):
         yield
 
 

@@ -7,7 +7,7 @@ from time import perf_counter
 
 import pytest
 
-from configsvc.app import watch
+from configsvc.app import watcher
 from configsvc.app.watch import CATCH_UP_CHANGES, WatchHub
 from configsvc.app.watcher import Changed, Progress, Selector, Synced
 from configsvc.domain.records import Kind
@@ -150,7 +150,7 @@ async def test_a_client_slow_to_take_its_snapshot_gets_the_rest_from_the_log_and
     replica: Replica, hub: WatchHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The buffer overflows between the parts. What a later part has already does not come again."""
-    monkeypatch.setattr(watch, "SNAPSHOT_RECORDS", 2)
+    monkeypatch.setattr(watcher, "SNAPSHOT_RECORDS", 2)
     await write(replica.storage, *((config(key), 1) for key in "abcd"))
     events = hub.watch(ALL, None)
     await anext(events)

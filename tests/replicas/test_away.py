@@ -243,6 +243,34 @@ def test_a_fresh_replica_answers_with_what_another_left_while_postgres_and_zooke
         fresh.put("left", 6)
 
 
+def test_a_copy_is_never_given_for_a_revision_that_it_may_not_show(world: World) -> None:
+    one, _ = world.replicas
+    one.put("older", 5)
+    one.flags.CreateFlag(flag_pb2.CreateFlagRequest(name="older", environment=ENVIRONMENT, enabled=True), timeout=15)
+    evaluate = flag_pb2.EvaluateFlagRequest(flag_name="older", environment=ENVIRONMENT, user_id="ann")
+    one.flags.EvaluateFlag(evaluate, timeout=15)
+    with fleet_of_one(world, "knows-little") as other:
+        other.started()
+        newer = one.put("newer", 6).revision
+        eventually(lambda: other.get("newer", min_revision=newer), "it has followed the log so far")
+        world.postgres.kill()
+        # It knows that the log went further than the copies, and not whether that was about them.
+        eventually(lambda: read(other, "older") == (5, True), "the copy is given, marked stale")
+        evaluated = other.flags.EvaluateFlag(evaluate, timeout=15)
+        assert evaluated.revision < newer
+        evaluate.min_revision = newer
+        for ask in (
+            lambda: other.get("older", min_revision=newer),
+            lambda: other.flags.EvaluateFlag(evaluate, timeout=15),
+        ):
+            with pytest.raises(grpc.RpcError) as refused:
+                ask()
+            assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert other.get("newer", min_revision=newer).config.value.number_value == 6, "this it knows"
+        world.postgres.start()
+        eventually(lambda: other.get("older", min_revision=newer), "and the others, once it can read them")
+
+
 def fleet_of_one(world: World, name: str) -> "_One":
     return _One(world, name)
 

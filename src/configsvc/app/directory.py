@@ -93,7 +93,6 @@ class Directory:
         self._registry = registry
         self._clock = clock
         self._limits = limits
-        self._applied = applied
         self._default_ttl_seconds = default_ttl_seconds
         self._stale_seconds = stale_seconds
         self._is_stale = is_stale
@@ -202,7 +201,7 @@ class Directory:
         if record.body["status"] == SUSPECT:
             await self._registrations.restate(ref, HEALTHY, "heartbeat", "it gives signs of life again")
             record = self._registrations.get(ref) or record
-        return self._instance(record), self._applied()
+        return self._instance(record), self._registrations.revision
 
     @asynccontextmanager
     async def keep_alive(self, service: str, instance_id: str) -> AsyncIterator[KeepAlive]:
@@ -252,7 +251,7 @@ class Directory:
     @property
     def revision(self) -> int:
         """The revision at which the directory is read."""
-        return self._applied()
+        return self._registrations.revision
 
     @property
     def is_out_of_touch(self) -> bool:
@@ -275,7 +274,7 @@ class Directory:
         found = await self._found(name)
         if not found:
             raise _service_not_found(name)
-        return Listing(found, self.is_out_of_touch, self._applied())
+        return Listing(found, self.is_out_of_touch, self.revision)
 
     async def discover(
         self, name: str, *, metadata: Mapping[str, str] | None = None, zone: str = "", version: str = ""
@@ -297,7 +296,7 @@ class Directory:
             for instance in serving
             if wanted <= instance.metadata.items() and zone in ("", instance.zone) and version in ("", instance.version)
         )
-        return Listing(matching, stale, self._applied())
+        return Listing(matching, stale, self.revision)
 
     async def pick(self, name: str, *, strategy: str = "", hash_key: str = "", zone: str = "") -> Picked:
         """One instance by a strategy, the caller's zone first. Raises `NotFound` where there is none to give."""
@@ -307,7 +306,7 @@ class Directory:
             raise NotFound(f"service '{name}' has no healthy instance", "NO_HEALTHY_INSTANCE", {"service_name": name})
         balancer = self._balancers.setdefault(name, Balancer())
         chosen = balancer.pick(in_zone_first(listing.instances, zone), strategy, hash_key)
-        return Picked(chosen.service_url, chosen.instance_id, strategy, listing.stale)
+        return Picked(chosen.service_url, chosen.instance_id, strategy, listing.stale, listing.revision)
 
     async def check(self, name: str) -> tuple[CheckResult, ...]:
         """Looks at every instance now. Raises `NotFound` where the service has none."""
@@ -322,6 +321,7 @@ class Directory:
 
     def reset(self, revision: int) -> None:
         """The log can't say what changed up to a revision: everything is read anew."""
+        self._registrations.outdate()
         self._background.start(self._reload())
 
     def taken(self, record: Record, before: Record | None) -> None:

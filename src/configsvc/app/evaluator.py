@@ -54,7 +54,7 @@ class Evaluator:
         (outcome,) = await self._outcomes(flag_set, [Asked(flag_name, context, explain)])
         if isinstance(outcome, FailedItem):
             raise not_found(flag_ref(environment, flag_name))
-        return outcome, self._revision(flag_set)
+        return outcome, self._sets.revision_of(flag_set)
 
     async def batch(
         self, environment: str, flag_names: Sequence[str], context: Context, *, explain: bool = False
@@ -67,7 +67,7 @@ class Evaluator:
         flag_set = await self._set(environment, flag_names)
         names = flag_names or [flag.name for flag in flag_set]
         asked = [Asked(name, context, explain) for name in names]
-        return await self._outcomes(flag_set, asked), self._revision(flag_set)
+        return await self._outcomes(flag_set, asked), self._sets.revision_of(flag_set)
 
     async def many(self, requests: Sequence[EvaluationRequest]) -> tuple[Sequence[Outcome], int]:
         """Many requests, each with its own context. What is wrong with one is that one's error."""
@@ -89,7 +89,7 @@ class Evaluator:
         for environment, here in places.items():
             asked = [requests[place].asked for place in here]
             flag_set = await self._set(environment, [one.flag_name for one in asked])
-            revision = min(revision, self._revision(flag_set))
+            revision = min(revision, self._sets.revision_of(flag_set))
             found = await self._outcomes(flag_set, asked)
             outcomes.update(zip(here, found, strict=True))
         return [outcomes[place] for place in range(len(requests))], revision
@@ -103,9 +103,6 @@ class Evaluator:
 
     async def _outcomes(self, flag_set: FlagSet, asked: Sequence[Asked]) -> Sequence[Outcome]:
         return await self._evaluate(flag_set, asked, await self._assignments.of(flag_set, asked))
-
-    def _revision(self, flag_set: FlagSet) -> int:
-        return max(flag_set.revision, self._tail.applied)
 
 
 def _check(fields: Fields, context: Context) -> None:

@@ -62,6 +62,12 @@ class FlagSets:
                 raise
             return flag_set
 
+    def revision_of(self, flag_set: FlagSet) -> int:
+        """The revision at which a set is known: where the log keeps it up to date, that of the log."""
+        if self._sets.get(flag_set.environment) is flag_set:
+            return max(flag_set.revision, self._tail.applied)
+        return flag_set.revision
+
     def apply(self, changes: Sequence[Change]) -> None:
         """Takes in what the log says. A set changes between two evaluations, never under one."""
         for change in changes:

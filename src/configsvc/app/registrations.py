@@ -61,8 +61,12 @@ class Registrations:
         self._copies = copies
         self._records: dict[str, dict[str, Record]] = {}
         self._followers: list[Follower] = []
+        self._applied = applied
         self._loaded = asyncio.Event()
-        copies.renew(lambda: [copy for name in self._records for copy in self._copies_of(name, applied())])
+        # The revision of the last reading, and whether the log has told everything since.
+        self._read_at = 0
+        self._is_current = False
+        copies.renew(lambda: [copy for name in self._records for copy in self._copies_of(name)])
 
     def follow(self, follower: Follower) -> None:
         """Tells `follower` from now on, after those who follow already."""
@@ -76,6 +80,11 @@ class Registrations:
     async def loaded(self) -> None:
         """Returns when they have been."""
         await self._loaded.wait()
+
+    @property
+    def revision(self) -> int:
+        """The revision at which they are known: nothing up to it is missing."""
+        return max(self._read_at, self._applied()) if self._is_current else self._read_at
 
     @property
     def services(self) -> Sequence[str]:
@@ -114,7 +123,12 @@ class Registrations:
                 self._drop(known.ref)
         for record in page.records:
             self.take(record)
+        self._read_at, self._is_current = page.revision, True
         self._loaded.set()
+
+    def outdate(self) -> None:
+        """The log can't say what has changed: what is known may be old until all are read anew."""
+        self._is_current = False
 
     async def reload(self) -> None:
         """Reads all of them, as soon as that can be done."""
@@ -136,8 +150,8 @@ class Registrations:
     def apply(self, changes: Sequence[Change]) -> None:
         """Takes in what the log says, in order, and leaves copies of it."""
         self._apply(changes)
-        touched = {change.ref.service: change.revision for change in changes if change.ref.kind is Kind.INSTANCE}
-        for service, revision in touched.items():
+        revision = changes[-1].revision if changes else 0
+        for service in {change.ref.service for change in changes if change.ref.kind is Kind.INSTANCE}:
             for copy in self._copies_of(service, revision):
                 self._copies.leave(copy)
 
@@ -197,7 +211,11 @@ class Registrations:
         for follower in self._followers:
             follower.dropped(known)
 
-    def _copies_of(self, service: str, revision: int) -> tuple[Copy, Copy]:
+    def _copies_of(self, service: str, revision: int = 0) -> tuple[Copy, ...]:
+        """Copies of what is known, which must not be older than it is said to be."""
+        if not self._is_current:
+            return ()
+        revision = max(revision, self.revision)
         return (
             Copy(service_key(service), revision, lambda: [*map(record_json, self._records.get(service, {}).values())]),
             Copy(SERVICES_KEY, revision, lambda: sorted(self._records)),

@@ -90,6 +90,7 @@ class Picked:
     instance_id: str
     strategy: str
     stale: bool
+    revision: int
 
 
 @dataclass(frozen=True, slots=True)

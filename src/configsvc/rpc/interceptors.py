@@ -4,7 +4,8 @@
 2. access log: one JSON line a call, without values
 3. deadline: a unary call that has none gets one
 4. errors: the domain's errors become statuses by the one table; so does a request that can't be read
-5. revision: `min_revision` is waited for; the answer says the applied revision, and whether it may be stale
+5. revision: `min_revision` is waited for, and an answer that is older after all (from a copy, while the store is away)
+   is not given; the answer says the applied revision, and whether it may be stale
 6. REST: the resource itself for calls from the gateway (`response_body` of google.api.http)
 
 A stream's messages are written from here, in the task of its call: when the caller goes away, or the server stops, the
@@ -93,6 +94,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     request = _request(decode, received)
                     await self._reach(request, seconds)
                     response = await inner(request, context)
+                    _check_reached(request, response)
             except asyncio.CancelledError:
                 line.write(_cancelled(context))
                 raise
@@ -202,6 +204,16 @@ class _Line:
             duration_ms=round((time.perf_counter() - self._began) * 1000, 2),
             request_id=self.identity,
             **self._caller,
+        )
+
+
+def _check_reached(request: Any, response: Any) -> None:
+    wanted = getattr(request, "min_revision", 0)
+    if wanted and response.revision < wanted:
+        raise Unavailable(
+            f"revision {wanted} is known here only in part, since the store is away; what is left is of {response.revision}",
+            "REVISION_NOT_REACHED",
+            {"applied": str(response.revision), "required": str(wanted)},
         )
 
 

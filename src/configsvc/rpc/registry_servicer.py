@@ -92,7 +92,11 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
             request.service_name, strategy=request.strategy, hash_key=request.hash_key, zone=request.zone
         )
         return registry_pb2.GetServiceUrlResponse(
-            url=picked.url, instance_id=picked.instance_id, strategy=picked.strategy, stale=picked.stale
+            url=picked.url,
+            instance_id=picked.instance_id,
+            strategy=picked.strategy,
+            stale=picked.stale,
+            revision=picked.revision,
         )
 
     async def CheckServiceHealth(self, request: Any, context: Any) -> registry_pb2.CheckServiceHealthResponse:

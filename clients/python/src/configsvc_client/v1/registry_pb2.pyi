@@ -601,6 +601,7 @@ class GetServiceUrlResponse(_message.Message):
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     STRATEGY_FIELD_NUMBER: _builtins.int
     STALE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     url: _builtins.str
     """The instance's service_url."""
     instance_id: _builtins.str
@@ -609,6 +610,8 @@ class GetServiceUrlResponse(_message.Message):
     """The strategy that was used."""
     stale: _builtins.bool
     """True where only instances that are not known to be healthy were left."""
+    revision: _builtins.int
+    """The revision at which the service is known."""
     def __init__(
         self,
         *,
@@ -616,10 +619,11 @@ class GetServiceUrlResponse(_message.Message):
         instance_id: _builtins.str = ...,
         strategy: _builtins.str = ...,
         stale: _builtins.bool = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "stale", b"stale", "strategy", b"strategy", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "revision", b"revision", "stale", b"stale", "strategy", b"strategy", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
