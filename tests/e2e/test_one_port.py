@@ -273,3 +273,12 @@ def test_grpc_web_text_is_base64(service: Running) -> None:
     )
     assert answer.status_code == 200
     assert base64.b64decode(answer.content[:8])[0] == 0
+
+
+def test_a_rest_answer_has_no_headers_of_the_machinery_behind_it(rest: httpx.Client, environment: str) -> None:
+    body = {"key": "k", "value": 1, "environment": environment}
+    missing = rest.get("/api/v1/config/missing", params={"environment": environment})
+    for answer in (rest.post("/api/v1/config", json=body), missing, rest.get("/health")):
+        assert [
+            name for name in answer.headers if name.startswith(("grpc-", "x-envoy-", "x-http-", "x-configsvc-"))
+        ] == []

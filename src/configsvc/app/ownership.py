@@ -117,6 +117,9 @@ class Ownership:
         try:
             async with asyncio.timeout(HAND_ON_SECONDS):
                 heirs = await self._registry.replicas() - {self._me}
+                if not heirs:
+                    # The next replica that starts adopts them.
+                    return
                 given: Collection[Record] = self._registrations.owned()
                 while given and heirs:
                     chosen = itertools.cycle(random.sample(sorted(heirs), len(heirs)))
@@ -124,7 +127,9 @@ class Ownership:
                     given = await self._not_shown_by_heirs([record.ref for record in given])
                     heirs -= {record.body["owner"] for record in given}
                 if given:
-                    logger.warning("nobody shows %d instances yet; whoever lives adopts them", len(given))
+                    logger.warning(
+                        "nobody took %d of the instances that were handed on; whoever lives adopts them", len(given)
+                    )
         except (ServiceError, TimeoutError) as error:
             logger.warning("not all instances were handed on; the others adopt them: %r", error)
 
