@@ -9,31 +9,15 @@ import pytest
 from kazoo.client import KazooClient
 
 from tests.faults.sessions import expire
-from tests.replicas.conftest import own_settings, shown
+from tests.replicas.conftest import shown
 from tests.replicas.fleet import Replica, eventually, fleet
 from tests.replicas.test_replicas import Poll, Watcher
 from tests.services.postgres import Postgres
-from tests.services.service_set import ServiceSet
 
 SERVICE = "owned"
 # A fair share of fifty for each of two is 25; a fair coin gives one of them fewer than ten in one of 170,000 runs.
 ORPHANS, LEAST_SHARE = 50, 10
 EXPIRED, ROUNDS = 12, 4
-
-
-@pytest.fixture(scope="module")
-def settings(services: ServiceSet) -> Iterator[dict[str, str]]:
-    with own_settings(services) as own:
-        yield own
-
-
-@pytest.fixture
-def zookeeper(settings: dict[str, str]) -> Iterator[KazooClient]:
-    client = KazooClient(settings["ZOOKEEPER_HOSTS"])
-    client.start(30)
-    yield client
-    client.stop()
-    client.close()
 
 
 @pytest.fixture

@@ -1,18 +1,16 @@
 """Health checks of the instances that this replica owns: on an interval, with jitter, and with thresholds."""
 
 import asyncio
-import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from configsvc.app.background import Background
 from configsvc.clock import Clock
 from configsvc.domain.instances import CheckResult, Instance
 from configsvc.probes.port import Probe, ProbeFailedError
-
-logger = logging.getLogger(__name__)
 
 # Looks at the same time. Each holds a socket and little else; more than this would be a burst of its own.
 CONCURRENT_LOOKS = 64
@@ -63,20 +61,16 @@ class HealthChecks:
         self._told = told
         self._runs: dict[tuple[str, str], _Run] = {}
         self._looks = asyncio.Semaphore(CONCURRENT_LOOKS)
-        self._task: asyncio.Task[None] | None = None
-        self._looking: set[asyncio.Task[CheckResult]] = set()
+        self._background = Background("health checks")
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._work(), name="health-checks")
+        self._background.start(self._work())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        tasks = [task for task in (self._task, *self._looking) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._background.end()
 
     async def look(self, instance: Instance) -> CheckResult:
         """One look now. It counts like any other."""
@@ -112,17 +106,10 @@ class HealthChecks:
                 run = self._runs.setdefault(key, _Run(True, 0, now + random.uniform(0, self._interval_seconds / 2)))
                 if run.due <= now:
                     run.due = self._next()
-                    task = asyncio.create_task(self.look(instance), name="health-check")
-                    self._looking.add(task)
-                    task.add_done_callback(self._finished)
+                    self._background.start(self.look(instance))
 
     def _next(self) -> float:
         return self._clock.monotonic() + self._interval_seconds * random.uniform(1 - JITTER, 1 + JITTER)
-
-    def _finished(self, task: "asyncio.Task[CheckResult]") -> None:
-        self._looking.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("a health check could not be carried out", exc_info=error)
 
 
 def _key(instance: Instance) -> tuple[str, str]:
