@@ -409,7 +409,7 @@ async def migrate(settings: Settings) -> str:
     if settings.database_url:
         async with PostgresStorage(settings.database_url) as storage:
             return storage.name
-    async with _embedded_storage(settings, SystemClock()) as embedded:
+    async with _embedded_storage(settings, SYSTEM_CLOCK) as embedded:
         return f"{embedded.name} ({settings.sqlite_path})"
 
 
