@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ from configsvc.registry.local import LocalRegistryClient
 from configsvc.registry.port import Node
 from tests.registry.world import ME, World, gone, registration
 
-CHECKED = {"health_check_url": "http://one:1/health", "lease_ttl_seconds": 3600}
+CHECKED: dict[str, Any] = {"health_check_url": "http://one:1/health", "lease_ttl_seconds": 3600}
 AT = datetime(2025, 1, 1, tzinfo=UTC)
 
 
@@ -122,7 +123,7 @@ async def test_a_late_result_of_a_check_is_of_the_url_that_was_looked_at(world: 
 
 @pytest.mark.parametrize("change", [{}, {"weight": 7}, {"health_check_url": "http://one:2/health"}])
 async def test_an_instance_that_fails_its_checks_stays_unhealthy_when_it_registers_again(
-    world: World, change: dict[str, object]
+    world: World, change: dict[str, Any]
 ) -> None:
     async with world.directory("a") as directory:
         await directory.register(registration(**CHECKED), ME)

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from configsvc.app.checks import Thresholds
 from configsvc.app.directory import Directory
@@ -80,8 +81,8 @@ class World:
             yield await stack.enter_async_context(directory)
 
 
-def registration(name: str = "one", **more: object) -> Registration:
-    return Registration("svc", f"http://{name}:1", instance_id=name, **more)  # type: ignore[arg-type]
+def registration(name: str = "one", **more: Any) -> Registration:
+    return Registration("svc", f"http://{name}:1", instance_id=name, **more)
 
 
 async def gone(directory: Directory, instance_id: str) -> None:
