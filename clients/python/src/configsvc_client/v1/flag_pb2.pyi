@@ -250,7 +250,8 @@ class Flag(_message.Message):
     """Output only. The actor of the last write."""
     sticky: _builtins.bool
     """Keeps the variant that a rollout or a split gave to a user, also when the percentage is lowered or the weights
-    change; until the flag is disabled, a rule or the targeted users decide, or the user has not come back for 90 days.
+    change; until the flag is disabled or deleted, `sticky`, `bucket_by` or `value_type` changes, a rule or the targeted
+    users decide, or the user has not come back for 90 days. What has ended does not come back.
     Assignments lie in Redis; without one a service on PostgreSQL refuses sticky flags, and an embedded one keeps them
     until it stops. Evaluation inside the client knows no assignments.
     """
