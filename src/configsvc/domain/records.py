@@ -114,6 +114,11 @@ class Change:
     at: datetime
 
     @property
+    def has_lost_before(self) -> bool:
+        """Whether there was a state before that is not known: the change itself was compacted away."""
+        return self.before is None and self.action is Action.UPDATE
+
+    @property
     def record(self) -> Record | None:
         """The state after the change; None for a removal."""
         if self.after is None:
