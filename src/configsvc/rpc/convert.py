@@ -119,6 +119,7 @@ def config_version(change: Change) -> config_pb2.ConfigVersion:
         at=timestamp(change.at),
         revision=change.revision,
         description=change.after["description"] if change.after is not None else "",
+        before_omitted=change.has_lost_before,
     )
 
 
@@ -196,6 +197,7 @@ def flag_version(change: Change) -> flag_pb2.FlagVersion:
         reason=change.reason,
         at=timestamp(change.at),
         revision=change.revision,
+        before_omitted=change.has_lost_before,
     )
 
 

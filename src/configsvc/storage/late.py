@@ -22,6 +22,7 @@ from configsvc.storage.port import (
     Silences,
     Storage,
     Turn,
+    VersionRange,
 )
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,10 @@ class LateStorage:
     async def version(self, ref: Ref, version: int) -> Change | None:
         """See the port."""
         return await self._open().version(ref, version)
+
+    async def versions(self, ref: Ref) -> VersionRange | None:
+        """See the port."""
+        return await self._open().versions(ref)
 
     async def search(self, query: ChangeQuery) -> ChangePage:
         """See the port."""

@@ -71,11 +71,23 @@ class ChangeQuery:
 
 @dataclass(frozen=True, slots=True)
 class ChangePage:
-    """Changes, read at one revision. `more`: the limit cut the list."""
+    """Changes, read at one revision. `more`: the limit cut the list. Changes up to `compacted` are gone."""
 
     revision: int
     changes: tuple[Change, ...]
     more: bool
+    compacted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRange:
+    """Versions of one record, live or removed: 1 to `newest` were written, and the log has those from `oldest` on.
+
+    `oldest` is `newest + 1` where all of their changes were compacted away.
+    """
+
+    oldest: int
+    newest: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +115,10 @@ class History(Protocol):
 
     async def version(self, ref: Ref, version: int) -> Change | None:
         """The change that made this version; None where there is none or it was compacted away."""
+        ...
+
+    async def versions(self, ref: Ref) -> VersionRange | None:
+        """Which versions there are; None where the record was never written."""
         ...
 
     async def search(self, query: ChangeQuery) -> ChangePage:

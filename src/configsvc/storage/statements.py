@@ -13,7 +13,7 @@ from typing import Any
 
 from configsvc.domain.records import Ref, Scope
 from configsvc.storage.port import ChangeQuery, Keep, RecordQuery
-from configsvc.storage.rows import CHANGE_COLUMNS, RECORD_COLUMNS, microseconds
+from configsvc.storage.rows import CHANGE_COLUMNS, RECORD_COLUMNS, microseconds, ref_values
 
 _LAST_CODE_POINT = 0x10FFFF
 _SURROGATES = range(0xD800, 0xE000)
@@ -134,6 +134,15 @@ class Statements:
             f"SELECT {self._change_columns} FROM {self._changes}"
             " WHERE kind = ? AND environment = ? AND service = ? AND key = ? AND version = ?",
             (ref.kind.value, ref.environment, ref.service, ref.key, version),
+        )
+
+    def versions(self, ref: Ref) -> Statement:
+        """(newest version, oldest version that the log has or None), or no row."""
+        where = "kind = ? AND environment = ? AND service = ? AND key = ?"
+        parts = ref_values(ref)
+        return Statement(
+            f"SELECT version, (SELECT min(version) FROM {self._changes} WHERE {where}) FROM {self._records} WHERE {where}",
+            (*parts, *parts),
         )
 
     def search(self, query: ChangeQuery) -> Statement:

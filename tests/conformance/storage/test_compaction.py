@@ -6,8 +6,8 @@ import pytest
 
 from configsvc.domain.records import Action, Put
 from configsvc.errors import RevisionOutOfRange
-from configsvc.storage.port import Keep, Silences, Storage
-from tests.conformance.storage.writing import NOON, author, batch, config, put, revisions
+from configsvc.storage.port import ChangeQuery, Keep, Silences, Storage, VersionRange
+from tests.conformance.storage.writing import NOON, author, batch, config, put, remove, revisions
 
 MANY = 1_000_000
 
@@ -90,3 +90,22 @@ async def test_silences_are_the_long_times_between_changes(storage: Storage) -> 
 
     assert await storage.silences(timedelta(minutes=5)) == Silences(at(111), ((at(5), at(100)), (at(101), at(111))))
     assert await storage.silences(timedelta(hours=5)) == Silences(at(111), ())
+
+
+async def test_the_versions_that_are_left_are_known_though_others_were_forgotten(storage: Storage) -> None:
+    ref, other, gone = config("k"), config("other"), config("gone")
+    for value in range(3):
+        await storage.write(put(ref, value))
+    await storage.write(put(gone))
+    await storage.write(remove(gone))
+    assert await storage.versions(ref) == VersionRange(1, 3)
+    await storage.write(put(other))
+    await storage.write(put(ref, 3))
+    assert await storage.compact(Keep(2)) == 5
+    assert await storage.versions(ref) == VersionRange(4, 4)
+    assert await storage.versions(other) == VersionRange(1, 1)
+    assert await storage.versions(gone) == VersionRange(3, 2), "nothing of it is left"
+    assert await storage.versions(config("never")) is None
+    await storage.compact(Keep(1))
+    assert await storage.versions(other) == VersionRange(2, 1)
+    assert (await storage.search(ChangeQuery(limit=9))).compacted == 6
