@@ -142,6 +142,19 @@ class ConfigStore:
             query, merged[:page_size], more=more, revision=found.revision, cursor=lambda one: (one.record.ref.key,)
         )
 
+    async def effective_value(self, environment: str, service_name: str, key: str) -> tuple[Effective, int]:
+        """One value as a service sees it. Raises `NotFound` if the service has none of its own, and none is shared."""
+        with checked(self._limits) as fields:
+            fields.key(key)
+            fields.environment(environment)
+            fields.service(service_name, required=True)
+        refs = (config_ref(environment, service_name, key), config_ref(environment, "", key))
+        view = await self._near.get(refs)
+        found = configs.effective(service_name, [record for ref in refs if (record := view.get(ref)) is not None])
+        if not found:
+            raise not_found(refs[0])
+        return found[0], view.revision
+
     async def batch_write(self, environment: str, operations: Sequence[Operation], author: Author) -> Commit:
         """All operations in one revision, or none. Raises what the first that can't be done raises alone."""
         with checked(self._limits) as fields:
