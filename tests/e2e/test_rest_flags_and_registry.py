@@ -45,6 +45,31 @@ def test_a_flag_lives_through_create_get_put_history_delete(rest: httpx.Client, 
     assert rest.get("/api/v1/feature-flags/new_ui", params={"environment": environment}).status_code == 404
 
 
+def test_flags_are_found_by_tag_owner_and_age(rest: httpx.Client, environment: str) -> None:
+    made = [
+        create(rest, environment, "a", tags=["x", "y"], owner="ann", enabled=True).json(),
+        create(rest, environment, "b", tags=["x"], owner="bob").json(),
+        create(rest, environment, "c", owner="").json(),
+    ]
+
+    def found(query: str) -> list[str]:
+        answer = rest.get(f"/api/v1/feature-flags?environment={environment}&{query}")
+        assert answer.status_code == 200, answer.text
+        return [flag["name"] for flag in answer.json()["flags"]]
+
+    assert found("tags=x") == found("tags[]=x") == found("tags%5B%5D=x") == ["a", "b"]
+    assert found("tags=x&tags=y") == found("tags=x&owner=ann&enabled=true") == ["a"]
+    assert found("owner=bob") == ["b"]
+    assert found("owner=") == ["c"]
+    since = made[1]["updated_at"]
+    assert found(f"updated_before={since}") == found(f"created_before={since}") == ["a"]
+    assert rest.put("/api/v1/feature-flags/a", json={**made[0], "etag": made[0]["etag"]}).is_success
+    assert found(f"updated_before={since}") == []
+    assert found(f"created_before={since}") == ["a"]
+    refused = rest.get(f"/api/v1/feature-flags?environment={environment}&tags={'x' * 129}")
+    assert (refused.status_code, "tags[0]" in refused.text) == (400, True)
+
+
 def test_a_sticky_flag_keeps_what_it_gave_also_on_embedded_defaults(rest: httpx.Client, environment: str) -> None:
     flag = {"environment": environment, "enabled": True, "sticky": True, "rollout_percentage": 50}
     assert create(rest, name="sticky", **flag).status_code == 201  # type: ignore[arg-type]

@@ -2,15 +2,17 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from configsvc_client.evaluation import Flag
 
 from configsvc.app.history import Versioned, Versions
 from configsvc.app.watcher import Selector
-from configsvc.domain import flags
+from configsvc.domain import flags, pages
 from configsvc.domain.configs import Decision, not_found
 from configsvc.domain.fields import FLAG_NAME_CHARACTERS, checked
+from configsvc.domain.flag_filter import FlagFilter
 from configsvc.domain.flags import flag_ref
 from configsvc.domain.json_values import NESTED_LEVELS, digest, is_nested_too_deeply
 from configsvc.domain.limits import Limits
@@ -18,6 +20,11 @@ from configsvc.domain.pages import Page, page_cursor, page_of
 from configsvc.domain.records import Author, Change, Commit, Kind, Record, Ref, Scope, Write
 from configsvc.errors import NotFound, StateForbids
 from configsvc.storage.port import History, Reader, RecordQuery, Writer
+
+# Flags that are read at a time while a filter looks for those that match, and in one call at most. Each took 40 µs of CPU
+# (with ten targeted users, from SQLite).
+READ_FLAGS = 250
+SCANNED_FLAGS = 2_000
 
 
 class FlagStore:
@@ -51,25 +58,33 @@ class FlagStore:
             raise not_found(ref)
         return record, view.revision
 
-    async def list(self, environment: str, enabled: bool | None, page_size: int, page_token: str) -> Page[Record]:
-        """One page in the order of name; `enabled` None: all."""
+    async def list(self, environment: str, wanted: FlagFilter, page_size: int, page_token: str) -> Page[Record]:
+        """One page in the order of name.
+
+        A call reads at most `SCANNED_FLAGS` flags, so a page of a filter that few match may be short, or empty, and
+        still be followed by another.
+        """
         with checked(self._limits) as fields:
             fields.environment(environment)
+            wanted.check(fields)
             page_size = fields.page_size(page_size)
-        query = ("flags", environment, enabled)
+        query = ("flags", environment, *wanted.query)
         cursor = page_cursor(page_token, query, str)
         after = (cursor[0], "") if cursor else None
         found: list[Record] = []
-        while True:
-            page = await self._reader.page(RecordQuery(Kind.FLAG, environment, limit=page_size, after=after))
-            found += [r for r in page.records if enabled is None or r.body["enabled"] == enabled]
-            if not page.more or len(found) > page_size:
-                break
-            after = (page.records[-1].ref.key, "")
-        more = len(found) > page_size or (page.more and len(found) == page_size)
-        return page_of(
-            query, found[:page_size], more=more, revision=page.revision, cursor=lambda record: (record.ref.key,)
-        )
+        scanned, revision, more = 0, 0, True
+        while more and len(found) < page_size and scanned < SCANNED_FLAGS:
+            limit = page_size if wanted.is_all else READ_FLAGS
+            page = await self._reader.page(RecordQuery(Kind.FLAG, environment, limit=limit, after=after))
+            revision = revision or page.revision
+            found += filter(wanted.matches, page.records)
+            scanned += len(page.records)
+            more = page.more
+            after = _place(page.records[-1]) if page.records else after
+        kept = page_of(query, found[:page_size], more=False, revision=revision, cursor=lambda one: (one.ref.key,))
+        if len(found) > page_size:
+            return replace(kept, next_page_token=kept.token_after(kept.items[-1]))
+        return replace(kept, next_page_token=pages.page_token(query, after[:1])) if more and after else kept
 
     async def update(
         self, definition: Mapping[str, Any], author: Author, *, etag: str = "", allow_missing: bool = False
@@ -137,3 +152,7 @@ def _written(commit: Commit) -> tuple[Record, int]:
     if record is None:
         raise NotFound("the retried request's flag is gone")
     return record, commit.revision
+
+
+def _place(record: Record) -> tuple[str, str]:
+    return (record.ref.key, record.ref.service)

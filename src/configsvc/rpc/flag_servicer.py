@@ -11,6 +11,7 @@ from configsvc.app.flags import FlagStore
 from configsvc.app.outcomes import Asked
 from configsvc.app.watch import WatchHub
 from configsvc.clock import Clock
+from configsvc.domain.flag_filter import FlagFilter
 from configsvc.domain.records import Record
 from configsvc.errors import InvalidInput
 from configsvc.rpc import call, convert
@@ -46,8 +47,14 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
 
     async def ListFlags(self, request: Any, context: Any) -> flag_pb2.ListFlagsResponse:
         """One page of flags."""
-        enabled = convert.optional(request, "enabled")
-        page = await self._store.list(request.environment, enabled, request.page_size, request.page_token)
+        wanted = FlagFilter(
+            enabled=convert.optional(request, "enabled"),
+            tags=(*request.tags, *request.tags_brackets),
+            owner=convert.optional(request, "owner"),
+            created_before=convert.time_of(request, "created_before"),
+            updated_before=convert.time_of(request, "updated_before"),
+        )
+        page = await self._store.list(request.environment, wanted, request.page_size, request.page_token)
         return flag_pb2.ListFlagsResponse(
             flags=map(convert.flag, page.items), next_page_token=page.next_page_token, revision=page.revision
         )

@@ -596,7 +596,7 @@ Global___GetFlagResponse: _TypeAlias = GetFlagResponse  # noqa: Y015
 
 @_typing.final
 class ListFlagsRequest(_message.Message):
-    """Request of ListFlags."""
+    """Request of ListFlags. Filters that are given must all match."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -605,6 +605,11 @@ class ListFlagsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     MIN_REVISION_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    CREATED_BEFORE_FIELD_NUMBER: _builtins.int
+    UPDATED_BEFORE_FIELD_NUMBER: _builtins.int
+    TAGS_BRACKETS_FIELD_NUMBER: _builtins.int
     environment: _builtins.str
     """Required. See Flag.environment."""
     enabled: _builtins.bool
@@ -615,6 +620,24 @@ class ListFlagsRequest(_message.Message):
     """Optional. `next_page_token` of the previous page, all other fields the same."""
     min_revision: _builtins.int
     """Optional. Wait, within the deadline, until this replica has applied this revision."""
+    owner: _builtins.str
+    """Optional. Only flags of this owner; empty: flags that have none."""
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. Only flags that have all of these tags; at most 64."""
+
+    @_builtins.property
+    def created_before(self) -> _timestamp_pb2.Timestamp:
+        """Optional. Only flags that were created before this time."""
+
+    @_builtins.property
+    def updated_before(self) -> _timestamp_pb2.Timestamp:
+        """Optional. Only flags whose last write was before this time: what nobody has touched for long."""
+
+    @_builtins.property
+    def tags_brackets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. The same as `tags`, for clients that write lists in a query as `tags[]=a&tags[]=b`."""
+
     def __init__(
         self,
         *,
@@ -623,14 +646,24 @@ class ListFlagsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         min_revision: _builtins.int = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        owner: _builtins.str | None = ...,
+        created_before: _timestamp_pb2.Timestamp | None = ...,
+        updated_before: _timestamp_pb2.Timestamp | None = ...,
+        tags_brackets: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "enabled", b"enabled"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "_owner", b"_owner", "created_before", b"created_before", "enabled", b"enabled", "owner", b"owner", "updated_before", b"updated_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "enabled", b"enabled", "environment", b"environment", "min_revision", b"min_revision", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "_owner", b"_owner", "created_before", b"created_before", "enabled", b"enabled", "environment", b"environment", "min_revision", b"min_revision", "owner", b"owner", "page_size", b"page_size", "page_token", b"page_token", "tags", b"tags", "tags_brackets", b"tags_brackets", "updated_before", b"updated_before"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__enabled: _TypeAlias = _typing.Literal["enabled"]  # noqa: Y015
     _WhichOneofArgType__enabled: _TypeAlias = _typing.Literal["_enabled", b"_enabled"]  # noqa: Y015
+    _WhichOneofReturnType__owner: _TypeAlias = _typing.Literal["owner"]  # noqa: Y015
+    _WhichOneofArgType__owner: _TypeAlias = _typing.Literal["_owner", b"_owner"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__enabled) -> _WhichOneofReturnType__enabled | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__owner) -> _WhichOneofReturnType__owner | None: ...
 
 Global___ListFlagsRequest: _TypeAlias = ListFlagsRequest  # noqa: Y015
 
@@ -649,7 +682,9 @@ class ListFlagsResponse(_message.Message):
     """The revision at which this page was read."""
     @_builtins.property
     def flags(self) -> _containers.RepeatedCompositeFieldContainer[Global___Flag]:
-        """In the order of name. A page ends early where it would be larger than a message may be."""
+        """In the order of name. A page ends early where it would be larger than a message may be, and where thousands of flags
+        were looked through for a few that match; it may even be empty. The list goes on as long as there is a token.
+        """
 
     def __init__(
         self,
