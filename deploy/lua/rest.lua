@@ -20,6 +20,8 @@ local METHODS = {
   {"^/api/v1/feature%-flags/evaluate$", "POST"},
   {"^/api/v1/feature%-flags/evaluate/batch$", "POST"},
   {"^/api/v1/feature%-flags/[^/]+/history$", "GET", "name"},
+  {"^/api/v1/feature%-flags/[^/]+:rollback$", "POST", "name"},
+  {"^/api/v1/feature%-flags/[^/]+:diff$", "GET", "name"},
   {"^/api/v1/feature%-flags/[^/]+$", "GET, PUT, DELETE", "name"},
   {"^/api/v1/registry/register$", "POST"},
   {"^/api/v1/registry/deregister$", "POST"},

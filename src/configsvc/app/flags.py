@@ -7,11 +7,11 @@ from typing import Any
 
 from configsvc_client.evaluation import Flag
 
-from configsvc.app.history import Versioned, Versions
+from configsvc.app.history import Diff, Versioned, Versions
 from configsvc.app.watcher import Selector
 from configsvc.domain import flags, pages
 from configsvc.domain.configs import Decision, not_found
-from configsvc.domain.fields import FLAG_NAME_CHARACTERS, checked
+from configsvc.domain.fields import FLAG_NAME_CHARACTERS, Fields, checked
 from configsvc.domain.flag_filter import FlagFilter
 from configsvc.domain.flags import flag_ref
 from configsvc.domain.json_values import NESTED_LEVELS, digest, is_nested_too_deeply
@@ -101,6 +101,33 @@ class FlagStore:
         commit = await self._write("delete", ref, flags.deletion(ref, etag), author, [etag])
         return commit.changes[0]
 
+    async def rollback(
+        self, environment: str, name: str, version: int, author: Author, *, etag: str = ""
+    ) -> tuple[Record, int]:
+        """Writes the definition of an earlier version again, as a new version; brings a deleted flag back.
+
+        Raises:
+            NotFound: there is no such version, or its change was compacted away.
+            StateForbids: the version is a delete, or can't be restored as things are now.
+        """
+        with checked(self._limits) as fields:
+            self._identity(fields, environment, name)
+            fields.author(author)
+            fields.version("version", version)
+        ref = flag_ref(environment, name)
+        definition = await self._versions.state(ref, version)
+        self._check_sticky(name, sticky=bool(definition.get("sticky")))
+        decision = flags.rollback(ref, version, definition, secrets.token_hex(8), etag)
+        return _written(await self._write("rollback", ref, decision, author, [version, etag]))
+
+    async def diff(self, environment: str, name: str, from_version: int, to_version: int) -> Diff:
+        """Compares two versions; `to_version` 0 is the newest. A delete has no definition. Raises `NotFound`."""
+        with checked(self._limits) as fields:
+            self._identity(fields, environment, name)
+            fields.version("from_version", from_version)
+            fields.version("to_version", to_version, least=0)
+        return await self._versions.diff(flag_ref(environment, name), from_version, to_version, flags.shown)
+
     async def history(self, environment: str, name: str, page_size: int, page_token: str) -> Versions:
         """Versions, newest first, of a live or a deleted flag. Raises `NotFound`."""
         ref = self._ref(environment, name)
@@ -124,22 +151,28 @@ class FlagStore:
                 if is_nested_too_deeply(variant.get("value")):
                     fields.refuse(f"variants[{index}].value", f"must not be nested more than {NESTED_LEVELS} deep")
         flag = flags.read(definition)
-        if flag.sticky and not self._keeps_assignments:
+        self._check_sticky(flag.name, sticky=flag.sticky)
+        return flag
+
+    def _check_sticky(self, name: str, *, sticky: bool) -> None:
+        if sticky and not self._keeps_assignments:
             raise StateForbids(
                 "a sticky flag keeps its assignments in Redis, which this service does not have: set REDIS_HOST,"
                 " or leave sticky out",
                 "STICKY_NEEDS_REDIS",
-                {"flag_name": flag.name},
+                {"flag_name": name},
             )
-        return flag
 
     def _ref(self, environment: str, name: str, author: Author | None = None) -> Ref:
         with checked(self._limits) as fields:
-            fields.environment(environment)
-            fields.name("name", name, FLAG_NAME_CHARACTERS)
+            self._identity(fields, environment, name)
             if author is not None:
                 fields.author(author)
         return flag_ref(environment, name)
+
+    def _identity(self, fields: Fields, environment: str, name: str) -> None:
+        fields.environment(environment)
+        fields.name("name", name, FLAG_NAME_CHARACTERS)
 
     async def _write(self, what: str, ref: Ref, decision: Decision, author: Author, content: object) -> Commit:
         fingerprint = digest(what, ref.environment, ref.key, content)

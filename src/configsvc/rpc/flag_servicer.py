@@ -91,6 +91,28 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
             compacted_through_version=found.compacted_through,
         )
 
+    async def RollbackFlag(self, request: Any, context: Any) -> flag_pb2.RollbackFlagResponse:
+        """Writes an earlier version again."""
+        record, revision = await self._store.rollback(
+            request.environment,
+            request.name,
+            request.version,
+            call.author(context, request, self._clock),
+            etag=call.etag_wanted(context, request),
+        )
+        _tell(record)
+        return flag_pb2.RollbackFlagResponse(flag=convert.flag(record), revision=revision)
+
+    async def DiffFlag(self, request: Any, context: Any) -> flag_pb2.DiffFlagResponse:
+        """Compares two versions."""
+        diff = await self._store.diff(request.environment, request.name, request.from_version, request.to_version)
+        response = flag_pb2.DiffFlagResponse(
+            to=convert.flag_version(diff.newer), differences=map(convert.difference, diff.differences)
+        )
+        # `from` is a word of the language.
+        getattr(response, "from").CopyFrom(convert.flag_version(diff.older))
+        return response
+
     async def EvaluateFlag(self, request: Any, context: Any) -> flag_pb2.EvaluateFlagResponse:
         """One flag for one context."""
         found, revision = await self._evaluator.one(

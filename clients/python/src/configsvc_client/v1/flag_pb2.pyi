@@ -4,6 +4,7 @@ isort:skip_file
 Feature flags: on/off and multivariate, with targeted users, rules and progressive rollout."""
 
 from collections import abc as _abc
+from configsvc_client.v1 import config_pb2 as _config_pb2
 from configsvc_client.v1 import watch_pb2 as _watch_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -350,7 +351,7 @@ class FlagVersion(_message.Message):
     version: _builtins.int
     """Output only. The version that this write made."""
     action: _builtins.str
-    """Output only. `CREATE`, `UPDATE` or `DELETE`."""
+    """Output only. `CREATE`, `UPDATE`, `DELETE` or `ROLLBACK`."""
     actor: _builtins.str
     """Output only. Who wrote."""
     reason: _builtins.str
@@ -994,6 +995,153 @@ class ListFlagHistoryResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListFlagHistoryResponse: _TypeAlias = ListFlagHistoryResponse  # noqa: Y015
+
+@_typing.final
+class RollbackFlagRequest(_message.Message):
+    """Request of RollbackFlag."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. See Flag.name. A deleted flag is brought back."""
+    environment: _builtins.str
+    """Required. See Flag.environment."""
+    version: _builtins.int
+    """Required. The version whose definition is written again, as a new version. What never changes stays: the salt, and
+    the variants that came later, at the end of the list.
+    """
+    etag: _builtins.str
+    """Optional precondition: write only if this is the current etag, else ABORTED. Must not be empty if it is given. The
+    `If-Match` header means the same; if both are given they must agree.
+    """
+    reason: _builtins.str
+    """Optional. Why, for the history; at most 1,024 characters."""
+    request_id: _builtins.str
+    """Optional. At most 128 characters. A retry with the same request_id and content returns the first outcome."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        environment: _builtins.str = ...,
+        version: _builtins.int = ...,
+        etag: _builtins.str | None = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "etag", b"etag"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "environment", b"environment", "etag", b"etag", "name", b"name", "reason", b"reason", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__etag: _TypeAlias = _typing.Literal["etag"]  # noqa: Y015
+    _WhichOneofArgType__etag: _TypeAlias = _typing.Literal["_etag", b"_etag"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__etag) -> _WhichOneofReturnType__etag | None: ...
+
+Global___RollbackFlagRequest: _TypeAlias = RollbackFlagRequest  # noqa: Y015
+
+@_typing.final
+class RollbackFlagResponse(_message.Message):
+    """Response of RollbackFlag."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLAG_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """The revision of the write."""
+    @_builtins.property
+    def flag(self) -> Global___Flag:
+        """The new version."""
+
+    def __init__(
+        self,
+        *,
+        flag: Global___Flag | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["flag", b"flag"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flag", b"flag", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackFlagResponse: _TypeAlias = RollbackFlagResponse  # noqa: Y015
+
+@_typing.final
+class DiffFlagRequest(_message.Message):
+    """Request of DiffFlag."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    FROM_VERSION_FIELD_NUMBER: _builtins.int
+    TO_VERSION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. See Flag.name. A deleted flag still has its versions."""
+    environment: _builtins.str
+    """Required. See Flag.environment."""
+    from_version: _builtins.int
+    """Required. The older side."""
+    to_version: _builtins.int
+    """Optional. The newer side; 0: the current version."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        environment: _builtins.str = ...,
+        from_version: _builtins.int = ...,
+        to_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "from_version", b"from_version", "name", b"name", "to_version", b"to_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiffFlagRequest: _TypeAlias = DiffFlagRequest  # noqa: Y015
+
+@_typing.final
+class DiffFlagResponse(_message.Message):
+    """Response of DiffFlag."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_OMITTED_FIELD_NUMBER: _builtins.int
+    differences_omitted: _builtins.int
+    """How many differences did not fit."""
+    @_builtins.property
+    def to(self) -> Global___FlagVersion:
+        """The newer side."""
+
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedCompositeFieldContainer[_config_pb2.ConfigDifference]:
+        """What has to change in the definition of `from` to give that of `to`, as far as it fits into one message. Empty: they
+        are equal. Lists are compared by position.
+        """
+
+    def __init__(
+        self,
+        *,
+        to: Global___FlagVersion | None = ...,
+        differences: _abc.Iterable[_config_pb2.ConfigDifference] | None = ...,
+        differences_omitted: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "to", b"to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["differences", b"differences", "differences_omitted", b"differences_omitted", "from", b"from", "to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiffFlagResponse: _TypeAlias = DiffFlagResponse  # noqa: Y015
 
 @_typing.final
 class EvaluationError(_message.Message):
