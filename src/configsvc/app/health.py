@@ -15,14 +15,19 @@ UP, DEGRADED, DOWN = "up", "degraded", "down"
 JUMP_SECONDS = 1.0
 
 
+async def _nothing() -> str:
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A backend. `effect` says what it means for users that it is down."""
+    """A backend. `effect` says what it means for users that it is down; `note`, what they should know while it is up."""
 
     name: str
     backend: str
     ping: Callable[[], Awaitable[None]]
     effect: Callable[[], Awaitable[str]]
+    note: Callable[[], Awaitable[str]] = _nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,7 @@ class HealthBoard:
         try:
             async with asyncio.timeout(LOOK_SECONDS):
                 await part.ping()
+                detail = await part.note()
         except ServiceError as error:
             state, detail = DOWN, f"{error}; {await part.effect()}"
         except TimeoutError:

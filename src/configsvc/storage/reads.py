@@ -4,11 +4,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from configsvc.domain.events import Loss
 from configsvc.domain.records import Change, Commit, Record, Ref, View
 from configsvc.errors import RevisionOutOfRange
 from configsvc.storage.ledger import Remembered
-from configsvc.storage.port import ChangePage, ChangeQuery, LogState, RecordPage, RecordQuery
-from configsvc.storage.rows import Row, change_of, row_of
+from configsvc.storage.port import Backlog, ChangePage, ChangeQuery, LogState, RecordPage, RecordQuery
+from configsvc.storage.rows import Row, change_of, row_of, time_of
 from configsvc.storage.statements import COUNTER_COLUMNS, Dialect, Statement, Statements
 
 T = TypeVar("T")
@@ -76,9 +77,9 @@ class Reads(ABC):
 
         return await self._read(self._statements.log(after, limit), decode)
 
-    async def published(self) -> int:
+    async def backlog(self) -> Backlog:
         """See the port."""
-        return await self._read(self._statements.published(), lambda rows: int(rows[0][0]))
+        return await self._read(self._statements.backlog(), _backlog)
 
     async def ping(self) -> None:
         """See the port."""
@@ -112,3 +113,16 @@ def _changes_in(rows: Rows) -> tuple[Change, ...]:
 
 def _view(rows: Rows) -> View:
     return View(rows[0][0], {record.ref: record for record in records_in(rows_in(rows))})
+
+
+def _backlog(rows: Rows) -> Backlog:
+    published, head, oldest, at, trouble, reduced, skipped, loss = rows[0]
+    return Backlog(
+        published=published,
+        waiting=0 if oldest is None else head - oldest + 1,
+        waiting_since=None if at is None else time_of(at),
+        trouble=trouble,
+        reduced=reduced,
+        skipped=skipped,
+        last_loss=None if loss is None else Loss.from_json(loss),
+    )

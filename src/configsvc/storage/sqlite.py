@@ -23,6 +23,7 @@ from queue import LifoQueue
 from types import TracebackType
 from typing import Self
 
+from configsvc.domain.events import Loss
 from configsvc.domain.records import Commit, Ref, Write
 from configsvc.errors import ServiceError, Unavailable
 from configsvc.storage.group_commit import DEFAULT_GROUP_WRITES, DEFAULT_QUEUE_WRITES, GroupCommit, Outcome
@@ -198,8 +199,14 @@ class _Turn:
     async def published(self) -> int:
         return await self._storage._in_writer(lambda writer: writer.published())
 
-    async def advance(self, revision: int) -> None:
-        await self._storage._in_writer(lambda writer: writer.advance(revision))
+    async def advance(self, revision: int, losses: Sequence[Loss] = ()) -> None:
+        await self._storage._in_writer(lambda writer: writer.advance(revision, losses))
+
+    async def tell(self, trouble: str) -> None:
+        await self._storage._in_writer(lambda writer: writer.tell(trouble))
+
+    async def keep(self) -> None:
+        """The turn is this process's as long as it lives."""
 
     async def news(self, within_seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -259,10 +266,17 @@ class _Writer:
             ((revision,),) = self._rows(self._statements.published())
             return int(revision)
 
-    def advance(self, revision: int) -> None:
+    def advance(self, revision: int, losses: Sequence[Loss]) -> None:
         """See `port.Turn`."""
+        self._run(self._statements.advance(revision, losses))
+
+    def tell(self, trouble: str) -> None:
+        """See `port.Turn`."""
+        self._run(self._statements.tell(trouble))
+
+    def _run(self, statement: Statement) -> None:
         with translated(self._path), self._transaction():
-            self._connection.execute("UPDATE outbox SET published = ?", (revision,))
+            self._connection.execute(statement.sql, statement.parameters)
 
     def forget_some(self, keep: Keep) -> bool:
         """Forgets some of what `compact` shall forget; False where there is nothing left to forget."""
