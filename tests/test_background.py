@@ -59,7 +59,7 @@ async def test_whatever_ends_a_task_it_is_started_again_and_said(
     clock, work = FakeClock(), Work()
     supervisor = Supervisor(clock)
     kept = await started(work, supervisor)
-    assert supervisor.troubles == ()
+    assert list(supervisor.troubles) == []
     with caplog.at_level(logging.ERROR):
         if isinstance(how, asyncio.CancelledError):
             work.be_cancelled()
@@ -71,9 +71,9 @@ async def test_whatever_ends_a_task_it_is_started_again_and_said(
     assert (trouble.task, trouble.failures, trouble.reason, trouble.since) == ("the work", 1, reason, clock.now())
     await clock.advance(1)
     assert work.starts == 2
-    assert supervisor.troubles == (trouble,), "one start is no proof"
+    assert list(supervisor.troubles) == [trouble], "one start is no proof"
     await clock.advance(WELL_SECONDS)
-    assert supervisor.troubles == ()
+    assert list(supervisor.troubles) == []
     await kept.end()
     assert (work.starts, supervisor.kept) == (2, ())
 

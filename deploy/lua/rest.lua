@@ -12,6 +12,7 @@ local METHODS = {
   {"^/api/v1/config:effective$", "GET"},
   {"^/api/v1/config:watch$", "GET"},
   {"^/api/v1/config/.+:diff$", "GET", "key"},
+  {"^/api/v1/config/.+:effective$", "GET", "key"},
   {"^/api/v1/config/.+/history$", "GET", "key"},
   {"^/api/v1/config/.+$", "GET, PUT, DELETE", "key"},
   {"^/api/v1/feature%-flags$", "GET, POST"},

@@ -22,6 +22,7 @@ from configsvc.app.configs import ConfigStore
 from configsvc.app.copies import SharedCopies
 from configsvc.app.directory import Directory
 from configsvc.app.evaluator import Evaluator
+from configsvc.app.file_check import FileCheck
 from configsvc.app.flag_sets import FlagSets
 from configsvc.app.flags import FlagStore
 from configsvc.app.health import HealthBoard, Part
@@ -142,7 +143,9 @@ async def open_backends(settings: Settings, clock: Clock, supervisor: Supervisor
             storage = await stack.enter_async_context(LateStorage(inner, supervisor))
             kinds["storage"] = storage.name
         else:
-            storage = await stack.enter_async_context(_embedded_storage(settings, clock, supervisor))
+            embedded = await stack.enter_async_context(_embedded_storage(settings, clock, supervisor))
+            await stack.enter_async_context(FileCheck(embedded, clock, supervisor=supervisor))
+            storage = embedded
             kinds["storage"] = f"{storage.name} ({settings.sqlite_path})"
 
         cache: Cache | None = None
