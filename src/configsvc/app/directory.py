@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 
 from configsvc.app.checks import HealthChecks, Thresholds
 from configsvc.app.copies import NO_COPIES, SharedCopies
+from configsvc.app.foreign import ForeignInstances
 from configsvc.app.leases import Leases
 from configsvc.app.ownership import Ownership
 from configsvc.app.registrations import Registrations, not_loaded
@@ -237,9 +238,23 @@ class Directory:
         return self._registrations.revision
 
     @property
+    def foreign(self) -> ForeignInstances:
+        """What other programs show."""
+        return self._ownership.foreign
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the registry can be reached, and all of it was read."""
+        return self._ownership.news.is_complete
+
+    def is_registered(self, service: str, instance_id: str) -> bool:
+        """Whether an instance is on record."""
+        return self._registrations.get(instance_ref(service, instance_id)) is not None
+
+    @property
     def is_out_of_touch(self) -> bool:
         """Whether what is shown may be old: the store or the registry is away."""
-        return not self._ownership.news.is_complete or self._is_stale()
+        return not self.is_complete or self._is_stale()
 
     def services(self) -> tuple[ServiceSummary, ...]:
         """All services that have instances, in the order of name."""

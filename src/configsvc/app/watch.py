@@ -161,6 +161,11 @@ class WatchHub:
         finally:
             self._unregister(watcher)
 
+    def poke(self, kind: Kind, environment: str, service: str) -> None:
+        """Gives each watcher of this a `Poked` in its turn: something beside the log has news for it."""
+        for watcher in self._index.get((kind, environment, service), ()):
+            watcher.poke()
+
     def shutdown(self) -> None:
         """Ends all watches with `Unavailable`, reason `SHUTTING_DOWN`, and refuses new ones."""
         self._stopped = True

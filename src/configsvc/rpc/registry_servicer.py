@@ -1,11 +1,12 @@
 """RegistryService: check, call, convert."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 from configsvc_client.v1 import registry_pb2, registry_pb2_grpc
 
 from configsvc.app.directory import Directory
+from configsvc.app.service_watch import ForeignChanged, ForeignSnapshot, ServiceEvent, ServiceWatches
 from configsvc.app.watch import WatchHub
 from configsvc.app.watcher import Selector
 from configsvc.clock import Clock
@@ -18,6 +19,9 @@ from configsvc.errors import InvalidInput
 from configsvc.rpc import call, convert
 from configsvc.rpc.watching import Watches
 
+# Of a message with instances of other programs; a stock client takes 4 MiB.
+FOREIGN_PART_BYTES = 1 << 20
+
 
 class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
     """See proto/configsvc/v1/registry.proto."""
@@ -26,7 +30,12 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         self._directory = directory
         self._clock = clock
         self._limits = limits
-        self._watches = Watches(hub, response=registry_pb2.WatchServiceResponse, snapshot=_snapshot, change=_change)
+        watched = ServiceWatches(
+            hub, directory.foreign, is_registered=directory.is_registered, is_complete=lambda: directory.is_complete
+        )
+        self._watches = Watches(
+            watched, response=registry_pb2.WatchServiceResponse, snapshot=_snapshot, change=_change, other=_foreign
+        )
 
     async def RegisterInstance(self, request: Any, context: Any) -> registry_pb2.RegisterInstanceResponse:
         """Registers an instance."""
@@ -142,6 +151,33 @@ def _metadata(given: Sequence[str], most: int) -> dict[str, str]:
 
 def _snapshot(records: Sequence[Record]) -> registry_pb2.InstanceSnapshot:
     return registry_pb2.InstanceSnapshot(instances=[convert.instance(instance_of(record)) for record in records])
+
+
+def _foreign(event: ServiceEvent) -> Iterator[registry_pb2.WatchServiceResponse]:
+    match event:
+        case ForeignSnapshot(instances):
+            part = registry_pb2.InstanceSnapshot(foreign=True)
+            size = 0
+            for instance in map(convert.instance, instances):
+                if size + instance.ByteSize() > FOREIGN_PART_BYTES and size:
+                    yield registry_pb2.WatchServiceResponse(snapshot=part)
+                    part, size = registry_pb2.InstanceSnapshot(), 0
+                part.instances.append(instance)
+                size += instance.ByteSize()
+            yield registry_pb2.WatchServiceResponse(snapshot=part)
+        case ForeignChanged(revision, instance, previous, is_gone):
+            gone = registry_pb2.Instance(
+                service_name=instance.service_name, instance_id=instance.instance_id, foreign=True
+            )
+            yield registry_pb2.WatchServiceResponse(
+                change=registry_pb2.InstanceChange(
+                    revision=revision,
+                    type="DELETE" if is_gone else "PUT",
+                    instance=gone if is_gone else convert.instance(instance),
+                    previous=None if previous is None else convert.instance(previous),
+                    revision_complete=True,
+                )
+            )
 
 
 def _change(change: Change) -> registry_pb2.WatchServiceResponse:
