@@ -11,7 +11,7 @@ from configsvc.clock import Clock
 from configsvc.domain.configs import Draft, Operation
 from configsvc.domain.records import Record
 from configsvc.errors import InvalidInput
-from configsvc.rpc import call, config_answers, convert
+from configsvc.rpc import answers, call, convert
 from configsvc.rpc.room import shown
 from configsvc.rpc.watching import Watches
 
@@ -96,7 +96,7 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
     async def BulkGetConfigs(self, request: Any, context: Any) -> config_pb2.BulkGetConfigsResponse:
         """Many configurations."""
         bulk = await self._store.bulk(request.environment, request.service_name, list(request.keys))
-        return config_answers.bulk(request.keys, bulk)
+        return answers.bulk(request.keys, bulk)
 
     async def GetEffectiveConfig(self, request: Any, context: Any) -> config_pb2.GetEffectiveConfigResponse:
         """All values as a service sees them."""
@@ -106,12 +106,18 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
         configs, token = shown(page, convert.effective)
         return config_pb2.GetEffectiveConfigResponse(configs=configs, next_page_token=token, revision=page.revision)
 
+    async def GetEffectiveValue(self, request: Any, context: Any) -> config_pb2.GetEffectiveValueResponse:
+        """One value as a service sees it."""
+        found, revision = await self._store.effective_value(request.environment, request.service_name, request.key)
+        call.tell_resource(found.etag, status=304 if call.etag_seen(context, found.etag) else 0)
+        return config_pb2.GetEffectiveValueResponse(config=convert.effective(found), revision=revision)
+
     async def BatchWriteConfigs(self, request: Any, context: Any) -> config_pb2.BatchWriteConfigsResponse:
         """Many writes in one revision."""
         operations = [_operation(request, index) for index in range(len(request.operations))]
         author = call.author(context, request, self._clock)
         commit = await self._store.batch_write(request.environment, operations, author)
-        return config_answers.batch(commit)
+        return answers.batch(commit)
 
     async def RollbackConfig(self, request: Any, context: Any) -> config_pb2.RollbackConfigResponse:
         """Writes an earlier version again."""
@@ -131,7 +137,7 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
         diff = await self._store.diff(
             request.environment, request.service_name, request.key, request.from_version, request.to_version
         )
-        return config_answers.diff(diff)
+        return answers.compared(config_pb2.DiffConfigResponse, convert.config_version, diff)
 
     def WatchConfigs(self, request: Any, context: Any) -> AsyncIterator[Any]:
         """The state, then every change."""

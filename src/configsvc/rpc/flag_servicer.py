@@ -11,9 +11,10 @@ from configsvc.app.flags import FlagStore
 from configsvc.app.outcomes import Asked
 from configsvc.app.watch import WatchHub
 from configsvc.clock import Clock
+from configsvc.domain.flag_filter import FlagFilter
 from configsvc.domain.records import Record
 from configsvc.errors import InvalidInput
-from configsvc.rpc import call, convert
+from configsvc.rpc import answers, call, convert
 from configsvc.rpc.evaluations import evaluations
 from configsvc.rpc.room import fitting, shown
 from configsvc.rpc.watching import Watches
@@ -49,8 +50,14 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
 
     async def ListFlags(self, request: Any, context: Any) -> flag_pb2.ListFlagsResponse:
         """One page of flags."""
-        enabled = convert.optional(request, "enabled")
-        page = await self._store.list(request.environment, enabled, request.page_size, request.page_token)
+        wanted = FlagFilter(
+            enabled=convert.optional(request, "enabled"),
+            tags=(*request.tags, *request.tags_brackets),
+            owner=convert.optional(request, "owner"),
+            created_before=convert.time_of(request, "created_before"),
+            updated_before=convert.time_of(request, "updated_before"),
+        )
+        page = await self._store.list(request.environment, wanted, request.page_size, request.page_token)
         flags, token = shown(page, convert.flag)
         return flag_pb2.ListFlagsResponse(flags=flags, next_page_token=token, revision=page.revision)
 
@@ -86,6 +93,23 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
             revision=found.page.revision,
             compacted_through_version=found.compacted_through,
         )
+
+    async def RollbackFlag(self, request: Any, context: Any) -> flag_pb2.RollbackFlagResponse:
+        """Writes an earlier version again."""
+        record, revision = await self._store.rollback(
+            request.environment,
+            request.name,
+            request.version,
+            call.author(context, request, self._clock),
+            etag=call.etag_wanted(context, request),
+        )
+        _tell(record)
+        return flag_pb2.RollbackFlagResponse(flag=convert.flag(record), revision=revision)
+
+    async def DiffFlag(self, request: Any, context: Any) -> flag_pb2.DiffFlagResponse:
+        """Compares two versions."""
+        diff = await self._store.diff(request.environment, request.name, request.from_version, request.to_version)
+        return answers.compared(flag_pb2.DiffFlagResponse, convert.flag_version, diff)
 
     async def EvaluateFlag(self, request: Any, context: Any) -> flag_pb2.EvaluateFlagResponse:
         """One flag for one context."""

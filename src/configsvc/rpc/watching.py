@@ -40,7 +40,7 @@ class Watches:
         self._snapshot = snapshot
         self._item = item
         self._change = change
-        self._encoded: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._encoded: OrderedDict[tuple[int, int, bool], bytes] = OrderedDict()
         self._encoded_bytes = 0
 
     async def stream(self, selector: Selector, after_revision: int | None) -> AsyncGenerator[Any, None]:
@@ -52,8 +52,8 @@ class Watches:
                 async for event in events:
                     began = True
                     match event:
-                        case Changed(change):
-                            yield self._bytes(change)
+                        case Changed():
+                            yield self._bytes(event)
                         case Snapshot(records):
                             for part in self._parts(records):
                                 yield part
@@ -72,18 +72,19 @@ class Watches:
             yield self._response(snapshot=self._snapshot(items))
             records = records[len(items) :]
 
-    def _encode(self, change: Change) -> bytes:
+    def _encode(self, event: Changed) -> bytes:
         for detail in Detail:
-            encoded: bytes = self._change(change, detail).SerializeToString()
+            message = self._change(event.change, detail)
+            message.change.revision_complete = event.completes
+            encoded: bytes = message.SerializeToString()
             if len(encoded) <= ANSWER_BYTES:
                 break
         return encoded
 
-    def _bytes(self, change: Change) -> bytes:
-        key = (change.revision, change.ordinal)
-        encoded = self._encoded.get(key)
+    def _bytes(self, event: Changed) -> bytes:
+        encoded = self._encoded.get(event.identity)
         if encoded is None:
-            encoded = self._encoded[key] = self._encode(change)
+            encoded = self._encoded[event.identity] = self._encode(event)
             self._encoded_bytes += len(encoded)
             while len(self._encoded) > ENCODED_CHANGES or self._encoded_bytes > ENCODED_BYTES:
                 self._encoded_bytes -= len(self._encoded.popitem(last=False)[1])

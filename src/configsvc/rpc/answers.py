@@ -1,14 +1,19 @@
-"""Answers on configurations that have more than one list, as much of each as fits into one message."""
+"""Answers that have more than one list, as much of each as fits into one message."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from configsvc_client.v1 import config_pb2
+from google.protobuf.message import Message
 
-from configsvc.app.configs import Bulk, Diff
-from configsvc.domain.records import Commit
+from configsvc.app.configs import Bulk
+from configsvc.app.history import Diff
+from configsvc.domain.records import Change, Commit
 from configsvc.domain.sizes import ANSWER_BYTES
 from configsvc.rpc import convert
 from configsvc.rpc.room import FRAME_BYTES, Detail, Room
+
+D = TypeVar("D", bound=Message)
 
 
 def bulk(keys: Sequence[str], found: Bulk) -> config_pb2.BulkGetConfigsResponse:
@@ -37,15 +42,16 @@ def batch(commit: Commit) -> config_pb2.BatchWriteConfigsResponse:
     return response
 
 
-def diff(found: Diff) -> config_pb2.DiffConfigResponse:
+def compared(response_type: type[D], version: Callable[[Change, Detail], Any], found: Diff) -> D:
     """Both versions in as much detail as fits into half of the answer, and as many differences as fit beside them."""
     for detail in Detail:
-        response = config_pb2.DiffConfigResponse(to=convert.config_version(found.newer, detail))
+        response: Any = response_type()
+        response.to.CopyFrom(version(found.newer, detail))
         # `from` is a word of the language.
-        getattr(response, "from").CopyFrom(convert.config_version(found.older, detail))
+        getattr(response, "from").CopyFrom(version(found.older, detail))
         if response.ByteSize() <= ANSWER_BYTES // 2:
             break
     differences = Room(ANSWER_BYTES - response.ByteSize()).fill(convert.difference, found.differences)
     response.differences.extend(differences)
     response.differences_omitted = len(found.differences) - len(differences)
-    return response
+    return response  # type: ignore[no-any-return]
