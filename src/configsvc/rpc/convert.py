@@ -10,6 +10,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from configsvc.app.outcomes import FailedItem, Outcome
+from configsvc.domain.configs import Effective
 from configsvc.domain.instances import CheckResult, Instance, Registration
 from configsvc.domain.json_values import LARGEST_EXACT_INTEGER, MISSING, Absent, Difference, Json
 from configsvc.domain.records import Change, JsonObject, Record, etag_of
@@ -107,6 +108,20 @@ def config(record: Record) -> config_pb2.Config:
     )
 
 
+def effective(found: Effective) -> config_pb2.EffectiveConfig:
+    """A value as a service sees it."""
+    record = found.record
+    return config_pb2.EffectiveConfig(
+        key=record.ref.key,
+        value=value_of(record.body["value"]),
+        source=found.source,
+        overrides_shared=found.overrides_shared,
+        version=record.version,
+        etag=record.etag,
+        revision=record.revision,
+    )
+
+
 def config_version(change: Change) -> config_pb2.ConfigVersion:
     """One write in a configuration's history."""
     return config_pb2.ConfigVersion(
@@ -119,6 +134,7 @@ def config_version(change: Change) -> config_pb2.ConfigVersion:
         at=timestamp(change.at),
         revision=change.revision,
         description=change.after["description"] if change.after is not None else "",
+        before_omitted=change.has_lost_before,
     )
 
 
@@ -196,6 +212,7 @@ def flag_version(change: Change) -> flag_pb2.FlagVersion:
         reason=change.reason,
         at=timestamp(change.at),
         revision=change.revision,
+        before_omitted=change.has_lost_before,
     )
 
 
@@ -333,16 +350,18 @@ def _fill(message: Any, body: Mapping[str, Any]) -> None:
         field = message.DESCRIPTOR.fields_by_name.get(name)
         if field is None:
             continue
-        if isinstance(json, list):
-            target = getattr(message, name)
-            for item in json:
-                if field.message_type is None:
-                    target.append(item)
-                elif field.message_type.full_name == "google.protobuf.Value":
-                    value_of(item, target.add())
-                else:
-                    _fill(target.add(), item)
-        elif field.message_type is not None:
+        is_value = field.message_type is not None and field.message_type.full_name == "google.protobuf.Value"
+        if is_value and field.has_presence:
+            # One Value: what the field is decides, and not what its JSON looks like, which may be an array.
             value_of(json, getattr(message, name))
-        else:
+        elif not isinstance(json, list):
             setattr(message, name, json)
+        elif field.message_type is None:
+            getattr(message, name).extend(json)
+        else:
+            for item in json:
+                inner = getattr(message, name).add()
+                if is_value:
+                    value_of(item, inner)
+                else:
+                    _fill(inner, item)

@@ -124,7 +124,11 @@ class Ledger:
         rows = [row for name in write.reads if isinstance(name, Ref) and (row := self._rows[name])]
         if scopes:
             rows += [row for row in self._rows.values() if row and (row.ref.kind, row.ref.environment) in scopes]
-        return View(self.head, {row.ref: record for row in rows if (record := row.record)})
+        return View(
+            self.head,
+            {row.ref: record for row in rows if (record := row.record)},
+            {row.ref: row.version for row in rows},
+        )
 
     def _entry(self, write: Write, mutations: Sequence[Mutation]) -> Entry:
         revision = self.head + 1 if mutations else self.head
