@@ -43,7 +43,9 @@ def many(item: Value, size: int) -> Value:
 
 
 @pytest.mark.parametrize(
-    "sent", [text(NEAR), text(NEAR // 4, "🎉"), many(Value(number_value=1), NEAR // 4)], ids=["text", "emoji", "numbers"]
+    "sent",
+    [text(NEAR), text(NEAR // 4, "🎉"), many(Value(number_value=1), NEAR // 4)],
+    ids=["text", "emoji", "numbers"],
 )
 def test_the_largest_value_of_each_kind_comes_back_by_every_way(stubs: Stubs, environment: str, sent: Value) -> None:
     with watched(stubs.configs.WatchConfigs, config_pb2.WatchConfigsRequest(environment=environment)) as live:
