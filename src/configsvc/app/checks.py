@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from configsvc.app.background import Background
+from configsvc.background import Background, Kept, Supervisor
 from configsvc.clock import Clock
 from configsvc.domain.instances import CheckResult, Instance
 from configsvc.probes.port import Probe, ProbeFailedError
@@ -26,6 +26,10 @@ class Thresholds:
 
     up: int
     down: int
+
+
+# What a run is of: one incarnation, at one URL.
+_Key = tuple[str, str, int, str]
 
 
 @dataclass(slots=True)
@@ -52,24 +56,29 @@ class HealthChecks:
         interval_seconds: float,
         instances: Callable[[], Sequence[Instance]],
         told: Callable[[Instance, bool, bool], "asyncio.Future[None] | None"],
+        supervisor: Supervisor | None = None,
     ) -> None:
+        self._supervisor = supervisor or Supervisor(clock)
+        self._work_task: Kept | None = None
         self._probe = probe
         self._clock = clock
         self._thresholds = thresholds
         self._interval_seconds = interval_seconds
         self._instances = instances
         self._told = told
-        self._runs: dict[tuple[str, str], _Run] = {}
+        self._runs: dict[_Key, _Run] = {}
         self._looks = asyncio.Semaphore(CONCURRENT_LOOKS)
         self._background = Background("health checks")
 
     async def __aenter__(self) -> Self:
-        self._background.start(self._work())
+        self._work_task = self._supervisor.keep("health checks", self._work)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._work_task is not None:
+            await self._work_task.end()
         await self._background.end()
 
     async def look(self, instance: Instance) -> CheckResult:
@@ -112,5 +121,5 @@ class HealthChecks:
         return self._clock.monotonic() + self._interval_seconds * random.uniform(1 - JITTER, 1 + JITTER)
 
 
-def _key(instance: Instance) -> tuple[str, str]:
-    return (instance.service_name, instance.instance_id)
+def _key(instance: Instance) -> "_Key":
+    return (instance.service_name, instance.instance_id, instance.incarnation, instance.health_check_url)

@@ -3,36 +3,31 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from configsvc.app.history import versions
+from configsvc.app.history import Diff, Versioned, Versions
 from configsvc.app.near import NearRecords
 from configsvc.app.watcher import Selector
-from configsvc.domain import configs, pages
+from configsvc.domain import configs
 from configsvc.domain.configs import Decision, Draft, Effective, Operation, config_ref, not_found
 from configsvc.domain.fields import Fields, checked
-from configsvc.domain.json_values import ABSENT, Difference, differences, digest, problem
+from configsvc.domain.json_values import digest, problem
 from configsvc.domain.limits import Limits
-from configsvc.domain.pages import Page, page_cursor
+from configsvc.domain.pages import Page, page_cursor, page_of
 from configsvc.domain.records import Action, Author, Change, Commit, Kind, Record, Ref, Write
-from configsvc.errors import NotFound, StateForbids
-from configsvc.storage.port import History, Reader, RecordPage, RecordQuery, Writer
+from configsvc.domain.sizes import ANSWER_BYTES
+from configsvc.storage.port import History, Reader, RecordQuery, Writer
 
 
 @dataclass(frozen=True, slots=True)
 class Bulk:
-    """What was asked for by many keys, in the order asked, at one revision."""
+    """What was asked for by many keys, in the order asked, at one revision.
+
+    `not_read`: the keys of what was not looked at any more, since no answer could have it.
+    """
 
     found: tuple[Record, ...]
     missing: tuple[str, ...]
     revision: int
-
-
-@dataclass(frozen=True, slots=True)
-class Diff:
-    """Two versions and what has to change in the older to give the newer."""
-
-    older: Change
-    newer: Change
-    differences: tuple[Difference, ...]
+    not_read: tuple[str, ...] = ()
 
 
 class ConfigStore:
@@ -44,7 +39,7 @@ class ConfigStore:
     def __init__(self, *, writer: Writer, reader: Reader, history: History, near: NearRecords, limits: Limits) -> None:
         self._writer = writer
         self._reader = reader
-        self._history = history
+        self._versions = Versioned(history, reader)
         self._near = near
         self._limits = limits
 
@@ -77,8 +72,7 @@ class ConfigStore:
             self._filters(fields, environment, service_name, keys, prefix)
             page_size = fields.page_size(page_size)
         services = None if service_name is None else (service_name,)
-        found, token = await self._page(environment, services, tuple(keys), prefix, page_size, page_token)
-        return Page(found.records, token, found.revision)
+        return await self._page(environment, services, tuple(keys), prefix, page_size, page_token)
 
     async def update(
         self, draft: Draft, author: Author, *, etag: str = "", allow_missing: bool = False
@@ -95,14 +89,12 @@ class ConfigStore:
         commit = await self._write("delete", ref, configs.deletion(ref, etag), author, [etag])
         return commit.changes[0]
 
-    async def history(
-        self, environment: str, service_name: str, key: str, page_size: int, page_token: str
-    ) -> Page[Change]:
+    async def history(self, environment: str, service_name: str, key: str, page_size: int, page_token: str) -> Versions:
         """Versions, newest first, of a live or a deleted configuration. Raises `NotFound`."""
         with checked(self._limits) as fields:
             self._identity(fields, environment, service_name, key)
             page_size = fields.page_size(page_size)
-        return await versions(self._history, config_ref(environment, service_name, key), page_size, page_token)
+        return await self._versions.page(config_ref(environment, service_name, key), page_size, page_token)
 
     async def bulk(self, environment: str, service_name: str, keys: Sequence[str]) -> Bulk:
         """Many configurations as they stood together, and which keys are missing."""
@@ -112,6 +104,8 @@ class ConfigStore:
             fields.count("keys", len(keys), self._limits.batch_size, least=1)
             for index, key in enumerate(keys[: self._limits.batch_size]):
                 fields.key(key, f"keys[{index}]")
+            if (size := sum(len(key.encode("utf-8", "surrogatepass")) for key in keys)) > ANSWER_BYTES // 2:
+                fields.refuse("keys", f"must be at most {ANSWER_BYTES // 2} bytes together; they have {size}")
         refs = {key: config_ref(environment, service_name, key) for key in keys}
         view = await self._near.get(tuple(refs.values()))
         found = tuple(record for ref in refs.values() if (record := view.get(ref)) is not None)
@@ -140,10 +134,23 @@ class ConfigStore:
             )
         )
         merged = configs.effective(service_name, found.records)
-        page = merged[:page_size]
         more = found.more or len(merged) > page_size
-        token = pages.page_token(query, (page[-1].record.ref.key,)) if more else ""
-        return Page(page, token, found.revision)
+        return page_of(
+            query, merged[:page_size], more=more, revision=found.revision, cursor=lambda one: (one.record.ref.key,)
+        )
+
+    async def effective_value(self, environment: str, service_name: str, key: str) -> tuple[Effective, int]:
+        """One value as a service sees it. Raises `NotFound` if the service has none of its own, and none is shared."""
+        with checked(self._limits) as fields:
+            fields.key(key)
+            fields.environment(environment)
+            fields.service(service_name, required=True)
+        refs = (config_ref(environment, service_name, key), config_ref(environment, "", key))
+        view = await self._near.get(refs)
+        found = configs.effective(service_name, [record for ref in refs if (record := view.get(ref)) is not None])
+        if not found:
+            raise not_found(refs[0])
+        return found[0], view.revision
 
     async def batch_write(self, environment: str, operations: Sequence[Operation], author: Author) -> Commit:
         """All operations in one revision, or none. Raises what the first that can't be done raises alone."""
@@ -158,6 +165,10 @@ class ConfigStore:
                 if operation.draft.ref in seen:
                     fields.refuse(f"operations[{index}].key", "must appear once in a batch")
                 seen.add(operation.draft.ref)
+            if (size := _batch_answer_bytes(operations, author)) > ANSWER_BYTES:
+                fields.refuse(
+                    "operations", f"must have keys that fit into an answer of {ANSWER_BYTES} bytes; it has {size}"
+                )
         content = [[*_content(o.draft), o.draft.key, o.draft.service_name, o.delete, o.etag, o.must_not_exist]
                    for o in operations]  # fmt: skip
         refs = tuple(operation.draft.ref for operation in operations)
@@ -176,16 +187,10 @@ class ConfigStore:
         with checked(self._limits) as fields:
             self._identity(fields, environment, service_name, key)
             fields.author(author)
-            self._version(fields, "version", version)
+            fields.version("version", version)
         ref = config_ref(environment, service_name, key)
-        change = await self._change(ref, version)
-        if change.after is None:
-            raise StateForbids(
-                f"version {version} of config '{key}' is a delete: there is no value to go back to",
-                "VERSION_IS_DELETE",
-                configs.named(ref),
-            )
-        draft = Draft(environment, service_name, key, change.after["value"], change.after["description"])
+        body = await self._versions.state(ref, version)
+        draft = Draft(environment, service_name, key, body["value"], body["description"])
         decision = configs.update(draft, etag, allow_missing=True, action=Action.ROLLBACK)
         return _written(await self._write("rollback", ref, decision, author, [version, etag]))
 
@@ -193,15 +198,10 @@ class ConfigStore:
         """Compares two versions; `to_version` 0 is the newest. A delete has no value. Raises `NotFound`."""
         with checked(self._limits) as fields:
             self._identity(fields, environment, service_name, key)
-            self._version(fields, "from_version", from_version)
-            self._version(fields, "to_version", to_version, least=0)
+            fields.version("from_version", from_version)
+            fields.version("to_version", to_version, least=0)
         ref = config_ref(environment, service_name, key)
-        older = await self._change(ref, from_version)
-        if to_version:
-            newer = await self._change(ref, to_version)
-        else:
-            newer = (await versions(self._history, ref, 1, "")).items[0]
-        return Diff(older, newer, differences(_value(older), _value(newer)))
+        return await self._versions.diff(ref, from_version, to_version, lambda body: body["value"])
 
     def selector(self, environment: str, service_name: str | None, keys: Sequence[str], prefix: str) -> Selector:
         """What a watch on configurations looks at; the same filters as `list`."""
@@ -236,10 +236,6 @@ class ConfigStore:
         fields.environment(environment)
         fields.service(service_name)
 
-    def _version(self, fields: Fields, name: str, version: int, least: int = 1) -> None:
-        if version < least:
-            fields.refuse(name, f"must be a version, from {least}; it is {version}")
-
     def _filters(
         self, fields: Fields, environment: str, service_name: str | None, keys: Sequence[str], prefix: str
     ) -> None:
@@ -261,16 +257,6 @@ class ConfigStore:
         fingerprint = digest(what, ref.environment, ref.service, ref.key, content)
         return await self._writer.write(Write(author, (ref,), decision, fingerprint))
 
-    async def _change(self, ref: Ref, version: int) -> Change:
-        change = await self._history.version(ref, version)
-        if change is None:
-            raise NotFound(
-                f"config '{ref.key}'{configs.place(ref)} has no version {version}, or it was compacted away",
-                "VERSION_NOT_FOUND",
-                {**configs.named(ref), "version": str(version)},
-            )
-        return change
-
     async def _page(
         self,
         environment: str,
@@ -279,7 +265,7 @@ class ConfigStore:
         prefix: str,
         page_size: int,
         token: str,
-    ) -> tuple[RecordPage, str]:
+    ) -> Page[Record]:
         query = ("list", environment, services, sorted(keys), prefix)
         cursor = page_cursor(token, query, str, str)
         found = await self._reader.page(
@@ -293,16 +279,23 @@ class ConfigStore:
                 after=(cursor[0], cursor[1]) if cursor else None,
             )
         )
-        last = found.records[-1].ref if found.more else None
-        return found, pages.page_token(query, (last.key, last.service)) if last else ""
+        return page_of(query, found.records, more=found.more, revision=found.revision, cursor=_place)
 
 
 def _content(draft: Draft) -> list[object]:
     return [draft.value, draft.description]
 
 
-def _value(change: Change) -> object:
-    return ABSENT if change.after is None else change.after["value"]
+def _place(record: Record) -> tuple[str, str]:
+    return (record.ref.key, record.ref.service)
+
+
+def _batch_answer_bytes(operations: Sequence[Operation], author: Author) -> int:
+    """The most that a batch's answer takes without values: names, author, and 150 bytes of numbers, etag and times."""
+    named = [author.actor] * len(operations)
+    for operation in operations:
+        named += (operation.draft.environment, operation.draft.service_name, operation.draft.key)
+    return sum(len(text.encode("utf-8", "surrogatepass")) for text in named) + 150 * len(operations)
 
 
 def _written(commit: Commit) -> tuple[Record, int]:

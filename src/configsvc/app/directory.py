@@ -6,19 +6,20 @@ A change of status is a write like any other, so that every watcher sees it in i
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from configsvc.app.background import Background
 from configsvc.app.checks import HealthChecks, Thresholds
 from configsvc.app.copies import NO_COPIES, SharedCopies
+from configsvc.app.foreign import ForeignInstances
 from configsvc.app.leases import Leases
 from configsvc.app.ownership import Ownership
 from configsvc.app.registrations import Registrations, not_loaded
+from configsvc.app.streams import KeepAlive, Streams
+from configsvc.background import Background, Kept, Supervisor
 from configsvc.clock import Clock
 from configsvc.domain import instances
 from configsvc.domain.balancing import Balancer, checked_strategy, in_zone_first
@@ -28,11 +29,13 @@ from configsvc.domain.instances import (
     SUSPECT,
     UNHEALTHY,
     CheckResult,
+    Incarnation,
     Instance,
     Listing,
     Picked,
     Registration,
     ServiceSummary,
+    incarnation_of,
     instance_of,
     instance_ref,
 )
@@ -52,20 +55,6 @@ T = TypeVar("T")
 async def _no_news() -> bool:
     """Of a directory that hears of everything at once."""
     return False
-
-
-class KeepAlive:
-    """An instance's open stream."""
-
-    def __init__(self, directory: "Directory", service: str, instance_id: str) -> None:
-        self._directory = directory
-        self._service = service
-        self._instance_id = instance_id
-
-    async def renew(self) -> int:
-        """Renews the lease; returns its length in seconds. Raises `NotFound` where it has expired."""
-        instance, _ = await self._directory.heartbeat(self._service, self._instance_id)
-        return instance.lease_ttl_seconds
 
 
 class Directory:
@@ -89,7 +78,11 @@ class Directory:
         is_stale: Callable[[], bool] = lambda: False,
         has_news: Callable[[], Awaitable[bool]] = _no_news,
         copies: SharedCopies = NO_COPIES,
+        supervisor: Supervisor | None = None,
     ) -> None:
+        self._supervisor = supervisor or Supervisor(clock)
+        self._kept: list[Kept] = []
+        self._reloading: Kept | None = None
         self._registry = registry
         self._clock = clock
         self._limits = limits
@@ -99,9 +92,6 @@ class Directory:
         self._has_news = has_news
         self._fell_at: dict[Ref, float] = {}
         self._balancers: dict[str, Balancer] = {}
-        # Set when this replica stops: from then on the end of a stream says nothing about its instance.
-        self._stopping = asyncio.Event()
-        self._streams: Counter[Ref] = Counter()
         self._background = Background("directory")
         self._registrations = Registrations(
             writer=writer, reader=reader, clock=clock, copies=copies, applied=applied, me=registry.replica_id
@@ -115,7 +105,8 @@ class Directory:
         self._ownership = Ownership(
             registrations=self._registrations, registry=registry, clock=clock, background=self._background
         )
-        for follower in (self, self._leases, self._ownership):
+        self._streams = Streams(self._registrations, self._background)
+        for follower in (self, self._streams, self._leases, self._ownership):
             self._registrations.follow(follower)
         self._checks = HealthChecks(
             probe=probe,
@@ -124,6 +115,7 @@ class Directory:
             interval_seconds=check_interval_seconds,
             instances=lambda: [instance_of(record) for record in self._registrations.owned()],
             told=self._looked_at,
+            supervisor=self._supervisor,
         )
 
     async def __aenter__(self) -> Self:
@@ -131,16 +123,16 @@ class Directory:
 
         Where the store is away, what other replicas left in the shared cache is shown until it is back.
         """
-        events = self._registry.events()
         try:
             await self._registrations.load()
         except Unavailable as error:
             logger.warning("the registrations can't be read; those that other replicas knew are shown: %s", error)
             await self._registrations.load_copies()
-        else:
-            await self._ownership.meet()
-        self._background.start(self._leases.sweep())
-        self._background.start(self._ownership.follow(events))
+        await self._ownership.news.begin()
+        self._kept = [
+            self._supervisor.keep("lease sweep", self._leases.sweep),
+            self._supervisor.keep("registry follower", self._ownership.news.follow),
+        ]
         await self._checks.__aenter__()
         return self
 
@@ -149,6 +141,9 @@ class Directory:
     ) -> None:
         await self._checks.__aexit__(kind, error, trace)
         await self._ownership.hand_on()
+        await asyncio.gather(*(kept.end() for kept in self._kept))
+        if self._reloading is not None:
+            await self._reloading.end()
         await self._background.end()
 
     async def register(self, registration: Registration, author: Author) -> tuple[Instance, int]:
@@ -189,55 +184,44 @@ class Directory:
         commit = await self._registrations.write(ref, author, decide, fingerprint)
         return commit.revision
 
-    async def heartbeat(self, service: str, instance_id: str) -> tuple[Instance, int]:
-        """Renews a lease; a suspect instance is healthy again. Raises `NotFound` where it has expired."""
+    async def heartbeat(self, service: str, instance_id: str, *, of: Incarnation | None = None) -> tuple[Instance, int]:
+        """Renews a lease; a suspect instance is healthy again.
+
+        Raises `NotFound` if it has expired, or with `of` if that incarnation has left.
+        """
         ref = self._ref(service, instance_id)
         record = self._registrations.get(ref)
         if record is None and await self._has_news():
             record = self._registrations.get(ref)
-        if record is None:
+        if record is None or (of is not None and incarnation_of(record) != of):
             raise _instance_not_found(service, instance_id) if self.is_loaded else not_loaded()
         self._leases.renew(record)
         if record.body["status"] == SUSPECT:
-            await self._registrations.restate(ref, HEALTHY, "heartbeat", "it gives signs of life again")
+            await self._registrations.restate(
+                incarnation_of(record), HEALTHY, "heartbeat", "it gives signs of life again", of=SUSPECT
+            )
             record = self._registrations.get(ref) or record
         return self._instance(record), self._registrations.revision
 
     @asynccontextmanager
     async def keep_alive(self, service: str, instance_id: str) -> AsyncIterator[KeepAlive]:
-        """An instance's stream. Where its last one ends and the instance is still there, it becomes suspect.
+        """An instance's stream. Raises `NotFound` if it is not there; so does its renewal once it has left."""
+        instance, _ = await self.heartbeat(service, instance_id)
+        incarnation = Incarnation(instance.ref, instance.incarnation)
 
-        Not where this replica stops: that says nothing about the instance, which is handed on as it is.
-        """
-        ref = instance_ref(service, instance_id)
-        stream = KeepAlive(self, service, instance_id)
-        await stream.renew()
-        self._streams[ref] += 1
-        try:
+        async def beat() -> Instance:
+            return (await self.heartbeat(service, instance_id, of=incarnation))[0]
+
+        async with self._streams.kept(incarnation, beat) as stream:
             yield stream
-        finally:
-            self._streams[ref] -= 1
-            if not self._streams[ref]:
-                del self._streams[ref]
-                if not self._stopping.is_set():
-                    ended = self._registrations.restate(ref, SUSPECT, "keep-alive", "its stream ended", of=HEALTHY)
-                    self._background.start(ended)
 
     async def unless_stopping(self, coming: Coroutine[Any, Any, T]) -> T:
-        """What is waited for. Raises `Unavailable`, reason `SHUTTING_DOWN`, where this replica stops first."""
-        wanted, stopping = asyncio.create_task(coming), asyncio.create_task(self._stopping.wait())
-        try:
-            await asyncio.wait((wanted, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if wanted.done():
-                return wanted.result()
-            raise Unavailable("this replica is shutting down; go on with another", "SHUTTING_DOWN")
-        finally:
-            for task in (wanted, stopping):
-                task.cancel()
+        """See `Streams`."""
+        return await self._streams.unless_stopping(coming)
 
     def shutdown(self) -> None:
-        """Ends what waits in `unless_stopping`."""
-        self._stopping.set()
+        """See `Streams`."""
+        self._streams.shutdown()
 
     @property
     def is_loaded(self) -> bool:
@@ -254,13 +238,27 @@ class Directory:
         return self._registrations.revision
 
     @property
+    def foreign(self) -> ForeignInstances:
+        """What other programs show."""
+        return self._ownership.foreign
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the registry can be reached, and all of it was read."""
+        return self._ownership.news.is_complete
+
+    def is_registered(self, service: str, instance_id: str) -> bool:
+        """Whether an instance is on record."""
+        return self._registrations.get(instance_ref(service, instance_id)) is not None
+
+    @property
     def is_out_of_touch(self) -> bool:
         """Whether what is shown may be old: the store or the registry is away."""
-        return not self._ownership.is_connected or self._is_stale()
+        return not self.is_complete or self._is_stale()
 
     def services(self) -> tuple[ServiceSummary, ...]:
         """All services that have instances, in the order of name."""
-        named = {*self._registrations.services, *self._ownership.foreign}
+        named = {*self._registrations.services, *self._ownership.foreign.services}
         if not self.is_loaded and not named:
             raise not_loaded()
         found = {name: self._instances(name) for name in sorted(named)}
@@ -322,7 +320,9 @@ class Directory:
     def reset(self, revision: int) -> None:
         """The log can't say what changed up to a revision: everything is read anew."""
         self._registrations.outdate()
-        self._background.start(self._reload())
+        if self._reloading is not None:
+            self._reloading.cancel()
+        self._reloading = self._supervisor.keep("registrations' reload", self._reload, may_end=True)
 
     def taken(self, record: Record, before: Record | None) -> None:
         """See `Follower`."""
@@ -331,11 +331,6 @@ class Directory:
             self._fell_at.pop(record.ref, None)
         elif was == HEALTHY and status == UNHEALTHY:
             self._fell_at[record.ref] = self._clock.monotonic()
-        if status == SUSPECT and record.ref in self._streams:
-            # Its stream to another replica ended, perhaps long ago and noticed only now; this one lives.
-            self._background.start(
-                self._registrations.restate(record.ref, HEALTHY, "keep-alive", "it has another stream", of=SUSPECT)
-            )
 
     def dropped(self, record: Record) -> None:
         """See `Follower`."""
@@ -345,11 +340,15 @@ class Directory:
 
     async def _reload(self) -> None:
         await self._registrations.reload()
-        await self._ownership.meet()
+        self._ownership.news.meet()
 
     def _looked_at(self, instance: Instance, passed: bool, changed: bool) -> "asyncio.Future[None] | None":
         record = self._registrations.get(instance.ref)
         if record is None or not self._registrations.owns(record):
+            return None
+        looked_at = (instance.incarnation, instance.health_check_url)
+        if (incarnation_of(record).number, record.body["health_check_url"]) != looked_at:
+            # A late result: of an earlier incarnation, or of another URL.
             return None
         if passed:
             self._leases.renew(record)
@@ -358,7 +357,9 @@ class Directory:
             return None
         reason = "its checks pass" if passed else "its checks fail"
         return asyncio.ensure_future(
-            self._registrations.restate(record.ref, status, "health-check", reason, as_owner=True)
+            self._registrations.restate(
+                incarnation_of(record), status, "health-check", reason, as_owner_of=instance.health_check_url
+            )
         )
 
     async def _found(self, service: str) -> tuple[Instance, ...]:
@@ -371,7 +372,7 @@ class Directory:
         """Those on record, and those that other programs show in the registry, in the order of id."""
         records = self._registrations.of(service)
         own = [self._instance(record) for record in records.values()]
-        foreign = [i for i in self._ownership.foreign.get(service, ()) if i.instance_id not in records]
+        foreign = [i for i in self._ownership.foreign.of(service).values() if i.instance_id not in records]
         return tuple(sorted((*own, *foreign), key=lambda instance: instance.instance_id))
 
     def _instance(self, record: Record) -> Instance:

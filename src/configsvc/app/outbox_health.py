@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from configsvc.clock import Clock
-from configsvc.errors import ServiceError, Unavailable
+from configsvc.errors import ServiceError
 from configsvc.storage.port import Backlog, Outbox
 
 # A change that waits for longer is late: without trouble an event leaves in milliseconds.
@@ -23,39 +23,49 @@ class OutboxHealth:
         self._ping = ping
         self._outbox = outbox
         self._clock = clock
+        # As of the last look; None: the storage did not tell.
+        self._backlog: Backlog | None = None
 
     async def ping(self) -> None:
-        """Raises `Unavailable` if the bus is away, or changes wait for too long."""
+        """Raises `Unavailable` if the bus is away."""
+        await self._look()
         await self._ping()
-        try:
-            backlog = await self._outbox.backlog()
-        except ServiceError:
-            # The storage's own part tells.
-            return
-        if self._age(backlog) >= LATE:
-            raise Unavailable(backlog.trouble or "events leave late")
 
     async def effect(self) -> str:
-        """What waits, and what left incomplete."""
-        try:
-            backlog = await self._outbox.backlog()
-        except ServiceError:
+        """What it means that the bus is away."""
+        if self._backlog is None:
             return "changes wait in the outbox"
-        return "; ".join(filter(None, (_waiting(backlog), _losses(backlog))))
+        return _joined(_waiting(self._backlog), _losses(self._backlog))
 
-    async def note(self) -> str:
-        """The same, where it is worth a word though the bus is up."""
-        try:
-            backlog = await self._outbox.backlog()
-        except ServiceError:
+    def trouble(self) -> str:
+        """Says so if the bus is there, and changes wait for too long all the same."""
+        backlog = self._backlog
+        if backlog is None or self._age(backlog) < LATE:
             return ""
-        waiting = _waiting(backlog) if self._age(backlog) >= SHORT else ""
-        return "; ".join(filter(None, (waiting, _losses(backlog))))
+        return _joined(backlog.trouble or "events leave late", _waiting(backlog), _losses(backlog))
+
+    def note(self) -> str:
+        """What left incomplete, and what waits for a moment."""
+        backlog = self._backlog
+        if backlog is None:
+            return ""
+        return _joined(_waiting(backlog) if self._age(backlog) >= SHORT else "", _losses(backlog))
+
+    async def _look(self) -> None:
+        try:
+            self._backlog = await self._outbox.backlog()
+        except ServiceError:
+            # The storage's own part tells.
+            self._backlog = None
 
     def _age(self, backlog: Backlog) -> timedelta:
         if backlog.waiting_since is None:
             return timedelta(0)
         return self._clock.now() - backlog.waiting_since
+
+
+def _joined(*texts: str) -> str:
+    return "; ".join(filter(None, texts))
 
 
 def _waiting(backlog: Backlog) -> str:

@@ -16,13 +16,15 @@ right there sees changes that it has (a change is news where its revision is abo
 import asyncio
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
+from itertools import groupby
 
 from configsvc.app.tail import LogTail
 from configsvc.app.watcher import Changed, Selector, Snapshot, Synced, Watcher, WatchEvent
+from configsvc.background import Kept, Supervisor
 from configsvc.clock import Clock
-from configsvc.domain.records import Change, Kind
+from configsvc.domain.records import Change, Kind, Ref
 from configsvc.errors import RevisionOutOfRange, TooMuch, Unavailable
 from configsvc.storage.port import Log, LogState, Reader, RecordPage
 
@@ -81,7 +83,9 @@ class WatchHub:
         buffer_changes: int,
         progress_seconds: float,
         max_watchers: int = 10_000,
+        supervisor: Supervisor | None = None,
     ) -> None:
+        self._supervisor = supervisor or Supervisor(clock)
         self._tail = tail
         self._reader = reader
         self._log = log
@@ -94,7 +98,8 @@ class WatchHub:
         self._watchers: set[Watcher] = set()
         # Those that are synced, with the time of their last event; the longest idle first.
         self._idle: OrderedDict[Watcher, float] = OrderedDict()
-        self._ticker: asyncio.Task[None] | None = None
+        # Runs while there are watchers.
+        self._ticker: Kept | None = None
         self._reads = asyncio.Semaphore(CONCURRENT_READS)
         self._conflated = 0
         self._stopped = False
@@ -156,6 +161,11 @@ class WatchHub:
         finally:
             self._unregister(watcher)
 
+    def poke(self, kind: Kind, environment: str, service: str) -> None:
+        """Gives each watcher of this a `Poked` in its turn: something beside the log has news for it."""
+        for watcher in self._index.get((kind, environment, service), ()):
+            watcher.poke()
+
     def shutdown(self) -> None:
         """Ends all watches with `Unavailable`, reason `SHUTTING_DOWN`, and refuses new ones."""
         self._stopped = True
@@ -174,7 +184,7 @@ class WatchHub:
         self._watchers.add(watcher)
         self._index.setdefault((selector.kind, selector.environment, selector.service), {})[watcher] = None
         if self._ticker is None:
-            self._ticker = asyncio.create_task(self._tick(), name="watch-progress")
+            self._ticker = self._supervisor.keep("watch progress", self._tick, may_end=True)
         return watcher
 
     def _unregister(self, watcher: Watcher) -> None:
@@ -244,13 +254,13 @@ class WatchHub:
         """What the watcher has missed, from the log; it is live when this ends."""
         while watcher.behind:
             changes = await self._read(watcher.next[0] - 1)
-            for change in changes:
+            for change, last in _with_last(changes, watcher.selector):
                 watcher.check()
                 if (change.revision, change.ordinal) < watcher.next:
                     continue
                 watcher.next = (change.revision, change.ordinal + 1)
                 if watcher.selector.matches(change.ref):
-                    yield Changed(change)
+                    yield Changed(change, change is last)
             if changes:
                 watcher.next = (changes[-1].revision + 1, 0)
             watcher.caught_up(self._tail.applied)
@@ -264,13 +274,27 @@ class WatchHub:
 
     def _dispatch(self, changes: Sequence[Change]) -> None:
         now, applied = self._clock.monotonic(), self._tail.applied
-        for change in changes:
-            event, ref = Changed(change), change.ref
-            for service in (ref.service, None):
-                for watcher in self._index.get((ref.kind, ref.environment, service), ()):
-                    if watcher.selector.matches(ref):
-                        watcher.push(event, applied)
-                        self._touch(watcher, now)
+        for _, revision in groupby(changes, key=lambda change: change.revision):
+            # From the last, which completes the revision for whomever it concerns; then in order.
+            told: list[tuple[Watcher, Changed]] = []
+            done: set[Watcher] = set()
+            for change in reversed(tuple(revision)):
+                last, more = Changed(change), Changed(change, completes=False)
+                concerned = self._concerned(change.ref)
+                told += [(watcher, more if watcher in done else last) for watcher in concerned]
+                done.update(concerned)
+            for watcher, event in reversed(told):
+                watcher.push(event, applied)
+                self._touch(watcher, now)
+
+    def _concerned(self, ref: Ref) -> Sequence[Watcher]:
+        """The watchers of a record, the latest first."""
+        return [
+            watcher
+            for service in (None, ref.service)
+            for watcher in reversed(self._index.get((ref.kind, ref.environment, service), {}))
+            if watcher.selector.matches(ref)
+        ]
 
     def _reset(self, revision: int) -> None:
         """The tail has skipped changes: each watcher looks for them itself, and learns if they are gone."""
@@ -294,6 +318,15 @@ class WatchHub:
             else:
                 await self._clock.sleep(due - now)
         self._ticker = None
+
+
+def _with_last(changes: Sequence[Change], selector: Selector) -> Iterator[tuple[Change, Change | None]]:
+    """Each change with the last one of its revision that is selected. `changes` are of whole revisions."""
+    for _, revision in groupby(changes, key=lambda change: change.revision):
+        group = tuple(revision)
+        last = next((change for change in reversed(group) if selector.matches(change.ref)), None)
+        for change in group:
+            yield change, last
 
 
 def _out_of_range(after: int, state: LogState) -> RevisionOutOfRange:

@@ -4,11 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from configsvc_client.evaluation import Flag, InvalidFlag, check_prerequisites, check_successor, find_cycle
+from configsvc_client.evaluation import Flag, InvalidFlag, check_flag, check_prerequisites, check_successor, find_cycle
+from configsvc_client.evaluation.conditions import USER_ID
 
 from configsvc.domain.configs import Decision, already_exists, check_etag, named, not_found
 from configsvc.domain.records import Action, JsonObject, Kind, Mutation, Put, Record, Ref, Remove, Scope, View
 from configsvc.errors import InvalidInput, StateForbids, Violation
+
+_DEFAULTS = Flag("", "").to_json()
+_NOT_SHOWN = ("name", "environment", "version", "incarnation")
 
 
 def flag_ref(environment: str, name: str) -> Ref:
@@ -29,25 +33,31 @@ def stored(record: Record) -> Flag:
     return replace(Flag.from_json(record.body), version=record.version)
 
 
+def shown(body: JsonObject) -> JsonObject:
+    """The definition in a body, as people know it: without the identity, and with what the body was written before."""
+    return {name: body.get(name, member) for name, member in _DEFAULTS.items() if name not in _NOT_SHOWN}
+
+
 def body(flag: Flag) -> JsonObject:
     """What a record of a flag holds. The version is the record's, and not repeated."""
     return {name: member for name, member in flag.to_json().items() if name != "version"}
 
 
-def creation(flag: Flag, salt: str) -> Decision:
-    """The flag must not exist. `salt` is used where the flag has none."""
+def creation(flag: Flag, token: str) -> Decision:
+    """The flag must not exist. `token`, new and random, is its salt if it has none, and its incarnation."""
 
     def decide(view: View) -> Sequence[Mutation]:
         ref = flag_ref(flag.environment, flag.name)
         if (current := view.get(ref)) is not None:
             raise already_exists(current)
-        return _put(view, replace(flag, salt=flag.salt or salt), Action.CREATE)
+        after = incarnated(None, replace(flag, salt=flag.salt or token), token)
+        return _put(view, after, Action.CREATE)
 
     return decide
 
 
-def update(flag: Flag, salt: str, etag: str, *, allow_missing: bool) -> Decision:
-    """The flag must exist, unless `allow_missing`, and have this etag where one is given."""
+def update(flag: Flag, token: str, etag: str, *, allow_missing: bool) -> Decision:
+    """The flag must exist, unless `allow_missing`, and have this etag where one is given. `token`: see `creation`."""
 
     def decide(view: View) -> Sequence[Mutation]:
         ref = flag_ref(flag.environment, flag.name)
@@ -55,7 +65,7 @@ def update(flag: Flag, salt: str, etag: str, *, allow_missing: bool) -> Decision
         if current is None:
             if etag or not allow_missing:
                 raise not_found(ref)
-            return creation(flag, salt)(view)
+            return creation(flag, token)(view)
         check_etag(ref, current, etag)
         before = stored(current)
         after = replace(flag, salt=flag.salt or before.salt)
@@ -63,7 +73,33 @@ def update(flag: Flag, salt: str, etag: str, *, allow_missing: bool) -> Decision
             check_successor(before, after)
         except InvalidFlag as error:
             raise refused(error) from error
-        return _put(view, after, Action.UPDATE)
+        return _put(view, incarnated(before, after, token), Action.UPDATE)
+
+    return decide
+
+
+def rollback(ref: Ref, version: int, definition: JsonObject, token: str, etag: str) -> Decision:
+    """Writes an earlier version's definition again; brings a deleted flag back. `token`: see `creation`.
+
+    What never changes stays as it is now: the salt, and the variants that came later, behind the earlier ones. Raises
+    `StateForbids` (reason `VERSION_NOT_RESTORABLE`) if the flag, or the others, don't allow the definition any more.
+    """
+
+    def decide(view: View) -> Sequence[Mutation]:
+        current = view.get(ref)
+        if current is None and etag:
+            raise not_found(ref)
+        check_etag(ref, current, etag)
+        before = None if current is None else stored(current)
+        try:
+            after = read(definition)
+            if before is not None:
+                after = _succeeding(before, after)
+            return _put(view, incarnated(before, after, token), Action.ROLLBACK)
+        except InvalidFlag as error:
+            raise _not_restorable(ref, version, refused(error)) from error
+        except InvalidInput as error:
+            raise _not_restorable(ref, version, error) from error
 
     return decide
 
@@ -88,9 +124,54 @@ def deletion(ref: Ref, etag: str) -> Decision:
     return decide
 
 
+def incarnated(before: Flag | None, after: Flag, token: str) -> Flag:
+    """`after` in the incarnation that it belongs to: that of `before`, or a new one, named by `token`.
+
+    What is assigned by a sticky flag belongs to one incarnation. One ends where the flag is deleted, disabled or no
+    longer sticky, and where an assignment would mean something else: to other units, or of another type. So a new one
+    begins with each write that changes any of this, and never with the ones that an assignment is kept through.
+    """
+    if not after.sticky:
+        return replace(after, incarnation="")
+    if before is not None and _assigning(before) == _assigning(after):
+        return replace(after, incarnation=before.incarnation)
+    return replace(after, incarnation=token)
+
+
+def _assigning(flag: Flag) -> tuple[object, ...]:
+    return flag.enabled, flag.sticky, flag.bucket_by or USER_ID, flag.value_type
+
+
 def refused(error: InvalidFlag) -> InvalidInput:
     """The evaluation package's error as the service's."""
     return InvalidInput(Violation(v.field, v.description) for v in error.violations)
+
+
+def _succeeding(before: Flag, earlier: Flag) -> Flag:
+    """An earlier version as the one that follows `before`. Raises `InvalidFlag` if it can't be."""
+    after = replace(earlier, salt=before.salt)
+    later = before.all_variants[len(earlier.all_variants) :]
+    if later and not earlier.variants:
+        # Implied variants are written out, and so is what is implied with them.
+        after = replace(
+            after,
+            variants=earlier.all_variants,
+            default_variant=earlier.served_default,
+            off_variant=earlier.served_off,
+            on_variant=earlier.served_on,
+        )
+    after = replace(after, variants=(*after.variants, *later))
+    check_flag(after)
+    check_successor(before, after)
+    return after
+
+
+def _not_restorable(ref: Ref, version: int, error: InvalidInput) -> StateForbids:
+    return StateForbids(
+        f"version {version} of flag '{ref.key}' can't be written again as things are now: {error}",
+        "VERSION_NOT_RESTORABLE",
+        {**named(ref), "version": str(version)},
+    )
 
 
 def _put(view: View, flag: Flag, action: Action) -> Sequence[Mutation]:

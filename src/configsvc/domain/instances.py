@@ -10,6 +10,8 @@ from configsvc.domain.fields import SERVICE_NAME_CHARACTERS, Fields
 from configsvc.domain.records import Action, JsonObject, Kind, Mutation, Put, Record, Ref, View
 
 HEALTHY, UNHEALTHY, SUSPECT = "HEALTHY", "UNHEALTHY", "SUSPECT"
+# Of an instance that another program shows, and says of it that it takes no requests.
+OUT_OF_SERVICE = "OUT_OF_SERVICE"
 
 SERVICE_SCHEMES = ("http", "https", "grpc", "tcp")
 CHECK_SCHEMES = ("http", "https", "tcp", "grpc")
@@ -37,9 +39,24 @@ class Registration:
     lease_ttl_seconds: int = 0
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Incarnation:
+    """One life of an instance: from its registration until it leaves. `number` is higher in each later one.
+
+    Streams, checks, leases and signs of life belong to one incarnation: what was learnt of an earlier one under the same
+    id says nothing about this one. Number 0: registered by a release that did not count.
+    """
+
+    ref: Ref
+    number: int
+
+
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A registered instance. `owner` is the replica that keeps it, `generation` rises with each change of owner."""
+    """A registered instance. `owner` is the replica that keeps it.
+
+    `generation` rises with each change of owner, and goes on if the instance leaves and registers again.
+    """
 
     service_name: str
     instance_id: str
@@ -57,6 +74,7 @@ class Instance:
     etag: str
     owner: str
     generation: int
+    incarnation: int = 0
 
     @property
     def ref(self) -> Ref:
@@ -172,7 +190,13 @@ def instance_of(record: Record, seen_at: datetime | None = None) -> Instance:
         etag=record.etag,
         owner=body["owner"],
         generation=body["generation"],
+        incarnation=body.get("incarnation", 0),
     )
+
+
+def incarnation_of(record: Record) -> Incarnation:
+    """Which life of the instance a record is of."""
+    return Incarnation(record.ref, record.body.get("incarnation", 0))
 
 
 def registering(registration: Registration, me: str, live: Container[str], view: View) -> Sequence[Mutation]:
@@ -180,6 +204,12 @@ def registering(registration: Registration, me: str, live: Container[str], view:
 
     It stays with its owner as long as that is among the live replicas, so that a client which registers again and
     again, each time through another replica, does not move it each time. Else it is `me`.
+
+    A new incarnation is HEALTHY until its checks say otherwise. From then on the checks decide: an instance that fails
+    them does not become HEALTHY by registering again. Without checks, or if it was SUSPECT, a registration is a sign of
+    life like any other.
+
+    Generation and incarnation of a new one are its version, which goes on after a removal: higher than any before.
     """
     ref = instance_ref(registration.service_name, registration.instance_id)
     current = view.get(ref)
@@ -193,30 +223,36 @@ def registering(registration: Registration, me: str, live: Container[str], view:
         "lease_ttl_seconds": registration.lease_ttl_seconds,
     }
     if current is None:
-        return (Put(ref, {**said, "status": HEALTHY, "owner": me, "generation": 1}, Action.CREATE),)
+        number = view.last_version(ref) + 1
+        body = {**said, "status": HEALTHY, "owner": me, "generation": number, "incarnation": number}
+        return (Put(ref, body, Action.CREATE),)
     same = current.body["owner"] == me or current.body["owner"] in live
     owner = current.body["owner"] if same else me
     generation = current.body["generation"] + (0 if same else 1)
-    body = {**said, "status": HEALTHY, "owner": owner, "generation": generation}
+    status = UNHEALTHY if registration.health_check_url and current.body["status"] == UNHEALTHY else HEALTHY
+    body = {**current.body, **said, "status": status, "owner": owner, "generation": generation}
     return () if dict(current.body) == body else (Put(ref, body, Action.UPDATE),)
 
 
 def foreign(service: str, instance_id: str, payload: Mapping[str, object], seen_at: datetime) -> Instance:
-    """An instance that another program shows in the registry. It has no record, so no version and no lease of ours."""
+    """An instance that another program shows in the registry. It has no record, so no version and no lease of ours.
+
+    `seen_at`: when it was first seen; it has registered then, if it does not say when.
+    """
     metadata = payload.get("metadata")
-    weight = payload.get("weight")
+    at = payload.get("registered_at")
     return Instance(
         service_name=service,
         instance_id=instance_id,
         service_url=str(payload.get("service_url", "")),
         health_check_url="",
-        status=HEALTHY,
+        status=str(payload.get("status", HEALTHY)),
         metadata={str(k): str(v) for k, v in metadata.items()} if isinstance(metadata, Mapping) else {},
-        weight=weight if isinstance(weight, int) and weight > 0 else DEFAULT_WEIGHT,
-        zone=str(payload.get("zone", "")),
-        version=str(payload.get("version", "")),
+        weight=DEFAULT_WEIGHT,
+        zone="",
+        version="",
         lease_ttl_seconds=0,
-        registered_at=seen_at,
+        registered_at=datetime.fromisoformat(at) if isinstance(at, str) else seen_at,
         last_heartbeat_at=seen_at,
         revision=0,
         etag="",

@@ -6,6 +6,7 @@ from configsvc_client.v1 import change_pb2, change_pb2_grpc
 
 from configsvc.app.changes import ChangeTrail
 from configsvc.rpc import convert
+from configsvc.rpc.room import shown
 
 
 class ChangeServicer(change_pb2_grpc.ChangeServiceServicer):
@@ -16,7 +17,7 @@ class ChangeServicer(change_pb2_grpc.ChangeServiceServicer):
 
     async def ListChanges(self, request: Any, context: Any) -> change_pb2.ListChangesResponse:
         """One page of the audit trail."""
-        page = await self._trail.search(
+        trail = await self._trail.search(
             environment=request.environment,
             service_name=convert.optional(request, "service_name"),
             kind=request.kind,
@@ -30,6 +31,10 @@ class ChangeServicer(change_pb2_grpc.ChangeServiceServicer):
             page_size=request.page_size,
             page_token=request.page_token,
         )
+        changes, token = shown(trail.page, convert.audit)
         return change_pb2.ListChangesResponse(
-            changes=map(convert.audit, page.items), next_page_token=page.next_page_token, revision=page.revision
+            changes=changes,
+            next_page_token=token,
+            revision=trail.page.revision,
+            compacted_revision=trail.compacted_revision,
         )

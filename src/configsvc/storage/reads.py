@@ -2,13 +2,23 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from configsvc.domain.events import Loss
 from configsvc.domain.records import Change, Commit, Record, Ref, View
 from configsvc.errors import RevisionOutOfRange
 from configsvc.storage.ledger import Remembered
-from configsvc.storage.port import Backlog, ChangePage, ChangeQuery, LogState, RecordPage, RecordQuery
+from configsvc.storage.port import (
+    Backlog,
+    ChangePage,
+    ChangeQuery,
+    LogState,
+    RecordPage,
+    RecordQuery,
+    Silences,
+    VersionRange,
+)
 from configsvc.storage.rows import Row, change_of, row_of, time_of
 from configsvc.storage.statements import COUNTER_COLUMNS, Dialect, Statement, Statements
 
@@ -49,12 +59,20 @@ class Reads(ABC):
             self._statements.version(ref, version), lambda rows: change_of(rows[0]) if rows else None
         )
 
+    async def versions(self, ref: Ref) -> VersionRange | None:
+        """See the port."""
+
+        def decode(rows: Rows) -> VersionRange | None:
+            return VersionRange(rows[0][1] or rows[0][0] + 1, rows[0][0]) if rows else None
+
+        return await self._read(self._statements.versions(ref), decode)
+
     async def search(self, query: ChangeQuery) -> ChangePage:
         """See the port."""
 
         def decode(rows: Rows) -> ChangePage:
             found = _changes_in(rows)
-            return ChangePage(rows[0][0], found[: query.limit], len(found) > query.limit)
+            return ChangePage(rows[0][0], found[: query.limit], len(found) > query.limit, rows[0][1])
 
         return await self._read(self._statements.search(query), decode)
 
@@ -76,6 +94,16 @@ class Reads(ABC):
             return _changes_in(rows)
 
         return await self._read(self._statements.log(after, limit), decode)
+
+    async def silences(self, longer_than: timedelta) -> Silences:
+        """See the port."""
+
+        def decode(rows: Rows) -> Silences:
+            between = sorted((time_of(earlier), time_of(later)) for earlier, later in rows if later is not None)
+            newest = next((time_of(at) for at, later in rows if later is None and at is not None), None)
+            return Silences(newest, tuple(between))
+
+        return await self._read(self._statements.silences(longer_than), decode)
 
     async def backlog(self) -> Backlog:
         """See the port."""

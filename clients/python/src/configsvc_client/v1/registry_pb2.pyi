@@ -61,6 +61,7 @@ class Instance(_message.Message):
     LAST_HEARTBEAT_AT_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    FOREIGN_FIELD_NUMBER: _builtins.int
     service_name: _builtins.str
     """1 to 128 letters, digits, `.`, `_`, `-`, starting with a letter or digit."""
     instance_id: _builtins.str
@@ -70,7 +71,10 @@ class Instance(_message.Message):
     health_check_url: _builtins.str
     """What is checked: an http, https, tcp or grpc URL. Empty: not checked, the lease alone counts."""
     status: _builtins.str
-    """Output only. `HEALTHY`, `UNHEALTHY` (its checks have failed often enough) or `SUSPECT` (its KeepAlive stream ended)."""
+    """Output only. `HEALTHY`, `UNHEALTHY` (its checks have failed often enough) or `SUSPECT` (its KeepAlive stream ended).
+    Of a foreign one: `HEALTHY`, or `OUT_OF_SERVICE` if its program says that it takes no requests (Curator's `enabled`
+    is false, or Spring's `instance_status` is not `UP`).
+    """
     weight: _builtins.int
     """Its share under weighted balancing: 1 to 1,000,000."""
     zone: _builtins.str
@@ -83,6 +87,10 @@ class Instance(_message.Message):
     """Output only. The revision of the last write to this registration."""
     etag: _builtins.str
     """Output only. Opaque; changes with each write."""
+    foreign: _builtins.bool
+    """Output only. True if another program shows it in ZooKeeper, and it is not registered here. It then has no lease, no
+    revision and no etag, and can't be deregistered here.
+    """
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Free labels: at most 64, keys to 128 and values to 1,024 characters."""
@@ -112,10 +120,11 @@ class Instance(_message.Message):
         last_heartbeat_at: _timestamp_pb2.Timestamp | None = ...,
         revision: _builtins.int = ...,
         etag: _builtins.str = ...,
+        foreign: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_heartbeat_at", b"last_heartbeat_at", "registered_at", b"registered_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "health_check_url", b"health_check_url", "instance_id", b"instance_id", "last_heartbeat_at", b"last_heartbeat_at", "lease_ttl_seconds", b"lease_ttl_seconds", "metadata", b"metadata", "registered_at", b"registered_at", "revision", b"revision", "service_name", b"service_name", "service_url", b"service_url", "status", b"status", "version", b"version", "weight", b"weight", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "foreign", b"foreign", "health_check_url", b"health_check_url", "instance_id", b"instance_id", "last_heartbeat_at", b"last_heartbeat_at", "lease_ttl_seconds", b"lease_ttl_seconds", "metadata", b"metadata", "registered_at", b"registered_at", "revision", b"revision", "service_name", b"service_name", "service_url", b"service_url", "status", b"status", "version", b"version", "weight", b"weight", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -503,19 +512,27 @@ class GetServiceRequest(_message.Message):
 
     SERVICE_NAME_FIELD_NUMBER: _builtins.int
     MIN_REVISION_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     service_name: _builtins.str
     """Required. See Instance.service_name."""
     min_revision: _builtins.int
     """Optional. Wait, within the deadline, until this replica has applied this revision."""
+    page_size: _builtins.int
+    """Optional. At most this many; 0: as many as fit into a message."""
+    page_token: _builtins.str
+    """Optional. `next_page_token` of the previous page, all other fields the same."""
     def __init__(
         self,
         *,
         service_name: _builtins.str = ...,
         min_revision: _builtins.int = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_revision", b"min_revision", "service_name", b"service_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_revision", b"min_revision", "page_size", b"page_size", "page_token", b"page_token", "service_name", b"service_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -530,10 +547,13 @@ class GetServiceResponse(_message.Message):
     INSTANCES_FIELD_NUMBER: _builtins.int
     STALE_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     stale: _builtins.bool
     """True where the registry can't be read now and this is the last known."""
     revision: _builtins.int
     """The revision at which this was read."""
+    next_page_token: _builtins.str
+    """Empty where these are all."""
     @_builtins.property
     def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___Instance]:
         """Every instance, whatever its status, in the order of id."""
@@ -544,10 +564,11 @@ class GetServiceResponse(_message.Message):
         instances: _abc.Iterable[Global___Instance] | None = ...,
         stale: _builtins.bool = ...,
         revision: _builtins.int = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances", "revision", b"revision", "stale", b"stale"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances", "next_page_token", b"next_page_token", "revision", b"revision", "stale", b"stale"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -706,18 +727,22 @@ class CheckServiceHealthResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RESULTS_FIELD_NUMBER: _builtins.int
+    RESULTS_OMITTED_FIELD_NUMBER: _builtins.int
+    results_omitted: _builtins.int
+    """How many results did not fit."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___HealthCheckResult]:
-        """One for each instance, in the order of id."""
+        """One for each instance, in the order of id, as far as they fit into one message."""
 
     def __init__(
         self,
         *,
         results: _abc.Iterable[Global___HealthCheckResult] | None = ...,
+        results_omitted: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results", "results_omitted", b"results_omitted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -734,6 +759,8 @@ class DiscoverInstancesRequest(_message.Message):
     ZONE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     MIN_REVISION_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     service_name: _builtins.str
     """Required. See Instance.service_name."""
     zone: _builtins.str
@@ -742,6 +769,10 @@ class DiscoverInstancesRequest(_message.Message):
     """Optional. Only this software version."""
     min_revision: _builtins.int
     """Optional. Wait, within the deadline, until this replica has applied this revision."""
+    page_size: _builtins.int
+    """Optional. At most this many; 0: as many as fit into a message."""
+    page_token: _builtins.str
+    """Optional. `next_page_token` of the previous page, all other fields the same."""
     @_builtins.property
     def metadata(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Optional. `name=value` each; an instance must have them all. At most 64."""
@@ -754,10 +785,12 @@ class DiscoverInstancesRequest(_message.Message):
         zone: _builtins.str = ...,
         version: _builtins.str = ...,
         min_revision: _builtins.int = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "min_revision", b"min_revision", "service_name", b"service_name", "version", b"version", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "min_revision", b"min_revision", "page_size", b"page_size", "page_token", b"page_token", "service_name", b"service_name", "version", b"version", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -772,10 +805,13 @@ class DiscoverInstancesResponse(_message.Message):
     INSTANCES_FIELD_NUMBER: _builtins.int
     STALE_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     stale: _builtins.bool
     """True where this is the last known: the registry can't be read, or a wave of failing checks would empty the list."""
     revision: _builtins.int
     """The revision at which this was read."""
+    next_page_token: _builtins.str
+    """Empty where these are all."""
     @_builtins.property
     def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___Instance]:
         """The healthy instances, in the order of id. A service that nobody registered has none."""
@@ -786,10 +822,11 @@ class DiscoverInstancesResponse(_message.Message):
         instances: _abc.Iterable[Global___Instance] | None = ...,
         stale: _builtins.bool = ...,
         revision: _builtins.int = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances", "revision", b"revision", "stale", b"stale"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances", "next_page_token", b"next_page_token", "revision", b"revision", "stale", b"stale"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -806,7 +843,8 @@ class WatchServiceRequest(_message.Message):
     service_name: _builtins.str
     """Required. See Instance.service_name."""
     after_revision: _builtins.int
-    """Optional. Resume: no snapshot, but every change after this revision. Unset: a snapshot first.
+    """Optional. Resume: no snapshot of what is registered, but every change after this revision. Which one: see
+    watch.proto. What other programs show is sent whole (InstanceSnapshot.foreign). Unset: a snapshot of all first.
     Compacted or in the future: OUT_OF_RANGE; start again without it.
     """
     def __init__(
@@ -832,6 +870,12 @@ class InstanceSnapshot(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     INSTANCES_FIELD_NUMBER: _builtins.int
+    FOREIGN_FIELD_NUMBER: _builtins.int
+    foreign: _builtins.bool
+    """True if what other programs show begins here: forget all instances with `foreign` that you hold; these are the
+    first of those that there are now, and parts without this mark may follow with more. It is sent before `synced`, also
+    if the watch resumes, or later, once ZooKeeper can be read.
+    """
     @_builtins.property
     def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___Instance]:
         """Some of the instances. The snapshot is complete when `synced` comes."""
@@ -840,10 +884,11 @@ class InstanceSnapshot(_message.Message):
         self,
         *,
         instances: _abc.Iterable[Global___Instance] | None = ...,
+        foreign: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["foreign", b"foreign", "instances", b"instances"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -851,7 +896,13 @@ Global___InstanceSnapshot: _TypeAlias = InstanceSnapshot  # noqa: Y015
 
 @_typing.final
 class InstanceChange(_message.Message):
-    """One change of one instance. Signs of life are no changes; a change of status is."""
+    """One change of one instance. Signs of life are no changes; a change of status is.
+
+    An instance with `foreign` is in no log. Its change carries the revision that this watch has told everything up to, so
+    that resuming after it is right, and a resume sends all foreign instances again (InstanceSnapshot.foreign). If an id is
+    registered here and shown by another program, too, it is the registration that is sent, and the foreign one after its
+    DELETE.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -859,10 +910,18 @@ class InstanceChange(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     INSTANCE_FIELD_NUMBER: _builtins.int
     PREVIOUS_FIELD_NUMBER: _builtins.int
+    PREVIOUS_OMITTED_FIELD_NUMBER: _builtins.int
+    REVISION_COMPLETE_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The revision of the write."""
     type: _builtins.str
     """`PUT` or `DELETE`."""
+    previous_omitted: _builtins.bool
+    """True if there was a state before that is not given, because both do not fit into one message."""
+    revision_complete: _builtins.bool
+    """True if this watch tells nothing more of this revision: resume after it. False: changes of the same revision may
+    follow, and a watch that is cut here resumes after the revision before it. See watch.proto.
+    """
     @_builtins.property
     def instance(self) -> Global___Instance:
         """The new state. For a delete: the identity."""
@@ -878,10 +937,12 @@ class InstanceChange(_message.Message):
         type: _builtins.str = ...,
         instance: Global___Instance | None = ...,
         previous: Global___Instance | None = ...,
+        previous_omitted: _builtins.bool = ...,
+        revision_complete: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "previous", b"previous"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "previous", b"previous", "revision", b"revision", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "previous", b"previous", "previous_omitted", b"previous_omitted", "revision", b"revision", "revision_complete", b"revision_complete", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
