@@ -12,6 +12,7 @@ from typing import Self
 from configsvc.domain.records import Change, Commit, Ref, View, Write
 from configsvc.errors import ServiceError, Unavailable
 from configsvc.storage.port import (
+    READ_BYTES,
     ChangePage,
     ChangeQuery,
     Keep,
@@ -71,9 +72,9 @@ class LateStorage:
         """See the port."""
         return await self._open().state()
 
-    async def read(self, after: int, limit: int) -> Sequence[Change]:
+    async def read(self, after: int, limit: int, most_bytes: int | None = READ_BYTES) -> Sequence[Change]:
         """See the port."""
-        return await self._open().read(after, limit)
+        return await self._open().read(after, limit, most_bytes)
 
     async def write(self, write: Write) -> Commit:
         """See the port."""

@@ -20,13 +20,17 @@ from typing import Protocol, Self
 
 from configsvc.domain.records import Change, Commit, Kind, Record, Ref, View, Write
 
+# What one read of the store loads where nothing else is said: as much as an answer can have, and one item beyond.
+READ_BYTES = 4 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class RecordQuery:
     """Live records of one kind in one environment, in the order of (key, service).
 
     `services` and `keys`: only these; None: all. `prefix`: keys that start with it. `after`: only what comes after
-    this (key, service). `limit`: at most this many, above 0.
+    this (key, service). `limit`: at most this many, above 0. `most_bytes`: no more once the bodies that were read have so
+    many bytes (or characters), except other records of the last key; None: no bound.
     """
 
     kind: Kind
@@ -36,11 +40,12 @@ class RecordQuery:
     keys: tuple[str, ...] | None = None
     prefix: str = ""
     after: tuple[str, str] | None = None
+    most_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RecordPage:
-    """Records at one revision. `more`: the limit cut the list."""
+    """Records at one revision. `more`: the limit, or `most_bytes`, cut the list."""
 
     revision: int
     records: tuple[Record, ...]
@@ -52,7 +57,8 @@ class ChangeQuery:
     """Changes, newest first: by falling (revision, ordinal). Filters that are not None must all match.
 
     `reason` matches reasons that contain it. Times and revisions: `from_time` and `until_revision` are inclusive,
-    `until_time` and `after_revision` exclusive. `before`: only what is older than this (revision, ordinal).
+    `until_time` and `after_revision` exclusive. `before`: only what is older than this (revision, ordinal). `most_bytes`:
+    no more once the bodies that were read have so many bytes (or characters); None: no bound.
     """
 
     limit: int
@@ -67,11 +73,12 @@ class ChangeQuery:
     after_revision: int | None = None
     until_revision: int | None = None
     before: tuple[int, int] | None = None
+    most_bytes: int | None = READ_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class ChangePage:
-    """Changes, read at one revision. `more`: the limit cut the list. Changes up to `compacted` are gone."""
+    """Changes, read at one revision. `more`: the limit, or `most_bytes`, cut the list. Changes up to `compacted` are gone."""
 
     revision: int
     changes: tuple[Change, ...]
@@ -133,8 +140,10 @@ class Log(Protocol):
         """The newest and the compacted revision."""
         ...
 
-    async def read(self, after: int, limit: int) -> Sequence[Change]:
-        """The changes after a revision, oldest first: at least `limit` where there are that many.
+    async def read(self, after: int, limit: int, most_bytes: int | None = READ_BYTES) -> Sequence[Change]:
+        """The changes after a revision, oldest first: `limit` where there are that many, and their bodies have no more
+        than about `most_bytes` bytes (None: no bound); else fewer, but at least one revision. Only none at all means that
+        there are no more.
 
         A revision is never cut: its changes come all together, so that the answer may be longer than `limit`.
 

@@ -27,7 +27,17 @@ from typing import Any, Self
 from configsvc.domain.records import Change, Commit, Ref, View, Write
 from configsvc.errors import DataLoss, Unavailable
 from configsvc.storage.group_commit import DEFAULT_GROUP_WRITES, DEFAULT_QUEUE_WRITES, GroupCommit, Outcome
-from configsvc.storage.port import ChangePage, ChangeQuery, Keep, RecordPage, RecordQuery, Sign, Turn, VersionRange
+from configsvc.storage.port import (
+    READ_BYTES,
+    ChangePage,
+    ChangeQuery,
+    Keep,
+    RecordPage,
+    RecordQuery,
+    Sign,
+    Turn,
+    VersionRange,
+)
 from configsvc.storage.reads import Reads, Rows, T
 from configsvc.storage.rows import verified_change, verified_record
 from configsvc.storage.sqlite_connection import DIALECT, check_structure, connect, migrate, translated
@@ -135,10 +145,10 @@ class SqliteStorage(Reads):
         self._damage.check_structure()
         return await super().search(query)
 
-    async def read(self, after: int, limit: int) -> Sequence[Change]:
+    async def read(self, after: int, limit: int, most_bytes: int | None = READ_BYTES) -> Sequence[Change]:
         """See the port."""
         self._damage.check_structure()
-        return await super().read(after, limit)
+        return await super().read(after, limit, most_bytes)
 
     async def check_file(self) -> None:
         """Returns if the file is where it was opened; raises `Unavailable` (`STORAGE_GONE`) if it is not."""
@@ -186,9 +196,12 @@ class SqliteStorage(Reads):
             await self._in_writer(lambda writer: writer.try_one())
 
     async def _read(self, statement: Statement, decode: Callable[[Rows], T]) -> T:
-        return await self._in_reader(
-            lambda _, connection: decode(connection.execute(statement.sql, statement.parameters).fetchall())
-        )
+        def read(_: _Opened, connection: sqlite3.Connection) -> T:
+            if statement.walk is not None:
+                return decode(statement.walk.rows(connection, statement.sql, statement.parameters))
+            return decode(connection.execute(statement.sql, statement.parameters).fetchall())
+
+        return await self._in_reader(read)
 
     async def _in_reader(self, work: Callable[["_Opened", sqlite3.Connection], T]) -> T:
         opened = self._opened
