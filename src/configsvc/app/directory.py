@@ -98,7 +98,11 @@ class Directory:
             is_out_of_touch=lambda: self.is_out_of_touch,
         )
         self._ownership = Ownership(
-            registrations=self._registrations, registry=registry, clock=clock, background=self._background
+            registrations=self._registrations,
+            registry=registry,
+            clock=clock,
+            background=self._background,
+            grant=self._leases.grant,
         )
         self._streams = Streams(self._registrations, self._background)
         for follower in (self, self._streams, self._leases, self._ownership):
