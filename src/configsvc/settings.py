@@ -157,7 +157,10 @@ class Settings(BaseSettings):
     health_check_unhealthy_threshold: Count = Field(3, description="failures in a row until it is unhealthy")
     health_check_denied_networks: Annotated[str, AfterValidator(_networks), NoDecode] = Field(
         "169.254.0.0/16,fe80::/10,fd00:ec2::254/128",
-        description="networks that are never checked, with commas: link-local and metadata addresses",
+        description="networks that are never checked, with commas; link-local and cloud metadata addresses never are",
+    )
+    health_check_private_networks: bool = Field(
+        True, description="whether health checks may reach loopback and private networks"
     )
     health_check_ca_file: Annotated[str, AfterValidator(_certificates)] = Field(
         "", description="file of certificates (PEM) that https checks trust beside the system's; empty: none"
