@@ -5,6 +5,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
@@ -19,6 +20,7 @@ from configsvc.storage.port import (
     RecordPage,
     RecordQuery,
     Sign,
+    Silences,
     Storage,
     Turn,
     VersionRange,
@@ -77,6 +79,10 @@ class LateStorage:
     async def write(self, write: Write) -> Commit:
         """See the port."""
         return await self._open().write(write)
+
+    async def silences(self, longer_than: timedelta) -> Silences:
+        """See the port."""
+        return await self._open().silences(longer_than)
 
     async def compact(self, keep: Keep) -> int:
         """See the port."""

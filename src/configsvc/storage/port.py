@@ -14,7 +14,7 @@ Laws that hold for every adapter:
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -156,6 +156,7 @@ class Writer(Protocol):
         Raises:
             ServiceError: what `decide` raised; nothing has happened.
             StateForbids: the request id was used for other content (reason `REQUEST_ID_REUSED`).
+            InvalidInput: a resource would be too large to be sent (reason `RESOURCE_TOO_LARGE`, see `domain/sizes.py`).
             Unavailable: the database is away.
         """
         ...
@@ -174,8 +175,23 @@ class Keep:
     unpublished: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Silences:
+    """Times in which no change was made: from one change's time to the next one's, oldest first.
+
+    `newest` is the time of the newest change by time; None if the log is empty.
+    """
+
+    newest: datetime | None
+    between: tuple[tuple[datetime, datetime], ...]
+
+
 class Compactor(Protocol):
     """Keeps the log bounded."""
+
+    async def silences(self, longer_than: timedelta) -> Silences:
+        """The silences of the log that are longer than this. Raises `Unavailable`."""
+        ...
 
     async def compact(self, keep: Keep) -> int:
         """Forgets what is not to be kept, oldest first, whole revisions at a time; returns the compacted revision.

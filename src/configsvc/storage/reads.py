@@ -2,13 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from configsvc.domain.records import Change, Commit, Record, Ref, View
 from configsvc.errors import RevisionOutOfRange
 from configsvc.storage.ledger import Remembered
-from configsvc.storage.port import ChangePage, ChangeQuery, LogState, RecordPage, RecordQuery, VersionRange
-from configsvc.storage.rows import Row, change_of, row_of
+from configsvc.storage.port import ChangePage, ChangeQuery, LogState, RecordPage, RecordQuery, Silences, VersionRange
+from configsvc.storage.rows import Row, change_of, row_of, time_of
 from configsvc.storage.statements import COUNTER_COLUMNS, Dialect, Statement, Statements
 
 T = TypeVar("T")
@@ -83,6 +84,16 @@ class Reads(ABC):
             return _changes_in(rows)
 
         return await self._read(self._statements.log(after, limit), decode)
+
+    async def silences(self, longer_than: timedelta) -> Silences:
+        """See the port."""
+
+        def decode(rows: Rows) -> Silences:
+            between = sorted((time_of(earlier), time_of(later)) for earlier, later in rows if later is not None)
+            newest = next((time_of(at) for at, later in rows if later is None and at is not None), None)
+            return Silences(newest, tuple(between))
+
+        return await self._read(self._statements.silences(longer_than), decode)
 
     async def published(self) -> int:
         """See the port."""

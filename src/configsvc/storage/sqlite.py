@@ -27,7 +27,7 @@ from configsvc.domain.instances import Incarnation
 from configsvc.domain.records import Change, Commit, Ref, View, Write
 from configsvc.errors import DataLoss, Unavailable
 from configsvc.storage.group_commit import DEFAULT_GROUP_WRITES, DEFAULT_QUEUE_WRITES, GroupCommit, Outcome
-from configsvc.storage.port import ChangePage, ChangeQuery, Keep, RecordPage, RecordQuery, Sign, Turn
+from configsvc.storage.port import ChangePage, ChangeQuery, Keep, RecordPage, RecordQuery, Sign, Turn, VersionRange
 from configsvc.storage.reads import Reads, Rows, T
 from configsvc.storage.rows import verified_change, verified_record
 from configsvc.storage.sqlite_connection import DIALECT, check_structure, connect, migrate, translated
@@ -133,6 +133,11 @@ class SqliteStorage(Reads):
         """See the port."""
         self._damage.check_structure()
         return await super().version(ref, version)
+
+    async def versions(self, ref: Ref) -> VersionRange | None:
+        """See the port."""
+        self._damage.check_structure()
+        return await super().versions(ref)
 
     async def search(self, query: ChangeQuery) -> ChangePage:
         """See the port."""

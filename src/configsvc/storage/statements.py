@@ -8,6 +8,7 @@ Parameters are written `?`, in the order of their values. What dialects say diff
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from configsvc.domain.records import Ref, Scope
@@ -214,6 +215,14 @@ class Statements:
             f" FROM (SELECT {by_number} AS by_number, {by_age} AS by_age, {bound} AS bound) AS k) AS w) AS u,"
             f" (SELECT {step} AS step) AS s WHERE u.until > (SELECT compacted FROM {self._counter})",
             (*parameters, at_most - 1),
+        )
+
+    def silences(self, longer_than: timedelta) -> Statement:
+        """(a change's time, the next one's by time) if they are further apart; and (the newest time, None)."""
+        return Statement(
+            f"SELECT t.earlier, t.at FROM (SELECT at, lag(at) OVER (ORDER BY at) AS earlier FROM {self._changes}) AS t"
+            f" WHERE t.at - t.earlier > ? UNION ALL SELECT max(at), NULL FROM {self._changes}",
+            (longer_than // timedelta(microseconds=1),),
         )
 
     def published(self) -> Statement:
