@@ -19,8 +19,8 @@ from itertools import count
 from types import TracebackType
 from typing import Self
 
-from configsvc.app.background import Background
 from configsvc.app.turns import Turns
+from configsvc.background import Background, Kept, Supervisor
 from configsvc.clock import Clock
 from configsvc.domain.instances import HEALTHY, CheckResult, Instance, instance_of
 from configsvc.domain.records import Record, Ref
@@ -109,7 +109,10 @@ class HealthChecks:
         timeout_seconds: float,
         owns: Callable[[Record], bool],
         told: Callable[[Instance, bool, bool], "asyncio.Future[None] | None"],
+        supervisor: Supervisor | None = None,
     ) -> None:
+        self._supervisor = supervisor or Supervisor(clock)
+        self._work_task: Kept | None = None
         self._probe = probe
         self._clock = clock
         self._thresholds = thresholds
@@ -126,13 +129,15 @@ class HealthChecks:
         self._is_closed = False
 
     async def __aenter__(self) -> Self:
-        self._background.start(self._work())
+        self._work_task = self._supervisor.keep("health checks", self._work)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._is_closed = True
+        if self._work_task is not None:
+            await self._work_task.end()
         await self._background.end()
 
     def taken(self, record: Record, before: Record | None) -> None:
