@@ -281,7 +281,9 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             Served(HealthServicer(board, lambda: tail.applied, settings.service_instance_id), _at_once),
         )
         interceptor = CallInterceptor(tail=tail, default_deadline_seconds=settings.default_deadline_seconds)
-        server = await stack.enter_async_context(Server(served, listen, interceptor, settings.shutdown_grace_seconds))
+        server = await stack.enter_async_context(
+            Server(served, listen, interceptor, settings.shutdown_grace_seconds, settings.max_request_bytes)
+        )
         if settings.service_registry_enabled:
             await stack.enter_async_context(_registered(directory, settings, clock))
         logger.info("listening", addresses=list(listen), **backends.kinds, instance_id=settings.service_instance_id)

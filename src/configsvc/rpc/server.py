@@ -32,11 +32,10 @@ from configsvc.rpc.interceptors import CallInterceptor
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
-# A page of a thousand large values is the largest answer; a batch of them the largest request.
-MESSAGE_BYTES = 64 << 20
+# A page of a thousand large values is the largest answer.
+ANSWER_BYTES = 64 << 20
 OPTIONS = (
-    ("grpc.max_receive_message_length", MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MESSAGE_BYTES),
+    ("grpc.max_send_message_length", ANSWER_BYTES),
     # Clients may ping an idle watch every 10 s; with the default of 5 min they would be cut off (too_many_pings).
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -65,20 +64,31 @@ class Served:
 
 
 class Server:
-    """Serves while its context is open. `served` is in the order of `SERVICES`."""
+    """Serves while its context is open. `served` is in the order of `SERVICES`.
+
+    A message of more than `request_bytes`, decompressed, is refused before it is read.
+    """
 
     def __init__(
-        self, served: Sequence[Served], listen: Sequence[str], interceptor: CallInterceptor, grace_seconds: float
+        self,
+        served: Sequence[Served],
+        listen: Sequence[str],
+        interceptor: CallInterceptor,
+        grace_seconds: float,
+        request_bytes: int,
     ) -> None:
         self._served = served
         self._listen = listen
         self._interceptor = interceptor
         self._grace_seconds = grace_seconds
+        self._request_bytes = request_bytes
         self._watching: list[asyncio.Task[None]] = []
         self.ports: list[int] = []
 
     async def __aenter__(self) -> Self:
-        self._server = grpc.aio.server(interceptors=[self._interceptor], options=OPTIONS)
+        # gRPC counts while it decompresses, and stops there.
+        options = (*OPTIONS, ("grpc.max_receive_message_length", self._request_bytes))
+        self._server = grpc.aio.server(interceptors=[self._interceptor], options=options)
         self._health = health.aio.HealthServicer()
         names: list[str] = []
         for (module, add), served in zip(SERVICES.items(), self._served, strict=True):
