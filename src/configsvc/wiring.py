@@ -300,7 +300,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
         )
         interceptor = CallInterceptor(tail=tail, default_deadline_seconds=settings.default_deadline_seconds)
         server = await stack.enter_async_context(
-            Server(served, listen, interceptor, settings.shutdown_grace_seconds, supervisor)
+            Server(served, listen, interceptor, settings.shutdown_grace_seconds, settings.max_request_bytes, supervisor)
         )
         if settings.service_registry_enabled:
             await stack.enter_async_context(_registered(directory, settings, clock, supervisor))
