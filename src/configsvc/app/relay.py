@@ -24,10 +24,8 @@ from configsvc.storage.port import Log, Outbox, Turn
 
 logger = logging.getLogger(__name__)
 
-# Changes that are held beside those of one batch; the first time few, since each may be large.
-FEWEST_CHANGES, MOST_CHANGES = 16, 500
-# Of what is read ahead, about: the sizes of the last events say how many changes that is.
-AHEAD_BYTES = 8 << 20
+# What is read of the log at once; large changes are bounded by their bytes.
+READ_CHANGES = 500
 # If nothing tells of news, this is the most that an event is late.
 NEWS_SECONDS = 1.0
 # How often the holder of the turn shows that it is alive, while it publishes.
@@ -64,7 +62,6 @@ class Relay:
         self._read_to = 0
         # Of what is settled after the cursor.
         self._losses: list[Loss] = []
-        self._ahead = FEWEST_CHANGES
 
     async def __aenter__(self) -> Self:
         self._task = self._supervisor.keep("outbox relay", self._run)
@@ -155,17 +152,14 @@ class Relay:
             await turn.advance(published, [loss for loss in self._losses if loss.revision <= published])
             self.published = published
             self._losses = [loss for loss in self._losses if loss.revision > published]
-        event_bytes = sum(delivery.event_bytes for delivery in deliveries) // len(deliveries)
-        fitting = AHEAD_BYTES // max(event_bytes, 1)
-        self._ahead = max(1, min(fitting, 2 * self._ahead, MOST_CHANGES))
 
     async def _unpublished(self) -> Sequence[Change]:
         try:
-            changes = await self._log.read(self._read_to, self._ahead)
+            changes = await self._log.read(self._read_to, READ_CHANGES)
         except RevisionOutOfRange:
             # The bus is new to this database, and the oldest changes are gone: what is left is published.
             self.published = self._read_to = (await self._log.state()).compacted
-            changes = await self._log.read(self._read_to, self._ahead)
+            changes = await self._log.read(self._read_to, READ_CHANGES)
         if changes:
             self._read_to = changes[-1].revision
         return changes
