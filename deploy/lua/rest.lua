@@ -32,6 +32,7 @@ local METHODS = {
   {"^/api/v1/registry/services/[^/]+$", "GET", "service_name"},
   {"^/api/v1/registry/discover/[^/]+$", "GET", "service_name"},
   {"^/api/v1/changes$", "GET"},
+  {"^/api/v1/changes:apply$", "POST"},
   {"^/health$", "GET"}, {"^/ready$", "GET"}, {"^/live$", "GET"},
 }
 

@@ -97,6 +97,32 @@ def test_a_flag_is_compared_and_rolled_back(rest: httpx.Client, environment: str
     assert rest.post(f"{url}:rollback", json={"environment": environment}).status_code == 400
 
 
+def test_configurations_and_flags_are_changed_together(rest: httpx.Client, environment: str) -> None:
+    body = {
+        "environment": environment,
+        "operations": [
+            {"create_flag": {"name": "checkout", "enabled": True}},
+            {"create_config": {"key": "checkout/limits", "value": {"max": 10}}},
+        ],
+        "reason": "release",
+    }
+    tried = rest.post("/api/v1/changes:apply", json={**body, "validate_only": True})
+    assert tried.status_code == 200, tried.text
+    answer = rest.post("/api/v1/changes:apply/", json=body)
+    assert answer.status_code == 200, answer.text
+    assert [(r["kind"], r["key"], r["action"]) for r in answer.json()["results"]] == [
+        ("flag", "checkout", "CREATE"),
+        ("config", "checkout/limits", "CREATE"),
+    ]
+    query = {"environment": environment}
+    for url in ("/api/v1/feature-flags/checkout", "/api/v1/config/checkout/limits"):
+        assert rest.get(url, params=query).json()["revision"] == answer.json()["revision"]
+    again = rest.post("/api/v1/changes:apply", json=body)
+    assert again.status_code == 409
+    assert again.json()["details"][0]["metadata"]["operation"] == "operations[0]"
+    assert rest.get("/api/v1/changes:apply").headers["allow"] == "POST, OPTIONS"
+
+
 def test_a_sticky_flag_keeps_what_it_gave_also_on_embedded_defaults(rest: httpx.Client, environment: str) -> None:
     flag = {"environment": environment, "enabled": True, "sticky": True, "rollout_percentage": 50}
     assert create(rest, name="sticky", **flag).status_code == 201  # type: ignore[arg-type]

@@ -7,16 +7,19 @@ from typing import Any
 
 from configsvc_client.evaluation import Flag
 
+from configsvc.app.batches import Planned, nothing
 from configsvc.app.history import Diff, Versioned, Versions
 from configsvc.app.watcher import Selector
 from configsvc.domain import flags, pages
 from configsvc.domain.configs import Decision, not_found
 from configsvc.domain.fields import FLAG_NAME_CHARACTERS, Fields, checked
 from configsvc.domain.flag_filter import FlagFilter
+from configsvc.domain.flag_rollback import rollback
 from configsvc.domain.flags import flag_ref
 from configsvc.domain.json_values import NESTED_LEVELS, digest, is_nested_too_deeply
 from configsvc.domain.limits import Limits
 from configsvc.domain.pages import Page, page_cursor, page_of
+from configsvc.domain.prerequisites import judged
 from configsvc.domain.records import Author, Change, Commit, Kind, Record, Ref, Scope, Write
 from configsvc.errors import NotFound, StateForbids
 from configsvc.storage.port import History, Reader, RecordQuery, Writer
@@ -45,7 +48,7 @@ class FlagStore:
     async def create(self, definition: Mapping[str, Any], author: Author) -> tuple[Record, int]:
         """Creates a flag from its JSON. Raises `AlreadyExists`."""
         flag = self._read(definition, author)
-        decision = flags.creation(flag, secrets.token_hex(8))
+        decision = judged(flags.creation(flag, secrets.token_hex(8)))
         ref = flag_ref(flag.environment, flag.name)
         return _written(await self._write("create", ref, decision, author, flag.to_json()))
 
@@ -91,15 +94,40 @@ class FlagStore:
     ) -> tuple[Record, int]:
         """Replaces a definition whole. Raises `NotFound` unless `allow_missing`, and `StaleEtag`."""
         flag = self._read(definition, author)
-        decision = flags.update(flag, secrets.token_hex(8), etag, allow_missing=allow_missing)
+        decision = judged(flags.update(flag, secrets.token_hex(8), etag, allow_missing=allow_missing))
         ref = flag_ref(flag.environment, flag.name)
         return _written(await self._write("update", ref, decision, author, [flag.to_json(), etag, allow_missing]))
 
     async def delete(self, environment: str, name: str, author: Author, *, etag: str = "") -> Change:
         """Deletes a flag; its history stays. Raises `NotFound`, `StaleEtag`, and `StateForbids` for a prerequisite."""
         ref = self._ref(environment, name, author)
-        commit = await self._write("delete", ref, flags.deletion(ref, etag), author, [etag])
+        commit = await self._write("delete", ref, judged(flags.deletion(ref, etag)), author, [etag])
         return commit.changes[0]
+
+    def plan_creation(self, fields: Fields, definition: Mapping[str, Any]) -> Planned:
+        """`create` as an operation of a batch."""
+        self._check(fields, definition)
+        self._check_sticky(str(definition["name"]), sticky=bool(definition["sticky"]))
+        decide: Decision = nothing
+        with fields.collecting():
+            decide = flags.creation(flags.read(definition), secrets.token_hex(8))
+        return Planned(_ref_of(definition), decide, ["create", dict(definition)])
+
+    def plan_update(
+        self, fields: Fields, definition: Mapping[str, Any], *, etag: str = "", allow_missing: bool = False
+    ) -> Planned:
+        """`update` as an operation of a batch."""
+        self._check(fields, definition)
+        self._check_sticky(str(definition["name"]), sticky=bool(definition["sticky"]))
+        decide: Decision = nothing
+        with fields.collecting():
+            decide = flags.update(flags.read(definition), secrets.token_hex(8), etag, allow_missing=allow_missing)
+        return Planned(_ref_of(definition), decide, ["update", dict(definition), etag, allow_missing])
+
+    def plan_deletion(self, fields: Fields, ref: Ref, *, etag: str = "") -> Planned:
+        """`delete` as an operation of a batch."""
+        self._identity(fields, ref.environment, ref.key)
+        return Planned(ref, flags.deletion(ref, etag), ["delete", etag])
 
     async def rollback(
         self, environment: str, name: str, version: int, author: Author, *, etag: str = ""
@@ -117,7 +145,7 @@ class FlagStore:
         ref = flag_ref(environment, name)
         definition = await self._versions.state(ref, version)
         self._check_sticky(name, sticky=bool(definition.get("sticky")))
-        decision = flags.rollback(ref, version, definition, secrets.token_hex(8), etag)
+        decision = rollback(ref, version, definition, secrets.token_hex(8), etag)
         return _written(await self._write("rollback", ref, decision, author, [version, etag]))
 
     async def diff(self, environment: str, name: str, from_version: int, to_version: int) -> Diff:
@@ -144,15 +172,19 @@ class FlagStore:
 
     def _read(self, definition: Mapping[str, Any], author: Author) -> Flag:
         with checked(self._limits) as fields:
-            fields.flag_name("name", str(definition.get("name", "")))
-            fields.environment(str(definition.get("environment", "")))
+            self._check(fields, definition)
             fields.author(author)
-            for index, variant in enumerate(definition.get("variants", ())):
-                if is_nested_too_deeply(variant.get("value")):
-                    fields.refuse(f"variants[{index}].value", f"must not be nested more than {NESTED_LEVELS} deep")
         flag = flags.read(definition)
         self._check_sticky(flag.name, sticky=flag.sticky)
         return flag
+
+    def _check(self, fields: Fields, definition: Mapping[str, Any]) -> None:
+        """What can be said of a definition before it is looked at as a whole."""
+        fields.flag_name("name", str(definition.get("name", "")))
+        fields.environment(str(definition.get("environment", "")))
+        for index, variant in enumerate(definition.get("variants", ())):
+            if is_nested_too_deeply(variant.get("value")):
+                fields.refuse(f"variants[{index}].value", f"must not be nested more than {NESTED_LEVELS} deep")
 
     def _check_sticky(self, name: str, *, sticky: bool) -> None:
         if sticky and not self._keeps_assignments:
@@ -189,3 +221,7 @@ def _written(commit: Commit) -> tuple[Record, int]:
 
 def _place(record: Record) -> tuple[str, str]:
     return (record.ref.key, record.ref.service)
+
+
+def _ref_of(definition: Mapping[str, Any]) -> Ref:
+    return flag_ref(str(definition.get("environment", "")), str(definition.get("name", "")))

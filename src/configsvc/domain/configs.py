@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from configsvc.domain.json_values import Json
 from configsvc.domain.records import Action, JsonObject, Kind, Mutation, Put, Record, Ref, Remove, View
-from configsvc.errors import AlreadyExists, NotFound, ServiceError, StaleEtag
+from configsvc.errors import AlreadyExists, NotFound, StaleEtag
 
 Decision = Callable[[View], Sequence[Mutation]]
 
@@ -106,27 +106,13 @@ def deletion(ref: Ref, etag: str) -> Decision:
     return decide
 
 
-def batch(operations: Sequence[Operation]) -> Decision:
-    """All of them or none; an error names the operation that it is about."""
-
-    def single(operation: Operation) -> Decision:
-        if operation.delete:
-            return deletion(operation.draft.ref, operation.etag)
-        if operation.must_not_exist:
-            return creation(operation.draft)
-        return update(operation.draft, operation.etag, allow_missing=True)
-
-    def decide(view: View) -> Sequence[Mutation]:
-        mutations: list[Mutation] = []
-        for index, operation in enumerate(operations):
-            try:
-                mutations.extend(single(operation)(view))
-            except ServiceError as error:
-                error.metadata = {**error.metadata, "operation": f"operations[{index}]"}
-                raise
-        return mutations
-
-    return decide
+def decision(operation: Operation) -> Decision:
+    """What an operation of a batch is by itself."""
+    if operation.delete:
+        return deletion(operation.draft.ref, operation.etag)
+    if operation.must_not_exist:
+        return creation(operation.draft)
+    return update(operation.draft, operation.etag, allow_missing=True)
 
 
 def effective(service_name: str, records: Sequence[Record]) -> tuple[Effective, ...]:

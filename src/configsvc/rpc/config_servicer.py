@@ -30,7 +30,7 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
 
     async def CreateConfig(self, request: Any, context: Any) -> config_pb2.CreateConfigResponse:
         """Creates a configuration."""
-        record, revision = await self._store.create(_draft(request), call.author(context, request, self._clock))
+        record, revision = await self._store.create(draft(request), call.author(context, request, self._clock))
         _tell(record, status=201)
         return config_pb2.CreateConfigResponse(config=convert.config(record), revision=revision)
 
@@ -56,12 +56,12 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
 
     async def UpdateConfig(self, request: Any, context: Any) -> config_pb2.UpdateConfigResponse:
         """Writes a new version."""
-        draft, author = _draft(request), call.author(context, request, self._clock)
+        wanted, author = draft(request), call.author(context, request, self._clock)
         if call.create_only(context):
-            record, revision = await self._store.create(draft, author)
+            record, revision = await self._store.create(wanted, author)
         else:
             record, revision = await self._store.update(
-                draft, author, etag=call.etag_wanted(context, request), allow_missing=request.allow_missing
+                wanted, author, etag=call.etag_wanted(context, request), allow_missing=request.allow_missing
             )
         _tell(record, status=201 if record.is_new else 0)
         return config_pb2.UpdateConfigResponse(config=convert.config(record), revision=revision)
@@ -157,7 +157,8 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
         return self._watches.stream(selector, convert.optional(request, "after_revision"))
 
 
-def _draft(request: Any) -> Draft:
+def draft(request: Any) -> Draft:
+    """What a request to write a configuration wants it to be."""
     # Everything else is checked together in the store; here a value that is missing stands in for itself.
     return Draft(
         environment=request.environment,
