@@ -36,10 +36,6 @@ local METHODS = {
   {"^/health$", "GET"}, {"^/ready$", "GET"}, {"^/live$", "GET"},
 }
 
-local function starts_with(text, start)
-  return text ~= nil and string.sub(text, 1, #start) == start
-end
-
 local function with_head_and_options(path, methods)
   -- A watch has no end, so nobody could say what its headers were at the end of a HEAD.
   if string.find(methods, "GET", 1, true) and not string.find(path, ":watch$") then
@@ -62,16 +58,12 @@ end
 
 function envoy_on_request(handle)
   local headers = handle:headers()
-  -- Ours alone: a client can't set the status of its own answer.
-  headers:remove("x-http-status")
-  headers:remove("x-configsvc-native")
-  headers:remove("x-configsvc-rest")
-  if starts_with(headers:get("content-type"), "application/grpc") then
-    headers:add("x-configsvc-native", "1")
+  if headers:get("x-configsvc-native") then
     return
   end
   -- The server then answers with the resource itself (`response_body`).
   headers:add("x-configsvc-rest", "1")
+  handle:streamInfo():dynamicMetadata():set("configsvc", "rest", "1")
   local whole = headers:get(":path")
   local path, query = string.match(whole, "^([^?]*)(.*)$")
   if #path > 1 and string.sub(path, -1) == "/" then
@@ -103,10 +95,12 @@ end
 
 function envoy_on_response(handle)
   local headers = handle:headers()
-  local bodiless = handle:streamInfo():dynamicMetadata():get("configsvc") ~= nil
-  if starts_with(headers:get("content-type"), "application/grpc") then
+  local noted = handle:streamInfo():dynamicMetadata():get("configsvc")
+  if noted == nil then
+    -- gRPC, or refused before it came here.
     return
   end
+  local bodiless = noted["without_body"] ~= nil
   -- What the server says with an answer lies in the message of its status (rpc/call.py).
   if headers:get("grpc-status") == "0" then
     for name, value in string.gmatch(headers:get("grpc-message") or "", "(%S-)=(%S+)") do

@@ -180,6 +180,18 @@ def test_preconditions_are_those_of_each_operation(
     assert [result.action for result in answer.results] == ["CREATE", "CREATE"]
 
 
+@pytest.mark.parametrize("validate_only", [False, True])
+def test_what_could_not_be_sent_is_refused_by_its_path(
+    changes: change_pb2_grpc.ChangeServiceStub, environment: str, validate_only: bool
+) -> None:
+    users = [f"{number:060}" for number in range(80_000)]
+    large = {"create_flag": {"name": "large", "targeted_users": users}}
+    small = {"create_flag": {"name": "small"}}
+    found = refused(lambda: apply(changes, environment, small, large, validate_only=validate_only))
+    assert (found.code, found.info.reason) == (Code.INVALID_ARGUMENT, "RESOURCE_TOO_LARGE")
+    assert found.fields == ["operations[1].create_flag.targeted_users"]
+
+
 def test_a_retry_has_one_effect_and_other_content_is_refused(
     changes: change_pb2_grpc.ChangeServiceStub, environment: str
 ) -> None:

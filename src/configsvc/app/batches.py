@@ -9,6 +9,7 @@ from configsvc.domain.fields import Fields, checked
 from configsvc.domain.json_values import digest
 from configsvc.domain.limits import Limits
 from configsvc.domain.records import Action, Author, Kind, Mutation, Ref, Scope, View, Write, etag_of
+from configsvc.domain.sizes import ANSWER_BYTES
 from configsvc.storage.port import Writer
 
 
@@ -92,6 +93,10 @@ class Batches:
                 earlier = first.setdefault(one.ref, asked.path)
                 if earlier != asked.path:
                     fields.refuse(asked.path, f"must not be about the same {one.ref.kind} as {earlier}")
+            if (size := sum(map(_answer_bytes, first))) > ANSWER_BYTES:
+                fields.refuse(
+                    "operations", f"must have keys that fit into an answer of {ANSWER_BYTES} bytes; it has {size}"
+                )
         return planned
 
     async def _try(self, write: Write) -> tuple[Sequence[Applied], int]:
@@ -104,6 +109,11 @@ class Batches:
         except _Tried as tried:
             return [Applied(one.ref, one.action) for one in tried.mutations], tried.revision
         raise AssertionError("a write that is only tried does not come to its end")
+
+
+def _answer_bytes(ref: Ref) -> int:
+    """The most that an operation's outcome takes in the answer: its names, and 60 bytes of numbers and etag."""
+    return 60 + sum(len(part.encode("utf-8", "surrogatepass")) for part in (ref.environment, ref.service, ref.key))
 
 
 def nothing(_view: View) -> Sequence[Mutation]:

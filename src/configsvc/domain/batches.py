@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from configsvc.domain.configs import Decision
 from configsvc.domain.prerequisites import problems
-from configsvc.domain.records import Mutation, Ref, View
+from configsvc.domain.records import Mutation, Put, Ref, View
+from configsvc.domain.sizes import check_sendable, message_bytes, sending_problem
 from configsvc.errors import InvalidInput, ServiceError, Violation
 
 
@@ -31,13 +32,24 @@ def together(steps: Sequence[Step]) -> Decision:
         mutations: list[Mutation] = []
         for step in steps:
             with inside(step.path):
-                mutations.extend(step.decide(view))
+                decided = step.decide(view)
+                for mutation in decided:
+                    _check_size(view, mutation)
+                mutations.extend(decided)
         for ref, error in problems(view, mutations):
             with inside(paths[ref]):
                 raise error
         return mutations
 
     return decide
+
+
+def _check_size(view: View, mutation: Mutation) -> None:
+    """The law of the ledger, here for the sake of the path. What was too large before may still change."""
+    if isinstance(mutation, Put) and sending_problem(mutation.body):
+        current = view.get(mutation.ref)
+        if current is None or message_bytes(current.body) < message_bytes(mutation.body):
+            check_sendable(mutation.ref.kind, mutation.body)
 
 
 @contextmanager

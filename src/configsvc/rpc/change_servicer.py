@@ -9,6 +9,7 @@ from configsvc.app.changes import ChangeTrail
 from configsvc.clock import Clock
 from configsvc.rpc import call, convert
 from configsvc.rpc.change_operations import Operations
+from configsvc.rpc.room import shown
 
 
 class ChangeServicer(change_pb2_grpc.ChangeServiceServicer):
@@ -44,9 +45,10 @@ class ChangeServicer(change_pb2_grpc.ChangeServiceServicer):
             page_size=request.page_size,
             page_token=request.page_token,
         )
+        changes, token = shown(trail.page, convert.audit)
         return change_pb2.ListChangesResponse(
-            changes=map(convert.audit, trail.page.items),
-            next_page_token=trail.page.next_page_token,
+            changes=changes,
+            next_page_token=token,
             revision=trail.page.revision,
             compacted_revision=trail.compacted_revision,
         )
