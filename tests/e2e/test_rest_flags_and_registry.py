@@ -118,9 +118,41 @@ def test_configurations_and_flags_are_changed_together(rest: httpx.Client, envir
     for url in ("/api/v1/feature-flags/checkout", "/api/v1/config/checkout/limits"):
         assert rest.get(url, params=query).json()["revision"] == answer.json()["revision"]
     again = rest.post("/api/v1/changes:apply", json=body)
+    assert again.status_code == 409, again.text
     assert again.status_code == 409
     assert again.json()["details"][0]["metadata"]["operation"] == "operations[0]"
     assert rest.get("/api/v1/changes:apply").headers["allow"] == "POST, OPTIONS"
+
+
+def test_an_update_in_a_batch_clears_the_lists_that_its_body_names(rest: httpx.Client, environment: str) -> None:
+    for name in "abc":
+        create(rest, environment, name, tags=["t"], targeted_users=["u"], description=name, enabled=True)
+    operations: list[dict[str, object]] = [
+        {"update_flag": {"name": "a", "tags": []}},
+        {"updateFlag": {"name": "b", "targetedUsers": [ ], "tags": None, "enabled": False}},
+        {"update_flag": {"name": "c", "tags": [], "description": "", "update_mask": "description"}},
+    ]  # fmt: skip
+    answer = rest.post("/api/v1/changes:apply", json={"environment": environment, "operations": operations})
+    assert answer.status_code == 200, answer.text
+
+    def found(name: str) -> tuple[object, ...]:
+        flag = rest.get(f"/api/v1/feature-flags/{name}", params={"environment": environment}).json()
+        return flag["tags"], flag["targeted_users"], flag["description"], flag["enabled"]
+
+    assert found("a") == ([], ["u"], "a", True)
+    assert found("b") == ([], [], "b", False)
+    assert found("c") == (["t"], ["u"], "", True)
+    # What comes from outside says nothing of a body.
+    only = [{"update_flag": {"name": "c", "enabled": False}}]
+    rest.post(
+        "/api/v1/changes:apply",
+        json={"environment": environment, "operations": only},
+        headers={"x-configsvc-emptied": "0:tags"},
+    )
+    assert found("c") == (["t"], ["u"], "", False)
+    unknown = [{"update_flag": {"name": "c", "rollout": 5}}]
+    refused = rest.post("/api/v1/changes:apply", json={"environment": environment, "operations": unknown})
+    assert (refused.status_code, "operations[0].update_flag.rollout" in refused.text) == (400, True)
 
 
 def test_a_sticky_flag_keeps_what_it_gave_also_on_embedded_defaults(rest: httpx.Client, environment: str) -> None:
@@ -162,10 +194,10 @@ def test_evaluate_and_explain(rest: httpx.Client, environment: str, slash: str) 
 
 
 def test_a_write_is_seen_by_the_next_evaluation(rest: httpx.Client, environment: str) -> None:
-    flag = create(rest, environment, "f", enabled=True).json()
+    create(rest, environment, "f", enabled=True)
     body = {"flag_name": "f", "user_id": "u", "environment": environment}
     for percentage, value in ((100, True), (0, False), (100, True)):
-        rest.put("/api/v1/feature-flags/f", json={**flag, "etag": "", "rollout_percentage": percentage})
+        rest.put("/api/v1/feature-flags/f", json={"environment": environment, "rollout_percentage": percentage})
         assert rest.post("/api/v1/feature-flags/evaluate", json=body).json()["value"] is value
 
 

@@ -100,14 +100,15 @@ def test_flags_that_need_each_others_news_are_written_together(
         changes,
         environment,
         {"delete_flag": {"name": "c"}},
-        {"update_flag": {"name": "a", **variants("x", "y"), "prerequisites": [], "description": "needs none"}},
+        # A list that is cleared is named in the mask: over gRPC an empty one is not there.
+        {"update_flag": {"name": "a", "update_mask": "prerequisites,description", "description": "needs none"}},
     )
     cycle = refused(
         lambda: apply(
             changes,
             environment,
             {"create_flag": {"name": "d"}},
-            {"update_flag": {"name": "a", **variants("x", "y"), **needs("b", "on")}},
+            {"update_flag": {"name": "a", **needs("b", "on")}},
         )
     )
     assert (cycle.code, cycle.info.reason) == (Code.INVALID_ARGUMENT, "PREREQUISITE_CYCLE")
@@ -124,16 +125,16 @@ def test_all_that_is_wrong_is_named_by_its_whole_path(
             changes,
             environment,
             {"create_config": {"key": "", "value": 1}},
-            {"update_config": {"key": "k"}},
+            {"create_config": {"key": "k"}},
             {"create_flag": {"name": "f", "rollout_percentage": 101, **needs("", "on")}},
-            {"update_flag": {"name": "evaluate", "environment": "no good"}},
+            {"update_flag": {"name": "evaluate", "environment": "no good", "enabled": True}},
             {"delete_config": {"key": "k"}},
         )
     )
     assert found.code == Code.INVALID_ARGUMENT
     assert {
         "operations[0].create_config.key",
-        "operations[1].update_config.value",
+        "operations[1].create_config.value",
         "operations[2].create_flag.rollout_percentage",
         "operations[3].update_flag.name",
         "operations[3].update_flag.environment",
@@ -148,6 +149,10 @@ def test_all_that_is_wrong_is_named_by_its_whole_path(
         ([{}], "operations[0]"),
         ([{"delete_flag": {"name": "f", "reason": "r"}}], "operations[0].delete_flag.reason"),
         ([{"create_flag": {"name": "f", "request_id": "r"}}], "operations[0].create_flag.request_id"),
+        ([{"create_flag": {"name": "e"}}, {"update_flag": {"name": "f"}}], "operations[1].update_flag.enabled"),
+        ([{"update_config": {"key": "k"}}], "operations[0].update_config.value"),
+        ([{"update_flag": {"name": "f", "update_mask": "colour"}}], "operations[0].update_flag.update_mask"),
+        ([{"delete_flag": {"name": "f", "etag": ""}}], "operations[0].delete_flag.etag"),
         ([{"create_flag": {"name": f"f{n}"}} for n in range(1_001)], "operations"),
     ],
 )
@@ -156,6 +161,36 @@ def test_what_would_have_no_effect_is_refused(
 ) -> None:
     found = refused(lambda: apply(changes, environment, *operations))
     assert (found.code, found.fields) == (Code.INVALID_ARGUMENT, [field])
+
+
+def test_an_update_writes_what_it_names(
+    changes: change_pb2_grpc.ChangeServiceStub,
+    configs: config_pb2_grpc.ConfigServiceStub,
+    flags: flag_pb2_grpc.FlagServiceStub,
+    environment: str,
+) -> None:
+    put(configs, environment, "k", 1, description="kept")
+    flags.CreateFlag(
+        flag_pb2.CreateFlagRequest(
+            name="f", environment=environment, enabled=True, tags=["t"], targeted_users=["u"], rollout_percentage=50
+        )
+    )
+    apply(
+        changes,
+        environment,
+        {"update_config": {"key": "k", "value": 2}},
+        {"update_flag": {"name": "f", "enabled": False, "rollout_percentage": 0}},
+    )
+    found = configs.GetConfig(config_pb2.GetConfigRequest(environment=environment, key="k")).config
+    assert (found.value.number_value, found.description) == (2, "kept")
+    now = flag(flags, environment, "f")
+    assert (now.enabled, now.rollout_percentage, [*now.tags], [*now.targeted_users]) == (False, 0, ["t"], ["u"])
+
+
+def test_headers_are_no_preconditions_of_a_batch(changes: change_pb2_grpc.ChangeServiceStub, environment: str) -> None:
+    asked = request(environment, {"create_flag": {"name": "f"}})
+    found = refused(lambda: changes.ApplyChanges(asked, metadata=(("if-match", '"1-1"'),)))
+    assert (found.code, found.fields) == (Code.INVALID_ARGUMENT, ["If-Match"])
 
 
 def test_preconditions_are_those_of_each_operation(
@@ -169,7 +204,7 @@ def test_preconditions_are_those_of_each_operation(
         ({"delete_config": {"key": "k", "etag": stale}}, Code.ABORTED),
         ({"create_config": {"key": "k", "value": 3}}, Code.ALREADY_EXISTS),
         ({"update_config": {"key": "missing", "value": 3}}, Code.NOT_FOUND),
-        ({"update_flag": {"name": "missing"}}, Code.NOT_FOUND),
+        ({"update_flag": {"name": "missing", "enabled": True}}, Code.NOT_FOUND),
         ({"delete_flag": {"name": "missing"}}, Code.NOT_FOUND),
     ]
     for operation, code in cases:

@@ -40,6 +40,7 @@ from configsvc.domain.instances import (
 )
 from configsvc.domain.json_values import digest
 from configsvc.domain.limits import Limits
+from configsvc.domain.preconditions import NO_PRECONDITION, Precondition
 from configsvc.domain.records import Author, Change, Mutation, Record, Ref, Remove, View
 from configsvc.errors import NotFound, Unavailable
 from configsvc.probes.port import Probe
@@ -137,7 +138,9 @@ class Directory:
         await self._ownership.hand_on()
         await self._background.end()
 
-    async def register(self, registration: Registration, author: Author) -> tuple[Instance, int]:
+    async def register(
+        self, registration: Registration, author: Author, precondition: Precondition = NO_PRECONDITION
+    ) -> tuple[Instance, int]:
         """Registers an instance or replaces its registration without a gap; it is discoverable at once."""
         with checked(self._limits) as fields:
             instances.check(fields, registration)
@@ -145,11 +148,13 @@ class Directory:
         registration = instances.complete(registration, self._default_ttl_seconds)
         ref = instance_ref(registration.service_name, registration.instance_id)
         me, live = self._registry.replica_id, self._ownership.live
-        fingerprint = digest("register", asdict(registration)) if author.request_id else ""
+        fingerprint = digest("register", asdict(registration), *precondition.contents) if author.request_id else ""
         seen: list[Record] = []
 
         def decide(view: View) -> Sequence[Mutation]:
-            seen[:] = [record for record in (view.get(ref),) if record is not None]
+            current = view.get(ref)
+            precondition.check(ref, current)
+            seen[:] = [record for record in (current,) if record is not None]
             return instances.registering(registration, me, live, view)
 
         commit = await self._registrations.write(ref, author, decide, fingerprint)
@@ -162,20 +167,31 @@ class Directory:
         await self._ownership.shown(ref)
         return self._instance(record), commit.revision
 
-    async def deregister(self, service: str, instance_id: str, author: Author) -> int:
+    async def deregister(
+        self, service: str, instance_id: str, author: Author, precondition: Precondition = NO_PRECONDITION
+    ) -> int:
         """Removes an instance at once; returns the revision. Raises `NotFound`."""
         ref = self._ref(service, instance_id, author)
 
         def decide(view: View) -> Sequence[Mutation]:
-            if view.get(ref) is None:
+            current = view.get(ref)
+            if current is None:
                 raise _instance_not_found(service, instance_id)
+            precondition.check(ref, current)
             return (Remove(ref),)
 
-        fingerprint = f"deregister {ref!r}" if author.request_id else ""
+        fingerprint = f"deregister {ref!r}{precondition.contents or ''}" if author.request_id else ""
         commit = await self._registrations.write(ref, author, decide, fingerprint)
         return commit.revision
 
-    async def heartbeat(self, service: str, instance_id: str, *, of: Incarnation | None = None) -> tuple[Instance, int]:
+    async def heartbeat(
+        self,
+        service: str,
+        instance_id: str,
+        precondition: Precondition = NO_PRECONDITION,
+        *,
+        of: Incarnation | None = None,
+    ) -> tuple[Instance, int]:
         """Renews a lease; a suspect instance is healthy again.
 
         Raises `NotFound` if it has expired, or with `of` if that incarnation has left.
@@ -186,6 +202,7 @@ class Directory:
             record = self._registrations.get(ref)
         if record is None or (of is not None and incarnation_of(record) != of):
             raise _instance_not_found(service, instance_id) if self.is_loaded else not_loaded()
+        precondition.check(ref, record)
         self._leases.renew(record)
         if record.body["status"] == SUSPECT:
             await self._registrations.restate(

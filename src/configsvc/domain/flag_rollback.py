@@ -5,14 +5,16 @@ from dataclasses import replace
 
 from configsvc_client.evaluation import Flag, InvalidFlag, check_flag, check_successor
 
-from configsvc.domain.configs import Decision, check_etag, named, not_found
+from configsvc.domain.configs import Decision
 from configsvc.domain.flags import body, incarnated, read, refused, stored
+from configsvc.domain.preconditions import Precondition
 from configsvc.domain.prerequisites import judged
 from configsvc.domain.records import Action, JsonObject, Mutation, Put, Ref, View
+from configsvc.domain.refusals import named
 from configsvc.errors import InvalidInput, StateForbids
 
 
-def rollback(ref: Ref, version: int, definition: JsonObject, token: str, etag: str) -> Decision:
+def rollback(ref: Ref, version: int, definition: JsonObject, token: str, precondition: Precondition) -> Decision:
     """Writes an earlier version's definition again; brings a deleted flag back. `token`: see `flags.creation`.
 
     What never changes stays as it is now: the salt, and the variants that came later, behind the earlier ones. Raises
@@ -30,10 +32,7 @@ def rollback(ref: Ref, version: int, definition: JsonObject, token: str, etag: s
         return (Put(ref, body(incarnated(before, after, token)), Action.ROLLBACK),)
 
     def decide_or_say_why_not(view: View) -> Sequence[Mutation]:
-        current = view.get(ref)
-        if current is None and etag:
-            raise not_found(ref)
-        check_etag(ref, current, etag)
+        precondition.check(ref, view.get(ref))
         try:
             return judged(decide)(view)
         except InvalidInput as error:

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from configsvc_client.evaluation import Flag, InvalidFlag, check_prerequisites, find_cycle
 
-from configsvc.domain.configs import Decision, named
+from configsvc.domain.configs import Decision
 from configsvc.domain.flags import refused
 from configsvc.domain.records import JsonObject, Kind, Mutation, Put, Ref, Scope, View
+from configsvc.domain.refusals import named
 from configsvc.errors import InvalidInput, ServiceError, StateForbids
 
 _Bodies = Mapping[str, JsonObject]

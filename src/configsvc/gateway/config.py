@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from configsvc_client.v1 import change_pb2, config_pb2, flag_pb2, health_pb2, registry_pb2
 from google.api import annotations_pb2
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.rpc import error_details_pb2, status_pb2
 
+from configsvc.gateway import routes
 from configsvc.gateway.replies import mappers
 
 # What Envoy needs to turn messages into JSON: the services, and everything that an error's details may hold.
-DESCRIBED = (config_pb2, flag_pb2, registry_pb2, change_pb2, health_pb2, error_details_pb2, status_pb2)
+DESCRIBED = (*routes.SERVED, error_details_pb2, status_pb2)
+
+# The one that looks into requests.
+REST_SCRIPT = "lua/rest.lua"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,8 @@ def _unwrap(proto: FileDescriptorProto, file: FileDescriptor) -> None:
                 resource = response.fields_by_name[rule.response_body].message_type
                 assert resource is not None, "a response_body is a message"
                 method.output_type = f".{resource.full_name}"
-                rule.ClearField("response_body")
+                for binding in (rule, *rule.additional_bindings):
+                    binding.ClearField("response_body")
 
 
 def rendered(placement: Placement) -> dict[str, Any]:
@@ -76,7 +80,7 @@ def rendered(placement: Placement) -> dict[str, Any]:
     for manager in _messages(listener, ".HttpConnectionManager"):
         manager["local_reply_config"] = {"mappers": mappers()}
     for script in _messages(listener, ".Lua"):
-        script["default_source_code"] = {"inline_string": _text(script["default_source_code"]["filename"])}
+        script["default_source_code"] = {"inline_string": _script(script["default_source_code"]["filename"])}
     for buffer in _messages(listener, ".Buffer"):
         buffer["max_request_bytes"] = placement.request_bytes
     for transcoder in _messages(listener, ".GrpcJsonTranscoder"):
@@ -84,6 +88,13 @@ def rendered(placement: Placement) -> dict[str, Any]:
         transcoder["proto_descriptor_bin"] = descriptors
         transcoder["max_request_body_size"] = placement.request_bytes
     return config
+
+
+def _script(name: str) -> str:
+    """A Lua filter, behind what it is built on."""
+    if name != REST_SCRIPT:
+        return _text(name)
+    return "\n".join((routes.lua(), _text("lua/json_body.lua"), _text(name)))
 
 
 def _with_imports(file: FileDescriptor) -> Iterator[FileDescriptor]:

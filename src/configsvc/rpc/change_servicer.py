@@ -25,7 +25,7 @@ class ChangeServicer(change_pb2_grpc.ChangeServiceServicer):
         """Many writes in one revision."""
         author = call.author(context, request, self._clock)
         applied, revision = await self._batches.apply(
-            self._operations.asked(request), author, validate_only=request.validate_only
+            self._operations.asked(context, request), author, validate_only=request.validate_only
         )
         return change_pb2.ApplyChangesResponse(results=map(convert.applied, applied), revision=revision)
 

@@ -123,7 +123,7 @@ Global___Instance: _TypeAlias = Instance  # noqa: Y015
 
 @_typing.final
 class RegisterInstanceRequest(_message.Message):
-    """Request of RegisterInstance."""
+    """Request of RegisterInstance. It says all of the registration: what is not given gets its default."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -158,6 +158,7 @@ class RegisterInstanceRequest(_message.Message):
     LEASE_TTL_SECONDS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     service_name: _builtins.str
     """Required. See Instance.service_name."""
     instance_id: _builtins.str
@@ -178,6 +179,10 @@ class RegisterInstanceRequest(_message.Message):
     """Optional. Why, for the audit trail; at most 1,024 characters."""
     request_id: _builtins.str
     """Optional. At most 128 characters. A retry with the same request_id and content returns the first outcome."""
+    etag: _builtins.str
+    """Optional precondition: write only if this is the registration's current etag, else ABORTED. Must not be empty if
+    it is given. The `If-Match` header means the same; if both are given they must agree.
+    """
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Optional. See Instance.metadata."""
@@ -196,12 +201,15 @@ class RegisterInstanceRequest(_message.Message):
         lease_ttl_seconds: _builtins.int = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        etag: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "etag", b"etag"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["health_check_url", b"health_check_url", "instance_id", b"instance_id", "lease_ttl_seconds", b"lease_ttl_seconds", "metadata", b"metadata", "reason", b"reason", "request_id", b"request_id", "service_name", b"service_name", "service_url", b"service_url", "version", b"version", "weight", b"weight", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "etag", b"etag", "health_check_url", b"health_check_url", "instance_id", b"instance_id", "lease_ttl_seconds", b"lease_ttl_seconds", "metadata", b"metadata", "reason", b"reason", "request_id", b"request_id", "service_name", b"service_name", "service_url", b"service_url", "version", b"version", "weight", b"weight", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__etag: _TypeAlias = _typing.Literal["etag"]  # noqa: Y015
+    _WhichOneofArgType__etag: _TypeAlias = _typing.Literal["_etag", b"_etag"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__etag) -> _WhichOneofReturnType__etag | None: ...
 
 Global___RegisterInstanceRequest: _TypeAlias = RegisterInstanceRequest  # noqa: Y015
 
@@ -243,6 +251,7 @@ class DeregisterInstanceRequest(_message.Message):
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     service_name: _builtins.str
     """Required. See Instance.service_name."""
     instance_id: _builtins.str
@@ -251,6 +260,10 @@ class DeregisterInstanceRequest(_message.Message):
     """Optional. Why, for the audit trail; at most 1,024 characters."""
     request_id: _builtins.str
     """Optional. At most 128 characters. A retry with the same request_id and content returns the first outcome."""
+    etag: _builtins.str
+    """Optional precondition: remove only if this is the registration's current etag, else ABORTED. Must not be empty if
+    it is given. The `If-Match` header means the same; if both are given they must agree.
+    """
     def __init__(
         self,
         *,
@@ -258,12 +271,15 @@ class DeregisterInstanceRequest(_message.Message):
         instance_id: _builtins.str = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        etag: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "etag", b"etag"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "reason", b"reason", "request_id", b"request_id", "service_name", b"service_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "etag", b"etag", "instance_id", b"instance_id", "reason", b"reason", "request_id", b"request_id", "service_name", b"service_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__etag: _TypeAlias = _typing.Literal["etag"]  # noqa: Y015
+    _WhichOneofArgType__etag: _TypeAlias = _typing.Literal["_etag", b"_etag"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__etag) -> _WhichOneofReturnType__etag | None: ...
 
 Global___DeregisterInstanceRequest: _TypeAlias = DeregisterInstanceRequest  # noqa: Y015
 
@@ -305,21 +321,29 @@ class HeartbeatRequest(_message.Message):
 
     SERVICE_NAME_FIELD_NUMBER: _builtins.int
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     service_name: _builtins.str
     """Required. See Instance.service_name."""
     instance_id: _builtins.str
     """Required. See Instance.instance_id."""
+    etag: _builtins.str
+    """Optional precondition: renew only if this is the registration's current etag, else ABORTED. Must not be empty if
+    it is given. The `If-Match` header means the same; if both are given they must agree.
+    """
     def __init__(
         self,
         *,
         service_name: _builtins.str = ...,
         instance_id: _builtins.str = ...,
+        etag: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "etag", b"etag"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "service_name", b"service_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "etag", b"etag", "instance_id", b"instance_id", "service_name", b"service_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__etag: _TypeAlias = _typing.Literal["etag"]  # noqa: Y015
+    _WhichOneofArgType__etag: _TypeAlias = _typing.Literal["_etag", b"_etag"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__etag) -> _WhichOneofReturnType__etag | None: ...
 
 Global___HeartbeatRequest: _TypeAlias = HeartbeatRequest  # noqa: Y015
 
