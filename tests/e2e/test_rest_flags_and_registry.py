@@ -142,6 +142,10 @@ def test_an_update_in_a_batch_clears_the_lists_that_its_body_names(rest: httpx.C
     assert found("a") == ([], ["u"], "a", True)
     assert found("b") == ([], [], "b", False)
     assert found("c") == (["t"], ["u"], "", True)
+    # The body of a GET is an operation, too, guarded by its etag.
+    got = rest.get("/api/v1/feature-flags/c", params={"environment": environment}).json()
+    once = {"environment": environment, "operations": [{"update_flag": {**got, "owner": "ann"}}]}
+    assert [rest.post("/api/v1/changes:apply", json=once).status_code for _ in range(2)] == [200, 409]
     # What comes from outside says nothing of a body.
     only = [{"update_flag": {"name": "c", "enabled": False}}]
     rest.post(
