@@ -171,7 +171,7 @@ function envoy_on_response(handle)
   end
   local status = headers:get("x-http-status")
   headers:remove("x-http-status")
-  if status ~= nil and headers:get(":status") == "200" then
+  if status ~= nil and (headers:get(":status") == "200" or status == "413") then
     headers:replace(":status", status)
     bodiless = bodiless or status == "304" or status == "204"
   end

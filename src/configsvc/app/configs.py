@@ -18,7 +18,7 @@ from configsvc.domain.preconditions import NO_PRECONDITION, Precondition
 from configsvc.domain.records import Action, Author, Change, Commit, Kind, Record, Ref, Write
 from configsvc.domain.refusals import not_found
 from configsvc.domain.sizes import ANSWER_BYTES
-from configsvc.storage.port import History, Reader, RecordQuery, Writer
+from configsvc.storage.port import READ_BYTES, History, Reader, RecordQuery, Writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +143,7 @@ class ConfigStore:
                 services=("", service_name),
                 prefix=prefix,
                 after=(cursor[0], service_name) if cursor else None,
+                most_bytes=READ_BYTES,
             )
         )
         merged = configs.effective(service_name, found.records)
@@ -321,6 +322,7 @@ class ConfigStore:
                 keys=keys or None,
                 prefix=prefix,
                 after=(cursor[0], cursor[1]) if cursor else None,
+                most_bytes=READ_BYTES,
             )
         )
         return page_of(query, found.records, more=found.more, revision=found.revision, cursor=_place)

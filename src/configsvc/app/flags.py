@@ -24,7 +24,7 @@ from configsvc.domain.prerequisites import judged
 from configsvc.domain.records import Author, Change, Commit, Kind, Record, Ref, Scope, Write
 from configsvc.domain.refusals import not_found
 from configsvc.errors import NotFound, StateForbids
-from configsvc.storage.port import History, Reader, RecordQuery, Writer
+from configsvc.storage.port import READ_BYTES, History, Reader, RecordQuery, Writer
 
 # Flags that are read at a time while a filter looks for those that match, and in one call at most. Each took 40 µs of CPU
 # (with ten targeted users, from SQLite).
@@ -80,12 +80,16 @@ class FlagStore:
         scanned, revision, more = 0, 0, True
         while more and len(found) < page_size and scanned < SCANNED_FLAGS:
             limit = page_size if wanted.is_all else READ_FLAGS
-            page = await self._reader.page(RecordQuery(Kind.FLAG, environment, limit=limit, after=after))
+            query_page = RecordQuery(Kind.FLAG, environment, limit=limit, after=after, most_bytes=READ_BYTES)
+            page = await self._reader.page(query_page)
             revision = revision or page.revision
             found += filter(wanted.matches, page.records)
             scanned += len(page.records)
             more = page.more
             after = _place(page.records[-1]) if page.records else after
+            if found and more and len(page.records) < limit:
+                # Cut by bytes: an answer has no room for more.
+                break
         kept = page_of(query, found[:page_size], more=False, revision=revision, cursor=lambda one: (one.ref.key,))
         if len(found) > page_size:
             return replace(kept, next_page_token=kept.token_after(kept.items[-1]))

@@ -8,7 +8,16 @@ from typing import Any, TypeVar
 from configsvc.domain.records import Change, Commit, Record, Ref, View
 from configsvc.errors import RevisionOutOfRange
 from configsvc.storage.ledger import Remembered
-from configsvc.storage.port import ChangePage, ChangeQuery, LogState, RecordPage, RecordQuery, Silences, VersionRange
+from configsvc.storage.port import (
+    READ_BYTES,
+    ChangePage,
+    ChangeQuery,
+    LogState,
+    RecordPage,
+    RecordQuery,
+    Silences,
+    VersionRange,
+)
 from configsvc.storage.rows import Row, change_of, row_of, time_of
 from configsvc.storage.statements import COUNTER_COLUMNS, Dialect, Statement, Statements
 
@@ -38,8 +47,9 @@ class Reads(ABC):
         """See the port."""
 
         def decode(rows: Rows) -> RecordPage:
-            found = rows_in(rows)
-            return RecordPage(rows[0][0], records_in(found[: query.limit]), len(found) > query.limit)
+            found = rows_in([row[:-1] for row in rows])
+            more = len(found) > query.limit or (rows[0][-1] or 0) > len(found)
+            return RecordPage(rows[0][0], records_in(found[: query.limit]), more)
 
         return await self._read(self._statements.page(query), decode)
 
@@ -62,7 +72,8 @@ class Reads(ABC):
 
         def decode(rows: Rows) -> ChangePage:
             found = _changes_in(rows)
-            return ChangePage(rows[0][0], found[: query.limit], len(found) > query.limit, rows[0][1])
+            more = len(found) > query.limit or (rows[0][-1] or 0) > len(found)
+            return ChangePage(rows[0][0], found[: query.limit], more, rows[0][1])
 
         return await self._read(self._statements.search(query), decode)
 
@@ -70,7 +81,7 @@ class Reads(ABC):
         """See the port."""
         return await self._read(self._statements.state(), lambda rows: LogState(*rows[0]))
 
-    async def read(self, after: int, limit: int) -> Sequence[Change]:
+    async def read(self, after: int, limit: int, most_bytes: int | None = READ_BYTES) -> Sequence[Change]:
         """See the port."""
 
         def decode(rows: Rows) -> Sequence[Change]:
@@ -83,7 +94,7 @@ class Reads(ABC):
                 )
             return _changes_in(rows)
 
-        return await self._read(self._statements.log(after, limit), decode)
+        return await self._read(self._statements.log(after, limit, most_bytes), decode)
 
     async def silences(self, longer_than: timedelta) -> Silences:
         """See the port."""
@@ -126,7 +137,8 @@ def requests_in(rows: Rows) -> Mapping[str, Remembered]:
 
 
 def _changes_in(rows: Rows) -> tuple[Change, ...]:
-    return tuple(change_of(row[COUNTER_COLUMNS:]) for row in rows if row[COUNTER_COLUMNS] is not None)
+    """Behind the counter's columns, before the number of rows."""
+    return tuple(change_of(row[COUNTER_COLUMNS:-1]) for row in rows if row[COUNTER_COLUMNS] is not None)
 
 
 def _view(rows: Rows) -> View:
