@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 
 from configsvc.app.assignments import Assignments
+from configsvc.app.batches import Batches
 from configsvc.app.changes import ChangeTrail
 from configsvc.app.checks import Thresholds
 from configsvc.app.commits import FollowedWriter
@@ -55,6 +56,7 @@ from configsvc.probes.targets import Targets
 from configsvc.registry.local import LocalRegistry, LocalRegistryClient
 from configsvc.registry.port import ServiceRegistryClient
 from configsvc.registry.zookeeper import ZookeeperRegistryClient
+from configsvc.rpc.change_operations import Operations
 from configsvc.rpc.change_servicer import ChangeServicer
 from configsvc.rpc.config_servicer import ConfigServicer
 from configsvc.rpc.flag_servicer import FlagServicer
@@ -303,7 +305,15 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             Served(ConfigServicer(configs, hub, clock), tail.begun),
             Served(FlagServicer(flags, evaluator, hub, clock), tail.begun),
             Served(RegistryServicer(directory, hub, clock, limits), directory.loaded),
-            Served(ChangeServicer(ChangeTrail(history=storage, limits=limits)), tail.begun),
+            Served(
+                ChangeServicer(
+                    ChangeTrail(history=storage, limits=limits),
+                    Batches(writer=writer, limits=limits),
+                    Operations(configs, flags),
+                    clock,
+                ),
+                tail.begun,
+            ),
             Served(HealthServicer(board, lambda: tail.applied, settings.service_instance_id), _at_once),
         )
         interceptor = CallInterceptor(tail=tail, default_deadline_seconds=settings.default_deadline_seconds)
