@@ -12,17 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from configsvc_client.v1 import change_pb2, config_pb2, flag_pb2, health_pb2, registry_pb2
 from google.api import annotations_pb2
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2 as grpc_health_pb2
 
+from configsvc.gateway import routes
 from configsvc.gateway.replies import TOO_LARGE, details, mappers
 
 # What Envoy needs to turn messages into JSON: the services, and everything that an error's details may hold.
-DESCRIBED = (config_pb2, flag_pb2, registry_pb2, change_pb2, health_pb2, error_details_pb2, status_pb2)
+DESCRIBED = (*routes.SERVED, error_details_pb2, status_pb2)
+
+# The one that looks into requests.
+REST_SCRIPT = "lua/rest.lua"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,8 @@ def _unwrap(proto: FileDescriptorProto, file: FileDescriptor) -> None:
                 resource = response.fields_by_name[rule.response_body].message_type
                 assert resource is not None, "a response_body is a message"
                 method.output_type = f".{resource.full_name}"
-                rule.ClearField("response_body")
+                for binding in (rule, *rule.additional_bindings):
+                    binding.ClearField("response_body")
 
 
 def rendered(placement: Placement) -> dict[str, Any]:
@@ -90,7 +94,7 @@ def rendered(placement: Placement) -> dict[str, Any]:
             for route in host["routes"]:
                 route["request_body_buffer_limit"] = placement.request_bytes
     for script in _messages(listener, ".Lua"):
-        text = _text(script["default_source_code"]["filename"])
+        text = _script(script["default_source_code"]["filename"])
         script["default_source_code"] = {"inline_string": _settings_in_lua(placement) + text}
     for policy in _messages(listener, ".CorsPolicy"):
         policy["allow_origin_string_match"] = [_origin(origin) for origin in placement.origins]
@@ -105,6 +109,13 @@ def rendered(placement: Placement) -> dict[str, Any]:
         transcoder["proto_descriptor_bin"] = descriptors
         transcoder["max_request_body_size"] = placement.request_bytes
     return config
+
+
+def _script(name: str) -> str:
+    """A Lua filter, behind what it is built on."""
+    if name != REST_SCRIPT:
+        return _text(name)
+    return "\n".join((routes.lua(), _text("lua/json_body.lua"), _text(name)))
 
 
 def one_message_paths() -> Iterator[str]:

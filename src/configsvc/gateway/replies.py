@@ -16,6 +16,8 @@ DOMAIN = "configsvc"
 TEXT = "%LOCAL_REPLY_BODY%"
 # The reason that a Lua filter gives.
 REFUSED = "x-configsvc-refused"
+# Marks an answer of a Lua filter that is JSON already: it names the field.
+VIOLATION = "x-configsvc-violation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,10 @@ def _for_grpc() -> Iterator[dict[str, Any]]:
 
 
 def _for_rest() -> Iterator[dict[str, Any]]:
+    yield {
+        "filter": _header_filter(VIOLATION, present_match=True),
+        "body_format_override": {**_plain(TEXT), "content_type": "application/json"},
+    }
     for reply in TABLE:
         yield {
             "filter": _all(_refused(), _status(reply)),
