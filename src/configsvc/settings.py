@@ -158,6 +158,15 @@ class Settings(BaseSettings):
         "config-updates", pattern=r"^[A-Za-z0-9._-]{1,249}$", description="topic of the change events"
     )
 
+    kafka_event_keys: Literal["kind", "plain"] = Field(
+        "kind",
+        description="keys of the events: kind (kind/environment/service/key), or plain (without the kind, as before"
+        " schema version 2; a configuration and a flag may share one)",
+    )
+    kafka_tombstones: bool = Field(
+        False, description="follow the event of a removal by an empty message (tombstone), for a compacted topic"
+    )
+
     # Registry: ZooKeeper where ZOOKEEPER_HOSTS is set, else in process.
     zookeeper_hosts: Addresses = Field("", description="host:port, several with commas; empty: in process")
     zookeeper_base_path: Annotated[str, AfterValidator(_path)] = Field("/services", description="where services lie")
@@ -192,7 +201,10 @@ class Settings(BaseSettings):
     health_check_unhealthy_threshold: Count = Field(3, description="failures in a row until it is unhealthy")
     health_check_denied_networks: Annotated[str, AfterValidator(_networks), NoDecode] = Field(
         "169.254.0.0/16,fe80::/10,fd00:ec2::254/128",
-        description="networks that are never checked, with commas: link-local and metadata addresses",
+        description="networks that are never checked, with commas; link-local and cloud metadata addresses never are",
+    )
+    health_check_private_networks: bool = Field(
+        True, description="whether health checks may reach loopback and private networks"
     )
     health_check_ca_file: Annotated[str, AfterValidator(_certificates)] = Field(
         "", description="file of certificates (PEM) that https checks trust beside the system's; empty: none"

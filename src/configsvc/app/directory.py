@@ -22,6 +22,7 @@ from configsvc.app.streams import KeepAlive, Streams
 from configsvc.background import Background, Kept, Supervisor
 from configsvc.clock import Clock
 from configsvc.domain import instances
+from configsvc.domain.addresses import ANYONE, AddressRules
 from configsvc.domain.balancing import Balancer, checked_strategy, in_zone_first
 from configsvc.domain.fields import SERVICE_NAME_CHARACTERS, checked
 from configsvc.domain.instances import (
@@ -76,6 +77,8 @@ class Directory:
         default_ttl_seconds: int,
         stale_seconds: float,
         signs: Signs,
+        check_timeout_seconds: float = 0.0,
+        addresses: AddressRules = ANYONE,
         is_stale: Callable[[], bool] = lambda: False,
         has_news: Callable[[], Awaitable[bool]] = _no_news,
         copies: SharedCopies = NO_COPIES,
@@ -87,6 +90,7 @@ class Directory:
         self._registry = registry
         self._clock = clock
         self._limits = limits
+        self._addresses = addresses
         self._default_ttl_seconds = default_ttl_seconds
         self._stale_seconds = stale_seconds
         self._is_stale = is_stale
@@ -97,27 +101,33 @@ class Directory:
         self._registrations = Registrations(
             writer=writer, reader=reader, clock=clock, copies=copies, applied=applied, me=registry.replica_id
         )
-        self._leases = Leases(
-            registrations=self._registrations,
-            signs=signs,
-            clock=clock,
-            is_out_of_touch=lambda: self.is_out_of_touch,
-        )
-        self._ownership = Ownership(
-            registrations=self._registrations, registry=registry, clock=clock, background=self._background
-        )
-        self._streams = Streams(self._registrations, self._background)
-        for follower in (self, self._streams, self._leases, self._ownership):
-            self._registrations.follow(follower)
         self._checks = HealthChecks(
             probe=probe,
             clock=clock,
             thresholds=thresholds,
             interval_seconds=check_interval_seconds,
-            instances=lambda: [instance_of(record) for record in self._registrations.owned()],
+            timeout_seconds=check_timeout_seconds,
+            owns=self._registrations.owns,
             told=self._looked_at,
             supervisor=self._supervisor,
         )
+        self._leases = Leases(
+            registrations=self._registrations,
+            signs=signs,
+            clock=clock,
+            is_out_of_touch=lambda: self.is_out_of_touch,
+            owes_check=self._checks.owes,
+        )
+        self._ownership = Ownership(
+            registrations=self._registrations,
+            registry=registry,
+            clock=clock,
+            background=self._background,
+            grant=self._leases.grant,
+        )
+        self._streams = Streams(self._registrations, self._background)
+        for follower in (self, self._streams, self._leases, self._checks, self._ownership):
+            self._registrations.follow(follower)
 
     async def __aenter__(self) -> Self:
         """Loads all registrations and takes over those that nobody keeps, each with a fresh lease.
@@ -152,7 +162,7 @@ class Directory:
     ) -> tuple[Instance, int]:
         """Registers an instance or replaces its registration without a gap; it is discoverable at once."""
         with checked(self._limits) as fields:
-            instances.check(fields, registration)
+            instances.check(fields, registration, self._addresses)
             fields.author(author)
         registration = instances.complete(registration, self._default_ttl_seconds)
         ref = instance_ref(registration.service_name, registration.instance_id)

@@ -10,9 +10,12 @@ from types import TracebackType
 from typing import Self
 
 from configsvc.background import Kept, Supervisor
+from configsvc.domain.instances import Incarnation
 from configsvc.domain.records import Change, Commit, Ref, View, Write
 from configsvc.errors import ServiceError, Unavailable
 from configsvc.storage.port import (
+    READ_BYTES,
+    Backlog,
     ChangePage,
     ChangeQuery,
     Keep,
@@ -73,9 +76,9 @@ class LateStorage:
         """See the port."""
         return await self._open().state()
 
-    async def read(self, after: int, limit: int) -> Sequence[Change]:
+    async def read(self, after: int, limit: int, most_bytes: int | None = READ_BYTES) -> Sequence[Change]:
         """See the port."""
-        return await self._open().read(after, limit)
+        return await self._open().read(after, limit, most_bytes)
 
     async def write(self, write: Write) -> Commit:
         """See the port."""
@@ -89,9 +92,9 @@ class LateStorage:
         """See the port."""
         return await self._open().compact(keep)
 
-    async def published(self) -> int:
+    async def backlog(self) -> Backlog:
         """See the port."""
-        return await self._open().published()
+        return await self._open().backlog()
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[Turn]:
@@ -99,13 +102,25 @@ class LateStorage:
         async with self._open().turn() as turn:
             yield turn
 
-    async def note(self, refs: Collection[Ref]) -> None:
+    async def listen(self, heard_seconds: float) -> float:
         """See the port."""
-        await self._open().note(refs)
+        return await self._open().listen(heard_seconds)
 
-    async def signs(self, refs: Collection[Ref]) -> Mapping[Ref, Sign]:
+    async def note(self, seen: Mapping[Incarnation, float]) -> None:
         """See the port."""
-        return await self._open().signs(refs)
+        await self._open().note(seen)
+
+    async def grant(self, incarnations: Collection[Incarnation], heard_seconds: float) -> None:
+        """See the port."""
+        await self._open().grant(incarnations, heard_seconds)
+
+    async def signs(self, incarnations: Collection[Incarnation]) -> Mapping[Incarnation, Sign]:
+        """See the port."""
+        return await self._open().signs(incarnations)
+
+    async def forget(self, before: float) -> None:
+        """See the port."""
+        await self._open().forget(before)
 
     async def ping(self) -> None:
         """See the port."""

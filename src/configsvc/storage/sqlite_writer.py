@@ -1,22 +1,24 @@
 """The one connection that writes to the embedded database."""
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from configsvc.domain.events import Loss
 from configsvc.domain.records import Ref, Write
 from configsvc.errors import DataLoss, Unavailable
 from configsvc.storage.checksums import checksum
 from configsvc.storage.group_commit import Outcome
 from configsvc.storage.ledger import Entry, Ledger, UnknownRefsError, needs_of
 from configsvc.storage.port import Keep
-from configsvc.storage.reads import Rows, requests_in, rows_in
+from configsvc.storage.reads import Rows, T, requests_in, rows_in
 from configsvc.storage.room import ENOUGH_BYTES, lacks_room
 from configsvc.storage.sqlite_connection import DIALECT, translated
 from configsvc.storage.sqlite_damage import Damage
 from configsvc.storage.sqlite_file import OwnedFile
+from configsvc.storage.sqlite_signs import SqliteSigns
 from configsvc.storage.statements import Statement, Statements
 
 # Changes forgotten in one transaction: some 10 ms, in which writes wait.
@@ -42,6 +44,7 @@ class SqliteWriter:
         self._file = file
         self._damage = damage
         self._statements = Statements(DIALECT)
+        self._signs = SqliteSigns(connection)
         # Whether the database has refused writes, and nothing has shown since that it would take them now.
         self.is_refused = False
 
@@ -78,16 +81,29 @@ class SqliteWriter:
             return [Outcome(error=_again(error)) for _ in writes]
         return outcomes
 
+    def signs(self, work: Callable[[SqliteSigns], T]) -> T:
+        """Reads or writes signs of life. See `port.Signs`."""
+        self._file.check()
+        with translated(self._path):
+            return work(self._signs)
+
     def published(self) -> int:
         """See `port.Turn`."""
         with translated():
             ((revision,),) = self._rows(self._statements.published())
             return int(revision)
 
-    def advance(self, revision: int) -> None:
+    def advance(self, revision: int, losses: Sequence[Loss]) -> None:
         """See `port.Turn`."""
+        self._run(self._statements.advance(revision, losses))
+
+    def tell(self, trouble: str) -> None:
+        """See `port.Turn`."""
+        self._run(self._statements.tell(trouble))
+
+    def _run(self, statement: Statement) -> None:
         with translated(self._path), self._transaction():
-            self._connection.execute("UPDATE outbox SET published = ?", (revision,))
+            self._connection.execute(statement.sql, statement.parameters)
 
     def forget_some(self, keep: Keep) -> bool:
         """Forgets some of what `compact` shall forget; False where there is nothing left to forget."""

@@ -72,6 +72,7 @@ class Instance(_message.Message):
     """What is checked: an http, https, tcp or grpc URL. Empty: not checked, the lease alone counts."""
     status: _builtins.str
     """Output only. `HEALTHY`, `UNHEALTHY` (its checks have failed often enough) or `SUSPECT` (its KeepAlive stream ended).
+    A new registration is `HEALTHY` until its checks say otherwise; registering again does not change what they said.
     Of a foreign one: `HEALTHY`, or `OUT_OF_SERVICE` if its program says that it takes no requests (Curator's `enabled`
     is false, or Spring's `instance_status` is not `UP`).
     """
@@ -716,11 +717,13 @@ class HealthCheckResult(_message.Message):
     status: _builtins.str
     """The instance's status after it. One failure does not change it: there are thresholds."""
     latency_ms: _builtins.float
-    """How long the check took, in milliseconds."""
+    """How long the check took, in milliseconds; 0 if there was no answer."""
     error: _builtins.str
-    """What went wrong; empty where it passed."""
+    """What went wrong; empty where it passed. The same text whether the connection was refused, nothing came in time, or what
+    came can't be trusted or read: the server's log says which.
+    """
     skipped: _builtins.bool
-    """True where the instance has no health_check_url, so that nothing was checked."""
+    """True if nothing was checked: the instance has no health_check_url, or its turn did not come in time (see error)."""
     @_builtins.property
     def checked_at(self) -> _timestamp_pb2.Timestamp:
         """When."""
