@@ -41,8 +41,8 @@ class Placement:
     admin_path: str
     endpoints: Sequence[str]
     request_bytes: int
-    memory_bytes: int
-    connections: int
+    memory_bytes: int = 256 << 20
+    connections: int = 10_000
     hosts: frozenset[str] | None = None
     origins: Sequence[str] = ()
 
