@@ -22,9 +22,10 @@ from contextlib import aclosing
 from configsvc.app.tail import LogTail
 from configsvc.app.watcher import Changed, Selector, Snapshot, Synced, Watcher, WatchEvent
 from configsvc.clock import Clock
+from configsvc.domain.lineage import LogState
 from configsvc.domain.records import Change, Kind
 from configsvc.errors import RevisionOutOfRange, TooMuch, Unavailable
-from configsvc.storage.port import Log, LogState, Reader, RecordPage
+from configsvc.storage.port import Log, Reader, RecordPage
 
 # What a watcher that is behind reads at a time, and holds.
 CATCH_UP_CHANGES = 250

@@ -149,7 +149,14 @@ def _change(change: Change) -> registry_pb2.WatchServiceResponse:
     previous = None
     if change.before is not None:
         before = Record(
-            change.ref, change.version - 1, change.before_revision, change.before, change.created_at, change.at, ""
+            change.ref,
+            change.version - 1,
+            change.before_revision,
+            change.before,
+            change.created_at,
+            change.at,
+            "",
+            change.history,
         )
         previous = convert.instance(instance_of(before))
     message = registry_pb2.InstanceChange(

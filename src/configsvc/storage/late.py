@@ -8,13 +8,14 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
 
+from configsvc.domain.lineage import LEAP_REVISIONS, LogState, Origin, Point
 from configsvc.domain.records import Change, Commit, Ref, View, Write
 from configsvc.errors import ServiceError, Unavailable
 from configsvc.storage.port import (
     ChangePage,
     ChangeQuery,
     Keep,
-    LogState,
+    LogPage,
     RecordPage,
     RecordQuery,
     Sign,
@@ -67,6 +68,22 @@ class LateStorage:
     async def read(self, after: int, limit: int) -> Sequence[Change]:
         """See the port."""
         return await self._open().read(after, limit)
+
+    async def follow(self, seen: Point, limit: int) -> LogPage:
+        """See the port."""
+        return await self._open().follow(seen, limit)
+
+    async def reconcile(self, seen: Point, reason: str) -> LogState:
+        """See the port."""
+        return await self._open().reconcile(seen, reason)
+
+    async def new_history(self, reason: str, leap: int = LEAP_REVISIONS) -> LogState:
+        """See the port."""
+        return await self._open().new_history(reason, leap)
+
+    async def origin(self) -> Origin:
+        """See the port."""
+        return await self._open().origin()
 
     async def write(self, write: Write) -> Commit:
         """See the port."""

@@ -2,8 +2,11 @@
 
 Laws that hold for every adapter:
 
-- Revisions are 1, 2, 3 … in the order of commit, without a gap. A reader that has seen revision N will never later
-  find a new change at or below N.
+- Revisions are 1, 2, 3 … in the order of commit, without a gap within a history. A reader that has seen revision N
+  will never later find a new change at or below N.
+- The log has a history, an id that it keeps as long as it is a continuation of what anyone has seen of it
+  (domain/lineage.py). Everything that is read names it. No write is acknowledged by a log that is no continuation of
+  what this process has followed or written: it is `Unavailable`, reason `LOG_DIVERGED`, and has not happened.
 - A write is atomic and durable when `write` returns. Where it raises `Unavailable` it may or may not have happened;
   a `request_id` makes a retry safe. Where it raises anything else it has not happened.
 - Every read is one consistent view, at the revision that it names.
@@ -18,6 +21,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Protocol, Self
 
+from configsvc.domain.lineage import LEAP_REVISIONS, LogState, Origin, Point
 from configsvc.domain.records import Change, Commit, Kind, Record, Ref, View, Write
 
 
@@ -40,11 +44,12 @@ class RecordQuery:
 
 @dataclass(frozen=True, slots=True)
 class RecordPage:
-    """Records at one revision. `more`: the limit cut the list."""
+    """Records at one revision of a history. `more`: the limit cut the list."""
 
     revision: int
     records: tuple[Record, ...]
     more: bool
+    history: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +76,28 @@ class ChangeQuery:
 
 @dataclass(frozen=True, slots=True)
 class ChangePage:
-    """Changes, read at one revision. `more`: the limit cut the list."""
+    """Changes, read at one revision of a history. `more`: the limit cut the list."""
 
     revision: int
     changes: tuple[Change, ...]
     more: bool
+    history: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class LogState:
-    """`head` is the newest revision, 0 before the first write. Changes up to `compacted` are gone."""
+class LogPage:
+    """What comes after a place in the log, and whether the log still knows that place.
 
-    head: int
-    compacted: int
+    `digest_there` is the log's digest at that revision; empty: it has none.
+    """
+
+    state: LogState
+    digest_there: str
+    changes: tuple[Change, ...]
+
+    def continues(self, seen: Point) -> bool:
+        """Whether the log is a continuation of one in which `seen`, the place asked for, was seen."""
+        return self.state.continues(seen, self.digest_there)
 
 
 class Reader(Protocol):
@@ -128,6 +142,33 @@ class Log(Protocol):
         ...
 
 
+class Lineage(Protocol):
+    """The log's identity."""
+
+    async def follow(self, seen: Point, limit: int) -> LogPage:
+        """The changes after a place, as `Log.read` gives them; only of use where the page continues it.
+
+        Where it does not, or the log was compacted beyond it, it is no error: the page says so.
+        """
+        ...
+
+    async def reconcile(self, seen: Point, reason: str) -> LogState:
+        """Sees to it that `seen` can't be taken for a part of the log, unless it is one.
+
+        Where the log is no continuation of `seen`, it gets a new history, which begins `LEAP_REVISIONS` above both.
+        Decided while nobody writes, so that of several callers one makes it, and the others find it made.
+        """
+        ...
+
+    async def new_history(self, reason: str, leap: int = LEAP_REVISIONS) -> LogState:
+        """Gives the log a new history, which begins `leap` above its head."""
+        ...
+
+    async def origin(self) -> Origin:
+        """Where the log's history comes from."""
+        ...
+
+
 class Writer(Protocol):
     """The one way to change anything."""
 
@@ -139,7 +180,7 @@ class Writer(Protocol):
         Raises:
             ServiceError: what `decide` raised; nothing has happened.
             StateForbids: the request id was used for other content (reason `REQUEST_ID_REUSED`).
-            Unavailable: the database is away.
+            Unavailable: the database is away; or reason `LOG_DIVERGED`, see above.
         """
         ...
 
@@ -230,7 +271,7 @@ class Signs(Protocol):
         ...
 
 
-class Storage(Reader, History, Log, Writer, Compactor, Outbox, Signs, Protocol):
+class Storage(Reader, History, Log, Lineage, Writer, Compactor, Outbox, Signs, Protocol):
     """A database. Entering the context opens it and brings its schema up to date."""
 
     @property

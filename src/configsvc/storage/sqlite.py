@@ -23,13 +23,14 @@ from queue import LifoQueue
 from types import TracebackType
 from typing import Self
 
+from configsvc.domain.lineage import LEAP_REVISIONS, MADE, LogState, Point, new_history
 from configsvc.domain.records import Commit, Ref, Write
 from configsvc.errors import ServiceError, Unavailable
 from configsvc.storage.group_commit import DEFAULT_GROUP_WRITES, DEFAULT_QUEUE_WRITES, GroupCommit, Outcome
 from configsvc.storage.ledger import Entry, Ledger, UnknownRefsError, needs_of
 from configsvc.storage.migrations import migrations_of, missing_from
 from configsvc.storage.port import Keep, Sign, Turn
-from configsvc.storage.reads import Reads, Rows, T, requests_in, rows_in
+from configsvc.storage.reads import Reads, Rows, T, again, diverged, requests_in, rows_in
 from configsvc.storage.room import ENOUGH_BYTES, lacks_room
 from configsvc.storage.rows import CHANGE_COLUMNS, RECORD_COLUMNS, json_text_of, ref_values
 from configsvc.storage.statements import Dialect, Statement, Statements
@@ -56,6 +57,7 @@ DIALECT = Dialect(
     ),
     many=json_text_of,
     many_refs=lambda refs: (json_text_of([ref_values(ref) for ref in refs]),),
+    now="CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)",
 )
 
 
@@ -142,9 +144,24 @@ class SqliteStorage(Reads):
         return await asyncio.get_running_loop().run_in_executor(opened.thread, lambda: work(opened.writer))
 
     async def _commit_group(self, writes: Sequence[Write]) -> Sequence[Outcome]:
-        outcomes = await self._in_writer(lambda writer: writer.commit(writes))
+        seen = self._seen
+        outcomes, end = await self._in_writer(lambda writer: writer.commit(writes, seen))
+        self._see(end)
         self._grown.set()
         return outcomes
+
+    async def reconcile(self, seen: Point, reason: str) -> LogState:
+        """See the port."""
+        return self._turned(await self._in_writer(lambda writer: writer.reconcile(seen, reason)))
+
+    async def new_history(self, reason: str, leap: int = LEAP_REVISIONS) -> LogState:
+        """See the port."""
+        return self._turned(await self._in_writer(lambda writer: writer.new_history(reason, leap)))
+
+    def _turned(self, state: LogState) -> LogState:
+        self._see(state.end)
+        self._grown.set()
+        return state
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -211,7 +228,9 @@ class _Turn:
 class _Writer:
     """The writing connection; all of it runs in the writer's thread."""
 
-    _INSERT_CHANGE = f"INSERT INTO changes VALUES ({', '.join('?' * len(CHANGE_COLUMNS))})"
+    _INSERT_CHANGE = (
+        f"INSERT INTO changes ({', '.join(CHANGE_COLUMNS)}) VALUES ({', '.join('?' * len(CHANGE_COLUMNS))})"
+    )
     _UPSERT_RECORD = (
         f"INSERT INTO records ({', '.join(RECORD_COLUMNS)}) VALUES ({', '.join('?' * len(RECORD_COLUMNS))})"
         " ON CONFLICT (kind, environment, key, service) DO UPDATE SET version = excluded.version,"
@@ -238,20 +257,44 @@ class _Writer:
             self._connection.execute("UPDATE outbox SET published = published")
         self.is_refused = False
 
-    def commit(self, writes: Sequence[Write]) -> Sequence[Outcome]:
-        """One transaction for all of them; an outcome for each."""
+    def commit(self, writes: Sequence[Write], seen: Point) -> tuple[Sequence[Outcome], Point]:
+        """One transaction for all of them; an outcome for each, and where the log ends."""
         try:
             with translated(self._path), self._transaction():
-                ledger = self._load(writes)
-                head = ledger.head
+                state, there = self._state(seen.revision)
+                if not state.continues(seen, there):
+                    raise diverged(seen)
+                ledger = Ledger(state)
+                self._load(ledger, writes)
                 outcomes = [self._apply(ledger, write) for write in writes]
-                if ledger.head > head:
-                    self._connection.execute("UPDATE counter SET head = ?", (ledger.head,))
-                return outcomes
+                if ledger.head > state.head:
+                    self._connection.execute("UPDATE counter SET head = ?, digest = ?", (ledger.head, ledger.digest))
+                return outcomes, ledger.end
         except Unavailable as error:
-            self.is_refused = True
-            # One each: an exception that several callers raise would gather all of their tracebacks.
-            return [Outcome(error=_again(error)) for _ in writes]
+            self.is_refused = error.reason != "LOG_DIVERGED"
+            return [Outcome(error=again(error)) for _ in writes], seen
+
+    def reconcile(self, seen: Point, reason: str) -> LogState:
+        """See `port.Lineage`."""
+        with translated(self._path), self._transaction():
+            state, there = self._state(seen.revision)
+            return state if state.continues(seen, there) else self._turn(state, state.turned(seen.revision), reason)
+
+    def new_history(self, reason: str, leap: int) -> LogState:
+        """See `port.Lineage`."""
+        with translated(self._path), self._transaction():
+            state, _ = self._state(0)
+            return self._turn(state, state.turned(leap=leap), reason)
+
+    def _turn(self, before: LogState, after: LogState, reason: str) -> LogState:
+        for statement in self._statements.turn(before, after, reason):
+            self._rows(statement)
+        return after
+
+    def _state(self, revision: int) -> tuple[LogState, str]:
+        """The log's state, and its digest at a revision."""
+        ((*values, there),) = self._rows(self._statements.state_and_digest(revision))
+        return LogState(*values), there or ""
 
     def published(self) -> int:
         """See `port.Turn`."""
@@ -274,16 +317,13 @@ class _Writer:
                 self._connection.execute("UPDATE counter SET compacted = ?", (revision,))
             return bool(found)
 
-    def _load(self, writes: Sequence[Write]) -> Ledger:
+    def _load(self, ledger: Ledger, writes: Sequence[Write]) -> None:
         needs = needs_of(writes)
-        ((head, _),) = self._rows(self._statements.state())
-        ledger = Ledger(head)
         self._learn(ledger, needs.refs)
         for scope in needs.scopes:
             ledger.learn((), rows_in(self._rows(self._statements.scope(scope))))
         if needs.request_ids:
             ledger.remember(requests_in(self._rows(self._statements.requests(needs.request_ids))))
-        return ledger
 
     def _learn(self, ledger: Ledger, refs: Sequence[Ref]) -> None:
         if refs:
@@ -361,12 +401,6 @@ def unavailable(cause: BaseException, path: Path | None = None) -> Unavailable:
     return Unavailable(f"the database can't be used: {cause}")
 
 
-def _again(error: Unavailable) -> Unavailable:
-    same = Unavailable(error.message, error.reason)
-    same.__cause__ = error.__cause__
-    return same
-
-
 @contextmanager
 def translated(path: Path | None = None) -> Iterator[None]:
     """Translates the errors of a database that can't be used; those of a wrong statement are bugs, and stay."""
@@ -407,6 +441,9 @@ def _migrate(connection: sqlite3.Connection) -> None:
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+    # One process owns the file, so nobody comes between the two.
+    for statement in Statements(DIALECT).began(new_history(), MADE):
+        connection.execute(statement.sql, statement.parameters)
 
 
 @contextmanager
