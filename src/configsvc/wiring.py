@@ -25,6 +25,7 @@ from configsvc.app.evaluator import Evaluator
 from configsvc.app.flag_sets import FlagSets
 from configsvc.app.flags import FlagStore
 from configsvc.app.health import HealthBoard, Part
+from configsvc.app.lineage import LogMark
 from configsvc.app.near import NearRecords
 from configsvc.app.outcomes import Evaluate, in_process
 from configsvc.app.relay import Relay
@@ -200,10 +201,18 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
         backends = await stack.enter_async_context(open_backends(settings, clock))
         storage, bus, registry = backends.storage, backends.bus, backends.registry
         tail = await stack.enter_async_context(
-            LogTail(log=storage, bus=bus, clock=clock, poll_seconds=settings.log_poll_seconds)
+            LogTail(
+                log=storage,
+                bus=bus,
+                clock=clock,
+                poll_seconds=settings.log_poll_seconds,
+                mark=LogMark(backends.cache, clock),
+            )
         )
         copies = await stack.enter_async_context(
-            SharedCopies(backends.cache, clock, timedelta(seconds=settings.cache_ttl_seconds))
+            SharedCopies(
+                backends.cache, clock, timedelta(seconds=settings.cache_ttl_seconds), history=lambda: tail.history
+            )
         )
         writer = FollowedWriter(storage, tail)
         near = NearRecords(reader=storage, tail=tail, max_entries=settings.near_cache_entries, copies=copies)
@@ -216,6 +225,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             progress_seconds=settings.watch_progress_seconds,
         )
         configs = ConfigStore(writer=writer, reader=storage, history=storage, near=near, limits=limits)
+        # Not under the log's history: what a user was given is not undone by a restore, as long as the flag is the same.
         assignments = await stack.enter_async_context(
             SharedCopies(
                 _assignment_cache(backends, settings, clock), clock, timedelta(seconds=settings.assignment_ttl_seconds)
@@ -229,7 +239,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
         evaluator = Evaluator(
             sets=flag_sets,
             assignments=Assignments(assignments),
-            evaluate=_evaluate(backends, settings),
+            evaluate=_evaluate(backends, settings, flag_sets),
             tail=tail,
             limits=limits,
         )
@@ -241,6 +251,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             clock=clock,
             limits=limits,
             applied=lambda: tail.applied,
+            history=lambda: tail.history,
             thresholds=Thresholds(settings.health_check_healthy_threshold, settings.health_check_unhealthy_threshold),
             check_interval_seconds=settings.service_health_check_interval,
             default_ttl_seconds=settings.lease_default_ttl_seconds,
@@ -324,10 +335,11 @@ def _assignment_cache(backends: Backends, settings: Settings, clock: Clock) -> C
     return backends.cache
 
 
-def _evaluate(backends: Backends, settings: Settings) -> Evaluate:
+def _evaluate(backends: Backends, settings: Settings, flag_sets: FlagSets) -> Evaluate:
     if backends.cache is None or not settings.share_evaluations:
         return in_process
-    return SharedEvaluations(in_process, backends.cache, timedelta(seconds=settings.cache_ttl_seconds))
+    life = timedelta(seconds=settings.cache_ttl_seconds)
+    return SharedEvaluations(in_process, backends.cache, life, flag_sets.history_of)
 
 
 def _parts(backends: Backends, tail: LogTail, relay: Relay | None) -> tuple[Part, ...]:

@@ -81,6 +81,7 @@ class Directory:
         clock: Clock,
         limits: Limits,
         applied: Callable[[], int],
+        history: Callable[[], str],
         thresholds: Thresholds,
         check_interval_seconds: float,
         default_ttl_seconds: int,
@@ -104,7 +105,13 @@ class Directory:
         self._streams: Counter[Ref] = Counter()
         self._background = Background("directory")
         self._registrations = Registrations(
-            writer=writer, reader=reader, clock=clock, copies=copies, applied=applied, me=registry.replica_id
+            writer=writer,
+            reader=reader,
+            clock=clock,
+            copies=copies,
+            applied=applied,
+            history=history,
+            me=registry.replica_id,
         )
         self._leases = Leases(
             registrations=self._registrations,
@@ -345,6 +352,7 @@ class Directory:
 
     async def _reload(self) -> None:
         await self._registrations.reload()
+        await self._ownership.retract()
         await self._ownership.meet()
 
     def _looked_at(self, instance: Instance, passed: bool, changed: bool) -> "asyncio.Future[None] | None":

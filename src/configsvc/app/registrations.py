@@ -52,6 +52,7 @@ class Registrations:
         clock: Clock,
         copies: SharedCopies,
         applied: Callable[[], int],
+        history: Callable[[], str],
         me: str,
     ) -> None:
         self.me = me
@@ -62,6 +63,7 @@ class Registrations:
         self._records: dict[str, dict[str, Record]] = {}
         self._followers: list[Follower] = []
         self._applied = applied
+        self._history = history
         self._loaded = asyncio.Event()
         # The revision of the last reading, and whether the log has told everything since.
         self._read_at = 0
@@ -117,9 +119,12 @@ class Registrations:
     async def load(self) -> None:
         """Reads all of them. Raises `Unavailable`."""
         page = await self._reader.page(RecordQuery(Kind.INSTANCE, "", limit=INSTANCES))
+        if page.history != (history := self._history()):
+            # The log has another history, and the tail knows in a moment.
+            raise Unavailable(f"the registrations are of history {page.history}, not {history}", "HISTORY_CHANGED")
         fresh = {record.ref for record in page.records}
         for known in self.all():
-            if known.ref not in fresh and known.revision <= page.revision:
+            if known.ref not in fresh and (known.revision <= page.revision or known.history != history):
                 self._drop(known.ref)
         for record in page.records:
             self.take(record)
@@ -156,9 +161,11 @@ class Registrations:
                 self._copies.leave(copy)
 
     def take(self, record: Record) -> None:
-        """Takes in a registration, unless what is known of it is as new."""
-        before = self.get(record.ref)
-        if before is not None and before.revision >= record.revision:
+        """Takes in a registration, unless what is known of it is as new, or it is of another history of the log."""
+        before, history = self.get(record.ref), self._history()
+        if record.history != history:
+            return
+        if before is not None and before.history == history and before.revision >= record.revision:
             return
         self._records.setdefault(record.ref.service, {})[record.ref.key] = record
         for follower in self._followers:
@@ -201,7 +208,7 @@ class Registrations:
                 self.take(change.record)
                 continue
             known = self.get(change.ref)
-            if known is not None and known.revision < change.revision:
+            if known is not None and known.history == change.history and known.revision < change.revision:
                 self._drop(change.ref)
 
     def _drop(self, ref: Ref) -> None:

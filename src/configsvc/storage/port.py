@@ -160,6 +160,10 @@ class Lineage(Protocol):
         """
         ...
 
+
+class Histories(Protocol):
+    """What an operator does with the log's history."""
+
     async def new_history(self, reason: str, leap: int = LEAP_REVISIONS) -> LogState:
         """Gives the log a new history, which begins `leap` above its head."""
         ...
@@ -271,7 +275,7 @@ class Signs(Protocol):
         ...
 
 
-class Storage(Reader, History, Log, Lineage, Writer, Compactor, Outbox, Signs, Protocol):
+class Storage(Reader, History, Log, Lineage, Histories, Writer, Compactor, Outbox, Signs, Protocol):
     """A database. Entering the context opens it and brings its schema up to date."""
 
     @property
