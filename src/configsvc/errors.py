@@ -9,6 +9,7 @@ ServiceError
 ├── RevisionOutOfRange    the revision was compacted away, or has not happened yet
 ├── TooMuch               a bound was reached; try with less, or later
 ├── TooLate               not done in time; it may have happened all the same
+├── DataLoss              what is stored is damaged, and is not served
 └── Unavailable           a backend is away; the same request may succeed later
 """
 
@@ -125,3 +126,9 @@ class Unavailable(ServiceError):
     ) -> None:
         super().__init__(message, reason, metadata or {})
         self.retry_after = retry_after
+
+
+class DataLoss(ServiceError):
+    """What is stored is not what was written. It is not served; the database has to be restored."""
+
+    default_reason = "STORAGE_DAMAGED"

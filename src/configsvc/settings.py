@@ -184,7 +184,10 @@ class Settings(BaseSettings):
     log_poll_seconds: Seconds = Field(1, description="seconds between looks at the log where nothing wakes the reader")
     compaction_keep_changes: Count = Field(1_000_000, description="changes kept for history, audit and resumed watches")
     compaction_keep_days: float = Field(
-        0, ge=0, le=36_500, description="days after which a change is forgotten even so; 0: whatever its age"
+        0,
+        ge=0,
+        le=36_500,
+        description="days after which a change is forgotten even so, a silence of the log counted as a tenth of it; 0: whatever its age",
     )
     compaction_interval_seconds: Seconds = Field(300, description="seconds between compactions")
     near_cache_entries: Count = Field(10_000, description="configuration values held in memory")

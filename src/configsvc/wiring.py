@@ -22,6 +22,7 @@ from configsvc.app.configs import ConfigStore
 from configsvc.app.copies import SharedCopies
 from configsvc.app.directory import Directory
 from configsvc.app.evaluator import Evaluator
+from configsvc.app.file_check import FileCheck
 from configsvc.app.flag_sets import FlagSets
 from configsvc.app.flags import FlagStore
 from configsvc.app.health import HealthBoard, Part
@@ -140,7 +141,9 @@ async def open_backends(settings: Settings, clock: Clock) -> AsyncIterator[Backe
             storage = await stack.enter_async_context(LateStorage(inner))
             kinds["storage"] = storage.name
         else:
-            storage = await stack.enter_async_context(_embedded_storage(settings, clock))
+            embedded = await stack.enter_async_context(_embedded_storage(settings, clock))
+            await stack.enter_async_context(FileCheck(embedded, clock))
+            storage = embedded
             kinds["storage"] = f"{storage.name} ({settings.sqlite_path})"
 
         cache: Cache | None = None

@@ -45,9 +45,13 @@ def mutation(ref: Ref, value: object) -> Mutation:
 
 async def write(storage: Storage, *values: tuple[Ref, object]) -> Commit:
     """One revision with these values."""
-    mutations = [mutation(ref, value) for ref, value in values]
+    return await write_all(storage, *(mutation(ref, value) for ref, value in values))
+
+
+async def write_all(storage: Storage, *mutations: Mutation) -> Commit:
+    """One revision with these mutations."""
     author = Author("tester", "", "", AT)
-    return await storage.write(Write(author, tuple(ref for ref, _ in values), lambda view: mutations))
+    return await storage.write(Write(author, tuple(one.ref for one in mutations), lambda view: mutations))
 
 
 async def live(storage: Storage, scope: Scope) -> dict[Ref, Record]:

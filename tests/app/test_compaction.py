@@ -10,7 +10,7 @@ import pytest
 
 from configsvc.app.compaction import Compaction
 from configsvc.errors import Unavailable
-from configsvc.storage.port import Keep, Storage
+from configsvc.storage.port import Keep, Silences, Storage
 from tests.app.fake_clock import FakeClock
 from tests.app.replica import config, open_storage, write
 
@@ -30,6 +30,9 @@ class Flaky:
         self._storage = storage
         self.fails = False
         self.turns = 0
+
+    async def silences(self, longer_than: timedelta) -> Silences:
+        return await self._storage.silences(longer_than)
 
     async def compact(self, keep: Keep) -> int:
         self.turns += 1

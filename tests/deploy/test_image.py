@@ -100,7 +100,8 @@ def test_what_the_image_copies_is_there_and_let_through() -> None:
         assert any(fnmatch(source, rule) for rule in let_through), f"{source} is not sent to the builder"
     assert sorted(let_through) == sorted(copied), "nothing is sent that is not copied"
     # The wheel is made of these, inside.
-    for needed in ("pyproject.toml", "README.md", "LICENSE", "src", "deploy/envoy.yaml", "clients/python"):
+    gateway = ("deploy/envoy.yaml", "deploy/lua")
+    for needed in ("pyproject.toml", "README.md", "LICENSE", "src", *gateway, "clients/python"):
         assert needed in copied
     assert "-c constraints.txt" in " ".join(instructions("RUN"))
 

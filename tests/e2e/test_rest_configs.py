@@ -243,6 +243,19 @@ def test_a_watch_shows_the_state_then_each_change(rest: httpx.Client, environmen
         assert next(events)["change"]["type"] == "DELETE"
 
 
+@pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
+def test_a_watch_over_rest_says_where_a_batch_ends(rest: httpx.Client, environment: str, accept: str) -> None:
+    operations = [{"key": key, "value": 1} for key in "abc"]
+    query = {"environment": environment, "after_revision": "0"}
+    body = {"environment": environment, "operations": operations}
+    revision = rest.post("/api/v1/config:batchWrite", json=body).json()["revision"]
+    with rest.stream("GET", "/api/v1/config:watch", params=query, headers={"accept": accept}) as stream:
+        lines = (line.removeprefix("data: ") for line in stream.iter_lines() if line.strip())
+        messages = [json.loads(next(lines)) for _ in range(4)]
+    told = [(m["change"]["revision"], m["change"]["revision_complete"]) for m in messages if "change" in m]
+    assert told == [(revision, False), (revision, False), (revision, True)]
+
+
 def test_the_audit_trail_has_every_write_of_every_kind(rest: httpx.Client, environment: str) -> None:
     create(rest, environment, "k", 1, reason="because")
     rest.post("/api/v1/feature-flags", json={"name": "f", "environment": environment}, headers={"x-actor": "bo"})

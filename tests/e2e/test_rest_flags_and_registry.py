@@ -65,6 +65,8 @@ def test_a_sticky_flag_keeps_what_it_gave_also_on_embedded_defaults(rest: httpx.
     assert (explained["reason"], explained["explanation"]["decided_by"]) == ("SPLIT", "assignment")
     assert rest.put("/api/v1/feature-flags/sticky", json={**flag, "enabled": False}).is_success
     assert not any(given())
+    assert rest.put("/api/v1/feature-flags/sticky", json={**flag, "rollout_percentage": 0}).is_success
+    assert not any(given()), "disabling has ended what was given before"
 
 
 @pytest.mark.parametrize("slash", ["", "/"])

@@ -34,6 +34,8 @@ FULL = flag_json(
     rollout_split=[arm("a", 1), arm("b", 2)],
     targeted_users=["u1"],
     bucket_by="account",
+    sticky=True,
+    incarnation="9f3c",
     rules=[{"name": "r", **rule(condition("country", "in", "de", 5, True), variant="a")}, rule(split=[arm("b", 1)])],
     prerequisites=[{"flag_name": "other", "variants": ["on"]}],
     description="two\nlines",

@@ -142,7 +142,7 @@ class ConfigStoreModel(RuleBasedStateMachine):
         shown = {(r.ref.service, r.ref.key): r.body["value"] for r in page.items}
         assert repr(sorted(shown.items())) == repr(sorted(self.live.items()))
         for who, versions in self.versions.items():
-            history = self.run(self.store.history("e", *who, 1000, "")).items
+            history = self.run(self.store.history("e", *who, 1000, "")).page.items
             assert [(c.action.value, c.version) for c in reversed(history)] == [
                 (what, number + 1) for number, (what, _) in enumerate(versions)
             ]

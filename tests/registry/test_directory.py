@@ -1,105 +1,20 @@
 """The directory on a clock that the test turns, over the real SQLite storage and the real local registry."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
-from configsvc.app.checks import Thresholds
 from configsvc.app.directory import Directory
-from configsvc.app.tail import LogTail
-from configsvc.bus.local import LocalBus
 from configsvc.clock import SystemClock
 from configsvc.domain.balancing import Balancer
-from configsvc.domain.instances import Instance, Registration
-from configsvc.domain.limits import Limits
-from configsvc.domain.records import Author, Ref, View
+from configsvc.domain.instances import Instance
+from configsvc.domain.records import Ref, View
 from configsvc.errors import InvalidInput, NotFound, Unavailable
-from configsvc.probes.port import ProbeFailedError
 from configsvc.registry.local import LocalRegistry, LocalRegistryClient
 from configsvc.storage.port import Reader, RecordPage, RecordQuery
-from configsvc.storage.sqlite import SqliteStorage
-
-ME = Author("tester", "", "", datetime(2025, 1, 1, tzinfo=UTC))
-
-
-class HandClock(SystemClock):
-    """Real sleeps, cut short; a monotonic time that only `forward` moves."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def forward(self, seconds: float) -> None:
-        self.seconds += seconds
-
-    async def sleep(self, seconds: float) -> None:
-        await super().sleep(min(seconds, 0.001))
-
-
-class Switch:
-    """A probe that says what it is told to."""
-
-    well = True
-
-    async def look(self, url: str) -> None:
-        if not self.well:
-            raise ProbeFailedError("switched off")
-
-
-@dataclass
-class World:
-    clock: HandClock
-    probe: Switch
-    storage: SqliteStorage
-    registry: LocalRegistry
-
-    @asynccontextmanager
-    async def directory(
-        self,
-        replica: str,
-        *,
-        registry: LocalRegistry | None = None,
-        reader: Reader | None = None,
-        poll_seconds: float = 0.02,
-    ) -> AsyncIterator[Directory]:
-        async with AsyncExitStack() as stack:
-            session = await stack.enter_async_context(LocalRegistryClient(registry or self.registry, replica))
-            bus = await stack.enter_async_context(LocalBus())
-            tail = await stack.enter_async_context(
-                LogTail(log=self.storage, bus=bus, clock=SystemClock(), poll_seconds=poll_seconds)
-            )
-            directory = (
-                Directory(
-                    writer=self.storage, reader=reader or self.storage, registry=session, probe=self.probe, clock=self.clock,
-                    limits=Limits(), applied=lambda: 0, history=lambda: tail.history, thresholds=Thresholds(1, 3), check_interval_seconds=1e6,
-                    default_ttl_seconds=30, stale_seconds=60, signs=self.storage, has_news=tail.has_news,
-                )
-            )  # fmt: skip
-            tail.subscribe(directory.apply, directory.reset)
-            yield await stack.enter_async_context(directory)
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with SqliteStorage(tmp_path / "configsvc.db") as storage:
-        yield World(HandClock(), Switch(), storage, LocalRegistry())
-
-
-def registration(name: str = "one", **more: object) -> Registration:
-    return Registration("svc", f"http://{name}:1", instance_id=name, **more)  # type: ignore[arg-type]
-
-
-async def gone(directory: Directory, instance_id: str) -> None:
-    """Returns when the sweeper, which runs on its own, has expired the instance."""
-    while any(i.instance_id == instance_id for i in (await directory.discover("svc")).instances):
-        await SystemClock().sleep(0.001)
+from tests.registry.world import ME, World, gone, registration
 
 
 async def test_a_fresh_registration_is_discoverable_and_leaves_when_its_lease_runs_out(world: World) -> None:

@@ -19,6 +19,8 @@ from configsvc_client.v1 import (
 )
 from google.rpc import error_details_pb2
 
+from configsvc.storage.checksums import checksum
+from configsvc.storage.rows import RECORD_COLUMNS
 from tests.rpc.running import Refusal, Running, Stream, put, refused, value
 
 Code = grpc.StatusCode
@@ -174,8 +176,12 @@ def test_what_no_one_expected_is_internal_with_a_fixed_text_and_its_cause_in_the
 ) -> None:
     put(configs, environment, "k", "hunter2")
     with closing(sqlite3.connect(server.database)) as database, database:
+        # With the checksum that belongs to it, so that it is no damage of the disk's.
+        database.create_function("checksum_of", -1, checksum)
+        of = ", ".join(RECORD_COLUMNS)
         spoilt = database.execute("UPDATE records SET body = '{hunter2' WHERE environment = ?", [environment])
         assert spoilt.rowcount == 1
+        database.execute(f"UPDATE records SET checksum = checksum_of({of}) WHERE environment = ?", [environment])
     metadata = (("x-request-id", f"spoilt-{environment}"),)
     calls: list[Callable[[], object]] = [
         lambda: configs.ListConfigs(config_pb2.ListConfigsRequest(environment=environment), metadata=metadata),

@@ -1,21 +1,30 @@
 """Sticky flags: what a rollout or a split gave to a user stays the user's, whatever becomes of percentage and weights.
 
-An assignment lies in the cache that all replicas share. The first replica that makes one decides: there is no second
-revision of it. It is made where chance gave something, never where it gave nothing, so that nobody is kept out.
+An assignment lies in the cache that all replicas share. The first replica that makes one decides: at each revision of
+an entry the first content stays. An assignment is made where chance gave something, never where it gave nothing, so that
+nobody is kept out. It ends where a rule or the targeted users decide for its user: then the entry's next revision is
+empty, and the one after that may be the next assignment.
+
+An assignment also ends with the flag's incarnation (`domain.flags.incarnated`), which is a part of its key: there is
+nothing to find and delete, and a replica that evaluates an older flag set assigns in the older incarnation.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 
 from configsvc_client.evaluation import Context, Flag, FlagNotFound, FlagSet, Reason
+from configsvc_client.evaluation.conditions import USER_ID
 
 from configsvc.app.copies import Copy, SharedCopies
 from configsvc.app.outcomes import Asked
 from configsvc.domain.json_values import digest
 
 Assigned = Mapping[str, str]
+# Revision and content by key; content that is no variant's name is an assignment that has ended.
+_Held = Mapping[str, tuple[int, object]]
 
 _NOTHING: Assigned = {}
+_ENDED = None
 
 
 class Assignments:
@@ -30,20 +39,31 @@ class Assignments:
         wanted = {key for named in keys for key in named.values()}
         if not wanted:
             return [_NOTHING] * len(asked)
-        there = {key: variant for key, (_, variant) in (await self._copies.find(sorted(wanted))).items()}
-        for key, variant in there.items():
-            # In use: it lives anew.
-            self._copies.leave(_copy(key, variant))
+        there = dict(await self._copies.find(sorted(wanted)))
+        for key, (revision, variant) in there.items():
+            if isinstance(variant, str):
+                # In use: it lives anew.
+                self._copies.leave(_copy(key, revision, variant))
         made: dict[str, Copy] = {}
         for one, named in zip(asked, keys, strict=True):
             assigned = _assigned(named, there)
             for name, key in named.items():
-                if key not in there and key not in made:
-                    found = flag_set.evaluate(name, one.context, assigned=assigned)
-                    if found.reason is Reason.SPLIT:
-                        made[key] = _copy(key, found.variant)
-        there |= {key: variant for key, (_, variant) in (await self._copies.settle([*made.values()])).items()}
+                if key not in made and (copy := _next(flag_set, name, one.context, assigned, key, there)):
+                    made[key] = copy
+        there |= await self._copies.settle([*made.values()])
         return [_assigned(named, there) for named in keys]
+
+
+def _next(flag_set: FlagSet, name: str, context: Context, assigned: Assigned, key: str, there: _Held) -> Copy | None:
+    """What the entry of a flag's assignment becomes by this evaluation; None if it stays."""
+    flag = flag_set.get(name)
+    if flag is None or (name in assigned and not flag.rules and not flag.targeted_users):
+        return None
+    found = flag_set.evaluate(name, context, assigned=assigned)
+    revision = there[key][0] + 1 if key in there else 1
+    if name in assigned:
+        return _copy(key, revision, _ENDED) if found.reason is Reason.TARGETING_MATCH else None
+    return _copy(key, revision, found.variant) if found.reason is Reason.SPLIT else None
 
 
 def _keys(flag_set: FlagSet, asked: Asked) -> Iterator[tuple[str, str]]:
@@ -53,21 +73,21 @@ def _keys(flag_set: FlagSet, asked: Asked) -> Iterator[tuple[str, str]]:
     except FlagNotFound:
         return
     for flag in flags:
-        unit = _unit(flag, asked.context)
-        if flag.sticky and unit not in (None, ""):
-            yield flag.name, f"assignment:{flag_set.environment}:{flag.name}:{digest(flag.salt, json.dumps(unit))}"
+        if flag.sticky and (unit := flag_set.unit_of(flag.name, asked.context)) is not None:
+            owner = digest(flag.incarnation, unit.decode()) if flag.incarnation else _first_owner(flag, asked.context)
+            yield flag.name, f"assignment:{flag_set.environment}:{flag.name}:{owner}"
 
 
-def _unit(flag: Flag, context: Context) -> object:
-    if flag.bucket_by in ("", "user_id"):
-        return context.user_id
-    return context.attributes.get(flag.bucket_by)
+def _first_owner(flag: Flag, context: Context) -> str:
+    """Of flags that were written before there were incarnations: their assignments still count."""
+    by_user = flag.bucket_by in ("", USER_ID)
+    return digest(flag.salt, json.dumps(context.user_id if by_user else context.attributes.get(flag.bucket_by)))
 
 
-def _assigned(named: Mapping[str, str], there: Mapping[str, object]) -> Assigned:
-    found = {name: there[key] for name, key in named.items() if key in there}
+def _assigned(named: Mapping[str, str], there: _Held) -> Assigned:
+    found = {name: there[key][1] for name, key in named.items() if key in there}
     return {name: variant for name, variant in found.items() if isinstance(variant, str)}
 
 
-def _copy(key: str, variant: object) -> Copy:
-    return Copy(key, 1, lambda: variant)
+def _copy(key: str, revision: int, variant: object) -> Copy:
+    return Copy(key, revision, lambda: variant)

@@ -1,5 +1,6 @@
 """The audit trail: every write of every kind, looked up."""
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from configsvc.app.history import paged
@@ -10,6 +11,14 @@ from configsvc.domain.records import Change, Kind
 from configsvc.storage.port import ChangeQuery, History
 
 KINDS = tuple(kind.value for kind in Kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Trail:
+    """A page of changes. Those up to and with revision `compacted_revision` are gone."""
+
+    page: Page[Change]
+    compacted_revision: int
 
 
 class ChangeTrail:
@@ -34,7 +43,7 @@ class ChangeTrail:
         until_revision: int = 0,
         page_size: int = 0,
         page_token: str = "",
-    ) -> Page[Change]:
+    ) -> Trail:
         """One page, newest first. Filters that are given must all match; `service_name` "" asks for no service."""
         with checked(self._limits) as fields:
             if kind and kind not in KINDS:
@@ -67,4 +76,4 @@ class ChangeTrail:
                 before=(cursor[0], cursor[1]) if cursor else None,
             )
         )
-        return paged(found, query)
+        return Trail(paged(found, query), found.compacted)

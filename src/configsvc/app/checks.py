@@ -28,6 +28,10 @@ class Thresholds:
     down: int
 
 
+# What a run is of: one incarnation, at one URL.
+_Key = tuple[str, str, int, str]
+
+
 @dataclass(slots=True)
 class _Run:
     """Results in a row."""
@@ -59,7 +63,7 @@ class HealthChecks:
         self._interval_seconds = interval_seconds
         self._instances = instances
         self._told = told
-        self._runs: dict[tuple[str, str], _Run] = {}
+        self._runs: dict[_Key, _Run] = {}
         self._looks = asyncio.Semaphore(CONCURRENT_LOOKS)
         self._background = Background("health checks")
 
@@ -112,5 +116,5 @@ class HealthChecks:
         return self._clock.monotonic() + self._interval_seconds * random.uniform(1 - JITTER, 1 + JITTER)
 
 
-def _key(instance: Instance) -> tuple[str, str]:
-    return (instance.service_name, instance.instance_id)
+def _key(instance: Instance) -> "_Key":
+    return (instance.service_name, instance.instance_id, instance.incarnation, instance.health_check_url)

@@ -6,6 +6,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
+from configsvc.app.log_age import LogAge
 from configsvc.clock import Clock
 from configsvc.storage.port import Compactor, Keep
 
@@ -14,6 +15,8 @@ logger = logging.getLogger(__name__)
 
 class Compaction:
     """Forgets changes beyond the newest `keep_changes`, and those older than `keep_age` (None: whatever their age).
+
+    Age is counted by `LogAge`, so that a clock that jumps erases nothing.
 
     At once on entering, so that a process which is restarted more often than the interval still compacts, and then
     every `interval_seconds`. With `keep_unpublished`, what the outbox has not published stays. A failure is logged, and
@@ -33,7 +36,7 @@ class Compaction:
         self._compactor = compactor
         self._clock = clock
         self._keep_changes = keep_changes
-        self._keep_age = keep_age
+        self._age = None if keep_age is None else LogAge(compactor, clock, keep_age)
         self._interval_seconds = interval_seconds
         self._keep_unpublished = keep_unpublished
         self._task: asyncio.Task[None] | None = None
@@ -53,12 +56,12 @@ class Compaction:
     async def _run(self) -> None:
         while True:
             try:
-                compacted = await self._compactor.compact(self._keep())
+                compacted = await self._compactor.compact(await self._keep())
                 logger.debug("the log is compacted up to revision %d", compacted)
             except Exception:
                 logger.exception("the log could not be compacted; next try in %g s", self._interval_seconds)
             await self._clock.sleep(self._interval_seconds)
 
-    def _keep(self) -> Keep:
-        since = None if self._keep_age is None else self._clock.now() - self._keep_age
+    async def _keep(self) -> Keep:
+        since = None if self._age is None else await self._age.oldest_kept()
         return Keep(self._keep_changes, since, self._keep_unpublished)

@@ -3,18 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from configsvc.app.history import versions
+from configsvc.app.history import Versioned, Versions
 from configsvc.app.near import NearRecords
 from configsvc.app.watcher import Selector
-from configsvc.domain import configs, pages
+from configsvc.domain import configs
 from configsvc.domain.configs import Decision, Draft, Effective, Operation, config_ref, not_found
 from configsvc.domain.fields import Fields, checked
 from configsvc.domain.json_values import ABSENT, Difference, differences, digest, problem
 from configsvc.domain.limits import Limits
-from configsvc.domain.pages import Page, page_cursor
+from configsvc.domain.pages import Page, page_cursor, page_of
 from configsvc.domain.records import Action, Author, Change, Commit, Kind, Record, Ref, Write
-from configsvc.errors import NotFound, StateForbids
-from configsvc.storage.port import History, Reader, RecordPage, RecordQuery, Writer
+from configsvc.errors import StateForbids
+from configsvc.storage.port import History, Reader, RecordQuery, Writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class ConfigStore:
     def __init__(self, *, writer: Writer, reader: Reader, history: History, near: NearRecords, limits: Limits) -> None:
         self._writer = writer
         self._reader = reader
-        self._history = history
+        self._versions = Versioned(history, reader)
         self._near = near
         self._limits = limits
 
@@ -77,8 +77,7 @@ class ConfigStore:
             self._filters(fields, environment, service_name, keys, prefix)
             page_size = fields.page_size(page_size)
         services = None if service_name is None else (service_name,)
-        found, token = await self._page(environment, services, tuple(keys), prefix, page_size, page_token)
-        return Page(found.records, token, found.revision)
+        return await self._page(environment, services, tuple(keys), prefix, page_size, page_token)
 
     async def update(
         self, draft: Draft, author: Author, *, etag: str = "", allow_missing: bool = False
@@ -95,14 +94,12 @@ class ConfigStore:
         commit = await self._write("delete", ref, configs.deletion(ref, etag), author, [etag])
         return commit.changes[0]
 
-    async def history(
-        self, environment: str, service_name: str, key: str, page_size: int, page_token: str
-    ) -> Page[Change]:
+    async def history(self, environment: str, service_name: str, key: str, page_size: int, page_token: str) -> Versions:
         """Versions, newest first, of a live or a deleted configuration. Raises `NotFound`."""
         with checked(self._limits) as fields:
             self._identity(fields, environment, service_name, key)
             page_size = fields.page_size(page_size)
-        return await versions(self._history, config_ref(environment, service_name, key), page_size, page_token)
+        return await self._versions.page(config_ref(environment, service_name, key), page_size, page_token)
 
     async def bulk(self, environment: str, service_name: str, keys: Sequence[str]) -> Bulk:
         """Many configurations as they stood together, and which keys are missing."""
@@ -140,10 +137,10 @@ class ConfigStore:
             )
         )
         merged = configs.effective(service_name, found.records)
-        page = merged[:page_size]
         more = found.more or len(merged) > page_size
-        token = pages.page_token(query, (page[-1].record.ref.key,)) if more else ""
-        return Page(page, token, found.revision)
+        return page_of(
+            query, merged[:page_size], more=more, revision=found.revision, cursor=lambda one: (one.record.ref.key,)
+        )
 
     async def batch_write(self, environment: str, operations: Sequence[Operation], author: Author) -> Commit:
         """All operations in one revision, or none. Raises what the first that can't be done raises alone."""
@@ -178,7 +175,7 @@ class ConfigStore:
             fields.author(author)
             self._version(fields, "version", version)
         ref = config_ref(environment, service_name, key)
-        change = await self._change(ref, version)
+        change = await self._versions.version(ref, version)
         if change.after is None:
             raise StateForbids(
                 f"version {version} of config '{key}' is a delete: there is no value to go back to",
@@ -196,11 +193,8 @@ class ConfigStore:
             self._version(fields, "from_version", from_version)
             self._version(fields, "to_version", to_version, least=0)
         ref = config_ref(environment, service_name, key)
-        older = await self._change(ref, from_version)
-        if to_version:
-            newer = await self._change(ref, to_version)
-        else:
-            newer = (await versions(self._history, ref, 1, "")).items[0]
+        older = await self._versions.version(ref, from_version)
+        newer = await (self._versions.version(ref, to_version) if to_version else self._versions.newest(ref))
         return Diff(older, newer, differences(_value(older), _value(newer)))
 
     def selector(self, environment: str, service_name: str | None, keys: Sequence[str], prefix: str) -> Selector:
@@ -261,16 +255,6 @@ class ConfigStore:
         fingerprint = digest(what, ref.environment, ref.service, ref.key, content)
         return await self._writer.write(Write(author, (ref,), decision, fingerprint))
 
-    async def _change(self, ref: Ref, version: int) -> Change:
-        change = await self._history.version(ref, version)
-        if change is None:
-            raise NotFound(
-                f"config '{ref.key}'{configs.place(ref)} has no version {version}, or it was compacted away",
-                "VERSION_NOT_FOUND",
-                {**configs.named(ref), "version": str(version)},
-            )
-        return change
-
     async def _page(
         self,
         environment: str,
@@ -279,7 +263,7 @@ class ConfigStore:
         prefix: str,
         page_size: int,
         token: str,
-    ) -> tuple[RecordPage, str]:
+    ) -> Page[Record]:
         query = ("list", environment, services, sorted(keys), prefix)
         cursor = page_cursor(token, query, str, str)
         found = await self._reader.page(
@@ -293,12 +277,15 @@ class ConfigStore:
                 after=(cursor[0], cursor[1]) if cursor else None,
             )
         )
-        last = found.records[-1].ref if found.more else None
-        return found, pages.page_token(query, (last.key, last.service)) if last else ""
+        return page_of(query, found.records, more=found.more, revision=found.revision, cursor=_place)
 
 
 def _content(draft: Draft) -> list[object]:
     return [draft.value, draft.description]
+
+
+def _place(record: Record) -> tuple[str, str]:
+    return (record.ref.key, record.ref.service)
 
 
 def _value(change: Change) -> object:

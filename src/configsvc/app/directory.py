@@ -6,7 +6,6 @@ A change of status is a write like any other, so that every watcher sees it in i
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
@@ -19,6 +18,7 @@ from configsvc.app.copies import NO_COPIES, SharedCopies
 from configsvc.app.leases import Leases
 from configsvc.app.ownership import Ownership
 from configsvc.app.registrations import Registrations, not_loaded
+from configsvc.app.streams import KeepAlive, Streams
 from configsvc.clock import Clock
 from configsvc.domain import instances
 from configsvc.domain.balancing import Balancer, checked_strategy, in_zone_first
@@ -28,11 +28,13 @@ from configsvc.domain.instances import (
     SUSPECT,
     UNHEALTHY,
     CheckResult,
+    Incarnation,
     Instance,
     Listing,
     Picked,
     Registration,
     ServiceSummary,
+    incarnation_of,
     instance_of,
     instance_ref,
 )
@@ -52,20 +54,6 @@ T = TypeVar("T")
 async def _no_news() -> bool:
     """Of a directory that hears of everything at once."""
     return False
-
-
-class KeepAlive:
-    """An instance's open stream."""
-
-    def __init__(self, directory: "Directory", service: str, instance_id: str) -> None:
-        self._directory = directory
-        self._service = service
-        self._instance_id = instance_id
-
-    async def renew(self) -> int:
-        """Renews the lease; returns its length in seconds. Raises `NotFound` where it has expired."""
-        instance, _ = await self._directory.heartbeat(self._service, self._instance_id)
-        return instance.lease_ttl_seconds
 
 
 class Directory:
@@ -100,9 +88,6 @@ class Directory:
         self._has_news = has_news
         self._fell_at: dict[Ref, float] = {}
         self._balancers: dict[str, Balancer] = {}
-        # Set when this replica stops: from then on the end of a stream says nothing about its instance.
-        self._stopping = asyncio.Event()
-        self._streams: Counter[Ref] = Counter()
         self._background = Background("directory")
         self._registrations = Registrations(
             writer=writer,
@@ -122,7 +107,8 @@ class Directory:
         self._ownership = Ownership(
             registrations=self._registrations, registry=registry, clock=clock, background=self._background
         )
-        for follower in (self, self._leases, self._ownership):
+        self._streams = Streams(self._registrations, self._background)
+        for follower in (self, self._streams, self._leases, self._ownership):
             self._registrations.follow(follower)
         self._checks = HealthChecks(
             probe=probe,
@@ -196,55 +182,44 @@ class Directory:
         commit = await self._registrations.write(ref, author, decide, fingerprint)
         return commit.revision
 
-    async def heartbeat(self, service: str, instance_id: str) -> tuple[Instance, int]:
-        """Renews a lease; a suspect instance is healthy again. Raises `NotFound` where it has expired."""
+    async def heartbeat(self, service: str, instance_id: str, *, of: Incarnation | None = None) -> tuple[Instance, int]:
+        """Renews a lease; a suspect instance is healthy again.
+
+        Raises `NotFound` if it has expired, or with `of` if that incarnation has left.
+        """
         ref = self._ref(service, instance_id)
         record = self._registrations.get(ref)
         if record is None and await self._has_news():
             record = self._registrations.get(ref)
-        if record is None:
+        if record is None or (of is not None and incarnation_of(record) != of):
             raise _instance_not_found(service, instance_id) if self.is_loaded else not_loaded()
         self._leases.renew(record)
         if record.body["status"] == SUSPECT:
-            await self._registrations.restate(ref, HEALTHY, "heartbeat", "it gives signs of life again")
+            await self._registrations.restate(
+                incarnation_of(record), HEALTHY, "heartbeat", "it gives signs of life again", of=SUSPECT
+            )
             record = self._registrations.get(ref) or record
         return self._instance(record), self._registrations.revision
 
     @asynccontextmanager
     async def keep_alive(self, service: str, instance_id: str) -> AsyncIterator[KeepAlive]:
-        """An instance's stream. Where its last one ends and the instance is still there, it becomes suspect.
+        """An instance's stream. Raises `NotFound` if it is not there; so does its renewal once it has left."""
+        instance, _ = await self.heartbeat(service, instance_id)
+        incarnation = Incarnation(instance.ref, instance.incarnation)
 
-        Not where this replica stops: that says nothing about the instance, which is handed on as it is.
-        """
-        ref = instance_ref(service, instance_id)
-        stream = KeepAlive(self, service, instance_id)
-        await stream.renew()
-        self._streams[ref] += 1
-        try:
+        async def beat() -> Instance:
+            return (await self.heartbeat(service, instance_id, of=incarnation))[0]
+
+        async with self._streams.kept(incarnation, beat) as stream:
             yield stream
-        finally:
-            self._streams[ref] -= 1
-            if not self._streams[ref]:
-                del self._streams[ref]
-                if not self._stopping.is_set():
-                    ended = self._registrations.restate(ref, SUSPECT, "keep-alive", "its stream ended", of=HEALTHY)
-                    self._background.start(ended)
 
     async def unless_stopping(self, coming: Coroutine[Any, Any, T]) -> T:
-        """What is waited for. Raises `Unavailable`, reason `SHUTTING_DOWN`, where this replica stops first."""
-        wanted, stopping = asyncio.create_task(coming), asyncio.create_task(self._stopping.wait())
-        try:
-            await asyncio.wait((wanted, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if wanted.done():
-                return wanted.result()
-            raise Unavailable("this replica is shutting down; go on with another", "SHUTTING_DOWN")
-        finally:
-            for task in (wanted, stopping):
-                task.cancel()
+        """See `Streams`."""
+        return await self._streams.unless_stopping(coming)
 
     def shutdown(self) -> None:
-        """Ends what waits in `unless_stopping`."""
-        self._stopping.set()
+        """See `Streams`."""
+        self._streams.shutdown()
 
     @property
     def is_loaded(self) -> bool:
@@ -338,11 +313,6 @@ class Directory:
             self._fell_at.pop(record.ref, None)
         elif was == HEALTHY and status == UNHEALTHY:
             self._fell_at[record.ref] = self._clock.monotonic()
-        if status == SUSPECT and record.ref in self._streams:
-            # Its stream to another replica ended, perhaps long ago and noticed only now; this one lives.
-            self._background.start(
-                self._registrations.restate(record.ref, HEALTHY, "keep-alive", "it has another stream", of=SUSPECT)
-            )
 
     def dropped(self, record: Record) -> None:
         """See `Follower`."""
@@ -359,6 +329,10 @@ class Directory:
         record = self._registrations.get(instance.ref)
         if record is None or not self._registrations.owns(record):
             return None
+        looked_at = (instance.incarnation, instance.health_check_url)
+        if (incarnation_of(record).number, record.body["health_check_url"]) != looked_at:
+            # A late result: of an earlier incarnation, or of another URL.
+            return None
         if passed:
             self._leases.renew(record)
         status = HEALTHY if passed else UNHEALTHY
@@ -366,7 +340,9 @@ class Directory:
             return None
         reason = "its checks pass" if passed else "its checks fail"
         return asyncio.ensure_future(
-            self._registrations.restate(record.ref, status, "health-check", reason, as_owner=True)
+            self._registrations.restate(
+                incarnation_of(record), status, "health-check", reason, as_owner_of=instance.health_check_url
+            )
         )
 
     async def _found(self, service: str) -> tuple[Instance, ...]:

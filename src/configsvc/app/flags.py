@@ -6,15 +6,15 @@ from typing import Any
 
 from configsvc_client.evaluation import Flag
 
-from configsvc.app.history import versions
+from configsvc.app.history import Versioned, Versions
 from configsvc.app.watcher import Selector
-from configsvc.domain import flags, pages
+from configsvc.domain import flags
 from configsvc.domain.configs import Decision, not_found
 from configsvc.domain.fields import FLAG_NAME_CHARACTERS, checked
 from configsvc.domain.flags import flag_ref
 from configsvc.domain.json_values import NESTED_LEVELS, digest, is_nested_too_deeply
 from configsvc.domain.limits import Limits
-from configsvc.domain.pages import Page, page_cursor
+from configsvc.domain.pages import Page, page_cursor, page_of
 from configsvc.domain.records import Author, Change, Commit, Kind, Record, Ref, Scope, Write
 from configsvc.errors import NotFound, StateForbids
 from configsvc.storage.port import History, Reader, RecordQuery, Writer
@@ -31,7 +31,7 @@ class FlagStore:
     ) -> None:
         self._writer = writer
         self._reader = reader
-        self._history = history
+        self._versions = Versioned(history, reader)
         self._limits = limits
         self._keeps_assignments = keeps_assignments
 
@@ -67,8 +67,9 @@ class FlagStore:
                 break
             after = (page.records[-1].ref.key, "")
         more = len(found) > page_size or (page.more and len(found) == page_size)
-        kept = tuple(found[:page_size])
-        return Page(kept, pages.page_token(query, (kept[-1].ref.key,)) if more else "", page.revision)
+        return page_of(
+            query, found[:page_size], more=more, revision=page.revision, cursor=lambda record: (record.ref.key,)
+        )
 
     async def update(
         self, definition: Mapping[str, Any], author: Author, *, etag: str = "", allow_missing: bool = False
@@ -85,12 +86,12 @@ class FlagStore:
         commit = await self._write("delete", ref, flags.deletion(ref, etag), author, [etag])
         return commit.changes[0]
 
-    async def history(self, environment: str, name: str, page_size: int, page_token: str) -> Page[Change]:
+    async def history(self, environment: str, name: str, page_size: int, page_token: str) -> Versions:
         """Versions, newest first, of a live or a deleted flag. Raises `NotFound`."""
         ref = self._ref(environment, name)
         with checked(self._limits) as fields:
             page_size = fields.page_size(page_size)
-        return await versions(self._history, ref, page_size, page_token)
+        return await self._versions.page(ref, page_size, page_token)
 
     def selector(self, environment: str, names: Sequence[str]) -> Selector:
         """What a watch on flags looks at; no names: all."""

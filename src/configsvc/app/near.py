@@ -98,7 +98,7 @@ class NearRecords:
                 # It was in memory when we looked, and has gone while others were read.
                 return await self._reader.get(refs)
         if not found:
-            return View(self._tail.applied, {}, self._tail.history)
+            return View(self._tail.applied, {}, history=self._tail.history)
         if missing and len({entry.history for entry in found.values()}) > 1:
             # The log got another history meanwhile: states of two of them don't belong together.
             return await self._reader.get(refs)
@@ -108,7 +108,7 @@ class NearRecords:
             with contextlib.suppress(Unavailable):
                 return await self._reader.get(refs)
         live = {ref: entry.record for ref, entry in found.items() if entry.record is not None}
-        return View(until, live, self._tail.history)
+        return View(until, live, history=self._tail.history)
 
     async def _copied(self, refs: Sequence[Ref]) -> View | None:
         """From memory and the shared copies; None where that is not all."""

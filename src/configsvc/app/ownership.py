@@ -265,6 +265,6 @@ class Ownership:
 
 
 def _node(record: Record) -> Node:
-    payload = {name: value for name, value in record.body.items() if name not in ("owner", "generation")}
+    payload = {name: value for name, value in record.body.items() if name not in ("owner", "generation", "incarnation")}
     payload["registered_at"] = record.created_at.isoformat()
     return Node(record.ref.service, record.ref.key, record.body["owner"], record.body["generation"], payload)

@@ -12,6 +12,7 @@ from typing import Protocol
 from configsvc.app.copies import Copy, SharedCopies
 from configsvc.clock import Clock
 from configsvc.domain import instances
+from configsvc.domain.instances import Incarnation
 from configsvc.domain.record_json import record_json, record_of
 from configsvc.domain.records import Action, Author, Change, Commit, Kind, Mutation, Record, Ref, View, Write
 from configsvc.errors import ServiceError, Unavailable
@@ -167,6 +168,10 @@ class Registrations:
             return
         if before is not None and before.history == history and before.revision >= record.revision:
             return
+        if before is not None and instances.incarnation_of(before) != instances.incarnation_of(record):
+            # It left and came back while the log was not read. What was learnt of it ends all the same.
+            self._drop(record.ref)
+            before = None
         self._records.setdefault(record.ref.service, {})[record.ref.key] = record
         for follower in self._followers:
             follower.taken(record, before)
@@ -183,22 +188,31 @@ class Registrations:
         return await self.write(ref, Author(actor, reason, "", self._clock.now()), decide)
 
     async def restate(
-        self, ref: Ref, status: str, actor: str, reason: str, *, of: str = "", as_owner: bool = False
+        self,
+        incarnation: Incarnation,
+        status: str,
+        actor: str,
+        reason: str,
+        *,
+        of: str = "",
+        as_owner_of: str | None = None,
     ) -> None:
-        """Writes a status, where the instance is there and has another one (with `of`: that one).
+        """Writes a status, if the incarnation is there and has another one (with `of`: that one).
 
-        With `as_owner` only where this replica owns it still.
+        With `as_owner_of` only if this replica still owns it, and that is still its health check URL.
         """
 
         def decide(view: View) -> Sequence[Mutation]:
-            current = view.get(ref)
-            if current is None or current.body["status"] == status or (of and current.body["status"] != of):
+            current = view.get(incarnation.ref)
+            if current is None or instances.incarnation_of(current) != incarnation:
                 return ()
-            if as_owner and not self.owns(current):
+            if current.body["status"] == status or (of and current.body["status"] != of):
+                return ()
+            if as_owner_of is not None and not (self.owns(current) and current.body["health_check_url"] == as_owner_of):
                 return ()
             return (instances.restated(current, Action.STATUS, status=status),)
 
-        await self.own_write(ref, actor, reason, decide)
+        await self.own_write(incarnation.ref, actor, reason, decide)
 
     def _apply(self, changes: Sequence[Change]) -> None:
         for change in changes:

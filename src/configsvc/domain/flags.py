@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from configsvc_client.evaluation import Flag, InvalidFlag, check_prerequisites, check_successor, find_cycle
+from configsvc_client.evaluation.conditions import USER_ID
 
 from configsvc.domain.configs import Decision, already_exists, check_etag, named, not_found
 from configsvc.domain.records import Action, JsonObject, Kind, Mutation, Put, Record, Ref, Remove, Scope, View
@@ -34,20 +35,21 @@ def body(flag: Flag) -> JsonObject:
     return {name: member for name, member in flag.to_json().items() if name != "version"}
 
 
-def creation(flag: Flag, salt: str) -> Decision:
-    """The flag must not exist. `salt` is used where the flag has none."""
+def creation(flag: Flag, token: str) -> Decision:
+    """The flag must not exist. `token`, new and random, is its salt if it has none, and its incarnation."""
 
     def decide(view: View) -> Sequence[Mutation]:
         ref = flag_ref(flag.environment, flag.name)
         if (current := view.get(ref)) is not None:
             raise already_exists(current)
-        return _put(view, replace(flag, salt=flag.salt or salt), Action.CREATE)
+        after = incarnated(None, replace(flag, salt=flag.salt or token), token)
+        return _put(view, after, Action.CREATE)
 
     return decide
 
 
-def update(flag: Flag, salt: str, etag: str, *, allow_missing: bool) -> Decision:
-    """The flag must exist, unless `allow_missing`, and have this etag where one is given."""
+def update(flag: Flag, token: str, etag: str, *, allow_missing: bool) -> Decision:
+    """The flag must exist, unless `allow_missing`, and have this etag where one is given. `token`: see `creation`."""
 
     def decide(view: View) -> Sequence[Mutation]:
         ref = flag_ref(flag.environment, flag.name)
@@ -55,7 +57,7 @@ def update(flag: Flag, salt: str, etag: str, *, allow_missing: bool) -> Decision
         if current is None:
             if etag or not allow_missing:
                 raise not_found(ref)
-            return creation(flag, salt)(view)
+            return creation(flag, token)(view)
         check_etag(ref, current, etag)
         before = stored(current)
         after = replace(flag, salt=flag.salt or before.salt)
@@ -63,7 +65,7 @@ def update(flag: Flag, salt: str, etag: str, *, allow_missing: bool) -> Decision
             check_successor(before, after)
         except InvalidFlag as error:
             raise refused(error) from error
-        return _put(view, after, Action.UPDATE)
+        return _put(view, incarnated(before, after, token), Action.UPDATE)
 
     return decide
 
@@ -86,6 +88,24 @@ def deletion(ref: Ref, etag: str) -> Decision:
         return (Remove(ref),)
 
     return decide
+
+
+def incarnated(before: Flag | None, after: Flag, token: str) -> Flag:
+    """`after` in the incarnation that it belongs to: that of `before`, or a new one, named by `token`.
+
+    What is assigned by a sticky flag belongs to one incarnation. One ends where the flag is deleted, disabled or no
+    longer sticky, and where an assignment would mean something else: to other units, or of another type. So a new one
+    begins with each write that changes any of this, and never with the ones that an assignment is kept through.
+    """
+    if not after.sticky:
+        return replace(after, incarnation="")
+    if before is not None and _assigning(before) == _assigning(after):
+        return replace(after, incarnation=before.incarnation)
+    return replace(after, incarnation=token)
+
+
+def _assigning(flag: Flag) -> tuple[object, ...]:
+    return flag.enabled, flag.sticky, flag.bucket_by or USER_ID, flag.value_type
 
 
 def refused(error: InvalidFlag) -> InvalidInput:

@@ -37,9 +37,24 @@ class Registration:
     lease_ttl_seconds: int = 0
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Incarnation:
+    """One life of an instance: from its registration until it leaves. `number` is higher in each later one.
+
+    Streams, checks, leases and signs of life belong to one incarnation: what was learnt of an earlier one under the same
+    id says nothing about this one. Number 0: registered by a release that did not count.
+    """
+
+    ref: Ref
+    number: int
+
+
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A registered instance. `owner` is the replica that keeps it, `generation` rises with each change of owner."""
+    """A registered instance. `owner` is the replica that keeps it.
+
+    `generation` rises with each change of owner, and goes on if the instance leaves and registers again.
+    """
 
     service_name: str
     instance_id: str
@@ -57,6 +72,7 @@ class Instance:
     etag: str
     owner: str
     generation: int
+    incarnation: int = 0
 
     @property
     def ref(self) -> Ref:
@@ -172,7 +188,13 @@ def instance_of(record: Record, seen_at: datetime | None = None) -> Instance:
         etag=record.etag,
         owner=body["owner"],
         generation=body["generation"],
+        incarnation=body.get("incarnation", 0),
     )
+
+
+def incarnation_of(record: Record) -> Incarnation:
+    """Which life of the instance a record is of."""
+    return Incarnation(record.ref, record.body.get("incarnation", 0))
 
 
 def registering(registration: Registration, me: str, live: Container[str], view: View) -> Sequence[Mutation]:
@@ -180,6 +202,12 @@ def registering(registration: Registration, me: str, live: Container[str], view:
 
     It stays with its owner as long as that is among the live replicas, so that a client which registers again and
     again, each time through another replica, does not move it each time. Else it is `me`.
+
+    A new incarnation is HEALTHY until its checks say otherwise. From then on the checks decide: an instance that fails
+    them does not become HEALTHY by registering again. Without checks, or if it was SUSPECT, a registration is a sign of
+    life like any other.
+
+    Generation and incarnation of a new one are its version, which goes on after a removal: higher than any before.
     """
     ref = instance_ref(registration.service_name, registration.instance_id)
     current = view.get(ref)
@@ -193,11 +221,14 @@ def registering(registration: Registration, me: str, live: Container[str], view:
         "lease_ttl_seconds": registration.lease_ttl_seconds,
     }
     if current is None:
-        return (Put(ref, {**said, "status": HEALTHY, "owner": me, "generation": 1}, Action.CREATE),)
+        number = view.last_version(ref) + 1
+        body = {**said, "status": HEALTHY, "owner": me, "generation": number, "incarnation": number}
+        return (Put(ref, body, Action.CREATE),)
     same = current.body["owner"] == me or current.body["owner"] in live
     owner = current.body["owner"] if same else me
     generation = current.body["generation"] + (0 if same else 1)
-    body = {**said, "status": HEALTHY, "owner": owner, "generation": generation}
+    status = UNHEALTHY if registration.health_check_url and current.body["status"] == UNHEALTHY else HEALTHY
+    body = {**current.body, **said, "status": status, "owner": owner, "generation": generation}
     return () if dict(current.body) == body else (Put(ref, body, Action.UPDATE),)
 
 

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -14,17 +15,34 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """Some items, read at one revision. `next_page_token` is empty on the last page."""
+    """Some items, read at one revision. `next_page_token` is empty on the last page.
+
+    `token_after` is the token that continues after an item: a page can end before its last item, where its message is
+    full.
+    """
 
     items: tuple[T, ...]
     next_page_token: str
     revision: int
+    token_after: Callable[[T], str]
+
+
+def page_of(
+    query: tuple[Any, ...], items: Sequence[T], *, more: bool, revision: int, cursor: Callable[[T], tuple[Any, ...]]
+) -> Page[T]:
+    """The page of a query. `more`: it goes on after the last item; `cursor` says where an item stands."""
+
+    def token_after(item: T) -> str:
+        return page_token(query, cursor(item))
+
+    return Page(tuple(items), token_after(items[-1]) if more else "", revision, token_after)
 
 
 def page_token(query: tuple[Any, ...], cursor: tuple[Any, ...]) -> str:
     """The token that continues `query` after `cursor`."""
-    text = json.dumps([digest(*query)[:16], *cursor], separators=(",", ":"))
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    # As UTF-8, since a key's escapes would make the token three times as long.
+    text = json.dumps([digest(*query)[:16], *cursor], ensure_ascii=False, separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode("utf-8", "surrogatepass")).decode().rstrip("=")
 
 
 def page_cursor(token: str, query: tuple[Any, ...], *types: type) -> tuple[Any, ...] | None:

@@ -5,7 +5,7 @@ the same for all, so the store knows one table of records and one of changes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -130,6 +130,11 @@ class Change:
         return Point(self.history, self.revision, self.digest)
 
     @property
+    def has_lost_before(self) -> bool:
+        """Whether there was a state before that is not known: the change itself was compacted away."""
+        return self.before is None and self.action is Action.UPDATE
+
+    @property
     def record(self) -> Record | None:
         """The state after the change; None for a removal."""
         if self.after is None:
@@ -171,15 +176,23 @@ class Author:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Live records as they stood together at one revision of a history. What is missing is not there."""
+    """Live records as they stood together at one revision of a history. What is missing is not there.
+
+    `versions`: the last version of each record that `reads` names, removed ones too. Filled inside a write alone.
+    """
 
     revision: int
     records: Mapping[Ref, Record]
+    versions: Mapping[Ref, int] = field(default_factory=dict)
     history: str = ""
 
     def get(self, ref: Ref) -> Record | None:
         """The live record, or None."""
         return self.records.get(ref)
+
+    def last_version(self, ref: Ref) -> int:
+        """The version of a record's last write, its removal included; 0 if it never existed."""
+        return self.versions.get(ref, 0)
 
     def of(self, scope: Scope) -> list[Record]:
         """The live records of a scope, in the order of their refs."""

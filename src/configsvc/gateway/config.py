@@ -62,7 +62,7 @@ def _unwrap(proto: FileDescriptorProto, file: FileDescriptor) -> None:
 
 def rendered(placement: Placement) -> dict[str, Any]:
     """The configuration as Envoy's bootstrap message, ready to be written as JSON."""
-    config: dict[str, Any] = yaml.safe_load(_template())
+    config: dict[str, Any] = yaml.safe_load(_text("envoy.yaml"))
     config["admin"]["address"] = {"pipe": {"path": placement.admin_path, "mode": 0o600}}
     listener = config["static_resources"]["listeners"][0]
     listener["address"]["socket_address"] = {"address": placement.host, "port_value": placement.port}
@@ -71,6 +71,8 @@ def rendered(placement: Placement) -> dict[str, Any]:
     cluster["per_connection_buffer_limit_bytes"] = placement.request_bytes
     cluster["load_assignment"]["endpoints"][0]["lb_endpoints"] = [_endpoint(e) for e in placement.endpoints]
     descriptors = base64.b64encode(descriptor_set()).decode()
+    for script in _messages(listener, ".Lua"):
+        script["default_source_code"] = {"inline_string": _text(script["default_source_code"]["filename"])}
     for buffer in _messages(listener, ".Buffer"):
         buffer["max_request_bytes"] = placement.request_bytes
     for transcoder in _messages(listener, ".GrpcJsonTranscoder"):
@@ -86,12 +88,13 @@ def _with_imports(file: FileDescriptor) -> Iterator[FileDescriptor]:
     yield file
 
 
-def _template() -> str:
-    packaged = files("configsvc") / "deploy" / "envoy.yaml"
+def _text(name: str) -> str:
+    """A file of `deploy/`."""
+    packaged = files("configsvc") / "deploy" / name
     if packaged.is_file():
         return packaged.read_text("utf-8")
     # An editable install: the file is where people edit it.
-    return (Path(__file__).resolve().parents[3] / "deploy" / "envoy.yaml").read_text("utf-8")
+    return (Path(__file__).resolve().parents[3] / "deploy" / name).read_text("utf-8")
 
 
 def _endpoint(address: str) -> dict[str, Any]:

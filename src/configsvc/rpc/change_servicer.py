@@ -16,7 +16,7 @@ class ChangeServicer(change_pb2_grpc.ChangeServiceServicer):
 
     async def ListChanges(self, request: Any, context: Any) -> change_pb2.ListChangesResponse:
         """One page of the audit trail."""
-        page = await self._trail.search(
+        trail = await self._trail.search(
             environment=request.environment,
             service_name=convert.optional(request, "service_name"),
             kind=request.kind,
@@ -31,5 +31,8 @@ class ChangeServicer(change_pb2_grpc.ChangeServiceServicer):
             page_token=request.page_token,
         )
         return change_pb2.ListChangesResponse(
-            changes=map(convert.audit, page.items), next_page_token=page.next_page_token, revision=page.revision
+            changes=map(convert.audit, trail.page.items),
+            next_page_token=trail.page.next_page_token,
+            revision=trail.page.revision,
+            compacted_revision=trail.compacted_revision,
         )

@@ -81,13 +81,14 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
 
     async def ListConfigHistory(self, request: Any, context: Any) -> config_pb2.ListConfigHistoryResponse:
         """One page of versions."""
-        page = await self._store.history(
+        found = await self._store.history(
             request.environment, request.service_name, request.key, request.page_size, request.page_token
         )
         return config_pb2.ListConfigHistoryResponse(
-            versions=map(convert.config_version, page.items),
-            next_page_token=page.next_page_token,
-            revision=page.revision,
+            versions=map(convert.config_version, found.page.items),
+            next_page_token=found.page.next_page_token,
+            revision=found.page.revision,
+            compacted_through_version=found.compacted_through,
         )
 
     async def BulkGetConfigs(self, request: Any, context: Any) -> config_pb2.BulkGetConfigsResponse:

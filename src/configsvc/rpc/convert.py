@@ -119,6 +119,7 @@ def config_version(change: Change) -> config_pb2.ConfigVersion:
         at=timestamp(change.at),
         revision=change.revision,
         description=change.after["description"] if change.after is not None else "",
+        before_omitted=change.has_lost_before,
     )
 
 
@@ -196,6 +197,7 @@ def flag_version(change: Change) -> flag_pb2.FlagVersion:
         reason=change.reason,
         at=timestamp(change.at),
         revision=change.revision,
+        before_omitted=change.has_lost_before,
     )
 
 
@@ -333,16 +335,18 @@ def _fill(message: Any, body: Mapping[str, Any]) -> None:
         field = message.DESCRIPTOR.fields_by_name.get(name)
         if field is None:
             continue
-        if isinstance(json, list):
-            target = getattr(message, name)
-            for item in json:
-                if field.message_type is None:
-                    target.append(item)
-                elif field.message_type.full_name == "google.protobuf.Value":
-                    value_of(item, target.add())
-                else:
-                    _fill(target.add(), item)
-        elif field.message_type is not None:
+        is_value = field.message_type is not None and field.message_type.full_name == "google.protobuf.Value"
+        if is_value and field.has_presence:
+            # One Value: what the field is decides, and not what its JSON looks like, which may be an array.
             value_of(json, getattr(message, name))
-        else:
+        elif not isinstance(json, list):
             setattr(message, name, json)
+        elif field.message_type is None:
+            getattr(message, name).extend(json)
+        else:
+            for item in json:
+                inner = getattr(message, name).add()
+                if is_value:
+                    value_of(item, inner)
+                else:
+                    _fill(inner, item)

@@ -76,11 +76,12 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
 
     async def ListFlagHistory(self, request: Any, context: Any) -> flag_pb2.ListFlagHistoryResponse:
         """One page of versions."""
-        page = await self._store.history(request.environment, request.name, request.page_size, request.page_token)
+        found = await self._store.history(request.environment, request.name, request.page_size, request.page_token)
         return flag_pb2.ListFlagHistoryResponse(
-            versions=map(convert.flag_version, page.items),
-            next_page_token=page.next_page_token,
-            revision=page.revision,
+            versions=map(convert.flag_version, found.page.items),
+            next_page_token=found.page.next_page_token,
+            revision=found.page.revision,
+            compacted_through_version=found.compacted_through,
         )
 
     async def EvaluateFlag(self, request: Any, context: Any) -> flag_pb2.EvaluateFlagResponse:

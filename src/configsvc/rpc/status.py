@@ -11,6 +11,7 @@ from grpc_status import rpc_status
 
 from configsvc.errors import (
     AlreadyExists,
+    DataLoss,
     InvalidInput,
     NotFound,
     RevisionOutOfRange,
@@ -36,6 +37,7 @@ TABLE: dict[type[ServiceError], grpc.StatusCode] = {
     RevisionOutOfRange: grpc.StatusCode.OUT_OF_RANGE,
     TooMuch: grpc.StatusCode.RESOURCE_EXHAUSTED,
     TooLate: grpc.StatusCode.DEADLINE_EXCEEDED,
+    DataLoss: grpc.StatusCode.DATA_LOSS,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
 }
 

@@ -32,7 +32,7 @@ class Watches:
         self._response = response
         self._snapshot = snapshot
         self._change = change
-        self._encoded: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._encoded: OrderedDict[tuple[int, int, bool], bytes] = OrderedDict()
         self._encoded_bytes = 0
 
     async def stream(self, selector: Selector, after_revision: int | None) -> AsyncGenerator[Any, None]:
@@ -44,8 +44,8 @@ class Watches:
                 async for event in events:
                     began = True
                     match event:
-                        case Changed(change):
-                            yield self._bytes(change)
+                        case Changed():
+                            yield self._bytes(event)
                         case Snapshot(records):
                             yield self._response(snapshot=self._snapshot(records))
                         case Synced(revision):
@@ -57,11 +57,12 @@ class Watches:
                 yield self._response(error=status_of(error))
             raise
 
-    def _bytes(self, change: Change) -> bytes:
-        key = (change.revision, change.ordinal)
-        encoded = self._encoded.get(key)
+    def _bytes(self, event: Changed) -> bytes:
+        encoded = self._encoded.get(event.identity)
         if encoded is None:
-            encoded = self._encoded[key] = self._change(change).SerializeToString()
+            message = self._change(event.change)
+            message.change.revision_complete = event.completes
+            encoded = self._encoded[event.identity] = message.SerializeToString()
             self._encoded_bytes += len(encoded)
             while len(self._encoded) > ENCODED_CHANGES or self._encoded_bytes > ENCODED_BYTES:
                 self._encoded_bytes -= len(self._encoded.popitem(last=False)[1])

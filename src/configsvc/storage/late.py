@@ -5,6 +5,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
@@ -19,8 +20,10 @@ from configsvc.storage.port import (
     RecordPage,
     RecordQuery,
     Sign,
+    Silences,
     Storage,
     Turn,
+    VersionRange,
 )
 
 logger = logging.getLogger(__name__)
@@ -57,6 +60,10 @@ class LateStorage:
         """See the port."""
         return await self._open().version(ref, version)
 
+    async def versions(self, ref: Ref) -> VersionRange | None:
+        """See the port."""
+        return await self._open().versions(ref)
+
     async def search(self, query: ChangeQuery) -> ChangePage:
         """See the port."""
         return await self._open().search(query)
@@ -88,6 +95,10 @@ class LateStorage:
     async def write(self, write: Write) -> Commit:
         """See the port."""
         return await self._open().write(write)
+
+    async def silences(self, longer_than: timedelta) -> Silences:
+        """See the port."""
+        return await self._open().silences(longer_than)
 
     async def compact(self, keep: Keep) -> int:
         """See the port."""

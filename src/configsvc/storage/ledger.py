@@ -136,7 +136,7 @@ class Ledger:
         if scopes:
             rows += [row for row in self._rows.values() if row and (row.ref.kind, row.ref.environment) in scopes]
         live = {row.ref: record for row in rows if (record := row.record_in(self.history))}
-        return View(self.head, live, self.history)
+        return View(self.head, live, {row.ref: row.version for row in rows}, self.history)
 
     def _entry(self, write: Write, mutations: Sequence[Mutation]) -> Entry:
         revision = self.head + 1 if mutations else self.head

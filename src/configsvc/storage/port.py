@@ -17,7 +17,7 @@ Laws that hold for every adapter:
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -76,12 +76,24 @@ class ChangeQuery:
 
 @dataclass(frozen=True, slots=True)
 class ChangePage:
-    """Changes, read at one revision of a history. `more`: the limit cut the list."""
+    """Changes, read at one revision of a history. `more`: the limit cut the list. Changes up to `compacted` are gone."""
 
     revision: int
     changes: tuple[Change, ...]
     more: bool
+    compacted: int = 0
     history: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRange:
+    """Versions of one record, live or removed: 1 to `newest` were written, and the log has those from `oldest` on.
+
+    `oldest` is `newest + 1` where all of their changes were compacted away.
+    """
+
+    oldest: int
+    newest: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +129,10 @@ class History(Protocol):
 
     async def version(self, ref: Ref, version: int) -> Change | None:
         """The change that made this version; None where there is none or it was compacted away."""
+        ...
+
+    async def versions(self, ref: Ref) -> VersionRange | None:
+        """Which versions there are; None where the record was never written."""
         ...
 
     async def search(self, query: ChangeQuery) -> ChangePage:
@@ -202,8 +218,23 @@ class Keep:
     unpublished: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Silences:
+    """Times in which no change was made: from one change's time to the next one's, oldest first.
+
+    `newest` is the time of the newest change by time; None if the log is empty.
+    """
+
+    newest: datetime | None
+    between: tuple[tuple[datetime, datetime], ...]
+
+
 class Compactor(Protocol):
     """Keeps the log bounded."""
+
+    async def silences(self, longer_than: timedelta) -> Silences:
+        """The silences of the log that are longer than this. Raises `Unavailable`."""
+        ...
 
     async def compact(self, keep: Keep) -> int:
         """Forgets what is not to be kept, oldest first, whole revisions at a time; returns the compacted revision.

@@ -3,17 +3,27 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from configsvc.domain.lineage import LogState, Origin, Point
 from configsvc.domain.records import Change, Commit, Record, Ref, View
-from configsvc.errors import RevisionOutOfRange, Unavailable
+from configsvc.errors import DataLoss, RevisionOutOfRange, Unavailable
 from configsvc.storage.ledger import Remembered
-from configsvc.storage.port import ChangePage, ChangeQuery, LogPage, RecordPage, RecordQuery
+from configsvc.storage.port import (
+    ChangePage,
+    ChangeQuery,
+    LogPage,
+    RecordPage,
+    RecordQuery,
+    Silences,
+    VersionRange,
+)
 from configsvc.storage.rows import Row, change_of, row_of, time_of
 from configsvc.storage.statements import COUNTER_COLUMNS, Dialect, Statement, Statements
 
 T = TypeVar("T")
+Refused = TypeVar("Refused", Unavailable, DataLoss)
 Rows = Sequence[Sequence[Any]]
 
 # Columns before those of a change in `Statements.follow`: `LogState`'s, and the digest at the place asked for.
@@ -57,12 +67,20 @@ class Reads(ABC):
 
         return await self._read(self._statements.version(ref, version), decode)
 
+    async def versions(self, ref: Ref) -> VersionRange | None:
+        """See the port."""
+
+        def decode(rows: Rows) -> VersionRange | None:
+            return VersionRange(rows[0][1] or rows[0][0] + 1, rows[0][0]) if rows else None
+
+        return await self._read(self._statements.versions(ref), decode)
+
     async def search(self, query: ChangeQuery) -> ChangePage:
         """See the port."""
 
         def decode(rows: Rows) -> ChangePage:
             found = _changes_in(rows)
-            return ChangePage(rows[0][0], found[: query.limit], len(found) > query.limit, rows[0][2])
+            return ChangePage(rows[0][0], found[: query.limit], len(found) > query.limit, rows[0][1], rows[0][2])
 
         return await self._read(self._statements.search(query), decode)
 
@@ -112,6 +130,16 @@ class Reads(ABC):
 
         return await self._read(self._statements.log(after, limit), decode)
 
+    async def silences(self, longer_than: timedelta) -> Silences:
+        """See the port."""
+
+        def decode(rows: Rows) -> Silences:
+            between = sorted((time_of(earlier), time_of(later)) for earlier, later in rows if later is not None)
+            newest = next((time_of(at) for at, later in rows if later is None and at is not None), None)
+            return Silences(newest, tuple(between))
+
+        return await self._read(self._statements.silences(longer_than), decode)
+
     async def published(self) -> int:
         """See the port."""
         return await self._read(self._statements.published(), lambda rows: int(rows[0][0]))
@@ -149,7 +177,7 @@ def _changes_in(rows: Rows) -> tuple[Change, ...]:
 
 def _view(rows: Rows) -> View:
     head, _, history = rows[0][:COUNTER_COLUMNS]
-    return View(head, {record.ref: record for record in records_in(rows_in(rows), history)}, history)
+    return View(head, {record.ref: record for record in records_in(rows_in(rows), history)}, history=history)
 
 
 def diverged(seen: Point) -> Unavailable:
@@ -162,8 +190,8 @@ def diverged(seen: Point) -> Unavailable:
     )
 
 
-def again(error: Unavailable) -> Unavailable:
+def again(error: Refused) -> Refused:
     """The same error for another caller: one that several raise would gather all of their tracebacks."""
-    same = Unavailable(error.message, error.reason, error.metadata)
+    same = type(error)(error.message, error.reason, error.metadata)
     same.__cause__ = error.__cause__
     return same

@@ -14,11 +14,13 @@ from typing import Any
 
 from configsvc.domain.lineage import next_digest
 from configsvc.domain.records import Action, Change, JsonObject, Kind, Record, Ref
+from configsvc.storage.checksums import verified
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
-# The order of `Row.values` and `row_of`, and of `change_values` and `change_of`.
+# The order of `Row.values` and `row_of`, and of `change_values` and `change_of`. Where a dialect's rows carry a checksum,
+# it is the column after these.
 RECORD_COLUMNS = (
     "kind", "environment", "service", "key", "version", "revision", "body", "created_at", "updated_at", "updated_by"
 )  # fmt: skip
@@ -101,9 +103,25 @@ def ref_values(ref: Ref) -> tuple[str, str, str, str]:
     return (ref.kind.value, ref.environment, ref.service, ref.key)
 
 
+def verified_record(values: Sequence[Any]) -> Sequence[Any]:
+    """In the order of `RECORD_COLUMNS`, without the checksum if there is one. Raises `DataLoss` if it does not match."""
+    if len(values) == len(RECORD_COLUMNS):
+        return values
+    return verified(values, "records", "/".join(map(str, values[:4])))
+
+
+def verified_change(values: Sequence[Any]) -> Sequence[Any]:
+    """In the order of `CHANGE_COLUMNS`, without the checksum if there is one. Raises `DataLoss` if it does not match."""
+    if len(values) == len(CHANGE_COLUMNS):
+        return values
+    return verified(values, "changes", f"revision {values[0]}, {'/'.join(map(str, values[2:6]))}")
+
+
 def row_of(values: Sequence[Any]) -> Row:
-    """The inverse of `Row.values`."""
-    kind, environment, service, key, version, revision, text, created_at, updated_at, updated_by = values
+    """The inverse of `Row.values`. Raises `DataLoss` if the row carries a checksum that does not match it."""
+    kind, environment, service, key, version, revision, text, created_at, updated_at, updated_by = verified_record(
+        values
+    )
     return Row(
         Ref(Kind(kind), environment, service, key),
         version,
@@ -153,11 +171,14 @@ def change_digest(before: str, change: Change, after: str | None) -> str:
 
 
 def change_of(values: Sequence[Any], history: str) -> Change:
-    """The inverse of `change_values`, as the log of a history tells it."""
+    """The inverse of `change_values`, as the log of a history tells it.
+
+    Raises `DataLoss` if the row carries a checksum that does not match it.
+    """
     (
         revision, ordinal, kind, environment, service, key, action, version, before, after,
         before_revision, created_at, actor, reason, request_id, at, digest,
-    ) = values  # fmt: skip
+    ) = verified_change(values)  # fmt: skip
     return Change(
         revision=revision,
         ordinal=ordinal,

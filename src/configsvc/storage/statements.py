@@ -8,12 +8,13 @@ Parameters are written `?`, in the order of their values. What dialects say diff
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from configsvc.domain.lineage import LogState
 from configsvc.domain.records import Ref, Scope
 from configsvc.storage.port import ChangeQuery, Keep, RecordQuery
-from configsvc.storage.rows import CHANGE_COLUMNS, RECORD_COLUMNS, microseconds
+from configsvc.storage.rows import CHANGE_COLUMNS, RECORD_COLUMNS, microseconds, ref_values
 
 _LAST_CODE_POINT = 0x10FFFF
 _SURROGATES = range(0xD800, 0xE000)
@@ -23,8 +24,6 @@ COUNTER_COLUMNS = 3
 
 _STATE = "head, compacted, history, since, digest"
 _LOG_ORDER = "x.revision, x.ordinal"
-_RECORD = ", ".join(RECORD_COLUMNS)
-_CHANGE = ", ".join(CHANGE_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,8 @@ class Dialect:
 
     `tables` comes before each table's name. `among` is a condition that a column is one of a list, `contains` that
     it contains a text; `{}` is the column. `refs` is a table of refs as a subquery. `many` and `many_refs` make the
-    parameters of these. `now` is the time by the database's clock, as times are stored.
+    parameters of these. `now` is the time by the database's clock, as times are stored. `checksums`: rows of `records` and
+    `changes` carry one, in a column of this name.
     """
 
     tables: str
@@ -43,6 +43,17 @@ class Dialect:
     many: Callable[[Sequence[str]], Any]
     many_refs: Callable[[Sequence[Ref]], tuple[Any, ...]]
     now: str
+    checksums: bool = False
+
+    @property
+    def record_columns(self) -> tuple[str, ...]:
+        """What is read of `records`."""
+        return (*RECORD_COLUMNS, "checksum") if self.checksums else RECORD_COLUMNS
+
+    @property
+    def change_columns(self) -> tuple[str, ...]:
+        """What is read of `changes`."""
+        return (*CHANGE_COLUMNS, "checksum") if self.checksums else CHANGE_COLUMNS
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +97,8 @@ class Statements:
         self._requests = f"{dialect.tables}requests"
         self._outbox = f"{dialect.tables}outbox"
         self._histories = f"{dialect.tables}histories"
+        self._record_columns = ", ".join(dialect.record_columns)
+        self._change_columns = ", ".join(dialect.change_columns)
 
     def state(self) -> Statement:
         """(head, compacted, history, since, digest)"""
@@ -122,7 +135,7 @@ class Statements:
 
     def records(self, refs: Sequence[Ref]) -> Statement:
         """Counter, then the records among `refs`, removed ones too."""
-        columns = ", ".join(f"r.{name}" for name in RECORD_COLUMNS)
+        columns = ", ".join(f"r.{name}" for name in self._dialect.record_columns)
         # CROSS JOIN fixes the order of the loops in SQLite: the refs outside, the records by their key inside.
         found = (
             f"SELECT {columns} FROM {self._dialect.refs} AS w CROSS JOIN {self._records} AS r"
@@ -132,7 +145,7 @@ class Statements:
 
     def scope(self, scope: Scope) -> Statement:
         """Counter, then the live records of a scope."""
-        found = f"SELECT {_RECORD} FROM {self._records} WHERE kind = ? AND environment = ? AND body IS NOT NULL"
+        found = f"SELECT {self._record_columns} FROM {self._records} WHERE kind = ? AND environment = ? AND body IS NOT NULL"
         return Statement(self._with_counter(found), (scope.kind.value, scope.environment))
 
     def page(self, query: RecordQuery) -> Statement:
@@ -148,16 +161,25 @@ class Statements:
             where.add_if("key < ?", after_prefix(query.prefix))
         if query.after is not None:
             where.add("(key, service) > (?, ?)", *query.after)
-        found = f"SELECT {_RECORD} FROM {self._records} WHERE {where.sql} ORDER BY key, service LIMIT ?"
+        found = f"SELECT {self._record_columns} FROM {self._records} WHERE {where.sql} ORDER BY key, service LIMIT ?"
         return Statement(self._with_counter(found, order="x.key, x.service"), (*where.parameters, query.limit + 1))
 
     def version(self, ref: Ref, version: int) -> Statement:
         """Counter, then the change that made a version."""
         found = (
-            f"SELECT {_CHANGE} FROM {self._changes}"
+            f"SELECT {self._change_columns} FROM {self._changes}"
             " WHERE kind = ? AND environment = ? AND service = ? AND key = ? AND version = ?"
         )
         return Statement(self._with_counter(found), (ref.kind.value, ref.environment, ref.service, ref.key, version))
+
+    def versions(self, ref: Ref) -> Statement:
+        """(newest version, oldest version that the log has or None), or no row."""
+        where = "kind = ? AND environment = ? AND service = ? AND key = ?"
+        parts = ref_values(ref)
+        return Statement(
+            f"SELECT version, (SELECT min(version) FROM {self._changes} WHERE {where}) FROM {self._records} WHERE {where}",
+            (*parts, *parts),
+        )
 
     def search(self, query: ChangeQuery) -> Statement:
         """Counter, then one change more than the page."""
@@ -174,7 +196,7 @@ class Statements:
         where.add_if("revision <= ?", query.until_revision)
         if query.before is not None:
             where.add("(revision, ordinal) < (?, ?)", *query.before)
-        found = f"SELECT {_CHANGE} FROM {self._changes} WHERE {where.sql} ORDER BY revision DESC, ordinal DESC LIMIT ?"
+        found = f"SELECT {self._change_columns} FROM {self._changes} WHERE {where.sql} ORDER BY revision DESC, ordinal DESC LIMIT ?"
         return Statement(
             self._with_counter(found, order="x.revision DESC, x.ordinal DESC"), (*where.parameters, query.limit + 1)
         )
@@ -197,7 +219,7 @@ class Statements:
 
     def requests(self, request_ids: Sequence[str]) -> Statement:
         """(request id, fingerprint, revision), then its changes, one a row; or None in each, where it made none."""
-        columns = ", ".join(f"c.{name}" for name in CHANGE_COLUMNS)
+        columns = ", ".join(f"c.{name}" for name in self._dialect.change_columns)
         ids = self._dialect.among.format("q.request_id")
         return Statement(
             f"SELECT q.request_id, q.fingerprint, q.revision, {columns} FROM {self._requests} AS q"
@@ -238,6 +260,14 @@ class Statements:
             (*parameters, at_most - 1),
         )
 
+    def silences(self, longer_than: timedelta) -> Statement:
+        """(a change's time, the next one's by time) if they are further apart; and (the newest time, None)."""
+        return Statement(
+            f"SELECT t.earlier, t.at FROM (SELECT at, lag(at) OVER (ORDER BY at) AS earlier FROM {self._changes}) AS t"
+            f" WHERE t.at - t.earlier > ? UNION ALL SELECT max(at), NULL FROM {self._changes}",
+            (longer_than // timedelta(microseconds=1),),
+        )
+
     def published(self) -> Statement:
         """(published)"""
         return Statement(f"SELECT published FROM {self._outbox}")
@@ -248,7 +278,7 @@ class Statements:
 
     def _log(self) -> str:
         return (
-            f"SELECT {_CHANGE} FROM {self._changes} WHERE revision > ? AND revision <= coalesce("
+            f"SELECT {self._change_columns} FROM {self._changes} WHERE revision > ? AND revision <= coalesce("
             f"(SELECT revision FROM {self._changes} WHERE revision > ? ORDER BY revision, ordinal LIMIT 1 OFFSET ?),"
             " 9223372036854775807)"
         )

@@ -1,13 +1,13 @@
 """What `storage/port.py` promises of compaction, whichever database keeps the promise."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
 from configsvc.domain.records import Action, Put
 from configsvc.errors import RevisionOutOfRange
-from configsvc.storage.port import Keep, Storage
-from tests.conformance.storage.writing import NOON, author, batch, config, put, revisions
+from configsvc.storage.port import ChangeQuery, Keep, Silences, Storage, VersionRange
+from tests.conformance.storage.writing import NOON, author, batch, config, put, remove, revisions
 
 MANY = 1_000_000
 
@@ -78,3 +78,34 @@ async def test_more_than_one_step_at_a_time_is_forgotten_to_the_end(storage: Sto
         await storage.write(batch(*(Put(config(f"{start + n}"), {"value": n}, Action.CREATE) for n in range(1_000))))
     await write_at(storage, 1)
     assert await storage.compact(Keep(1)) == 5
+
+
+async def test_silences_are_the_long_times_between_changes(storage: Storage) -> None:
+    assert await storage.silences(timedelta(minutes=5)) == Silences(None, ())
+    # A clock that went back for one change: silences are in the order of time, not of revisions.
+    await write_at(storage, 0, 5, 100, 3, 101, 111)
+
+    def at(minutes: float) -> datetime:
+        return NOON + timedelta(minutes=minutes)
+
+    assert await storage.silences(timedelta(minutes=5)) == Silences(at(111), ((at(5), at(100)), (at(101), at(111))))
+    assert await storage.silences(timedelta(hours=5)) == Silences(at(111), ())
+
+
+async def test_the_versions_that_are_left_are_known_though_others_were_forgotten(storage: Storage) -> None:
+    ref, other, gone = config("k"), config("other"), config("gone")
+    for value in range(3):
+        await storage.write(put(ref, value))
+    await storage.write(put(gone))
+    await storage.write(remove(gone))
+    assert await storage.versions(ref) == VersionRange(1, 3)
+    await storage.write(put(other))
+    await storage.write(put(ref, 3))
+    assert await storage.compact(Keep(2)) == 5
+    assert await storage.versions(ref) == VersionRange(4, 4)
+    assert await storage.versions(other) == VersionRange(1, 1)
+    assert await storage.versions(gone) == VersionRange(3, 2), "nothing of it is left"
+    assert await storage.versions(config("never")) is None
+    await storage.compact(Keep(1))
+    assert await storage.versions(other) == VersionRange(2, 1)
+    assert (await storage.search(ChangeQuery(limit=9))).compacted == 6

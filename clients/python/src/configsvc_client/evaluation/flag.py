@@ -96,6 +96,9 @@ class Flag:
     bucket_by: str = ""
     # Whether what a rollout or a split gave to a user stays the user's. Who evaluates keeps the assignments.
     sticky: bool = False
+    # Of a sticky flag, given by the service: assignments belong to one incarnation, and end with it. Empty: the one that
+    # flags had before there were several.
+    incarnation: str = ""
     rules: tuple[Rule, ...] = ()
     prerequisites: tuple[Prerequisite, ...] = ()
     # Makes this flag's buckets its own. Given once, at creation.
@@ -155,6 +158,7 @@ class Flag:
             targeted_users=members.texts("targeted_users", limits.TARGETED_USERS),
             bucket_by=members.text("bucket_by"),
             sticky=members.truth("sticky"),
+            incarnation=members.text("incarnation"),
             rules=tuple(map(_rule, members.objects("rules", limits.RULES))),
             prerequisites=tuple(map(_prerequisite, members.objects("prerequisites", limits.PREREQUISITES))),
             salt=members.text("salt"),
@@ -184,6 +188,7 @@ class Flag:
             "targeted_users": list(self.targeted_users),
             "bucket_by": self.bucket_by,
             "sticky": self.sticky,
+            "incarnation": self.incarnation,
             "rules": [
                 {
                     "name": rule.name,

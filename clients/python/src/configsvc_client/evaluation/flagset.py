@@ -93,6 +93,12 @@ class FlagSet:
             waiting += new
         return tuple(self._compiled[one].flag for one in found)
 
+    def unit_of(self, name: str, context: Context) -> bytes | None:
+        """What a flag buckets a context by; None if the context does not have it. Raises `FlagNotFound`."""
+        if name not in self._compiled:
+            raise FlagNotFound(name, self._environment)
+        return self._compiled[name].unit(context)
+
     def evaluate(self, name: str, context: Context, explain: bool = False, assigned: Assigned = _NOTHING) -> Evaluation:
         """What a flag is for a context. Raises `FlagNotFound`, and nothing else, whatever the context has.
 

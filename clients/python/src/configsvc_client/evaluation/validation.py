@@ -88,6 +88,7 @@ class _Inspection:
         self._name("environment", flag.environment, limits.ENVIRONMENT_CHARACTERS)
         self._label("salt", flag.salt, limits.LABEL_CHARACTERS)
         self._label("bucket_by", flag.bucket_by, limits.LABEL_CHARACTERS)
+        self._label("incarnation", flag.incarnation, limits.LABEL_CHARACTERS)
         self._label("owner", flag.owner, limits.OWNER_CHARACTERS)
         self._label("description", flag.description, limits.DESCRIPTION_CHARACTERS, lines=True)
         self._count("tags", flag.tags, limits.TAGS)

@@ -39,6 +39,8 @@ class Change(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     AT_FIELD_NUMBER: _builtins.int
+    BEFORE_OMITTED_FIELD_NUMBER: _builtins.int
+    AFTER_OMITTED_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Output only. The revision of the write. Changes of one batch share it."""
     kind: _builtins.str
@@ -59,6 +61,12 @@ class Change(_message.Message):
     """Output only. Why, as the writer gave it."""
     request_id: _builtins.str
     """Output only. The request_id that the writer gave."""
+    before_omitted: _builtins.bool
+    """Output only. True if there was a resource before that is not given, because both do not fit into one message. The
+    change before has it.
+    """
+    after_omitted: _builtins.bool
+    """Output only. True if there is a resource after that is not given, because it does not fit into a message."""
     @_builtins.property
     def before(self) -> _struct_pb2.Struct:
         """Output only. The resource before; absent for a create."""
@@ -87,10 +95,12 @@ class Change(_message.Message):
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
         at: _timestamp_pb2.Timestamp | None = ...,
+        before_omitted: _builtins.bool = ...,
+        after_omitted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "at", b"at", "before", b"before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "after", b"after", "at", b"at", "before", b"before", "environment", b"environment", "key", b"key", "kind", b"kind", "reason", b"reason", "request_id", b"request_id", "revision", b"revision", "service_name", b"service_name", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "after", b"after", "after_omitted", b"after_omitted", "at", b"at", "before", b"before", "before_omitted", b"before_omitted", "environment", b"environment", "key", b"key", "kind", b"kind", "reason", b"reason", "request_id", b"request_id", "revision", b"revision", "service_name", b"service_name", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -177,13 +187,16 @@ class ListChangesResponse(_message.Message):
     CHANGES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    COMPACTED_REVISION_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Empty on the last page."""
     revision: _builtins.int
     """The revision at which this page was read."""
+    compacted_revision: _builtins.int
+    """Changes up to and with this revision were compacted away; 0: none was."""
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Change]:
-        """Newest first."""
+        """Newest first. A page ends early where it would be larger than a message may be."""
 
     def __init__(
         self,
@@ -191,10 +204,11 @@ class ListChangesResponse(_message.Message):
         changes: _abc.Iterable[Global___Change] | None = ...,
         next_page_token: _builtins.str = ...,
         revision: _builtins.int = ...,
+        compacted_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "next_page_token", b"next_page_token", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "compacted_revision", b"compacted_revision", "next_page_token", b"next_page_token", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -39,6 +39,7 @@ class Config(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_BY_FIELD_NUMBER: _builtins.int
+    VALUE_OMITTED_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """The key: 1 to 512 characters. Dots, slashes, spaces and unicode are allowed. Not allowed: control characters,
     a leading, trailing or doubled slash, `.` and `..` as path segments, and what a REST path would shadow
@@ -58,9 +59,15 @@ class Config(_message.Message):
     """Optional. Free text for people, at most 4,096 characters."""
     updated_by: _builtins.str
     """Output only. The actor of the last write."""
+    value_omitted: _builtins.bool
+    """Output only. True if value and description were left out, because the message would be larger than stock gRPC clients
+    take: in the answer to a batch write, whose caller has sent them; elsewhere only for a value that was stored before
+    there was this limit. GetConfig gives it whole.
+    """
     @_builtins.property
     def value(self) -> _struct_pb2.Value:
-        """Any JSON value, given back as it was sent; at most 1 MiB of JSON, nested at most 30 deep.
+        """Any JSON value, given back as it was sent; at most 1 MiB of JSON, nested at most 30 deep, and at most 3.875 MiB as a
+        message, since stock gRPC clients take 4 MiB (a list of small numbers grows fivefold).
         Integers beyond 2^53-1 are refused: send a string.
         """
 
@@ -86,10 +93,11 @@ class Config(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         updated_by: _builtins.str = ...,
+        value_omitted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "updated_at", b"updated_at", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "description", b"description", "environment", b"environment", "etag", b"etag", "key", b"key", "revision", b"revision", "service_name", b"service_name", "updated_at", b"updated_at", "updated_by", b"updated_by", "value", b"value", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "description", b"description", "environment", b"environment", "etag", b"etag", "key", b"key", "revision", b"revision", "service_name", b"service_name", "updated_at", b"updated_at", "updated_by", b"updated_by", "value", b"value", "value_omitted", b"value_omitted", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -110,10 +118,14 @@ class ConfigVersion(_message.Message):
     AT_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    BEFORE_OMITTED_FIELD_NUMBER: _builtins.int
+    AFTER_OMITTED_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Output only. The version that this write made. A delete has a version of its own."""
     action: _builtins.str
-    """Output only. `CREATE`, `UPDATE`, `DELETE` or `ROLLBACK`."""
+    """Output only. `CREATE`, `UPDATE`, `DELETE` or `ROLLBACK`. Of a current version whose change was compacted away:
+    `CREATE` or `UPDATE`, without a reason.
+    """
     actor: _builtins.str
     """Output only. Who wrote."""
     reason: _builtins.str
@@ -122,6 +134,12 @@ class ConfigVersion(_message.Message):
     """Output only. The revision of the write."""
     description: _builtins.str
     """Output only. The description after the write; empty for a delete."""
+    before_omitted: _builtins.bool
+    """Output only. True if there was a value before that is not given: it was compacted away, or it does not fit into a
+    message beside the value after. The version before has it.
+    """
+    after_omitted: _builtins.bool
+    """Output only. True if there is a value after that is not given, because it does not fit into a message."""
     @_builtins.property
     def before(self) -> _struct_pb2.Value:
         """Output only. The value before; absent for a create."""
@@ -146,10 +164,12 @@ class ConfigVersion(_message.Message):
         at: _timestamp_pb2.Timestamp | None = ...,
         revision: _builtins.int = ...,
         description: _builtins.str = ...,
+        before_omitted: _builtins.bool = ...,
+        after_omitted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "at", b"at", "before", b"before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "after", b"after", "at", b"at", "before", b"before", "description", b"description", "reason", b"reason", "revision", b"revision", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "after", b"after", "after_omitted", b"after_omitted", "at", b"at", "before", b"before", "before_omitted", b"before_omitted", "description", b"description", "reason", b"reason", "revision", b"revision", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -364,7 +384,7 @@ class ListConfigsResponse(_message.Message):
     """The revision at which this page was read."""
     @_builtins.property
     def configs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Config]:
-        """In the order of key, then service_name."""
+        """In the order of key, then service_name. A page ends early where it would be larger than a message may be."""
 
     def __init__(
         self,
@@ -594,13 +614,16 @@ class ListConfigHistoryResponse(_message.Message):
     VERSIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    COMPACTED_THROUGH_VERSION_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Empty on the last page."""
     revision: _builtins.int
     """The revision at which this page was read."""
+    compacted_through_version: _builtins.int
+    """Versions up to and with this one were compacted away; 0: none was."""
     @_builtins.property
     def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConfigVersion]:
-        """Newest first. Versions whose changes were compacted away are gone."""
+        """Newest first. Versions whose changes were compacted away are gone, except the current one."""
 
     def __init__(
         self,
@@ -608,10 +631,11 @@ class ListConfigHistoryResponse(_message.Message):
         versions: _abc.Iterable[Global___ConfigVersion] | None = ...,
         next_page_token: _builtins.str = ...,
         revision: _builtins.int = ...,
+        compacted_through_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "revision", b"revision", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compacted_through_version", b"compacted_through_version", "next_page_token", b"next_page_token", "revision", b"revision", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -662,15 +686,20 @@ class BulkGetConfigsResponse(_message.Message):
     CONFIGS_FIELD_NUMBER: _builtins.int
     MISSING_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    NOT_INCLUDED_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The revision at which all of this was read."""
     @_builtins.property
     def configs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Config]:
-        """Those found, in the order asked."""
+        """Those found, in the order asked, as far as they fit into one message."""
 
     @_builtins.property
     def missing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The keys that do not exist, in the order asked."""
+
+    @_builtins.property
+    def not_included(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The keys that no longer fitted into this message, in the order asked: ask for them again."""
 
     def __init__(
         self,
@@ -678,10 +707,11 @@ class BulkGetConfigsResponse(_message.Message):
         configs: _abc.Iterable[Global___Config] | None = ...,
         missing: _abc.Iterable[_builtins.str] | None = ...,
         revision: _builtins.int = ...,
+        not_included: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["configs", b"configs", "missing", b"missing", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["configs", b"configs", "missing", b"missing", "not_included", b"not_included", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -700,6 +730,7 @@ class EffectiveConfig(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    VALUE_OMITTED_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """The key."""
     source: _builtins.str
@@ -712,6 +743,8 @@ class EffectiveConfig(_message.Message):
     """Its etag."""
     revision: _builtins.int
     """Its revision."""
+    value_omitted: _builtins.bool
+    """True if the value was left out. See Config.value_omitted."""
     @_builtins.property
     def value(self) -> _struct_pb2.Value:
         """The value that counts."""
@@ -726,10 +759,11 @@ class EffectiveConfig(_message.Message):
         version: _builtins.int = ...,
         etag: _builtins.str = ...,
         revision: _builtins.int = ...,
+        value_omitted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "key", b"key", "overrides_shared", b"overrides_shared", "revision", b"revision", "source", b"source", "value", b"value", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "key", b"key", "overrides_shared", b"overrides_shared", "revision", b"revision", "source", b"source", "value", b"value", "value_omitted", b"value_omitted", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -908,7 +942,9 @@ class BatchWriteConfigsResponse(_message.Message):
     """The one revision of the whole batch."""
     @_builtins.property
     def configs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Config]:
-        """The configurations that were put, in the order of the operations."""
+        """The configurations that were put, in the order of the operations. From the first that does not fit into the message
+        on they come without their values, which the caller has sent: see Config.value_omitted.
+        """
 
     @_builtins.property
     def deleted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -1051,10 +1087,16 @@ class ConfigDifference(_message.Message):
     OP_FIELD_NUMBER: _builtins.int
     BEFORE_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
+    BEFORE_OMITTED_FIELD_NUMBER: _builtins.int
+    AFTER_OMITTED_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """Where: a JSON Pointer (RFC 6901); empty: the whole value."""
     op: _builtins.str
     """`add`, `remove` or `replace`, as in RFC 6902."""
+    before_omitted: _builtins.bool
+    """True if there is an old value that does not fit into the message."""
+    after_omitted: _builtins.bool
+    """True if there is a new value that does not fit into the message."""
     @_builtins.property
     def before(self) -> _struct_pb2.Value:
         """The old value; absent for `add`."""
@@ -1070,10 +1112,12 @@ class ConfigDifference(_message.Message):
         op: _builtins.str = ...,
         before: _struct_pb2.Value | None = ...,
         after: _struct_pb2.Value | None = ...,
+        before_omitted: _builtins.bool = ...,
+        after_omitted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "op", b"op", "path", b"path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "after_omitted", b"after_omitted", "before", b"before", "before_omitted", b"before_omitted", "op", b"op", "path", b"path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1088,23 +1132,27 @@ class DiffConfigResponse(_message.Message):
     FROM_FIELD_NUMBER: _builtins.int
     TO_FIELD_NUMBER: _builtins.int
     DIFFERENCES_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_OMITTED_FIELD_NUMBER: _builtins.int
+    differences_omitted: _builtins.int
+    """How many differences did not fit."""
     @_builtins.property
     def to(self) -> Global___ConfigVersion:
         """The newer side."""
 
     @_builtins.property
     def differences(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConfigDifference]:
-        """What has to change in `from` to give `to`. Empty: the values are equal."""
+        """What has to change in `from` to give `to`, as far as it fits into one message. Empty: the values are equal."""
 
     def __init__(
         self,
         *,
         to: Global___ConfigVersion | None = ...,
         differences: _abc.Iterable[Global___ConfigDifference] | None = ...,
+        differences_omitted: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "to", b"to"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["differences", b"differences", "from", b"from", "to", b"to"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["differences", b"differences", "differences_omitted", b"differences_omitted", "from", b"from", "to", b"to"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1128,7 +1176,8 @@ class WatchConfigsRequest(_message.Message):
     prefix: _builtins.str
     """Optional. Only keys that start with this text."""
     after_revision: _builtins.int
-    """Optional. Resume: no snapshot, but every change after this revision. Unset: a snapshot first.
+    """Optional. Resume: no snapshot, but every change after this revision. Which one: see watch.proto. Unset: a snapshot
+    first.
     Compacted or in the future: OUT_OF_RANGE; start again without it.
     """
     @_builtins.property
@@ -1193,10 +1242,18 @@ class ConfigChange(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     CONFIG_FIELD_NUMBER: _builtins.int
     PREVIOUS_FIELD_NUMBER: _builtins.int
+    PREVIOUS_OMITTED_FIELD_NUMBER: _builtins.int
+    REVISION_COMPLETE_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The revision of the write. Changes of one batch share it."""
     type: _builtins.str
     """`PUT` or `DELETE`."""
+    previous_omitted: _builtins.bool
+    """True if there was a state before that is not given, because both do not fit into one message."""
+    revision_complete: _builtins.bool
+    """True if this watch tells nothing more of this revision: resume after it. False: changes of the same revision may
+    follow, and a watch that is cut here resumes after the revision before it. See watch.proto.
+    """
     @_builtins.property
     def config(self) -> Global___Config:
         """The new state. For a delete: the identity, and the delete's own version."""
@@ -1212,10 +1269,12 @@ class ConfigChange(_message.Message):
         type: _builtins.str = ...,
         config: Global___Config | None = ...,
         previous: Global___Config | None = ...,
+        previous_omitted: _builtins.bool = ...,
+        revision_complete: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "previous", b"previous"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "previous", b"previous", "revision", b"revision", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "previous", b"previous", "previous_omitted", b"previous_omitted", "revision", b"revision", "revision_complete", b"revision_complete", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -215,6 +215,7 @@ class Flag(_message.Message):
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_BY_FIELD_NUMBER: _builtins.int
     STICKY_FIELD_NUMBER: _builtins.int
+    DEFINITION_OMITTED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """1 to 128 letters, digits, `.`, `_`, `-`, starting with a letter or digit. Not `evaluate`, which a REST path shadows."""
     environment: _builtins.str
@@ -249,13 +250,21 @@ class Flag(_message.Message):
     """Output only. The actor of the last write."""
     sticky: _builtins.bool
     """Keeps the variant that a rollout or a split gave to a user, also when the percentage is lowered or the weights
-    change; until the flag is disabled, a rule or the targeted users decide, or the user has not come back for 90 days.
+    change; until the flag is disabled or deleted, `sticky`, `bucket_by` or `value_type` changes, a rule or the targeted
+    users decide, or the user has not come back for 90 days. What has ended does not come back.
     Assignments lie in Redis; without one a service on PostgreSQL refuses sticky flags, and an embedded one keeps them
     until it stops. Evaluation inside the client knows no assignments.
     """
+    definition_omitted: _builtins.bool
+    """Output only. True if all but identity, version, etag, revision and times was left out, because the message would be
+    larger than stock gRPC clients take; only for a flag that was stored before there was this limit. GetFlag gives it
+    whole.
+    """
     @_builtins.property
     def targeted_users(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """User ids that get `on_variant` whatever the rollout. At most 100,000."""
+        """User ids that get `on_variant` whatever the rollout. At most 100,000, and the whole flag at most 3.875 MiB as a
+        message, since stock gRPC clients take 4 MiB.
+        """
 
     @_builtins.property
     def variants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Variant]:
@@ -313,10 +322,11 @@ class Flag(_message.Message):
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         updated_by: _builtins.str = ...,
         sticky: _builtins.bool = ...,
+        definition_omitted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket_by", b"bucket_by", "created_at", b"created_at", "default_variant", b"default_variant", "description", b"description", "enabled", b"enabled", "environment", b"environment", "etag", b"etag", "name", b"name", "off_variant", b"off_variant", "on_variant", b"on_variant", "owner", b"owner", "prerequisites", b"prerequisites", "revision", b"revision", "rollout_percentage", b"rollout_percentage", "rollout_split", b"rollout_split", "rules", b"rules", "salt", b"salt", "sticky", b"sticky", "tags", b"tags", "targeted_users", b"targeted_users", "updated_at", b"updated_at", "updated_by", b"updated_by", "value_type", b"value_type", "variants", b"variants", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket_by", b"bucket_by", "created_at", b"created_at", "default_variant", b"default_variant", "definition_omitted", b"definition_omitted", "description", b"description", "enabled", b"enabled", "environment", b"environment", "etag", b"etag", "name", b"name", "off_variant", b"off_variant", "on_variant", b"on_variant", "owner", b"owner", "prerequisites", b"prerequisites", "revision", b"revision", "rollout_percentage", b"rollout_percentage", "rollout_split", b"rollout_split", "rules", b"rules", "salt", b"salt", "sticky", b"sticky", "tags", b"tags", "targeted_users", b"targeted_users", "updated_at", b"updated_at", "updated_by", b"updated_by", "value_type", b"value_type", "variants", b"variants", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -336,6 +346,7 @@ class FlagVersion(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     AT_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    BEFORE_OMITTED_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Output only. The version that this write made."""
     action: _builtins.str
@@ -346,6 +357,10 @@ class FlagVersion(_message.Message):
     """Output only. Why, as the writer gave it."""
     revision: _builtins.int
     """Output only. The revision of the write."""
+    before_omitted: _builtins.bool
+    """Output only. True if there was a flag before that is not given: it was compacted away, or it does not fit into a
+    message beside the flag after. The version before has it.
+    """
     @_builtins.property
     def before(self) -> Global___Flag:
         """Output only. The flag before; absent for a create."""
@@ -369,10 +384,11 @@ class FlagVersion(_message.Message):
         reason: _builtins.str = ...,
         at: _timestamp_pb2.Timestamp | None = ...,
         revision: _builtins.int = ...,
+        before_omitted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "at", b"at", "before", b"before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "after", b"after", "at", b"at", "before", b"before", "reason", b"reason", "revision", b"revision", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "after", b"after", "at", b"at", "before", b"before", "before_omitted", b"before_omitted", "reason", b"reason", "revision", b"revision", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -633,7 +649,7 @@ class ListFlagsResponse(_message.Message):
     """The revision at which this page was read."""
     @_builtins.property
     def flags(self) -> _containers.RepeatedCompositeFieldContainer[Global___Flag]:
-        """In the order of name."""
+        """In the order of name. A page ends early where it would be larger than a message may be."""
 
     def __init__(
         self,
@@ -915,13 +931,18 @@ class ListFlagHistoryResponse(_message.Message):
     VERSIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    COMPACTED_THROUGH_VERSION_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Empty on the last page."""
     revision: _builtins.int
     """The revision at which this page was read."""
+    compacted_through_version: _builtins.int
+    """Versions up to and with this one were compacted away; 0: none was."""
     @_builtins.property
     def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___FlagVersion]:
-        """Newest first. Versions whose changes were compacted away are gone."""
+        """Newest first. Versions whose changes were compacted away are gone, except the current one, whose action is then
+        `CREATE` or `UPDATE`.
+        """
 
     def __init__(
         self,
@@ -929,10 +950,11 @@ class ListFlagHistoryResponse(_message.Message):
         versions: _abc.Iterable[Global___FlagVersion] | None = ...,
         next_page_token: _builtins.str = ...,
         revision: _builtins.int = ...,
+        compacted_through_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "revision", b"revision", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compacted_through_version", b"compacted_through_version", "next_page_token", b"next_page_token", "revision", b"revision", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -979,6 +1001,7 @@ class Evaluation(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
+    EXPLANATION_OMITTED_FIELD_NUMBER: _builtins.int
     flag_name: _builtins.str
     """Output only. The flag."""
     user_id: _builtins.str
@@ -991,6 +1014,8 @@ class Evaluation(_message.Message):
     """Output only. OpenFeature's: `STATIC`, `DEFAULT`, `TARGETING_MATCH`, `SPLIT`, `DISABLED` or `ERROR`."""
     version: _builtins.int
     """Output only. The version of the flag that was evaluated."""
+    explanation_omitted: _builtins.bool
+    """Output only. True if the explanation was left out, because it does not fit into the message."""
     @_builtins.property
     def value(self) -> _struct_pb2.Value:
         """Output only. The variant's value; absent where the flag was not found."""
@@ -1015,10 +1040,11 @@ class Evaluation(_message.Message):
         version: _builtins.int = ...,
         error: Global___EvaluationError | None = ...,
         explanation: _struct_pb2.Struct | None = ...,
+        explanation_omitted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "explanation", b"explanation", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["enabled", b"enabled", "error", b"error", "explanation", b"explanation", "flag_name", b"flag_name", "reason", b"reason", "user_id", b"user_id", "value", b"value", "variant", b"variant", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enabled", b"enabled", "error", b"error", "explanation", b"explanation", "explanation_omitted", b"explanation_omitted", "flag_name", b"flag_name", "reason", b"reason", "user_id", b"user_id", "value", b"value", "variant", b"variant", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1160,7 +1186,9 @@ class BatchEvaluateFlagsResponse(_message.Message):
     """The revision of the flag sets that were used."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evaluation]:
-        """In the order asked; all flags of an environment in the order of name."""
+        """In the order asked; all flags of an environment in the order of name. What does not fit into the message any more is
+        an item with the error `GENERAL`: ask for it again. RESOURCE_EXHAUSTED where not even that fits.
+        """
 
     def __init__(
         self,
@@ -1188,7 +1216,8 @@ class WatchFlagsRequest(_message.Message):
     environment: _builtins.str
     """Required. See Flag.environment."""
     after_revision: _builtins.int
-    """Optional. Resume: no snapshot, but every change after this revision. Unset: a snapshot first.
+    """Optional. Resume: no snapshot, but every change after this revision. Which one: see watch.proto. Unset: a snapshot
+    first.
     Compacted or in the future: OUT_OF_RANGE; start again without it.
     """
     @_builtins.property
@@ -1246,10 +1275,18 @@ class FlagChange(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     FLAG_FIELD_NUMBER: _builtins.int
     PREVIOUS_FIELD_NUMBER: _builtins.int
+    PREVIOUS_OMITTED_FIELD_NUMBER: _builtins.int
+    REVISION_COMPLETE_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The revision of the write."""
     type: _builtins.str
     """`PUT` or `DELETE`."""
+    previous_omitted: _builtins.bool
+    """True if there was a state before that is not given, because both do not fit into one message."""
+    revision_complete: _builtins.bool
+    """True if this watch tells nothing more of this revision: resume after it. False: changes of the same revision may
+    follow, and a watch that is cut here resumes after the revision before it. See watch.proto.
+    """
     @_builtins.property
     def flag(self) -> Global___Flag:
         """The new state. For a delete: the identity, and the delete's own version."""
@@ -1265,10 +1302,12 @@ class FlagChange(_message.Message):
         type: _builtins.str = ...,
         flag: Global___Flag | None = ...,
         previous: Global___Flag | None = ...,
+        previous_omitted: _builtins.bool = ...,
+        revision_complete: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["flag", b"flag", "previous", b"previous"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["flag", b"flag", "previous", b"previous", "revision", b"revision", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flag", b"flag", "previous", b"previous", "previous_omitted", b"previous_omitted", "revision", b"revision", "revision_complete", b"revision_complete", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -503,19 +503,27 @@ class GetServiceRequest(_message.Message):
 
     SERVICE_NAME_FIELD_NUMBER: _builtins.int
     MIN_REVISION_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     service_name: _builtins.str
     """Required. See Instance.service_name."""
     min_revision: _builtins.int
     """Optional. Wait, within the deadline, until this replica has applied this revision."""
+    page_size: _builtins.int
+    """Optional. At most this many; 0: as many as fit into a message."""
+    page_token: _builtins.str
+    """Optional. `next_page_token` of the previous page, all other fields the same."""
     def __init__(
         self,
         *,
         service_name: _builtins.str = ...,
         min_revision: _builtins.int = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_revision", b"min_revision", "service_name", b"service_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_revision", b"min_revision", "page_size", b"page_size", "page_token", b"page_token", "service_name", b"service_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -530,10 +538,13 @@ class GetServiceResponse(_message.Message):
     INSTANCES_FIELD_NUMBER: _builtins.int
     STALE_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     stale: _builtins.bool
     """True where the registry can't be read now and this is the last known."""
     revision: _builtins.int
     """The revision at which this was read."""
+    next_page_token: _builtins.str
+    """Empty where these are all."""
     @_builtins.property
     def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___Instance]:
         """Every instance, whatever its status, in the order of id."""
@@ -544,10 +555,11 @@ class GetServiceResponse(_message.Message):
         instances: _abc.Iterable[Global___Instance] | None = ...,
         stale: _builtins.bool = ...,
         revision: _builtins.int = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances", "revision", b"revision", "stale", b"stale"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances", "next_page_token", b"next_page_token", "revision", b"revision", "stale", b"stale"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -706,18 +718,22 @@ class CheckServiceHealthResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RESULTS_FIELD_NUMBER: _builtins.int
+    RESULTS_OMITTED_FIELD_NUMBER: _builtins.int
+    results_omitted: _builtins.int
+    """How many results did not fit."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___HealthCheckResult]:
-        """One for each instance, in the order of id."""
+        """One for each instance, in the order of id, as far as they fit into one message."""
 
     def __init__(
         self,
         *,
         results: _abc.Iterable[Global___HealthCheckResult] | None = ...,
+        results_omitted: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results", "results_omitted", b"results_omitted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -734,6 +750,8 @@ class DiscoverInstancesRequest(_message.Message):
     ZONE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     MIN_REVISION_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     service_name: _builtins.str
     """Required. See Instance.service_name."""
     zone: _builtins.str
@@ -742,6 +760,10 @@ class DiscoverInstancesRequest(_message.Message):
     """Optional. Only this software version."""
     min_revision: _builtins.int
     """Optional. Wait, within the deadline, until this replica has applied this revision."""
+    page_size: _builtins.int
+    """Optional. At most this many; 0: as many as fit into a message."""
+    page_token: _builtins.str
+    """Optional. `next_page_token` of the previous page, all other fields the same."""
     @_builtins.property
     def metadata(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Optional. `name=value` each; an instance must have them all. At most 64."""
@@ -754,10 +776,12 @@ class DiscoverInstancesRequest(_message.Message):
         zone: _builtins.str = ...,
         version: _builtins.str = ...,
         min_revision: _builtins.int = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "min_revision", b"min_revision", "service_name", b"service_name", "version", b"version", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "min_revision", b"min_revision", "page_size", b"page_size", "page_token", b"page_token", "service_name", b"service_name", "version", b"version", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -772,10 +796,13 @@ class DiscoverInstancesResponse(_message.Message):
     INSTANCES_FIELD_NUMBER: _builtins.int
     STALE_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     stale: _builtins.bool
     """True where this is the last known: the registry can't be read, or a wave of failing checks would empty the list."""
     revision: _builtins.int
     """The revision at which this was read."""
+    next_page_token: _builtins.str
+    """Empty where these are all."""
     @_builtins.property
     def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___Instance]:
         """The healthy instances, in the order of id. A service that nobody registered has none."""
@@ -786,10 +813,11 @@ class DiscoverInstancesResponse(_message.Message):
         instances: _abc.Iterable[Global___Instance] | None = ...,
         stale: _builtins.bool = ...,
         revision: _builtins.int = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances", "revision", b"revision", "stale", b"stale"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances", "next_page_token", b"next_page_token", "revision", b"revision", "stale", b"stale"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -806,7 +834,8 @@ class WatchServiceRequest(_message.Message):
     service_name: _builtins.str
     """Required. See Instance.service_name."""
     after_revision: _builtins.int
-    """Optional. Resume: no snapshot, but every change after this revision. Unset: a snapshot first.
+    """Optional. Resume: no snapshot, but every change after this revision. Which one: see watch.proto. Unset: a snapshot
+    first.
     Compacted or in the future: OUT_OF_RANGE; start again without it.
     """
     def __init__(
@@ -859,10 +888,18 @@ class InstanceChange(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     INSTANCE_FIELD_NUMBER: _builtins.int
     PREVIOUS_FIELD_NUMBER: _builtins.int
+    PREVIOUS_OMITTED_FIELD_NUMBER: _builtins.int
+    REVISION_COMPLETE_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The revision of the write."""
     type: _builtins.str
     """`PUT` or `DELETE`."""
+    previous_omitted: _builtins.bool
+    """True if there was a state before that is not given, because both do not fit into one message."""
+    revision_complete: _builtins.bool
+    """True if this watch tells nothing more of this revision: resume after it. False: changes of the same revision may
+    follow, and a watch that is cut here resumes after the revision before it. See watch.proto.
+    """
     @_builtins.property
     def instance(self) -> Global___Instance:
         """The new state. For a delete: the identity."""
@@ -878,10 +915,12 @@ class InstanceChange(_message.Message):
         type: _builtins.str = ...,
         instance: Global___Instance | None = ...,
         previous: Global___Instance | None = ...,
+        previous_omitted: _builtins.bool = ...,
+        revision_complete: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "previous", b"previous"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "previous", b"previous", "revision", b"revision", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "previous", b"previous", "previous_omitted", b"previous_omitted", "revision", b"revision", "revision_complete", b"revision_complete", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -12,3 +12,9 @@ CREATE TABLE histories (
     reason TEXT NOT NULL,
     made_at INTEGER NOT NULL
 ) STRICT;
+
+-- The digest is a column of the row, which the row's checksum covers.
+UPDATE changes SET checksum = row_checksum(
+    revision, ordinal, kind, environment, service, key, action, version, before, after,
+    before_revision, created_at, actor, reason, request_id, at, digest
+);

@@ -1,0 +1,164 @@
+"""A damaged file: what was altered is never served, what was not is, and health says so."""
+
+import asyncio
+import random
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from configsvc.app.file_check import FileCheck
+from configsvc.domain.records import Kind, Ref
+from configsvc.errors import DataLoss, ServiceError
+from configsvc.storage.migrations import migrations_of
+from configsvc.storage.port import ChangeQuery, RecordQuery
+from configsvc.storage.sqlite import SqliteStorage
+from tests.app.fake_clock import FakeClock
+from tests.conformance.storage.writing import config, create
+
+KEYS = 400
+FLIPS = (1, 8, 60)
+ROUNDS = 8
+
+
+def value_of(number: int) -> str:
+    return f"value {number} " + chr(0x61 + number % 26) * (number % 300)
+
+
+@pytest.fixture(scope="module")
+def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed database of 400 values."""
+    path = tmp_path_factory.mktemp("intact") / "configsvc.db"
+
+    async def fill() -> None:
+        async with SqliteStorage(path) as storage:
+            await asyncio.gather(*(storage.write(create(config(f"k{n}"), value_of(n))) for n in range(KEYS)))
+
+    asyncio.run(fill())
+    return path
+
+
+def flip(path: Path, chance: random.Random, bits: int) -> None:
+    """Flips so many bits anywhere in the file."""
+    data = bytearray(path.read_bytes())
+    for _ in range(bits):
+        data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("bits", FLIPS)
+@pytest.mark.parametrize("round_number", range(ROUNDS))
+async def test_no_altered_or_missing_value_is_ever_served(
+    intact: Path, tmp_path: Path, bits: int, round_number: int
+) -> None:
+    path = tmp_path / "configsvc.db"
+    shutil.copy(intact, path)
+    seed = random.randrange(2**32)
+    flip(path, random.Random(seed), bits)
+    right = refused = 0
+    try:
+        async with SqliteStorage(path) as storage:
+            for number in range(KEYS):
+                ref = config(f"k{number}")
+                try:
+                    record = (await storage.get([ref])).get(ref)
+                except DataLoss:
+                    refused += 1
+                else:
+                    assert record is not None, f"seed {seed}: {ref} is missing"
+                    assert record.body == {"value": value_of(number)}, f"seed {seed}: {ref} was altered"
+                    right += 1
+            await check_lists(storage, seed)
+    except DataLoss:
+        # The file can't even be opened: nothing was served.
+        refused = KEYS
+    assert right + refused >= KEYS
+
+
+async def check_lists(storage: SqliteStorage, seed: int) -> None:
+    """A list or the history is whole and right, or an error."""
+    try:
+        page = await storage.page(RecordQuery(Kind.CONFIG, "test", limit=KEYS))
+        assert {r.ref.key: r.body["value"] for r in page.records} == {f"k{n}": value_of(n) for n in range(KEYS)}, seed
+    except DataLoss:
+        pass
+    try:
+        changes = (await storage.search(ChangeQuery(limit=KEYS + 1))).changes
+        assert {c.ref.key: (c.after or {})["value"] for c in changes} == {f"k{n}": value_of(n) for n in range(KEYS)}, (
+            seed
+        )
+    except DataLoss:
+        pass
+
+
+def alter(path: Path, old: str, new: str) -> None:
+    """Changes a stored text to another of the same length, wherever it is."""
+    data = path.read_bytes()
+    assert len(old) == len(new)
+    assert old.encode() in data
+    path.write_bytes(data.replace(old.encode(), new.encode()))
+
+
+async def test_damaged_row_harms_itself_and_is_named(intact: Path, tmp_path: Path) -> None:
+    path = tmp_path / "configsvc.db"
+    shutil.copy(intact, path)
+    alter(path, "value 123 ", "value 124 ")
+    async with SqliteStorage(path) as storage:
+        with pytest.raises(DataLoss, match=r"config/test//k123"):
+            await storage.get([config("k123")])
+        assert (await storage.get([config("k124")])).records[config("k124")].body["value"] == value_of(124)
+        with pytest.raises(DataLoss, match=r"restored from a copy.*k123"):
+            await storage.ping()
+
+
+async def test_damage_is_found_in_the_background(intact: Path, tmp_path: Path) -> None:
+    path = tmp_path / "configsvc.db"
+    shutil.copy(intact, path)
+    alter(path, "value 77 ", "value 78 ")
+    async with SqliteStorage(path) as storage, FileCheck(storage, FakeClock()):
+        found = ""
+        while not found:
+            try:
+                await storage.ping()
+            except DataLoss as error:
+                found = error.message
+        assert "k77" in found
+
+
+async def test_writes_are_refused_once_damage_is_known(intact: Path, tmp_path: Path) -> None:
+    path = tmp_path / "configsvc.db"
+    shutil.copy(intact, path)
+    alter(path, "value 123 ", "value 124 ")
+    async with SqliteStorage(path) as storage:
+        outcomes = await asyncio.gather(
+            storage.write(create(config("k123"))), storage.write(create(config("new"))), return_exceptions=True
+        )
+        assert all(isinstance(outcome, ServiceError) for outcome in outcomes)
+        with pytest.raises(DataLoss):
+            await storage.write(create(config("other")))
+        assert (await storage.state()).head == KEYS
+
+
+async def test_rows_of_an_earlier_release_get_their_checksums(tmp_path: Path) -> None:
+    """Schema 2 had none: its rows are read as they are, and protected from then on."""
+    path = tmp_path / "configsvc.db"
+    with closing(sqlite3.connect(path)) as old:
+        for step in migrations_of("sqlite")[:2]:
+            old.executescript(step.sql)
+        old.execute("PRAGMA user_version = 2")
+        old.execute(
+            "INSERT INTO changes VALUES (1, 0, 'config', 'test', '', 'a', 'CREATE', 1, NULL, '{\"value\":1}', 0, 7, 'ann', '', '', 7)"
+        )
+        old.execute("INSERT INTO records VALUES ('config', 'test', '', 'a', 1, 1, '{\"value\":1}', 7, 7, 'ann')")
+        old.execute("UPDATE counter SET head = 1")
+        old.commit()
+    async with SqliteStorage(path) as storage:
+        ref = Ref(Kind.CONFIG, "test", "", "a")
+        assert (await storage.get([ref])).records[ref].body == {"value": 1}
+        assert [change.after for change in await storage.read(0, 10)] == [{"value": 1}]
+    alter(path, '{"value":1}', '{"value":2}')
+    async with SqliteStorage(path) as storage:
+        with pytest.raises(DataLoss):
+            await storage.get([ref])
