@@ -26,7 +26,7 @@ from configsvc.app.file_check import FileCheck
 from configsvc.app.flag_sets import FlagSets
 from configsvc.app.flags import FlagStore
 from configsvc.app.health import HealthBoard, Part
-from configsvc.app.lineage import LogMark
+from configsvc.app.lineage import LogMark, OriginBoard
 from configsvc.app.near import NearRecords
 from configsvc.app.outcomes import Evaluate, in_process
 from configsvc.app.relay import Relay
@@ -43,6 +43,7 @@ from configsvc.cache.port import Cache
 from configsvc.cache.redis import RedisCache
 from configsvc.clock import Clock, SystemClock
 from configsvc.domain.instances import Registration
+from configsvc.domain.lineage import LogState
 from configsvc.domain.records import Author
 from configsvc.errors import ServiceError, Unavailable
 from configsvc.logs import write_as_json
@@ -284,12 +285,13 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
         board = HealthBoard(
             _parts(backends, tail, relay), clock, is_complete=lambda: tail.has_begun and directory.is_loaded
         )
+        origins = OriginBoard(storage, lambda: tail.history, lambda: tail.since)
         served = (
             Served(ConfigServicer(configs, hub, clock), tail.begun),
             Served(FlagServicer(flags, evaluator, hub, clock), tail.begun),
             Served(RegistryServicer(directory, hub, clock, limits), directory.loaded),
             Served(ChangeServicer(ChangeTrail(history=storage, limits=limits)), tail.begun),
-            Served(HealthServicer(board, lambda: tail.applied, settings.service_instance_id), _at_once),
+            Served(HealthServicer(board, lambda: tail.applied, origins.look, settings.service_instance_id), _at_once),
         )
         interceptor = CallInterceptor(tail=tail, default_deadline_seconds=settings.default_deadline_seconds)
         server = await stack.enter_async_context(Server(served, listen, interceptor, settings.shutdown_grace_seconds))
@@ -417,6 +419,17 @@ async def _registered(directory: Directory, settings: Settings, clock: Clock) ->
         await asyncio.gather(keeper, return_exceptions=True)
         with contextlib.suppress(ServiceError):
             await directory.deregister(OWN_SERVICE, settings.service_instance_id, author("stopped"))
+
+
+async def new_history(settings: Settings, leap: int) -> LogState:
+    """Gives the log a new history, which begins `leap` above its head. Raises `Unavailable` where the database is away."""
+    async with AsyncExitStack() as stack:
+        storage: Storage
+        if settings.database_url:
+            storage = await stack.enter_async_context(PostgresStorage(settings.database_url))
+        else:
+            storage = await stack.enter_async_context(_embedded_storage(settings, SYSTEM_CLOCK))
+        return await storage.new_history("an operator marked it (`configsvc new-history`)", leap)
 
 
 async def migrate(settings: Settings) -> str:

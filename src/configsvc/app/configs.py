@@ -139,7 +139,13 @@ class ConfigStore:
         merged = configs.effective(service_name, found.records)
         more = found.more or len(merged) > page_size
         return page_of(
-            query, merged[:page_size], more=more, revision=found.revision, cursor=lambda one: (one.record.ref.key,)
+            query,
+            merged[:page_size],
+            token=page_token,
+            more=more,
+            revision=found.revision,
+            history=found.history,
+            cursor=lambda one: (one.record.ref.key,),
         )
 
     async def batch_write(self, environment: str, operations: Sequence[Operation], author: Author) -> Commit:
@@ -277,7 +283,15 @@ class ConfigStore:
                 after=(cursor[0], cursor[1]) if cursor else None,
             )
         )
-        return page_of(query, found.records, more=found.more, revision=found.revision, cursor=_place)
+        return page_of(
+            query,
+            found.records,
+            token=token,
+            more=found.more,
+            revision=found.revision,
+            history=found.history,
+            cursor=_place,
+        )
 
 
 def _content(draft: Draft) -> list[object]:

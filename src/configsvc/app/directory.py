@@ -236,6 +236,11 @@ class Directory:
         return self._registrations.revision
 
     @property
+    def history(self) -> str:
+        """The history of the log that it is of."""
+        return self._registrations.history
+
+    @property
     def is_out_of_touch(self) -> bool:
         """Whether what is shown may be old: the store or the registry is away."""
         return not self._ownership.is_connected or self._is_stale()

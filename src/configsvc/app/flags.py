@@ -68,7 +68,13 @@ class FlagStore:
             after = (page.records[-1].ref.key, "")
         more = len(found) > page_size or (page.more and len(found) == page_size)
         return page_of(
-            query, found[:page_size], more=more, revision=page.revision, cursor=lambda record: (record.ref.key,)
+            query,
+            found[:page_size],
+            token=page_token,
+            more=more,
+            revision=page.revision,
+            history=page.history,
+            cursor=lambda record: (record.ref.key,),
         )
 
     async def update(

@@ -10,16 +10,19 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 
 from configsvc.cache.port import Cache, Entry
 from configsvc.clock import Clock
-from configsvc.domain.lineage import LogState, Point
+from configsvc.domain.lineage import LogState, Origin, Point
 from configsvc.errors import ServiceError
-from configsvc.storage.port import Lineage
+from configsvc.storage.port import Histories, Lineage
 
 logger = logging.getLogger(__name__)
 
+# Nobody who asks for the state of the service waits longer for this.
+LOOK_SECONDS = 1.0
 # Where the mark lies in the shared cache: not under a history, since it says which one is current.
 MARK_KEY = "log"
 # A service that was off for longer than this finds no mark.
@@ -54,6 +57,31 @@ async def compared(log: Lineage, seen: Point) -> LogState:
             what, turned.history, turned.since, WHAT_TO_DO,
         )  # fmt: skip
     return turned
+
+
+class OriginBoard:
+    """Where the log's history comes from, for people. Read once for each history."""
+
+    def __init__(self, histories: Histories, history: Callable[[], str], since: Callable[[], int]) -> None:
+        self._histories = histories
+        self._history = history
+        self._since = since
+        self._known: Origin | None = None
+
+    async def look(self) -> Origin:
+        """The origin; without a reason where the database can't be read."""
+        history = self._history()
+        if self._known is None or self._known.history != history:
+            try:
+                async with asyncio.timeout(LOOK_SECONDS):
+                    self._known = await self._histories.origin()
+            except (ServiceError, TimeoutError) as error:
+                logger.debug("where the log's history comes from can't be read now: %s", error)
+        if self._known is None or self._known.history != history:
+            return Origin(history, self._since(), "", None)
+        at = self._known.made_at.isoformat(timespec="seconds") if self._known.made_at else "some time"
+        told = replace(self._known, reason=f"{at}: {self._known.reason}")
+        return told if not told.since else replace(told, reason=f"{told.reason}. {WHAT_TO_DO}")
 
 
 class LogMark:

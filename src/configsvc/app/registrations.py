@@ -90,6 +90,11 @@ class Registrations:
         return max(self._read_at, self._applied()) if self._is_current else self._read_at
 
     @property
+    def history(self) -> str:
+        """The history of the log that they are of."""
+        return self._history()
+
+    @property
     def services(self) -> Sequence[str]:
         """The services that have registrations."""
         return tuple(self._records)

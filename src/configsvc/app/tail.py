@@ -23,9 +23,9 @@ from typing import Protocol, Self
 from configsvc.app.lineage import LogMark, compared
 from configsvc.bus.port import Bus
 from configsvc.clock import Clock
-from configsvc.domain.lineage import LogState, Point
+from configsvc.domain.lineage import LogState, Point, history_changed
 from configsvc.domain.records import Change, Commit
-from configsvc.errors import Unavailable
+from configsvc.errors import RevisionOutOfRange, Unavailable
 from configsvc.storage.port import Lineage, Log
 
 logger = logging.getLogger(__name__)
@@ -160,6 +160,10 @@ class LogTail:
     def point(self) -> Point:
         """The place in the log up to which everything is applied; nowhere before the log was read."""
         return Point(self.history if self.has_begun else "", self.applied, self._digest)
+
+    def history_changed(self) -> RevisionOutOfRange:
+        """The error for what is of another history."""
+        return history_changed(self.history, self.since, self.applied)
 
     def subscribe(self, listener: Listener, reset: Reset | None = None) -> Callable[[], None]:
         """Calls `listener` with every change from now on, before `applied` advances to it. Returns the way out.

@@ -19,9 +19,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from configsvc.errors import RevisionOutOfRange
+
 # A new history begins this far above every revision that is known to have been given out, since others may have seen
 # more: whoever compares revisions alone (`min_revision`, Kafka consumers) sees them rise. A bigint has room for 10^13.
 LEAP_REVISIONS = 1_000_000
+# A million of these fit into a bigint.
+LARGEST_LEAP = 10**12
 
 # Why a database has the first history that it has.
 MADE = "made with the database, or when it first met a release that knows of histories"
@@ -94,9 +98,22 @@ def next_digest(before: str, row: Sequence[Any], text: str | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a history comes from: `reason`, for people, and when. `since`: its first revision comes after this one."""
+    """Where a history comes from: `reason`, for people, and when. `since`: its first revision comes after this one.
+
+    `made_at` None: that is not known now.
+    """
 
     history: str
     since: int
     reason: str
-    made_at: datetime
+    made_at: datetime | None
+
+
+def history_changed(current: str, since: int, head: int) -> RevisionOutOfRange:
+    """What was sent is of another history of the log than the one that it has now."""
+    return RevisionOutOfRange(
+        f"this is of another history of the change log, which has the history {current} since revision {since}: the"
+        " database was restored, or lost acknowledged writes; read again from the start",
+        "HISTORY_CHANGED",
+        {"history": current, "oldest_revision": str(since), "current_revision": str(head)},
+    )

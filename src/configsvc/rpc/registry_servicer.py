@@ -69,14 +69,22 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         cursor = pages.page_cursor(request.page_token, ("services",), str)
         found = [s for s in self._directory.services() if cursor is None or s.service_name > cursor[0]]
         shown = found[:size]
-        token = pages.page_token(("services",), (shown[-1].service_name,)) if len(found) > size else ""
+        page = pages.page_of(
+            ("services",),
+            shown,
+            token=request.page_token,
+            more=len(found) > size,
+            revision=self._directory.revision,
+            history=self._directory.history,
+            cursor=lambda one: (one.service_name,),
+        )
         return registry_pb2.ListServicesResponse(
             services=[
                 registry_pb2.ServiceSummary(service_name=s.service_name, instances=s.instances, healthy=s.healthy)
                 for s in shown
             ],
-            next_page_token=token,
-            revision=self._directory.revision,
+            next_page_token=page.next_page_token,
+            revision=page.revision,
         )
 
     async def GetService(self, request: Any, context: Any) -> registry_pb2.GetServiceResponse:
@@ -121,7 +129,9 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         with checked(self._limits) as fields:
             fields.service(request.service_name, required=True)
         selector = Selector(Kind.INSTANCE, "", request.service_name, None, "")
-        return self._watches.stream(selector, convert.optional(request, "after_revision"))
+        return self._watches.stream(
+            selector, convert.optional(request, "after_revision"), call.history_meant(context, request)
+        )
 
 
 async def _next(messages: AsyncIterator[Any]) -> Any:

@@ -35,12 +35,14 @@ class Watches:
         self._encoded: OrderedDict[tuple[int, int, bool], bytes] = OrderedDict()
         self._encoded_bytes = 0
 
-    async def stream(self, selector: Selector, after_revision: int | None) -> AsyncGenerator[Any, None]:
+    async def stream(
+        self, selector: Selector, after_revision: int | None, history: str = ""
+    ) -> AsyncGenerator[Any, None]:
         """The messages of one watch. An error after the first of them is told in band too, since the end of an HTTP/1.1
         stream can't carry it."""
         began = False
         try:
-            async with aclosing(self._hub.watch(selector, after_revision)) as events:
+            async with aclosing(self._hub.watch(selector, after_revision, history)) as events:
                 async for event in events:
                     began = True
                     match event:
@@ -49,9 +51,11 @@ class Watches:
                         case Snapshot(records):
                             yield self._response(snapshot=self._snapshot(records))
                         case Synced(revision):
-                            yield self._response(synced=watch_pb2.Synced(revision=revision))
+                            yield self._response(synced=watch_pb2.Synced(revision=revision, history=self._hub.history))
                         case Progress(revision):
-                            yield self._response(progress=watch_pb2.Progress(revision=revision))
+                            yield self._response(
+                                progress=watch_pb2.Progress(revision=revision, history=self._hub.history)
+                            )
         except Exception as error:
             if began:
                 yield self._response(error=status_of(error))
