@@ -70,8 +70,8 @@ class FlagSets:
 
     def history_of(self, flag_set: FlagSet) -> str:
         """The history of the log that a set is of; empty where it is not the one in use any more."""
-        held = self._sets.get(flag_set.environment) or self._copied.get(flag_set.environment)
-        return self._tail.history if held is flag_set else ""
+        held = (self._sets.get(flag_set.environment), self._copied.get(flag_set.environment))
+        return self._tail.history if any(one is flag_set for one in held) else ""
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Takes in what the log says. A set changes between two evaluations, never under one."""
