@@ -305,7 +305,7 @@ async def other_mark(cache: LocalCache, point: Point) -> None:
 
     task = asyncio.create_task(other.keep(lambda: point, ignored))
     while await other.find() != point:
-        await asyncio.sleep(0)
+        await settle()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 

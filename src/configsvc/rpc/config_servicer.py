@@ -104,21 +104,14 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
             request.environment, request.service_name, request.prefix, request.page_size, request.page_token
         )
         return config_pb2.GetEffectiveConfigResponse(
-            configs=[
-                config_pb2.EffectiveConfig(
-                    key=found.record.ref.key,
-                    value=convert.value_of(found.record.body["value"]),
-                    source=found.source,
-                    overrides_shared=found.overrides_shared,
-                    version=found.record.version,
-                    etag=found.record.etag,
-                    revision=found.record.revision,
-                )
-                for found in page.items
-            ],
-            next_page_token=page.next_page_token,
-            revision=page.revision,
+            configs=map(convert.effective, page.items), next_page_token=page.next_page_token, revision=page.revision
         )
+
+    async def GetEffectiveValue(self, request: Any, context: Any) -> config_pb2.GetEffectiveValueResponse:
+        """One value as a service sees it."""
+        found, revision = await self._store.effective_value(request.environment, request.service_name, request.key)
+        call.tell_resource(found.etag, status=304 if call.etag_seen(context, found.etag) else 0)
+        return config_pb2.GetEffectiveValueResponse(config=convert.effective(found), revision=revision)
 
     async def BatchWriteConfigs(self, request: Any, context: Any) -> config_pb2.BatchWriteConfigsResponse:
         """Many writes in one revision."""

@@ -10,6 +10,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from configsvc.app.outcomes import FailedItem, Outcome
+from configsvc.domain.configs import Effective
 from configsvc.domain.instances import CheckResult, Instance, Registration
 from configsvc.domain.json_values import LARGEST_EXACT_INTEGER, MISSING, Absent, Difference, Json
 from configsvc.domain.records import Change, JsonObject, Record, etag_of
@@ -104,6 +105,20 @@ def config(record: Record) -> config_pb2.Config:
         created_at=timestamp(record.created_at),
         updated_at=timestamp(record.updated_at),
         updated_by=record.updated_by,
+    )
+
+
+def effective(found: Effective) -> config_pb2.EffectiveConfig:
+    """A value as a service sees it."""
+    record = found.record
+    return config_pb2.EffectiveConfig(
+        key=record.ref.key,
+        value=value_of(record.body["value"]),
+        source=found.source,
+        overrides_shared=found.overrides_shared,
+        version=record.version,
+        etag=record.etag,
+        revision=record.revision,
     )
 
 

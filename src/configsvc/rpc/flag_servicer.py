@@ -11,6 +11,7 @@ from configsvc.app.flags import FlagStore
 from configsvc.app.outcomes import Asked
 from configsvc.app.watch import WatchHub
 from configsvc.clock import Clock
+from configsvc.domain.flag_filter import FlagFilter
 from configsvc.domain.records import Record
 from configsvc.errors import InvalidInput
 from configsvc.rpc import call, convert
@@ -46,8 +47,14 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
 
     async def ListFlags(self, request: Any, context: Any) -> flag_pb2.ListFlagsResponse:
         """One page of flags."""
-        enabled = convert.optional(request, "enabled")
-        page = await self._store.list(request.environment, enabled, request.page_size, request.page_token)
+        wanted = FlagFilter(
+            enabled=convert.optional(request, "enabled"),
+            tags=(*request.tags, *request.tags_brackets),
+            owner=convert.optional(request, "owner"),
+            created_before=convert.time_of(request, "created_before"),
+            updated_before=convert.time_of(request, "updated_before"),
+        )
+        page = await self._store.list(request.environment, wanted, request.page_size, request.page_token)
         return flag_pb2.ListFlagsResponse(
             flags=map(convert.flag, page.items), next_page_token=page.next_page_token, revision=page.revision
         )
@@ -83,6 +90,28 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
             revision=found.page.revision,
             compacted_through_version=found.compacted_through,
         )
+
+    async def RollbackFlag(self, request: Any, context: Any) -> flag_pb2.RollbackFlagResponse:
+        """Writes an earlier version again."""
+        record, revision = await self._store.rollback(
+            request.environment,
+            request.name,
+            request.version,
+            call.author(context, request, self._clock),
+            etag=call.etag_wanted(context, request),
+        )
+        _tell(record)
+        return flag_pb2.RollbackFlagResponse(flag=convert.flag(record), revision=revision)
+
+    async def DiffFlag(self, request: Any, context: Any) -> flag_pb2.DiffFlagResponse:
+        """Compares two versions."""
+        diff = await self._store.diff(request.environment, request.name, request.from_version, request.to_version)
+        response = flag_pb2.DiffFlagResponse(
+            to=convert.flag_version(diff.newer), differences=map(convert.difference, diff.differences)
+        )
+        # `from` is a word of the language.
+        getattr(response, "from").CopyFrom(convert.flag_version(diff.older))
+        return response
 
     async def EvaluateFlag(self, request: Any, context: Any) -> flag_pb2.EvaluateFlagResponse:
         """One flag for one context."""

@@ -844,6 +844,70 @@ class GetEffectiveConfigResponse(_message.Message):
 Global___GetEffectiveConfigResponse: _TypeAlias = GetEffectiveConfigResponse  # noqa: Y015
 
 @_typing.final
+class GetEffectiveValueRequest(_message.Message):
+    """Request of GetEffectiveValue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    SERVICE_NAME_FIELD_NUMBER: _builtins.int
+    MIN_REVISION_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """Required. See Config.key."""
+    environment: _builtins.str
+    """Required. See Config.environment."""
+    service_name: _builtins.str
+    """Required. The service whose view is asked for."""
+    min_revision: _builtins.int
+    """Optional. Wait, within the deadline, until this replica has applied this revision."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        environment: _builtins.str = ...,
+        service_name: _builtins.str = ...,
+        min_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "key", b"key", "min_revision", b"min_revision", "service_name", b"service_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetEffectiveValueRequest: _TypeAlias = GetEffectiveValueRequest  # noqa: Y015
+
+@_typing.final
+class GetEffectiveValueResponse(_message.Message):
+    """Response of GetEffectiveValue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONFIG_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """The revision at which this was read."""
+    @_builtins.property
+    def config(self) -> Global___EffectiveConfig:
+        """The value, and where it came from. The `ETag` header changes with all of this, `source` and `overrides_shared`
+        included; the etag in here is that of the configuration, for a write to it.
+        """
+
+    def __init__(
+        self,
+        *,
+        config: Global___EffectiveConfig | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetEffectiveValueResponse: _TypeAlias = GetEffectiveValueResponse  # noqa: Y015
+
+@_typing.final
 class ConfigOperation(_message.Message):
     """One write of a batch. It fails as a whole batch where its precondition does not hold."""
 
