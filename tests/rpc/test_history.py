@@ -32,6 +32,8 @@ PAGED: dict[str, Any] = {
     "ListFlags": flag_pb2.ListFlagsRequest(environment=ENV),
     "ListFlagHistory": flag_pb2.ListFlagHistoryRequest(environment=ENV, name="f0"),
     "ListServices": registry_pb2.ListServicesRequest(),
+    "GetService": registry_pb2.GetServiceRequest(service_name="s0"),
+    "DiscoverInstances": registry_pb2.DiscoverInstancesRequest(service_name="s0"),
     "ListChanges": change_pb2.ListChangesRequest(),
 }
 SERVICES = (
@@ -56,7 +58,7 @@ class Client:
         for module, stub in SERVICES:
             (service,) = module.DESCRIPTOR.services_by_name.values()
             if name in service.methods_by_name:
-                return getattr(stub(self.channel), name)  # type: ignore[no-untyped-call]
+                return getattr(stub(self.channel), name)
         raise AttributeError(name)
 
     def health(self) -> health_pb2.Health:
@@ -95,9 +97,12 @@ def turned(own_server: Callable[..., Running]) -> Iterator[Client]:
                 client.UpdateFlag(
                     flag_pb2.UpdateFlagRequest(name=f"f{number}", environment=ENV, enabled=enabled, allow_missing=True)
                 )
-            client.RegisterInstance(
-                registry_pb2.RegisterInstanceRequest(service_name=f"s{number}", service_url="http://h.example")
-            )
+            for port in (1, 2):
+                client.RegisterInstance(
+                    registry_pb2.RegisterInstanceRequest(
+                        service_name=f"s{number}", service_url=f"http://h.example:{port}"
+                    )
+                )
         client.tokens = {method: page(client, method).next_page_token for method in PAGED}
         found, call = client.GetConfig.with_call(config_pb2.GetConfigRequest(key="k0", environment=ENV))
         client.etag, client.revision = found.config.etag, found.revision
@@ -113,7 +118,7 @@ def turned(own_server: Callable[..., Running]) -> Iterator[Client]:
 def is_of_another_history(refusal: Refusal, current: str) -> bool:
     assert refusal.code is grpc.StatusCode.OUT_OF_RANGE, refusal
     assert refusal.info.reason == "HISTORY_CHANGED"
-    return refusal.info.metadata["history"] == current
+    return bool(refusal.info.metadata["history"] == current)
 
 
 def test_every_method_that_has_pages_is_tried() -> None:

@@ -13,16 +13,21 @@ from configsvc.domain.json_values import digest, problem
 from configsvc.domain.limits import Limits
 from configsvc.domain.pages import Page, page_cursor, page_of
 from configsvc.domain.records import Action, Author, Change, Commit, Kind, Record, Ref, Write
+from configsvc.domain.sizes import ANSWER_BYTES
 from configsvc.storage.port import History, Reader, RecordQuery, Writer
 
 
 @dataclass(frozen=True, slots=True)
 class Bulk:
-    """What was asked for by many keys, in the order asked, at one revision."""
+    """What was asked for by many keys, in the order asked, at one revision.
+
+    `not_read`: the keys of what was not looked at any more, since no answer could have it.
+    """
 
     found: tuple[Record, ...]
     missing: tuple[str, ...]
     revision: int
+    not_read: tuple[str, ...] = ()
 
 
 class ConfigStore:
@@ -99,6 +104,8 @@ class ConfigStore:
             fields.count("keys", len(keys), self._limits.batch_size, least=1)
             for index, key in enumerate(keys[: self._limits.batch_size]):
                 fields.key(key, f"keys[{index}]")
+            if (size := sum(len(key.encode("utf-8", "surrogatepass")) for key in keys)) > ANSWER_BYTES // 2:
+                fields.refuse("keys", f"must be at most {ANSWER_BYTES // 2} bytes together; they have {size}")
         refs = {key: config_ref(environment, service_name, key) for key in keys}
         view = await self._near.get(tuple(refs.values()))
         found = tuple(record for ref in refs.values() if (record := view.get(ref)) is not None)
@@ -164,6 +171,10 @@ class ConfigStore:
                 if operation.draft.ref in seen:
                     fields.refuse(f"operations[{index}].key", "must appear once in a batch")
                 seen.add(operation.draft.ref)
+            if (size := _batch_answer_bytes(operations, author)) > ANSWER_BYTES:
+                fields.refuse(
+                    "operations", f"must have keys that fit into an answer of {ANSWER_BYTES} bytes; it has {size}"
+                )
         content = [[*_content(o.draft), o.draft.key, o.draft.service_name, o.delete, o.etag, o.must_not_exist]
                    for o in operations]  # fmt: skip
         refs = tuple(operation.draft.ref for operation in operations)
@@ -291,6 +302,14 @@ def _content(draft: Draft) -> list[object]:
 
 def _place(record: Record) -> tuple[str, str]:
     return (record.ref.key, record.ref.service)
+
+
+def _batch_answer_bytes(operations: Sequence[Operation], author: Author) -> int:
+    """The most that a batch's answer takes without values: names, author, and 150 bytes of numbers, etag and times."""
+    named = [author.actor] * len(operations)
+    for operation in operations:
+        named += (operation.draft.environment, operation.draft.service_name, operation.draft.key)
+    return sum(len(text.encode("utf-8", "surrogatepass")) for text in named) + 150 * len(operations)
 
 
 def _written(commit: Commit) -> tuple[Record, int]:
