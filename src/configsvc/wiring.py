@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -33,6 +33,7 @@ from configsvc.app.relay import Relay
 from configsvc.app.shared_evaluations import SharedEvaluations
 from configsvc.app.tail import LogTail
 from configsvc.app.watch import WatchHub
+from configsvc.background import Supervisor, TaskTrouble
 from configsvc.bus.kafka import KafkaBus, KafkaPublisher
 from configsvc.bus.local import LocalBus
 from configsvc.bus.notify import NotifyBus
@@ -132,18 +133,20 @@ class Backends:
 
 
 @asynccontextmanager
-async def open_backends(settings: Settings, clock: Clock) -> AsyncIterator[Backends]:
+async def open_backends(settings: Settings, clock: Clock, supervisor: Supervisor) -> AsyncIterator[Backends]:
     """Opens every backend. One that is away does not stop the start, except an embedded one."""
     kinds: dict[str, str] = {}
     async with AsyncExitStack() as stack:
         storage: Storage
         if settings.database_url:
-            inner = PostgresStorage(settings.database_url, connections=settings.database_connections)
-            storage = await stack.enter_async_context(LateStorage(inner))
+            inner = PostgresStorage(
+                settings.database_url, connections=settings.database_connections, supervisor=supervisor
+            )
+            storage = await stack.enter_async_context(LateStorage(inner, supervisor))
             kinds["storage"] = storage.name
         else:
-            embedded = await stack.enter_async_context(_embedded_storage(settings, clock))
-            await stack.enter_async_context(FileCheck(embedded, clock))
+            embedded = await stack.enter_async_context(_embedded_storage(settings, clock, supervisor))
+            await stack.enter_async_context(FileCheck(embedded, clock, supervisor=supervisor))
             storage = embedded
             kinds["storage"] = f"{storage.name} ({settings.sqlite_path})"
 
@@ -169,7 +172,7 @@ async def open_backends(settings: Settings, clock: Clock) -> AsyncIterator[Backe
             publisher = await stack.enter_async_context(KafkaPublisher(servers, topic))
             kinds["bus"] = f"{bus.name} ({servers}, topic {topic})"
         elif settings.database_url:
-            bus = await stack.enter_async_context(NotifyBus(settings.database_url))
+            bus = await stack.enter_async_context(NotifyBus(settings.database_url, supervisor))
             kinds["bus"] = f"{bus.name} (notifications)"
         else:
             bus = await stack.enter_async_context(LocalBus())
@@ -186,6 +189,7 @@ async def open_backends(settings: Settings, clock: Clock) -> AsyncIterator[Backe
                     session_seconds=settings.zookeeper_session_timeout,
                     auth=settings.zookeeper_credential,
                     others=settings.zookeeper_acl.removeprefix("none"),
+                    supervisor=supervisor,
                 )
             )
             kinds["registry"] = f"{registry.name} ({settings.zookeeper_hosts}{settings.zookeeper_base_path})"
@@ -201,8 +205,9 @@ async def open_backends(settings: Settings, clock: Clock) -> AsyncIterator[Backe
 async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM_CLOCK) -> AsyncIterator[Server]:
     """A whole server, ready. Leaving the context drains and closes it."""
     limits = settings.limits
+    supervisor = Supervisor(clock)
     async with AsyncExitStack() as stack:
-        backends = await stack.enter_async_context(open_backends(settings, clock))
+        backends = await stack.enter_async_context(open_backends(settings, clock, supervisor))
         storage, bus, registry = backends.storage, backends.bus, backends.registry
         tail = await stack.enter_async_context(
             LogTail(
@@ -211,11 +216,16 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
                 clock=clock,
                 poll_seconds=settings.log_poll_seconds,
                 mark=LogMark(backends.cache, clock),
+                supervisor=supervisor,
             )
         )
         copies = await stack.enter_async_context(
             SharedCopies(
-                backends.cache, clock, timedelta(seconds=settings.cache_ttl_seconds), history=lambda: tail.history
+                backends.cache,
+                clock,
+                timedelta(seconds=settings.cache_ttl_seconds),
+                history=lambda: tail.history,
+                supervisor=supervisor,
             )
         )
         writer = FollowedWriter(storage, tail)
@@ -227,12 +237,17 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             clock=clock,
             buffer_changes=settings.watch_buffer_messages,
             progress_seconds=settings.watch_progress_seconds,
+            supervisor=supervisor,
         )
         configs = ConfigStore(writer=writer, reader=storage, history=storage, near=near, limits=limits)
         # Not under the log's history: what a user was given is not undone by a restore, as long as the flag is the same.
         assignments = await stack.enter_async_context(
             SharedCopies(
-                _assignment_cache(backends, settings, clock), clock, timedelta(seconds=settings.assignment_ttl_seconds)
+                _assignment_cache(backends, settings, clock),
+                clock,
+                timedelta(seconds=settings.assignment_ttl_seconds),
+                name="assignments",
+                supervisor=supervisor,
             )
         )
         flags = FlagStore(
@@ -264,6 +279,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             is_stale=lambda: tail.stale_since is not None,
             has_news=tail.has_news,
             copies=copies,
+            supervisor=supervisor,
         )
         tail.subscribe(directory.apply, directory.reset)
         await stack.enter_async_context(directory)
@@ -275,15 +291,18 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
                 interval_seconds=settings.compaction_interval_seconds,
                 keep_age=timedelta(days=settings.compaction_keep_days) if settings.compaction_keep_days else None,
                 keep_unpublished=backends.publisher is not None,
+                supervisor=supervisor,
             )
         )
         relay: Relay | None = None
         if backends.publisher is not None:
             relay = await stack.enter_async_context(
-                Relay(outbox=storage, log=storage, publisher=backends.publisher, clock=clock)
+                Relay(outbox=storage, log=storage, publisher=backends.publisher, clock=clock, supervisor=supervisor)
             )
         board = HealthBoard(
-            _parts(backends, tail, relay), clock, is_complete=lambda: tail.has_begun and directory.is_loaded
+            _parts(backends, tail, relay, supervisor),
+            clock,
+            is_complete=lambda: tail.has_begun and directory.is_loaded,
         )
         origins = OriginBoard(storage, lambda: tail.history, lambda: tail.since)
         served = (
@@ -294,9 +313,11 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             Served(HealthServicer(board, lambda: tail.applied, origins.look, settings.service_instance_id), _at_once),
         )
         interceptor = CallInterceptor(tail=tail, default_deadline_seconds=settings.default_deadline_seconds)
-        server = await stack.enter_async_context(Server(served, listen, interceptor, settings.shutdown_grace_seconds))
+        server = await stack.enter_async_context(
+            Server(served, listen, interceptor, settings.shutdown_grace_seconds, supervisor)
+        )
         if settings.service_registry_enabled:
-            await stack.enter_async_context(_registered(directory, settings, clock))
+            await stack.enter_async_context(_registered(directory, settings, clock, supervisor))
         logger.info("listening", addresses=list(listen), **backends.kinds, instance_id=settings.service_instance_id)
         try:
             yield server
@@ -308,14 +329,24 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
 
 
 async def _at_once() -> None:
-    """Of a service that has no view to read first."""
+    """Of what there is nothing to wait for."""
+
+
+async def _no_effect() -> str:
+    return ""
+
+
+def _joined(troubles: Iterable[TaskTrouble]) -> str:
+    return "; ".join(map(str, troubles))
 
 
 @asynccontextmanager
-async def _embedded_storage(settings: Settings, clock: Clock) -> AsyncIterator[SqliteStorage]:
+async def _embedded_storage(
+    settings: Settings, clock: Clock, supervisor: Supervisor | None = None
+) -> AsyncIterator[SqliteStorage]:
     """The SQLite file. Raises `SettingsError` where it can't be used and waiting would not help."""
     path = settings.sqlite_path
-    storage = SqliteStorage(Path(path))
+    storage = SqliteStorage(Path(path), supervisor=supervisor)
     give_up_at = clock.monotonic() + HANDOVER_SECONDS
     async with AsyncExitStack() as stack:
         while True:
@@ -347,7 +378,7 @@ def _evaluate(backends: Backends, settings: Settings, flag_sets: FlagSets) -> Ev
     return SharedEvaluations(in_process, backends.cache, life, flag_sets.history_of)
 
 
-def _parts(backends: Backends, tail: LogTail, relay: Relay | None) -> tuple[Part, ...]:
+def _parts(backends: Backends, tail: LogTail, relay: Relay | None, supervisor: Supervisor) -> tuple[Part, ...]:
     """What the health board looks at, and what it means for users where it is down."""
 
     async def without_storage() -> str:
@@ -383,12 +414,15 @@ def _parts(backends: Backends, tail: LogTail, relay: Relay | None) -> tuple[Part
     if cache is not None:
         parts.append(Part("cache", cache.name, cache.ping, without_cache))
     parts.append(Part("bus", backends.bus.name, bus_works, without_bus))
-    parts.append(Part("registry", registry.name, registry.ping, without_registry))
+    parts.append(Part("registry", registry.name, registry.ping, without_registry, note=lambda: registry.notes))
+    parts.append(Part("tasks", "in process", _at_once, _no_effect, trouble=lambda: _joined(supervisor.troubles)))
     return tuple(parts)
 
 
 @asynccontextmanager
-async def _registered(directory: Directory, settings: Settings, clock: Clock) -> AsyncIterator[None]:
+async def _registered(
+    directory: Directory, settings: Settings, clock: Clock, supervisor: Supervisor
+) -> AsyncIterator[None]:
     """Shows this service in its own registry, and keeps its lease while the context is open."""
     own = Registration(
         service_name=OWN_SERVICE,
@@ -411,12 +445,11 @@ async def _registered(directory: Directory, settings: Settings, clock: Clock) ->
             await register("still here")
 
     await register("started")
-    keeper = asyncio.create_task(keep(), name="own-registration")
+    keeper = supervisor.keep("own registration", keep)
     try:
         yield
     finally:
-        keeper.cancel()
-        await asyncio.gather(keeper, return_exceptions=True)
+        await keeper.end()
         with contextlib.suppress(ServiceError):
             await directory.deregister(OWN_SERVICE, settings.service_instance_id, author("stopped"))
 

@@ -314,7 +314,7 @@ async def test_copies_lie_under_the_history_and_are_not_found_under_another(
     cache: LocalCache, clock: FakeClock
 ) -> None:
     history = "one"
-    async with SharedCopies(cache, clock, timedelta(days=1), lambda: history) as copies:
+    async with SharedCopies(cache, clock, timedelta(days=1), history=lambda: history) as copies:
         await copies.settle([Copy("k", 5, lambda: "lost")])
         copies.leave(Copy("late", 5, lambda: "lost"))
         history = "two"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from configsvc.app.background import Background
+from configsvc.background import Background, Kept, Supervisor
 from configsvc.clock import Clock
 from configsvc.domain.instances import CheckResult, Instance
 from configsvc.probes.port import Probe, ProbeFailedError
@@ -56,7 +56,10 @@ class HealthChecks:
         interval_seconds: float,
         instances: Callable[[], Sequence[Instance]],
         told: Callable[[Instance, bool, bool], "asyncio.Future[None] | None"],
+        supervisor: Supervisor | None = None,
     ) -> None:
+        self._supervisor = supervisor or Supervisor(clock)
+        self._work_task: Kept | None = None
         self._probe = probe
         self._clock = clock
         self._thresholds = thresholds
@@ -68,12 +71,14 @@ class HealthChecks:
         self._background = Background("health checks")
 
     async def __aenter__(self) -> Self:
-        self._background.start(self._work())
+        self._work_task = self._supervisor.keep("health checks", self._work)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._work_task is not None:
+            await self._work_task.end()
         await self._background.end()
 
     async def look(self, instance: Instance) -> CheckResult:

@@ -23,6 +23,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
+from configsvc.background import Kept, Supervisor
 from configsvc.cache.port import Cache, Entry
 from configsvc.clock import Clock, SystemClock
 from configsvc.domain.records import Ref
@@ -67,8 +68,17 @@ class SharedCopies:
     """
 
     def __init__(
-        self, cache: Cache | None, clock: Clock, life: timedelta, history: Callable[[], str] = _of_no_log
+        self,
+        cache: Cache | None,
+        clock: Clock,
+        life: timedelta,
+        *,
+        history: Callable[[], str] = _of_no_log,
+        name: str = "copies",
+        supervisor: Supervisor | None = None,
     ) -> None:
+        self._name = name
+        self._supervisor = supervisor or Supervisor(clock)
         self._cache = cache
         self._history = history
         self._clock = clock
@@ -76,7 +86,7 @@ class SharedCopies:
         self._waiting: OrderedDict[str, Copy] = OrderedDict()
         self._more = asyncio.Event()
         self._sources: list[Callable[[], Iterable[Copy]]] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: list[Kept] = []
 
     @property
     def are_kept(self) -> bool:
@@ -130,19 +140,15 @@ class SharedCopies:
         return f"{history}:{key}" if history else key
 
     async def __aenter__(self) -> Self:
-        self._tasks = [
-            asyncio.create_task(self._send(), name="copies"),
-            asyncio.create_task(self._renew(), name="copies-renewal"),
-            asyncio.create_task(self._refill(), name="copies-refill"),
-        ]
+        if self._cache is not None:
+            work = {"sending": self._send, "renewal": self._renew, "refill": self._refill}
+            self._tasks = [self._supervisor.keep(f"{self._name}, {part}", run) for part, run in work.items()]
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(task.end() for task in self._tasks))
         await self._send_some()
 
     async def _send(self) -> None:

@@ -12,13 +12,14 @@ from dataclasses import asdict, replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from configsvc.app.background import Background
 from configsvc.app.checks import HealthChecks, Thresholds
 from configsvc.app.copies import NO_COPIES, SharedCopies
+from configsvc.app.foreign import ForeignInstances
 from configsvc.app.leases import Leases
 from configsvc.app.ownership import Ownership
 from configsvc.app.registrations import Registrations, not_loaded
 from configsvc.app.streams import KeepAlive, Streams
+from configsvc.background import Background, Kept, Supervisor
 from configsvc.clock import Clock
 from configsvc.domain import instances
 from configsvc.domain.balancing import Balancer, checked_strategy, in_zone_first
@@ -78,7 +79,11 @@ class Directory:
         is_stale: Callable[[], bool] = lambda: False,
         has_news: Callable[[], Awaitable[bool]] = _no_news,
         copies: SharedCopies = NO_COPIES,
+        supervisor: Supervisor | None = None,
     ) -> None:
+        self._supervisor = supervisor or Supervisor(clock)
+        self._kept: list[Kept] = []
+        self._reloading: Kept | None = None
         self._registry = registry
         self._clock = clock
         self._limits = limits
@@ -117,6 +122,7 @@ class Directory:
             interval_seconds=check_interval_seconds,
             instances=lambda: [instance_of(record) for record in self._registrations.owned()],
             told=self._looked_at,
+            supervisor=self._supervisor,
         )
 
     async def __aenter__(self) -> Self:
@@ -124,16 +130,16 @@ class Directory:
 
         Where the store is away, what other replicas left in the shared cache is shown until it is back.
         """
-        events = self._registry.events()
         try:
             await self._registrations.load()
         except Unavailable as error:
             logger.warning("the registrations can't be read; those that other replicas knew are shown: %s", error)
             await self._registrations.load_copies()
-        else:
-            await self._ownership.meet()
-        self._background.start(self._leases.sweep())
-        self._background.start(self._ownership.follow(events))
+        await self._ownership.news.begin()
+        self._kept = [
+            self._supervisor.keep("lease sweep", self._leases.sweep),
+            self._supervisor.keep("registry follower", self._ownership.news.follow),
+        ]
         await self._checks.__aenter__()
         return self
 
@@ -142,6 +148,9 @@ class Directory:
     ) -> None:
         await self._checks.__aexit__(kind, error, trace)
         await self._ownership.hand_on()
+        await asyncio.gather(*(kept.end() for kept in self._kept))
+        if self._reloading is not None:
+            await self._reloading.end()
         await self._background.end()
 
     async def register(self, registration: Registration, author: Author) -> tuple[Instance, int]:
@@ -241,13 +250,27 @@ class Directory:
         return self._registrations.history
 
     @property
+    def foreign(self) -> ForeignInstances:
+        """What other programs show."""
+        return self._ownership.foreign
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the registry can be reached, and all of it was read."""
+        return self._ownership.news.is_complete
+
+    def is_registered(self, service: str, instance_id: str) -> bool:
+        """Whether an instance is on record."""
+        return self._registrations.get(instance_ref(service, instance_id)) is not None
+
+    @property
     def is_out_of_touch(self) -> bool:
         """Whether what is shown may be old: the store or the registry is away."""
-        return not self._ownership.is_connected or self._is_stale()
+        return not self.is_complete or self._is_stale()
 
     def services(self) -> tuple[ServiceSummary, ...]:
         """All services that have instances, in the order of name."""
-        named = {*self._registrations.services, *self._ownership.foreign}
+        named = {*self._registrations.services, *self._ownership.foreign.services}
         if not self.is_loaded and not named:
             raise not_loaded()
         found = {name: self._instances(name) for name in sorted(named)}
@@ -309,7 +332,9 @@ class Directory:
     def reset(self, revision: int) -> None:
         """The log can't say what changed up to a revision: everything is read anew."""
         self._registrations.outdate()
-        self._background.start(self._reload())
+        if self._reloading is not None:
+            self._reloading.cancel()
+        self._reloading = self._supervisor.keep("registrations' reload", self._reload, may_end=True)
 
     def taken(self, record: Record, before: Record | None) -> None:
         """See `Follower`."""
@@ -328,7 +353,7 @@ class Directory:
     async def _reload(self) -> None:
         await self._registrations.reload()
         await self._ownership.retract()
-        await self._ownership.meet()
+        self._ownership.news.meet()
 
     def _looked_at(self, instance: Instance, passed: bool, changed: bool) -> "asyncio.Future[None] | None":
         record = self._registrations.get(instance.ref)
@@ -360,7 +385,7 @@ class Directory:
         """Those on record, and those that other programs show in the registry, in the order of id."""
         records = self._registrations.of(service)
         own = [self._instance(record) for record in records.values()]
-        foreign = [i for i in self._ownership.foreign.get(service, ()) if i.instance_id not in records]
+        foreign = [i for i in self._ownership.foreign.of(service).values() if i.instance_id not in records]
         return tuple(sorted((*own, *foreign), key=lambda instance: instance.instance_id))
 
     def _instance(self, record: Record) -> Instance:

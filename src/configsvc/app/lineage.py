@@ -92,6 +92,11 @@ class LogMark:
         self._clock = clock
         self._moved = asyncio.Event()
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether there is a cache to leave it in."""
+        return self._cache is not None
+
     async def find(self) -> Point | None:
         """The furthest place that a replica has left."""
         if self._cache is None:

@@ -10,6 +10,8 @@ from configsvc.domain.fields import SERVICE_NAME_CHARACTERS, Fields
 from configsvc.domain.records import Action, JsonObject, Kind, Mutation, Put, Record, Ref, View
 
 HEALTHY, UNHEALTHY, SUSPECT = "HEALTHY", "UNHEALTHY", "SUSPECT"
+# Of an instance that another program shows, and says of it that it takes no requests.
+OUT_OF_SERVICE = "OUT_OF_SERVICE"
 
 SERVICE_SCHEMES = ("http", "https", "grpc", "tcp")
 CHECK_SCHEMES = ("http", "https", "tcp", "grpc")
@@ -233,21 +235,24 @@ def registering(registration: Registration, me: str, live: Container[str], view:
 
 
 def foreign(service: str, instance_id: str, payload: Mapping[str, object], seen_at: datetime) -> Instance:
-    """An instance that another program shows in the registry. It has no record, so no version and no lease of ours."""
+    """An instance that another program shows in the registry. It has no record, so no version and no lease of ours.
+
+    `seen_at`: when it was first seen; it has registered then, if it does not say when.
+    """
     metadata = payload.get("metadata")
-    weight = payload.get("weight")
+    at = payload.get("registered_at")
     return Instance(
         service_name=service,
         instance_id=instance_id,
         service_url=str(payload.get("service_url", "")),
         health_check_url="",
-        status=HEALTHY,
+        status=str(payload.get("status", HEALTHY)),
         metadata={str(k): str(v) for k, v in metadata.items()} if isinstance(metadata, Mapping) else {},
-        weight=weight if isinstance(weight, int) and weight > 0 else DEFAULT_WEIGHT,
-        zone=str(payload.get("zone", "")),
-        version=str(payload.get("version", "")),
+        weight=DEFAULT_WEIGHT,
+        zone="",
+        version="",
         lease_ttl_seconds=0,
-        registered_at=seen_at,
+        registered_at=datetime.fromisoformat(at) if isinstance(at, str) else seen_at,
         last_heartbeat_at=seen_at,
         revision=0,
         etag="",

@@ -302,6 +302,7 @@ def instance(found: Instance) -> registry_pb2.Instance:
         last_heartbeat_at=timestamp(found.last_heartbeat_at),
         revision=found.revision,
         etag=found.etag,
+        foreign=not found.owner,
     )
 
 

@@ -8,6 +8,7 @@ answers from what others have left in the shared cache, and a gateway must not k
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,6 +28,7 @@ from configsvc_client.v1 import health_pb2_grpc as service_health_pb2_grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from configsvc.background import Kept, Supervisor
 from configsvc.rpc.interceptors import CallInterceptor
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -71,13 +73,19 @@ class Server:
     """Serves while its context is open. `served` is in the order of `SERVICES`."""
 
     def __init__(
-        self, served: Sequence[Served], listen: Sequence[str], interceptor: CallInterceptor, grace_seconds: float
+        self,
+        served: Sequence[Served],
+        listen: Sequence[str],
+        interceptor: CallInterceptor,
+        grace_seconds: float,
+        supervisor: Supervisor | None = None,
     ) -> None:
+        self._supervisor = supervisor or Supervisor()
         self._served = served
         self._listen = listen
         self._interceptor = interceptor
         self._grace_seconds = grace_seconds
-        self._watching: list[asyncio.Task[None]] = []
+        self._watching: list[Kept] = []
         self.ports: list[int] = []
 
     async def __aenter__(self) -> Self:
@@ -89,7 +97,8 @@ class Server:
             (name,) = (service.full_name for service in module.DESCRIPTOR.services_by_name.values())
             names.append(name)
             await self._health.set(name, NOT_SERVING)
-            self._watching.append(asyncio.create_task(self._serve_once_complete(name, served), name=f"health-{name}"))
+            work = partial(self._serve_once_complete, name, served)
+            self._watching.append(self._supervisor.keep(f"readiness of {name}", work, may_end=True))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         self.ports = [self._server.add_insecure_port(address) for address in self._listen]
@@ -104,9 +113,7 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Takes no new calls, and gives those in flight their grace."""
-        for task in self._watching:
-            task.cancel()
-        await asyncio.gather(*self._watching, return_exceptions=True)
+        await asyncio.gather(*(task.end() for task in self._watching))
         stopped = asyncio.ensure_future(self._server.stop(self._grace_seconds))
         self._interceptor.end_streams()
         await stopped

@@ -23,6 +23,7 @@ import psycopg
 from psycopg import errors as failures
 from psycopg_pool import AsyncConnectionPool
 
+from configsvc.background import Supervisor
 from configsvc.domain.lineage import LEAP_REVISIONS, LogState, Point
 from configsvc.domain.records import Commit, Ref, Write
 from configsvc.errors import TooMuch, Unavailable
@@ -92,6 +93,7 @@ class PostgresStorage(Reads):
         answer_seconds: float = 12.0,
         queue_writes: int = DEFAULT_QUEUE_WRITES,
         group_writes: int = DEFAULT_GROUP_WRITES,
+        supervisor: Supervisor | None = None,
     ) -> None:
         super().__init__(DIALECT)
         self._url = url
@@ -104,7 +106,9 @@ class PostgresStorage(Reads):
             "idle_in_transaction_session_timeout": f"{round(answer_seconds * 1000)}ms",
         }
         self._answer_seconds = answer_seconds
-        self._group = GroupCommit(self._commit_group, queue_writes=queue_writes, group_writes=group_writes)
+        self._group = GroupCommit(
+            self._commit_group, queue_writes=queue_writes, group_writes=group_writes, supervisor=supervisor
+        )
         self._reading: AsyncConnectionPool[Connection] | None = None
         self._writing: AsyncConnectionPool[Connection] | None = None
         self._left_behind: set[asyncio.Task[Any]] = set()

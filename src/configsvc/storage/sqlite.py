@@ -24,6 +24,7 @@ from queue import LifoQueue
 from types import TracebackType
 from typing import Any, Self
 
+from configsvc.background import Supervisor
 from configsvc.domain.lineage import LEAP_REVISIONS, LogState, Point
 from configsvc.domain.records import Change, Commit, Ref, View, Write
 from configsvc.errors import DataLoss, Unavailable
@@ -81,11 +82,14 @@ class SqliteStorage(Reads):
         readers: int = _READERS,
         queue_writes: int = DEFAULT_QUEUE_WRITES,
         group_writes: int = DEFAULT_GROUP_WRITES,
+        supervisor: Supervisor | None = None,
     ) -> None:
         super().__init__(DIALECT)
         self._path = path
         self._readers = readers
-        self._group = GroupCommit(self._commit_group, queue_writes=queue_writes, group_writes=group_writes)
+        self._group = GroupCommit(
+            self._commit_group, queue_writes=queue_writes, group_writes=group_writes, supervisor=supervisor
+        )
         self._opened: _Opened | None = None
         self._damage = Damage(path)
         self._turns = asyncio.Lock()

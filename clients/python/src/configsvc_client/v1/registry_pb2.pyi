@@ -61,6 +61,7 @@ class Instance(_message.Message):
     LAST_HEARTBEAT_AT_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    FOREIGN_FIELD_NUMBER: _builtins.int
     service_name: _builtins.str
     """1 to 128 letters, digits, `.`, `_`, `-`, starting with a letter or digit."""
     instance_id: _builtins.str
@@ -70,7 +71,10 @@ class Instance(_message.Message):
     health_check_url: _builtins.str
     """What is checked: an http, https, tcp or grpc URL. Empty: not checked, the lease alone counts."""
     status: _builtins.str
-    """Output only. `HEALTHY`, `UNHEALTHY` (its checks have failed often enough) or `SUSPECT` (its KeepAlive stream ended)."""
+    """Output only. `HEALTHY`, `UNHEALTHY` (its checks have failed often enough) or `SUSPECT` (its KeepAlive stream ended).
+    Of a foreign one: `HEALTHY`, or `OUT_OF_SERVICE` if its program says that it takes no requests (Curator's `enabled`
+    is false, or Spring's `instance_status` is not `UP`).
+    """
     weight: _builtins.int
     """Its share under weighted balancing: 1 to 1,000,000."""
     zone: _builtins.str
@@ -83,6 +87,10 @@ class Instance(_message.Message):
     """Output only. The revision of the last write to this registration."""
     etag: _builtins.str
     """Output only. Opaque; changes with each write."""
+    foreign: _builtins.bool
+    """Output only. True if another program shows it in ZooKeeper, and it is not registered here. It then has no lease, no
+    revision and no etag, and can't be deregistered here.
+    """
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Free labels: at most 64, keys to 128 and values to 1,024 characters."""
@@ -112,10 +120,11 @@ class Instance(_message.Message):
         last_heartbeat_at: _timestamp_pb2.Timestamp | None = ...,
         revision: _builtins.int = ...,
         etag: _builtins.str = ...,
+        foreign: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_heartbeat_at", b"last_heartbeat_at", "registered_at", b"registered_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "health_check_url", b"health_check_url", "instance_id", b"instance_id", "last_heartbeat_at", b"last_heartbeat_at", "lease_ttl_seconds", b"lease_ttl_seconds", "metadata", b"metadata", "registered_at", b"registered_at", "revision", b"revision", "service_name", b"service_name", "service_url", b"service_url", "status", b"status", "version", b"version", "weight", b"weight", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "foreign", b"foreign", "health_check_url", b"health_check_url", "instance_id", b"instance_id", "last_heartbeat_at", b"last_heartbeat_at", "lease_ttl_seconds", b"lease_ttl_seconds", "metadata", b"metadata", "registered_at", b"registered_at", "revision", b"revision", "service_name", b"service_name", "service_url", b"service_url", "status", b"status", "version", b"version", "weight", b"weight", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -835,8 +844,8 @@ class WatchServiceRequest(_message.Message):
     service_name: _builtins.str
     """Required. See Instance.service_name."""
     after_revision: _builtins.int
-    """Optional. Resume: no snapshot, but every change after this revision. Which one: see watch.proto. Unset: a snapshot
-    first.
+    """Optional. Resume: no snapshot of what is registered, but every change after this revision. Which one: see
+    watch.proto. What other programs show is sent whole (InstanceSnapshot.foreign). Unset: a snapshot of all first.
     Compacted or in the future: OUT_OF_RANGE; start again without it.
     """
     history: _builtins.str
@@ -867,6 +876,12 @@ class InstanceSnapshot(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     INSTANCES_FIELD_NUMBER: _builtins.int
+    FOREIGN_FIELD_NUMBER: _builtins.int
+    foreign: _builtins.bool
+    """True if what other programs show begins here: forget all instances with `foreign` that you hold; these are the
+    first of those that there are now, and parts without this mark may follow with more. It is sent before `synced`, also
+    if the watch resumes, or later, once ZooKeeper can be read.
+    """
     @_builtins.property
     def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___Instance]:
         """Some of the instances. The snapshot is complete when `synced` comes."""
@@ -875,10 +890,11 @@ class InstanceSnapshot(_message.Message):
         self,
         *,
         instances: _abc.Iterable[Global___Instance] | None = ...,
+        foreign: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["foreign", b"foreign", "instances", b"instances"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -886,7 +902,13 @@ Global___InstanceSnapshot: _TypeAlias = InstanceSnapshot  # noqa: Y015
 
 @_typing.final
 class InstanceChange(_message.Message):
-    """One change of one instance. Signs of life are no changes; a change of status is."""
+    """One change of one instance. Signs of life are no changes; a change of status is.
+
+    An instance with `foreign` is in no log. Its change carries the revision that this watch has told everything up to, so
+    that resuming after it is right, and a resume sends all foreign instances again (InstanceSnapshot.foreign). If an id is
+    registered here and shown by another program, too, it is the registration that is sent, and the foreign one after its
+    DELETE.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -155,7 +155,8 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchService(self, request, context):
-        """Streams the instances of a service and then every change. See watch.proto for the order.
+        """Streams the instances of a service and then every change, those of other programs in ZooKeeper included. See
+        watch.proto for the order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -52,7 +52,9 @@ class RegistryServiceStub:
     DiscoverInstances: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DiscoverInstancesRequest, _registry_pb2.DiscoverInstancesResponse]
     """Returns the healthy instances of a service."""
     WatchService: _grpc.UnaryStreamMultiCallable[_registry_pb2.WatchServiceRequest, _registry_pb2.WatchServiceResponse]
-    """Streams the instances of a service and then every change. See watch.proto for the order."""
+    """Streams the instances of a service and then every change, those of other programs in ZooKeeper included. See
+    watch.proto for the order.
+    """
 
 @_typing.type_check_only
 class RegistryServiceAsyncStub(RegistryServiceStub):
@@ -78,7 +80,9 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     DiscoverInstances: _aio.UnaryUnaryMultiCallable[_registry_pb2.DiscoverInstancesRequest, _registry_pb2.DiscoverInstancesResponse]  # type: ignore[assignment]
     """Returns the healthy instances of a service."""
     WatchService: _aio.UnaryStreamMultiCallable[_registry_pb2.WatchServiceRequest, _registry_pb2.WatchServiceResponse]  # type: ignore[assignment]
-    """Streams the instances of a service and then every change. See watch.proto for the order."""
+    """Streams the instances of a service and then every change, those of other programs in ZooKeeper included. See
+    watch.proto for the order.
+    """
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Service registry and discovery."""
@@ -161,6 +165,8 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.WatchServiceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_registry_pb2.WatchServiceResponse], _abc.AsyncIterator[_registry_pb2.WatchServiceResponse]]:
-        """Streams the instances of a service and then every change. See watch.proto for the order."""
+        """Streams the instances of a service and then every change, those of other programs in ZooKeeper included. See
+        watch.proto for the order.
+        """
 
 def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
