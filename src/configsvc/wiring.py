@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 
 from configsvc.app.assignments import Assignments
+from configsvc.app.batches import Batches
 from configsvc.app.changes import ChangeTrail
 from configsvc.app.checks import Thresholds
 from configsvc.app.commits import FollowedWriter
@@ -43,6 +44,7 @@ from configsvc.cache.local import LocalCache
 from configsvc.cache.port import Cache
 from configsvc.cache.redis import RedisCache
 from configsvc.clock import Clock, SystemClock
+from configsvc.domain.addresses import AddressRules
 from configsvc.domain.instances import Registration
 from configsvc.domain.lineage import LogState
 from configsvc.domain.records import Author
@@ -50,9 +52,11 @@ from configsvc.errors import ServiceError, Unavailable
 from configsvc.logs import write_as_json
 from configsvc.probes.network import AddressFilter, HttpProbe, SchemeProbe, TcpProbe
 from configsvc.probes.port import Probe
+from configsvc.probes.targets import Targets
 from configsvc.registry.local import LocalRegistry, LocalRegistryClient
 from configsvc.registry.port import ServiceRegistryClient
 from configsvc.registry.zookeeper import ZookeeperRegistryClient
+from configsvc.rpc.change_operations import Operations
 from configsvc.rpc.change_servicer import ChangeServicer
 from configsvc.rpc.config_servicer import ConfigServicer
 from configsvc.rpc.flag_servicer import FlagServicer
@@ -266,13 +270,15 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             writer=writer,
             reader=storage,
             registry=registry,
-            probe=_probe(settings),
+            probe=_probe(settings, clock),
+            addresses=AddressRules(settings.denied_networks, settings.health_check_private_networks),
             clock=clock,
             limits=limits,
             applied=lambda: tail.applied,
             history=lambda: tail.history,
             thresholds=Thresholds(settings.health_check_healthy_threshold, settings.health_check_unhealthy_threshold),
             check_interval_seconds=settings.service_health_check_interval,
+            check_timeout_seconds=settings.health_check_timeout_seconds,
             default_ttl_seconds=settings.lease_default_ttl_seconds,
             stale_seconds=settings.stale_instances_seconds,
             signs=storage,
@@ -309,12 +315,20 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             Served(ConfigServicer(configs, hub, clock), tail.begun),
             Served(FlagServicer(flags, evaluator, hub, clock), tail.begun),
             Served(RegistryServicer(directory, hub, clock, limits), directory.loaded),
-            Served(ChangeServicer(ChangeTrail(history=storage, limits=limits)), tail.begun),
+            Served(
+                ChangeServicer(
+                    ChangeTrail(history=storage, limits=limits),
+                    Batches(writer=writer, limits=limits),
+                    Operations(configs, flags),
+                    clock,
+                ),
+                tail.begun,
+            ),
             Served(HealthServicer(board, lambda: tail.applied, origins.look, settings.service_instance_id), _at_once),
         )
         interceptor = CallInterceptor(tail=tail, default_deadline_seconds=settings.default_deadline_seconds)
         server = await stack.enter_async_context(
-            Server(served, listen, interceptor, settings.shutdown_grace_seconds, supervisor)
+            Server(served, listen, interceptor, settings.shutdown_grace_seconds, settings.max_request_bytes, supervisor)
         )
         if settings.service_registry_enabled:
             await stack.enter_async_context(_registered(directory, settings, clock, supervisor))
@@ -474,8 +488,10 @@ async def migrate(settings: Settings) -> str:
         return f"{embedded.name} ({settings.sqlite_path})"
 
 
-def _probe(settings: Settings) -> SchemeProbe:
-    addresses = AddressFilter(settings.denied_networks)
+def _probe(settings: Settings, clock: Clock) -> SchemeProbe:
+    addresses = AddressFilter(
+        settings.denied_networks, allows_private=settings.health_check_private_networks, targets=Targets(clock)
+    )
     seconds = settings.health_check_timeout_seconds
     http = HttpProbe(addresses, seconds, settings.health_check_ca_file)
     probes: dict[str, Probe] = {

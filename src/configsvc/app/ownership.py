@@ -10,7 +10,7 @@ import itertools
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Collection, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 
 from configsvc.app.foreign import ForeignInstances
 from configsvc.app.registrations import Registrations
@@ -44,8 +44,10 @@ class Ownership:
         registry: ServiceRegistryClient,
         clock: Clock,
         background: Background,
+        grant: Callable[[Sequence[Record]], Awaitable[None]],
     ) -> None:
         self._registrations = registrations
+        self._grant = grant
         self._registry = registry
         self._clock = clock
         self._background = background
@@ -105,6 +107,7 @@ class Ownership:
                 if not heirs:
                     # The next replica that starts adopts them.
                     return
+                await self._grant(self._registrations.owned())
                 given: Collection[Record] = self._registrations.owned()
                 while given and heirs:
                     chosen = itertools.cycle(random.sample(sorted(heirs), len(heirs)))
@@ -165,6 +168,7 @@ class Ownership:
         return [record for record in self._registrations.all() if record.body["owner"] not in self.live]
 
     async def _claim(self, orphans: list[Record]) -> None:
+        await self._grant(orphans)
         random.shuffle(orphans)
         await self._all(self._move(r, self._me, f"replica '{r.body['owner']}' is gone") for r in orphans)
 

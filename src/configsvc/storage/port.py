@@ -21,8 +21,12 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Protocol, Self
 
+from configsvc.domain.instances import Incarnation
 from configsvc.domain.lineage import LEAP_REVISIONS, LogState, Origin, Point
 from configsvc.domain.records import Change, Commit, Kind, Record, Ref, View, Write
+
+# What one read of the store loads where nothing else is said: as much as an answer can have, and one item beyond.
+READ_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,8 @@ class RecordQuery:
     """Live records of one kind in one environment, in the order of (key, service).
 
     `services` and `keys`: only these; None: all. `prefix`: keys that start with it. `after`: only what comes after
-    this (key, service). `limit`: at most this many, above 0.
+    this (key, service). `limit`: at most this many, above 0. `most_bytes`: no more once the bodies that were read have so
+    many bytes (or characters), except other records of the last key; None: no bound.
     """
 
     kind: Kind
@@ -40,11 +45,12 @@ class RecordQuery:
     keys: tuple[str, ...] | None = None
     prefix: str = ""
     after: tuple[str, str] | None = None
+    most_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RecordPage:
-    """Records at one revision of a history. `more`: the limit cut the list."""
+    """Records at one revision of a history. `more`: the limit, or `most_bytes`, cut the list."""
 
     revision: int
     records: tuple[Record, ...]
@@ -57,7 +63,8 @@ class ChangeQuery:
     """Changes, newest first: by falling (revision, ordinal). Filters that are not None must all match.
 
     `reason` matches reasons that contain it. Times and revisions: `from_time` and `until_revision` are inclusive,
-    `until_time` and `after_revision` exclusive. `before`: only what is older than this (revision, ordinal).
+    `until_time` and `after_revision` exclusive. `before`: only what is older than this (revision, ordinal). `most_bytes`:
+    no more once the bodies that were read have so many bytes (or characters); None: no bound.
     """
 
     limit: int
@@ -72,11 +79,15 @@ class ChangeQuery:
     after_revision: int | None = None
     until_revision: int | None = None
     before: tuple[int, int] | None = None
+    most_bytes: int | None = READ_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class ChangePage:
-    """Changes, read at one revision of a history. `more`: the limit cut the list. Changes up to `compacted` are gone."""
+    """Changes, read at one revision of a history. `more`: the limit, or `most_bytes`, cut the list.
+
+    Changes up to `compacted` are gone.
+    """
 
     revision: int
     changes: tuple[Change, ...]
@@ -147,8 +158,10 @@ class Log(Protocol):
         """The newest and the compacted revision."""
         ...
 
-    async def read(self, after: int, limit: int) -> Sequence[Change]:
-        """The changes after a revision, oldest first: at least `limit` where there are that many.
+    async def read(self, after: int, limit: int, most_bytes: int | None = READ_BYTES) -> Sequence[Change]:
+        """The changes after a revision, oldest first: `limit` where there are that many, and their bodies have no more
+        than about `most_bytes` bytes (None: no bound); else fewer, but at least one revision. Only none at all means that
+        there are no more.
 
         A revision is never cut: its changes come all together, so that the answer may be longer than `limit`.
 
@@ -161,7 +174,7 @@ class Log(Protocol):
 class Lineage(Protocol):
     """The log's identity."""
 
-    async def follow(self, seen: Point, limit: int) -> LogPage:
+    async def follow(self, seen: Point, limit: int, most_bytes: int | None = READ_BYTES) -> LogPage:
         """The changes after a place, as `Log.read` gives them; only of use where the page continues it.
 
         Where it does not, or the log was compacted beyond it, it is no error: the page says so.
@@ -285,25 +298,46 @@ class Outbox(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """The last sign of life of an instance.
+    """What is known of the life of one incarnation, in heard seconds (see `Signs`).
 
-    `at` is of use only to tell it from an earlier one. `age_seconds` is by the database's clock, which may have jumped
-    since it was given: negative, or beyond all reason.
+    `seen_at`: its last sign of life. `granted_at`: when it last got a lease without one; less than `seen_at` if it has
+    got none since then.
     """
 
-    at: float
-    age_seconds: float
+    seen_at: float
+    granted_at: float
 
 
 class Signs(Protocol):
-    """Signs of life of instances, told to replicas that do not own them, for those that do."""
+    """Signs of life of instances, as all replicas have heard them.
 
-    async def note(self, refs: Collection[Ref]) -> None:
-        """These gave a sign just now. Raises `Unavailable`."""
+    Points in time are *heard seconds*: for how long, since the database was made, at least one replica has listened. The
+    replicas measure them, on monotonic clocks, and the store keeps the highest. So they stand still while nobody listens,
+    and no jump of a wall clock changes them. What is noted survives a restart of the store.
+    """
+
+    async def listen(self, heard_seconds: float) -> float:
+        """A replica listens, and measures this now. Returns the highest that any has measured. Raises `Unavailable`."""
         ...
 
-    async def signs(self, refs: Collection[Ref]) -> Mapping[Ref, Sign]:
-        """The last sign of each; those that gave none are missing. Raises `Unavailable`."""
+    async def note(self, seen: Mapping[Incarnation, float]) -> None:
+        """These gave a sign of life at these points. What is older than what is known changes nothing, nor does what is
+        of an earlier incarnation. Raises `Unavailable`."""
+        ...
+
+    async def grant(self, incarnations: Collection[Incarnation], heard_seconds: float) -> None:
+        """Each gets a lease at this point without a sign of life, unless it got one since its last sign.
+
+        One of which nothing is known counts as seen at this point. Raises `Unavailable`.
+        """
+        ...
+
+    async def signs(self, incarnations: Collection[Incarnation]) -> Mapping[Incarnation, Sign]:
+        """What is known of each; those of which nothing is known are missing. Raises `Unavailable`."""
+        ...
+
+    async def forget(self, before: float) -> None:
+        """Forgets those that have neither been seen nor granted a lease since then. Raises `Unavailable`."""
         ...
 
 

@@ -11,6 +11,7 @@ from configsvc.domain.records import Change, Commit, Record, Ref, View
 from configsvc.errors import DataLoss, RevisionOutOfRange, Unavailable
 from configsvc.storage.ledger import Remembered
 from configsvc.storage.port import (
+    READ_BYTES,
     ChangePage,
     ChangeQuery,
     LogPage,
@@ -53,8 +54,9 @@ class Reads(ABC):
         """See the port."""
 
         def decode(rows: Rows) -> RecordPage:
-            found, history = rows_in(rows), rows[0][2]
-            return RecordPage(rows[0][0], records_in(found[: query.limit], history), len(found) > query.limit, history)
+            found, history = rows_in([row[:-1] for row in rows]), rows[0][2]
+            more = len(found) > query.limit or (rows[0][-1] or 0) > len(found)
+            return RecordPage(rows[0][0], records_in(found[: query.limit], history), more, history)
 
         return await self._read(self._statements.page(query), decode)
 
@@ -62,8 +64,8 @@ class Reads(ABC):
         """See the port."""
 
         def decode(rows: Rows) -> Change | None:
-            found = _changes_in(rows)
-            return found[0] if found else None
+            ((_, _, history, *values),) = rows
+            return None if values[0] is None else change_of(values, history)
 
         return await self._read(self._statements.version(ref, version), decode)
 
@@ -80,7 +82,8 @@ class Reads(ABC):
 
         def decode(rows: Rows) -> ChangePage:
             found = _changes_in(rows)
-            return ChangePage(rows[0][0], found[: query.limit], len(found) > query.limit, rows[0][1], rows[0][2])
+            more = len(found) > query.limit or (rows[0][-1] or 0) > len(found)
+            return ChangePage(rows[0][0], found[: query.limit], more, rows[0][1], rows[0][2])
 
         return await self._read(self._statements.search(query), decode)
 
@@ -88,15 +91,17 @@ class Reads(ABC):
         """See the port."""
         return await self._read(self._statements.state(), lambda rows: LogState(*rows[0]))
 
-    async def follow(self, seen: Point, limit: int) -> LogPage:
+    async def follow(self, seen: Point, limit: int, most_bytes: int | None = READ_BYTES) -> LogPage:
         """See the port."""
 
         def decode(rows: Rows) -> LogPage:
             head, compacted, history, since, digest, there = rows[0][:FOLLOW_COLUMNS]
-            changes = tuple(change_of(row[FOLLOW_COLUMNS:], history) for row in rows if row[FOLLOW_COLUMNS] is not None)
+            changes = tuple(
+                change_of(row[FOLLOW_COLUMNS:-1], history) for row in rows if row[FOLLOW_COLUMNS] is not None
+            )
             return LogPage(LogState(head, compacted, history, since, digest), there or "", changes)
 
-        page = await self._read(self._statements.follow(seen.revision, limit), decode)
+        page = await self._read(self._statements.follow(seen.revision, limit, most_bytes), decode)
         if page.continues(seen):
             self._see(page.changes[-1].point if page.changes else replace(seen, history=page.state.history))
         return page
@@ -115,7 +120,7 @@ class Reads(ABC):
         if end.history != self._seen.history or end.revision > self._seen.revision:
             self._seen = end
 
-    async def read(self, after: int, limit: int) -> Sequence[Change]:
+    async def read(self, after: int, limit: int, most_bytes: int | None = READ_BYTES) -> Sequence[Change]:
         """See the port."""
 
         def decode(rows: Rows) -> Sequence[Change]:
@@ -128,7 +133,7 @@ class Reads(ABC):
                 )
             return _changes_in(rows)
 
-        return await self._read(self._statements.log(after, limit), decode)
+        return await self._read(self._statements.log(after, limit, most_bytes), decode)
 
     async def silences(self, longer_than: timedelta) -> Silences:
         """See the port."""
@@ -172,7 +177,8 @@ def requests_in(rows: Rows) -> Mapping[str, Remembered]:
 
 
 def _changes_in(rows: Rows) -> tuple[Change, ...]:
-    return tuple(change_of(row[COUNTER_COLUMNS:], row[2]) for row in rows if row[COUNTER_COLUMNS] is not None)
+    """Behind the counter's columns, before the number of rows."""
+    return tuple(change_of(row[COUNTER_COLUMNS:-1], row[2]) for row in rows if row[COUNTER_COLUMNS] is not None)
 
 
 def _view(rows: Rows) -> View:

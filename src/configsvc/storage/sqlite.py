@@ -14,7 +14,6 @@
 import asyncio
 import contextlib
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager
@@ -25,11 +24,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from configsvc.background import Supervisor
+from configsvc.domain.instances import Incarnation
 from configsvc.domain.lineage import LEAP_REVISIONS, LogState, Point
 from configsvc.domain.records import Change, Commit, Ref, View, Write
 from configsvc.errors import DataLoss, Unavailable
 from configsvc.storage.group_commit import DEFAULT_GROUP_WRITES, DEFAULT_QUEUE_WRITES, GroupCommit, Outcome
 from configsvc.storage.port import (
+    READ_BYTES,
     ChangePage,
     ChangeQuery,
     Keep,
@@ -94,7 +95,6 @@ class SqliteStorage(Reads):
         self._damage = Damage(path)
         self._turns = asyncio.Lock()
         self._grown = asyncio.Event()
-        self._signs: dict[Ref, float] = {}
         self._stack = AsyncExitStack()
 
     async def write(self, write: Write) -> Commit:
@@ -113,15 +113,25 @@ class SqliteStorage(Reads):
         async with self._turns:
             yield _Turn(self)
 
-    async def note(self, refs: Collection[Ref]) -> None:
+    async def listen(self, heard_seconds: float) -> float:
         """See the port."""
-        now = time.monotonic()
-        self._signs.update(dict.fromkeys(refs, now))
+        return await self._in_writer(lambda writer: writer.signs(lambda signs: signs.listen(heard_seconds)))
 
-    async def signs(self, refs: Collection[Ref]) -> Mapping[Ref, Sign]:
-        """See the port. In memory, as one process alone owns the file, and its leases begin anew with it."""
-        now = time.monotonic()
-        return {ref: Sign(self._signs[ref], now - self._signs[ref]) for ref in refs if ref in self._signs}
+    async def note(self, seen: Mapping[Incarnation, float]) -> None:
+        """See the port."""
+        await self._in_writer(lambda writer: writer.signs(lambda signs: signs.note(seen)))
+
+    async def grant(self, incarnations: Collection[Incarnation], heard_seconds: float) -> None:
+        """See the port."""
+        await self._in_writer(lambda writer: writer.signs(lambda signs: signs.grant(incarnations, heard_seconds)))
+
+    async def signs(self, incarnations: Collection[Incarnation]) -> Mapping[Incarnation, Sign]:
+        """See the port."""
+        return await self._in_writer(lambda writer: writer.signs(lambda signs: signs.signs(incarnations)))
+
+    async def forget(self, before: float) -> None:
+        """See the port."""
+        await self._in_writer(lambda writer: writer.signs(lambda signs: signs.forget(before)))
 
     async def get(self, refs: Sequence[Ref]) -> View:
         """See the port."""
@@ -150,15 +160,15 @@ class SqliteStorage(Reads):
         self._damage.check_structure()
         return await super().search(query)
 
-    async def read(self, after: int, limit: int) -> Sequence[Change]:
+    async def read(self, after: int, limit: int, most_bytes: int | None = READ_BYTES) -> Sequence[Change]:
         """See the port."""
         self._damage.check_structure()
-        return await super().read(after, limit)
+        return await super().read(after, limit, most_bytes)
 
-    async def follow(self, seen: Point, limit: int) -> LogPage:
+    async def follow(self, seen: Point, limit: int, most_bytes: int | None = READ_BYTES) -> LogPage:
         """See the port."""
         self._damage.check_structure()
-        return await super().follow(seen, limit)
+        return await super().follow(seen, limit, most_bytes)
 
     async def check_file(self) -> None:
         """Returns if the file is where it was opened; raises `Unavailable` (`STORAGE_GONE`) if it is not."""
@@ -206,9 +216,12 @@ class SqliteStorage(Reads):
             await self._in_writer(lambda writer: writer.try_one())
 
     async def _read(self, statement: Statement, decode: Callable[[Rows], T]) -> T:
-        return await self._in_reader(
-            lambda _, connection: decode(connection.execute(statement.sql, statement.parameters).fetchall())
-        )
+        def read(_: _Opened, connection: sqlite3.Connection) -> T:
+            if statement.walk is not None:
+                return decode(statement.walk.rows(connection, statement.sql, statement.parameters))
+            return decode(connection.execute(statement.sql, statement.parameters).fetchall())
+
+        return await self._in_reader(read)
 
     async def _in_reader(self, work: Callable[["_Opened", sqlite3.Connection], T]) -> T:
         opened = self._opened

@@ -29,6 +29,7 @@ DIALECT = Dialect(
     many_refs=lambda refs: (json_text_of([ref_values(ref) for ref in refs]),),
     now="CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)",
     checksums=True,
+    walks=True,
 )
 
 

@@ -1,7 +1,7 @@
 """The one connection that writes to the embedded database."""
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ from configsvc.storage.checksums import checksum
 from configsvc.storage.group_commit import Outcome
 from configsvc.storage.ledger import Entry, Ledger, UnknownRefsError, needs_of
 from configsvc.storage.port import Keep
-from configsvc.storage.reads import Rows, again, diverged, requests_in, rows_in
+from configsvc.storage.reads import Rows, T, again, diverged, requests_in, rows_in
 from configsvc.storage.room import ENOUGH_BYTES, lacks_room
 from configsvc.storage.sqlite_connection import DIALECT, translated
 from configsvc.storage.sqlite_damage import Damage
 from configsvc.storage.sqlite_file import OwnedFile
+from configsvc.storage.sqlite_signs import SqliteSigns
 from configsvc.storage.statements import Statement, Statements
 
 # Changes forgotten in one transaction: some 10 ms, in which writes wait.
@@ -46,6 +47,7 @@ class SqliteWriter:
         self._file = file
         self._damage = damage
         self._statements = Statements(DIALECT)
+        self._signs = SqliteSigns(connection)
         # Whether the database has refused writes, and nothing has shown since that it would take them now.
         self.is_refused = False
 
@@ -95,6 +97,12 @@ class SqliteWriter:
         with translated(self._path), self._transaction():
             state, _ = self._state(0)
             return self._turn(state, state.turned(leap=leap), reason)
+
+    def signs(self, work: Callable[[SqliteSigns], T]) -> T:
+        """Reads or writes signs of life. See `port.Signs`."""
+        self._file.check()
+        with translated(self._path):
+            return work(self._signs)
 
     def published(self) -> int:
         """See `port.Turn`."""

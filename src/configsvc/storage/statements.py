@@ -13,6 +13,7 @@ from typing import Any
 
 from configsvc.domain.lineage import LogState
 from configsvc.domain.records import Ref, Scope
+from configsvc.storage.bounded import Rest, Walk
 from configsvc.storage.port import ChangeQuery, Keep, RecordQuery
 from configsvc.storage.rows import CHANGE_COLUMNS, RECORD_COLUMNS, microseconds, ref_values
 
@@ -33,7 +34,7 @@ class Dialect:
     `tables` comes before each table's name. `among` is a condition that a column is one of a list, `contains` that
     it contains a text; `{}` is the column. `refs` is a table of refs as a subquery. `many` and `many_refs` make the
     parameters of these. `now` is the time by the database's clock, as times are stored. `checksums`: rows of `records` and
-    `changes` carry one, in a column of this name.
+    `changes` carry one, in a column of this name. `walks`: bounded results are read row by row (`bounded`).
     """
 
     tables: str
@@ -44,6 +45,7 @@ class Dialect:
     many_refs: Callable[[Sequence[Ref]], tuple[Any, ...]]
     now: str
     checksums: bool = False
+    walks: bool = False
 
     @property
     def record_columns(self) -> tuple[str, ...]:
@@ -62,6 +64,8 @@ class Statement:
 
     sql: str
     parameters: tuple[Any, ...] = ()
+    # How to read what the statement names, in a dialect that reads bounded results row by row.
+    walk: Walk | None = None
 
 
 class _Conditions:
@@ -161,8 +165,16 @@ class Statements:
             where.add_if("key < ?", after_prefix(query.prefix))
         if query.after is not None:
             where.add("(key, service) > (?, ?)", *query.after)
-        found = f"SELECT {self._record_columns} FROM {self._records} WHERE {where.sql} ORDER BY key, service LIMIT ?"
-        return Statement(self._with_counter(found, order="x.key, x.service"), (*where.parameters, query.limit + 1))
+        found = Rest(
+            table=self._records,
+            columns=self._dialect.record_columns,
+            bodies=("body",),
+            conditions=f"WHERE {where.sql} ORDER BY key, service LIMIT ?",
+            order="key, service",
+            group="key",
+            most_bytes=query.most_bytes,
+        )
+        return self._rest(found, "x.key, x.service", (*where.parameters, query.limit + 1))
 
     def version(self, ref: Ref, version: int) -> Statement:
         """Counter, then the change that made a version."""
@@ -196,25 +208,44 @@ class Statements:
         where.add_if("revision <= ?", query.until_revision)
         if query.before is not None:
             where.add("(revision, ordinal) < (?, ?)", *query.before)
-        found = f"SELECT {self._change_columns} FROM {self._changes} WHERE {where.sql} ORDER BY revision DESC, ordinal DESC LIMIT ?"
-        return Statement(
-            self._with_counter(found, order="x.revision DESC, x.ordinal DESC"), (*where.parameters, query.limit + 1)
+        found = Rest(
+            table=self._changes,
+            columns=self._dialect.change_columns,
+            bodies=("before", "after"),
+            conditions=f"WHERE {where.sql} ORDER BY revision DESC, ordinal DESC LIMIT ?",
+            order="revision DESC, ordinal DESC",
+            group="",
+            most_bytes=query.most_bytes,
         )
+        return self._rest(found, "x.revision DESC, x.ordinal DESC", (*where.parameters, query.limit + 1))
 
-    def log(self, after: int, limit: int) -> Statement:
-        """Counter, then the changes after a revision, up to the whole revision of the `limit`th."""
-        return Statement(self._with_counter(self._log(), _LOG_ORDER), (after, after, limit - 1))
+    def log(self, after: int, limit: int, most_bytes: int | None) -> Statement:
+        """Counter, then the changes after a revision, up to the whole revision of the `limit`th, or fewer (`Rest`)."""
+        return self._rest(self._log(most_bytes), _LOG_ORDER, (after, after, limit - 1))
 
-    def follow(self, after: int, limit: int) -> Statement:
+    def follow(self, after: int, limit: int, most_bytes: int | None) -> Statement:
         """Counter, (since, digest), the digest at `after`, then what `log` gives."""
         more = f", c.since, c.digest, {self._digest_at()}"
-        return Statement(self._with_counter(self._log(), _LOG_ORDER, more), (after, after, after, limit - 1))
+        return self._rest(self._log(most_bytes), _LOG_ORDER, (after, after, after, limit - 1), more)
 
     def origin(self) -> Statement:
         """(history, since, reason, made_at) of the history that the log has."""
         return Statement(
             f"SELECT h.history, h.since, h.reason, h.made_at FROM {self._counter} AS c"
             f" JOIN {self._histories} AS h ON h.history = c.history"
+        )
+
+    def _log(self, most_bytes: int | None) -> Rest:
+        return Rest(
+            table=self._changes,
+            columns=self._dialect.change_columns,
+            bodies=("before", "after"),
+            conditions="WHERE revision > ? AND revision <= coalesce("
+            f"(SELECT revision FROM {self._changes} WHERE revision > ? ORDER BY revision, ordinal LIMIT 1 OFFSET ?),"
+            " 9223372036854775807) ORDER BY revision, ordinal",
+            order="revision, ordinal",
+            group="revision",
+            most_bytes=most_bytes,
         )
 
     def requests(self, request_ids: Sequence[str]) -> Statement:
@@ -276,12 +307,11 @@ class Statements:
         """The digest of the log up to a revision, which need not have changes itself (see `LEAP_REVISIONS`)."""
         return f"(SELECT digest FROM {self._changes} WHERE revision <= ? ORDER BY revision DESC, ordinal DESC LIMIT 1)"
 
-    def _log(self) -> str:
-        return (
-            f"SELECT {self._change_columns} FROM {self._changes} WHERE revision > ? AND revision <= coalesce("
-            f"(SELECT revision FROM {self._changes} WHERE revision > ? ORDER BY revision, ordinal LIMIT 1 OFFSET ?),"
-            " 9223372036854775807)"
-        )
+    def _rest(self, found: Rest, order: str, parameters: tuple[Any, ...], more: str = "") -> Statement:
+        """Counter, with more columns of it, then the rows, then how many there would be without the bound."""
+        if self._dialect.walks and found.most_bytes is not None:
+            return Statement(self._with_counter(found.keys(), more=more), parameters, found.walk())
+        return Statement(self._with_counter(found.window(), order, more), parameters)
 
     def _with_counter(self, found: str, order: str = "", more: str = "") -> str:
         columns = f"c.head, c.compacted, c.history{more}, x.*"
