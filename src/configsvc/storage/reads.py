@@ -6,12 +6,14 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from configsvc.domain.events import Loss
 from configsvc.domain.lineage import LogState, Origin, Point
 from configsvc.domain.records import Change, Commit, Record, Ref, View
 from configsvc.errors import DataLoss, RevisionOutOfRange, Unavailable
 from configsvc.storage.ledger import Remembered
 from configsvc.storage.port import (
     READ_BYTES,
+    Backlog,
     ChangePage,
     ChangeQuery,
     LogPage,
@@ -145,9 +147,9 @@ class Reads(ABC):
 
         return await self._read(self._statements.silences(longer_than), decode)
 
-    async def published(self) -> int:
+    async def backlog(self) -> Backlog:
         """See the port."""
-        return await self._read(self._statements.published(), lambda rows: int(rows[0][0]))
+        return await self._read(self._statements.backlog(), _backlog)
 
     async def ping(self) -> None:
         """See the port."""
@@ -201,3 +203,16 @@ def again(error: Refused) -> Refused:
     same = type(error)(error.message, error.reason, error.metadata)
     same.__cause__ = error.__cause__
     return same
+
+
+def _backlog(rows: Rows) -> Backlog:
+    published, head, oldest, at, trouble, reduced, skipped, loss = rows[0]
+    return Backlog(
+        published=published,
+        waiting=0 if oldest is None else head - oldest + 1,
+        waiting_since=None if at is None else time_of(at),
+        trouble=trouble,
+        reduced=reduced,
+        skipped=skipped,
+        last_loss=None if loss is None else Loss.from_json(loss),
+    )
