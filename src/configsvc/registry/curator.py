@@ -110,6 +110,8 @@ def _own(service: str, instance_id: str, own: Mapping[str, Any]) -> Node | None:
 
 
 def _decoded(data: bytes) -> Mapping[str, Any]:
+    if not data:
+        raise ValueError("it has no data")
     text = data.decode("utf-8-sig")
     source = json.loads(text, parse_constant=_no_number)
     if "\\u" in text:
