@@ -42,12 +42,14 @@ from configsvc.cache.local import LocalCache
 from configsvc.cache.port import Cache
 from configsvc.cache.redis import RedisCache
 from configsvc.clock import Clock, SystemClock
+from configsvc.domain.addresses import AddressRules
 from configsvc.domain.instances import Registration
 from configsvc.domain.records import Author
 from configsvc.errors import ServiceError, Unavailable
 from configsvc.logs import write_as_json
 from configsvc.probes.network import AddressFilter, HttpProbe, SchemeProbe, TcpProbe
 from configsvc.probes.port import Probe
+from configsvc.probes.targets import Targets
 from configsvc.registry.local import LocalRegistry, LocalRegistryClient
 from configsvc.registry.port import ServiceRegistryClient
 from configsvc.registry.zookeeper import ZookeeperRegistryClient
@@ -166,7 +168,7 @@ async def open_backends(settings: Settings, clock: Clock, supervisor: Supervisor
         publisher: Publisher | None = None
         if settings.kafka_bootstrap_servers:
             servers, topic = settings.kafka_bootstrap_servers, settings.kafka_topic_config_updates
-            bus = await stack.enter_async_context(KafkaBus(servers, topic))
+            bus = await stack.enter_async_context(KafkaBus(servers, topic, supervisor))
             publisher = await stack.enter_async_context(KafkaPublisher(servers, topic))
             kinds["bus"] = f"{bus.name} ({servers}, topic {topic})"
         elif settings.database_url:
@@ -250,12 +252,14 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             writer=writer,
             reader=storage,
             registry=registry,
-            probe=_probe(settings),
+            probe=_probe(settings, clock),
+            addresses=AddressRules(settings.denied_networks, settings.health_check_private_networks),
             clock=clock,
             limits=limits,
             applied=lambda: tail.applied,
             thresholds=Thresholds(settings.health_check_healthy_threshold, settings.health_check_unhealthy_threshold),
             check_interval_seconds=settings.service_health_check_interval,
+            check_timeout_seconds=settings.health_check_timeout_seconds,
             default_ttl_seconds=settings.lease_default_ttl_seconds,
             stale_seconds=settings.stale_instances_seconds,
             signs=storage,
@@ -296,7 +300,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
         )
         interceptor = CallInterceptor(tail=tail, default_deadline_seconds=settings.default_deadline_seconds)
         server = await stack.enter_async_context(
-            Server(served, listen, interceptor, settings.shutdown_grace_seconds, supervisor)
+            Server(served, listen, interceptor, settings.shutdown_grace_seconds, settings.max_request_bytes, supervisor)
         )
         if settings.service_registry_enabled:
             await stack.enter_async_context(_registered(directory, settings, clock, supervisor))
@@ -444,8 +448,10 @@ async def migrate(settings: Settings) -> str:
         return f"{embedded.name} ({settings.sqlite_path})"
 
 
-def _probe(settings: Settings) -> SchemeProbe:
-    addresses = AddressFilter(settings.denied_networks)
+def _probe(settings: Settings, clock: Clock) -> SchemeProbe:
+    addresses = AddressFilter(
+        settings.denied_networks, allows_private=settings.health_check_private_networks, targets=Targets(clock)
+    )
     seconds = settings.health_check_timeout_seconds
     http = HttpProbe(addresses, seconds, settings.health_check_ca_file)
     probes: dict[str, Probe] = {

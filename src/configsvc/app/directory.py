@@ -22,6 +22,7 @@ from configsvc.app.streams import KeepAlive, Streams
 from configsvc.background import Background, Kept, Supervisor
 from configsvc.clock import Clock
 from configsvc.domain import instances
+from configsvc.domain.addresses import ANYONE, AddressRules
 from configsvc.domain.balancing import Balancer, checked_strategy, in_zone_first
 from configsvc.domain.fields import SERVICE_NAME_CHARACTERS, checked
 from configsvc.domain.instances import (
@@ -41,6 +42,7 @@ from configsvc.domain.instances import (
 )
 from configsvc.domain.json_values import digest
 from configsvc.domain.limits import Limits
+from configsvc.domain.preconditions import NO_PRECONDITION, Precondition
 from configsvc.domain.records import Author, Change, Mutation, Record, Ref, Remove, View
 from configsvc.errors import NotFound, Unavailable
 from configsvc.probes.port import Probe
@@ -75,6 +77,8 @@ class Directory:
         default_ttl_seconds: int,
         stale_seconds: float,
         signs: Signs,
+        check_timeout_seconds: float = 0.0,
+        addresses: AddressRules = ANYONE,
         is_stale: Callable[[], bool] = lambda: False,
         has_news: Callable[[], Awaitable[bool]] = _no_news,
         copies: SharedCopies = NO_COPIES,
@@ -86,6 +90,7 @@ class Directory:
         self._registry = registry
         self._clock = clock
         self._limits = limits
+        self._addresses = addresses
         self._default_ttl_seconds = default_ttl_seconds
         self._stale_seconds = stale_seconds
         self._is_stale = is_stale
@@ -96,27 +101,34 @@ class Directory:
         self._registrations = Registrations(
             writer=writer, reader=reader, clock=clock, copies=copies, applied=applied, me=registry.replica_id
         )
-        self._leases = Leases(
-            registrations=self._registrations,
-            signs=signs,
-            clock=clock,
-            is_out_of_touch=lambda: self.is_out_of_touch,
-        )
-        self._ownership = Ownership(
-            registrations=self._registrations, registry=registry, clock=clock, background=self._background
-        )
-        self._streams = Streams(self._registrations, self._background)
-        for follower in (self, self._streams, self._leases, self._ownership):
-            self._registrations.follow(follower)
         self._checks = HealthChecks(
             probe=probe,
             clock=clock,
             thresholds=thresholds,
             interval_seconds=check_interval_seconds,
-            instances=lambda: [instance_of(record) for record in self._registrations.owned()],
+            timeout_seconds=check_timeout_seconds,
+            owns=self._registrations.owns,
             told=self._looked_at,
             supervisor=self._supervisor,
         )
+        self._leases = Leases(
+            registrations=self._registrations,
+            signs=signs,
+            clock=clock,
+            is_out_of_touch=lambda: self.is_out_of_touch,
+            owes_check=self._checks.owes,
+        )
+        self._ownership = Ownership(
+            registrations=self._registrations,
+            registry=registry,
+            clock=clock,
+            background=self._background,
+            supervisor=self._supervisor,
+            grant=self._leases.grant,
+        )
+        self._streams = Streams(self._registrations, self._background)
+        for follower in (self, self._streams, self._leases, self._checks, self._ownership):
+            self._registrations.follow(follower)
 
     async def __aenter__(self) -> Self:
         """Loads all registrations and takes over those that nobody keeps, each with a fresh lease.
@@ -142,23 +154,28 @@ class Directory:
         await self._checks.__aexit__(kind, error, trace)
         await self._ownership.hand_on()
         await asyncio.gather(*(kept.end() for kept in self._kept))
+        await self._ownership.end()
         if self._reloading is not None:
             await self._reloading.end()
         await self._background.end()
 
-    async def register(self, registration: Registration, author: Author) -> tuple[Instance, int]:
+    async def register(
+        self, registration: Registration, author: Author, precondition: Precondition = NO_PRECONDITION
+    ) -> tuple[Instance, int]:
         """Registers an instance or replaces its registration without a gap; it is discoverable at once."""
         with checked(self._limits) as fields:
-            instances.check(fields, registration)
+            instances.check(fields, registration, self._addresses)
             fields.author(author)
         registration = instances.complete(registration, self._default_ttl_seconds)
         ref = instance_ref(registration.service_name, registration.instance_id)
         me, live = self._registry.replica_id, self._ownership.live
-        fingerprint = digest("register", asdict(registration)) if author.request_id else ""
+        fingerprint = digest("register", asdict(registration), *precondition.contents) if author.request_id else ""
         seen: list[Record] = []
 
         def decide(view: View) -> Sequence[Mutation]:
-            seen[:] = [record for record in (view.get(ref),) if record is not None]
+            current = view.get(ref)
+            precondition.check(ref, current)
+            seen[:] = [record for record in (current,) if record is not None]
             return instances.registering(registration, me, live, view)
 
         commit = await self._registrations.write(ref, author, decide, fingerprint)
@@ -171,20 +188,31 @@ class Directory:
         await self._ownership.shown(ref)
         return self._instance(record), commit.revision
 
-    async def deregister(self, service: str, instance_id: str, author: Author) -> int:
+    async def deregister(
+        self, service: str, instance_id: str, author: Author, precondition: Precondition = NO_PRECONDITION
+    ) -> int:
         """Removes an instance at once; returns the revision. Raises `NotFound`."""
         ref = self._ref(service, instance_id, author)
 
         def decide(view: View) -> Sequence[Mutation]:
-            if view.get(ref) is None:
+            current = view.get(ref)
+            if current is None:
                 raise _instance_not_found(service, instance_id)
+            precondition.check(ref, current)
             return (Remove(ref),)
 
-        fingerprint = f"deregister {ref!r}" if author.request_id else ""
+        fingerprint = f"deregister {ref!r}{precondition.contents or ''}" if author.request_id else ""
         commit = await self._registrations.write(ref, author, decide, fingerprint)
         return commit.revision
 
-    async def heartbeat(self, service: str, instance_id: str, *, of: Incarnation | None = None) -> tuple[Instance, int]:
+    async def heartbeat(
+        self,
+        service: str,
+        instance_id: str,
+        precondition: Precondition = NO_PRECONDITION,
+        *,
+        of: Incarnation | None = None,
+    ) -> tuple[Instance, int]:
         """Renews a lease; a suspect instance is healthy again.
 
         Raises `NotFound` if it has expired, or with `of` if that incarnation has left.
@@ -195,6 +223,7 @@ class Directory:
             record = self._registrations.get(ref)
         if record is None or (of is not None and incarnation_of(record) != of):
             raise _instance_not_found(service, instance_id) if self.is_loaded else not_loaded()
+        precondition.check(ref, record)
         self._leases.renew(record)
         if record.body["status"] == SUSPECT:
             await self._registrations.restate(

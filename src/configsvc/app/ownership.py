@@ -10,12 +10,12 @@ import itertools
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Collection, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 
 from configsvc.app.foreign import ForeignInstances
 from configsvc.app.registrations import Registrations
 from configsvc.app.registry_news import RegistryNews
-from configsvc.background import Background
+from configsvc.background import Background, Kept, Supervisor
 from configsvc.clock import Clock
 from configsvc.domain import instances
 from configsvc.domain.records import Action, Mutation, Record, Ref, View
@@ -44,11 +44,15 @@ class Ownership:
         registry: ServiceRegistryClient,
         clock: Clock,
         background: Background,
+        supervisor: Supervisor,
+        grant: Callable[[Sequence[Record]], Awaitable[None]],
     ) -> None:
         self._registrations = registrations
+        self._grant = grant
         self._registry = registry
         self._clock = clock
         self._background = background
+        self._supervisor = supervisor
         self._me = registry.replica_id
         self.foreign = ForeignInstances(clock)
         self.news = RegistryNews(
@@ -60,7 +64,7 @@ class Ownership:
             connected=self._connected,
         )
         self._projections: dict[Ref, asyncio.Task[None]] = {}
-        self._adopting: asyncio.Task[None] | None = None
+        self._adopting: Kept | None = None
         self.live = frozenset({self._me})
 
     def taken(self, record: Record, before: Record | None) -> None:
@@ -90,6 +94,7 @@ class Ownership:
                 if not heirs:
                     # The next replica that starts adopts them.
                     return
+                await self._grant(self._registrations.owned())
                 given: Collection[Record] = self._registrations.owned()
                 while given and heirs:
                     chosen = itertools.cycle(random.sample(sorted(heirs), len(heirs)))
@@ -129,8 +134,9 @@ class Ownership:
             # Copies may be old. When all are read, this is done again.
             return
         orphans = self._orphans()
-        if orphans and (self._adopting is None or self._adopting.done()):
-            self._adopting = self._background.start(self._adopt_rest())
+        if orphans and self._adopting is None:
+            self._adopting = self._supervisor.keep("adoption", self._adopt_rest, may_end=True)
+            self._adopting.over(self._adopted)
         survivors = {self._me, *self.live}
         await self._claim([orphan for orphan in orphans if instances.heir_of(orphan.ref, survivors) == self._me])
 
@@ -146,10 +152,19 @@ class Ownership:
             else:
                 return
 
+    def _adopted(self, _: Kept) -> None:
+        self._adopting = None
+
+    async def end(self) -> None:
+        """Adopts nothing any more."""
+        if self._adopting is not None:
+            await self._adopting.end()
+
     def _orphans(self) -> list[Record]:
         return [record for record in self._registrations.all() if record.body["owner"] not in self.live]
 
     async def _claim(self, orphans: list[Record]) -> None:
+        await self._grant(orphans)
         random.shuffle(orphans)
         await self._all(self._move(r, self._me, f"replica '{r.body['owner']}' is gone") for r in orphans)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from urllib.parse import urlsplit
 
+from configsvc.domain.addresses import ANYONE, AddressRules
 from configsvc.domain.fields import SERVICE_NAME_CHARACTERS, Fields
 from configsvc.domain.records import Action, JsonObject, Kind, Mutation, Put, Record, Ref, View
 
@@ -148,12 +149,16 @@ def complete(registration: Registration, default_ttl_seconds: int) -> Registrati
     )
 
 
-def check(fields: Fields, registration: Registration) -> None:
-    """Refuses what can't be accepted, naming the fields of a RegisterInstanceRequest."""
+def check(fields: Fields, registration: Registration, addresses: AddressRules = ANYONE) -> None:
+    """Refuses what can't be accepted, naming the fields of a RegisterInstanceRequest.
+
+    `addresses`: what may be checked. This service never connects to a service URL, so of that only what no caller may be
+    sent to is refused.
+    """
     fields.service(registration.service_name, required=True)
     fields.name("instance_id", registration.instance_id, SERVICE_NAME_CHARACTERS, required=False)
-    _check_url(fields, "service_url", registration.service_url, SERVICE_SCHEMES, required=True)
-    _check_url(fields, "health_check_url", registration.health_check_url, CHECK_SCHEMES, required=False)
+    _check_url(fields, "service_url", registration.service_url, SERVICE_SCHEMES, ANYONE, required=True)
+    _check_url(fields, "health_check_url", registration.health_check_url, CHECK_SCHEMES, addresses, required=False)
     fields.count("metadata", len(registration.metadata), fields.limits.metadata_entries)
     for name, value in list(registration.metadata.items())[: fields.limits.metadata_entries]:
         fields.text("metadata", name, LABEL_CHARACTERS, required=True)
@@ -266,7 +271,9 @@ def restated(current: Record, action: Action, **changes: object) -> Mutation:
     return Put(current.ref, {**current.body, **changes}, action)
 
 
-def _check_url(fields: Fields, name: str, url: str, schemes: Sequence[str], *, required: bool) -> None:
+def _check_url(
+    fields: Fields, name: str, url: str, schemes: Sequence[str], addresses: AddressRules, *, required: bool
+) -> None:
     if not url:
         if required:
             fields.refuse(name, f"is required: an absolute URL with one of the schemes {', '.join(schemes)}")
@@ -289,3 +296,5 @@ def _check_url(fields: Fields, name: str, url: str, schemes: Sequence[str], *, r
         fields.refuse(name, "must not have a user or a password: everyone who discovers the service would read them")
     elif port == 0 or (port is None and parts.scheme in ("tcp", "grpc")):
         fields.refuse(name, f"must name a port from 1 to 65535 with the scheme {parts.scheme}")
+    elif refusal := addresses.refusal_of_host(host):
+        fields.refuse(name, f"must have another address: '{host[:64]}' {refusal}")

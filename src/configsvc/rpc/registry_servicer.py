@@ -16,7 +16,7 @@ from configsvc.domain.instances import Listing, ServiceSummary, instance_of
 from configsvc.domain.limits import Limits
 from configsvc.domain.records import Change, Kind, Record
 from configsvc.errors import InvalidInput
-from configsvc.rpc import call, convert
+from configsvc.rpc import call, convert, preconditions
 from configsvc.rpc.room import Detail, Room, shown
 from configsvc.rpc.watching import Watches
 
@@ -43,21 +43,24 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
     async def RegisterInstance(self, request: Any, context: Any) -> registry_pb2.RegisterInstanceResponse:
         """Registers an instance."""
         author = call.author(context, request, self._clock)
-        instance, revision = await self._directory.register(convert.registration(request), author)
+        asked = preconditions.precondition(context, request)
+        instance, revision = await self._directory.register(convert.registration(request), author, asked)
         call.tell_resource(instance.etag, status=201, location=call.path("registry", "services", instance.service_name))
         return registry_pb2.RegisterInstanceResponse(instance=convert.instance(instance), revision=revision)
 
     async def DeregisterInstance(self, request: Any, context: Any) -> registry_pb2.DeregisterInstanceResponse:
         """Removes an instance."""
         author = call.author(context, request, self._clock)
-        revision = await self._directory.deregister(request.service_name, request.instance_id, author)
+        asked = preconditions.precondition(context, request)
+        revision = await self._directory.deregister(request.service_name, request.instance_id, author, asked)
         return registry_pb2.DeregisterInstanceResponse(
             service_name=request.service_name, instance_id=request.instance_id, revision=revision
         )
 
     async def Heartbeat(self, request: Any, context: Any) -> registry_pb2.HeartbeatResponse:
         """Renews a lease."""
-        instance, revision = await self._directory.heartbeat(request.service_name, request.instance_id)
+        asked = preconditions.precondition(context, request)
+        instance, revision = await self._directory.heartbeat(request.service_name, request.instance_id, asked)
         return registry_pb2.HeartbeatResponse(instance=convert.instance(instance), revision=revision)
 
     async def KeepAlive(self, requests: Any, context: Any) -> AsyncIterator[registry_pb2.KeepAliveResponse]:

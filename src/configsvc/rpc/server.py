@@ -34,13 +34,10 @@ from configsvc.rpc.interceptors import CallInterceptor
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
-# A batch of large values is the largest request.
-REQUEST_BYTES = 64 << 20
 # Every answer is below what stock clients take (`domain/sizes.py`), but for a single resource that was stored before
 # there was a limit: who asks for it alone gets it, if their client takes it.
 LARGEST_STORED_BYTES = 64 << 20
 OPTIONS = (
-    ("grpc.max_receive_message_length", REQUEST_BYTES),
     ("grpc.max_send_message_length", LARGEST_STORED_BYTES),
     # Clients may ping an idle watch every 10 s; with the default of 5 min they would be cut off (too_many_pings).
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
@@ -70,7 +67,10 @@ class Served:
 
 
 class Server:
-    """Serves while its context is open. `served` is in the order of `SERVICES`."""
+    """Serves while its context is open. `served` is in the order of `SERVICES`.
+
+    A message of more than `request_bytes`, decompressed, is refused before it is read.
+    """
 
     def __init__(
         self,
@@ -78,6 +78,7 @@ class Server:
         listen: Sequence[str],
         interceptor: CallInterceptor,
         grace_seconds: float,
+        request_bytes: int,
         supervisor: Supervisor | None = None,
     ) -> None:
         self._supervisor = supervisor or Supervisor()
@@ -85,11 +86,14 @@ class Server:
         self._listen = listen
         self._interceptor = interceptor
         self._grace_seconds = grace_seconds
+        self._request_bytes = request_bytes
         self._watching: list[Kept] = []
         self.ports: list[int] = []
 
     async def __aenter__(self) -> Self:
-        self._server = grpc.aio.server(interceptors=[self._interceptor], options=OPTIONS)
+        # gRPC counts while it decompresses, and stops there.
+        options = (*OPTIONS, ("grpc.max_receive_message_length", self._request_bytes))
+        self._server = grpc.aio.server(interceptors=[self._interceptor], options=options)
         self._health = health.aio.HealthServicer()
         names: list[str] = []
         for (module, add), served in zip(SERVICES.items(), self._served, strict=True):

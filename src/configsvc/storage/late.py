@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from configsvc.background import Kept, Supervisor
+from configsvc.domain.instances import Incarnation
 from configsvc.domain.records import Change, Commit, Ref, View, Write
 from configsvc.errors import ServiceError, Unavailable
 from configsvc.storage.port import (
@@ -99,13 +100,25 @@ class LateStorage:
         async with self._open().turn() as turn:
             yield turn
 
-    async def note(self, refs: Collection[Ref]) -> None:
+    async def listen(self, heard_seconds: float) -> float:
         """See the port."""
-        await self._open().note(refs)
+        return await self._open().listen(heard_seconds)
 
-    async def signs(self, refs: Collection[Ref]) -> Mapping[Ref, Sign]:
+    async def note(self, seen: Mapping[Incarnation, float]) -> None:
         """See the port."""
-        return await self._open().signs(refs)
+        await self._open().note(seen)
+
+    async def grant(self, incarnations: Collection[Incarnation], heard_seconds: float) -> None:
+        """See the port."""
+        await self._open().grant(incarnations, heard_seconds)
+
+    async def signs(self, incarnations: Collection[Incarnation]) -> Mapping[Incarnation, Sign]:
+        """See the port."""
+        return await self._open().signs(incarnations)
+
+    async def forget(self, before: float) -> None:
+        """See the port."""
+        await self._open().forget(before)
 
     async def ping(self) -> None:
         """See the port."""

@@ -72,6 +72,7 @@ class Instance(_message.Message):
     """What is checked: an http, https, tcp or grpc URL. Empty: not checked, the lease alone counts."""
     status: _builtins.str
     """Output only. `HEALTHY`, `UNHEALTHY` (its checks have failed often enough) or `SUSPECT` (its KeepAlive stream ended).
+    A new registration is `HEALTHY` until its checks say otherwise; registering again does not change what they said.
     Of a foreign one: `HEALTHY`, or `OUT_OF_SERVICE` if its program says that it takes no requests (Curator's `enabled`
     is false, or Spring's `instance_status` is not `UP`).
     """
@@ -132,7 +133,7 @@ Global___Instance: _TypeAlias = Instance  # noqa: Y015
 
 @_typing.final
 class RegisterInstanceRequest(_message.Message):
-    """Request of RegisterInstance."""
+    """Request of RegisterInstance. It says all of the registration: what is not given gets its default."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -167,6 +168,7 @@ class RegisterInstanceRequest(_message.Message):
     LEASE_TTL_SECONDS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     service_name: _builtins.str
     """Required. See Instance.service_name."""
     instance_id: _builtins.str
@@ -187,6 +189,10 @@ class RegisterInstanceRequest(_message.Message):
     """Optional. Why, for the audit trail; at most 1,024 characters."""
     request_id: _builtins.str
     """Optional. At most 128 characters. A retry with the same request_id and content returns the first outcome."""
+    etag: _builtins.str
+    """Optional precondition: write only if this is the registration's current etag, else ABORTED. Must not be empty if
+    it is given. The `If-Match` header means the same; if both are given they must agree.
+    """
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Optional. See Instance.metadata."""
@@ -205,12 +211,15 @@ class RegisterInstanceRequest(_message.Message):
         lease_ttl_seconds: _builtins.int = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        etag: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "etag", b"etag"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["health_check_url", b"health_check_url", "instance_id", b"instance_id", "lease_ttl_seconds", b"lease_ttl_seconds", "metadata", b"metadata", "reason", b"reason", "request_id", b"request_id", "service_name", b"service_name", "service_url", b"service_url", "version", b"version", "weight", b"weight", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "etag", b"etag", "health_check_url", b"health_check_url", "instance_id", b"instance_id", "lease_ttl_seconds", b"lease_ttl_seconds", "metadata", b"metadata", "reason", b"reason", "request_id", b"request_id", "service_name", b"service_name", "service_url", b"service_url", "version", b"version", "weight", b"weight", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__etag: _TypeAlias = _typing.Literal["etag"]  # noqa: Y015
+    _WhichOneofArgType__etag: _TypeAlias = _typing.Literal["_etag", b"_etag"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__etag) -> _WhichOneofReturnType__etag | None: ...
 
 Global___RegisterInstanceRequest: _TypeAlias = RegisterInstanceRequest  # noqa: Y015
 
@@ -252,6 +261,7 @@ class DeregisterInstanceRequest(_message.Message):
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     service_name: _builtins.str
     """Required. See Instance.service_name."""
     instance_id: _builtins.str
@@ -260,6 +270,10 @@ class DeregisterInstanceRequest(_message.Message):
     """Optional. Why, for the audit trail; at most 1,024 characters."""
     request_id: _builtins.str
     """Optional. At most 128 characters. A retry with the same request_id and content returns the first outcome."""
+    etag: _builtins.str
+    """Optional precondition: remove only if this is the registration's current etag, else ABORTED. Must not be empty if
+    it is given. The `If-Match` header means the same; if both are given they must agree.
+    """
     def __init__(
         self,
         *,
@@ -267,12 +281,15 @@ class DeregisterInstanceRequest(_message.Message):
         instance_id: _builtins.str = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        etag: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "etag", b"etag"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "reason", b"reason", "request_id", b"request_id", "service_name", b"service_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "etag", b"etag", "instance_id", b"instance_id", "reason", b"reason", "request_id", b"request_id", "service_name", b"service_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__etag: _TypeAlias = _typing.Literal["etag"]  # noqa: Y015
+    _WhichOneofArgType__etag: _TypeAlias = _typing.Literal["_etag", b"_etag"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__etag) -> _WhichOneofReturnType__etag | None: ...
 
 Global___DeregisterInstanceRequest: _TypeAlias = DeregisterInstanceRequest  # noqa: Y015
 
@@ -314,21 +331,29 @@ class HeartbeatRequest(_message.Message):
 
     SERVICE_NAME_FIELD_NUMBER: _builtins.int
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     service_name: _builtins.str
     """Required. See Instance.service_name."""
     instance_id: _builtins.str
     """Required. See Instance.instance_id."""
+    etag: _builtins.str
+    """Optional precondition: renew only if this is the registration's current etag, else ABORTED. Must not be empty if
+    it is given. The `If-Match` header means the same; if both are given they must agree.
+    """
     def __init__(
         self,
         *,
         service_name: _builtins.str = ...,
         instance_id: _builtins.str = ...,
+        etag: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "etag", b"etag"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "service_name", b"service_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "etag", b"etag", "instance_id", b"instance_id", "service_name", b"service_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__etag: _TypeAlias = _typing.Literal["etag"]  # noqa: Y015
+    _WhichOneofArgType__etag: _TypeAlias = _typing.Literal["_etag", b"_etag"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__etag) -> _WhichOneofReturnType__etag | None: ...
 
 Global___HeartbeatRequest: _TypeAlias = HeartbeatRequest  # noqa: Y015
 
@@ -692,11 +717,13 @@ class HealthCheckResult(_message.Message):
     status: _builtins.str
     """The instance's status after it. One failure does not change it: there are thresholds."""
     latency_ms: _builtins.float
-    """How long the check took, in milliseconds."""
+    """How long the check took, in milliseconds; 0 if there was no answer."""
     error: _builtins.str
-    """What went wrong; empty where it passed."""
+    """What went wrong; empty where it passed. The same text whether the connection was refused, nothing came in time, or what
+    came can't be trusted or read: the server's log says which.
+    """
     skipped: _builtins.bool
-    """True where the instance has no health_check_url, so that nothing was checked."""
+    """True if nothing was checked: the instance has no health_check_url, or its turn did not come in time (see error)."""
     @_builtins.property
     def checked_at(self) -> _timestamp_pb2.Timestamp:
         """When."""

@@ -113,7 +113,8 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def KeepAlive(self, request_iterator, context):
-        """Renews a lease with each message. The stream's end makes the instance suspect, then its lease runs out.
+        """Renews a lease with each message. The stream's end makes the instance suspect, then its lease runs out. A stream
+        belongs to one registration: NOT_FOUND once it has left, even if it has registered again under the same id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,7 +40,9 @@ class RegistryServiceStub:
     Heartbeat: _grpc.UnaryUnaryMultiCallable[_registry_pb2.HeartbeatRequest, _registry_pb2.HeartbeatResponse]
     """Renews an instance's lease. NOT_FOUND where it has expired: register again."""
     KeepAlive: _grpc.StreamStreamMultiCallable[_registry_pb2.KeepAliveRequest, _registry_pb2.KeepAliveResponse]
-    """Renews a lease with each message. The stream's end makes the instance suspect, then its lease runs out."""
+    """Renews a lease with each message. The stream's end makes the instance suspect, then its lease runs out. A stream
+    belongs to one registration: NOT_FOUND once it has left, even if it has registered again under the same id.
+    """
     ListServices: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListServicesRequest, _registry_pb2.ListServicesResponse]
     """Lists the services that have instances."""
     GetService: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetServiceRequest, _registry_pb2.GetServiceResponse]
@@ -68,7 +70,9 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     Heartbeat: _aio.UnaryUnaryMultiCallable[_registry_pb2.HeartbeatRequest, _registry_pb2.HeartbeatResponse]  # type: ignore[assignment]
     """Renews an instance's lease. NOT_FOUND where it has expired: register again."""
     KeepAlive: _aio.StreamStreamMultiCallable[_registry_pb2.KeepAliveRequest, _registry_pb2.KeepAliveResponse]  # type: ignore[assignment]
-    """Renews a lease with each message. The stream's end makes the instance suspect, then its lease runs out."""
+    """Renews a lease with each message. The stream's end makes the instance suspect, then its lease runs out. A stream
+    belongs to one registration: NOT_FOUND once it has left, even if it has registered again under the same id.
+    """
     ListServices: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListServicesRequest, _registry_pb2.ListServicesResponse]  # type: ignore[assignment]
     """Lists the services that have instances."""
     GetService: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetServiceRequest, _registry_pb2.GetServiceResponse]  # type: ignore[assignment]
@@ -117,7 +121,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_registry_pb2.KeepAliveRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_registry_pb2.KeepAliveResponse], _abc.AsyncIterator[_registry_pb2.KeepAliveResponse]]:
-        """Renews a lease with each message. The stream's end makes the instance suspect, then its lease runs out."""
+        """Renews a lease with each message. The stream's end makes the instance suspect, then its lease runs out. A stream
+        belongs to one registration: NOT_FOUND once it has left, even if it has registered again under the same id.
+        """
 
     @_abc_1.abstractmethod
     def ListServices(
