@@ -159,6 +159,7 @@ STARTED_OTHERWISE = {
     "app/tail.py": 2,  # a timer, and a look that its callers wait for
     "app/near.py": 1,  # a read that its callers wait for
     "app/flag_sets.py": 1,  # likewise
+    "app/relay.py": 2,  # a publishing that the relay waits for, and a timer
     "app/streams.py": 2,  # a race that its caller waits for
     "app/registry_news.py": 1,  # in a task group
     "app/directory.py": 1,  # a write that the check waits for
