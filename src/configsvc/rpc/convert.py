@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from configsvc.app.batches import Applied
 from configsvc.app.outcomes import FailedItem, Outcome
 from configsvc.domain.configs import Effective
 from configsvc.domain.instances import CheckResult, Instance, Registration
@@ -203,6 +204,11 @@ def changed_fields(change: Change) -> tuple[str, ...]:
     return changed_members(change.before, change.after)
 
 
+def changed_flag_fields(change: Change) -> tuple[str, ...]:
+    """The same, of what a flag shows."""
+    return tuple(name for name in changed_fields(change) if name in flag_pb2.Flag.DESCRIPTOR.fields_by_name)
+
+
 def written(change: Change) -> Record:
     """What a write that removes nothing has left."""
     assert change.record is not None, "an update leaves a record"
@@ -242,7 +248,7 @@ def flag_version(change: Change, detail: Detail = Detail.WHOLE) -> flag_pb2.Flag
         at=timestamp(change.at),
         revision=change.revision,
         before_omitted=change.has_lost_before or (change.before is not None and not detail.has_before),
-        changed_fields=changed_fields(change),
+        changed_fields=changed_flag_fields(change),
     )
 
 
@@ -334,6 +340,20 @@ def check_result(result: CheckResult) -> registry_pb2.HealthCheckResult:
         error=result.error,
         checked_at=timestamp(result.checked_at),
         skipped=result.skipped,
+    )
+
+
+def applied(found: Applied) -> change_pb2.AppliedChange:
+    """What an operation of a batch did."""
+    ref = found.ref
+    return change_pb2.AppliedChange(
+        kind=ref.kind,
+        environment=ref.environment,
+        service_name=ref.service,
+        key=ref.key,
+        action=found.action,
+        version=found.version,
+        etag=found.etag,
     )
 
 

@@ -15,6 +15,7 @@ from configsvc.domain.records import Change, Commit, Ref, View, Write
 from configsvc.errors import ServiceError, Unavailable
 from configsvc.storage.port import (
     READ_BYTES,
+    Backlog,
     ChangePage,
     ChangeQuery,
     Keep,
@@ -91,9 +92,9 @@ class LateStorage:
         """See the port."""
         return await self._open().compact(keep)
 
-    async def published(self) -> int:
+    async def backlog(self) -> Backlog:
         """See the port."""
-        return await self._open().published()
+        return await self._open().backlog()
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[Turn]:

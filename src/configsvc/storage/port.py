@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Protocol, Self
 
+from configsvc.domain.events import Loss
 from configsvc.domain.instances import Incarnation
 from configsvc.domain.records import Change, Commit, Kind, Record, Ref, View, Write
 
@@ -210,6 +211,24 @@ class Compactor(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """How far the log has left for the outside, and what has not.
+
+    Everything up to `published` has; `waiting` revisions have not, the oldest made at `waiting_since`, None if none
+    waits. `trouble`: why, as whoever has the turn saw it last; empty: it goes on. `reduced` and `skipped` count the
+    events that left with less in them, and not at all; `last_loss` is the last of them.
+    """
+
+    published: int
+    waiting: int
+    waiting_since: datetime | None
+    trouble: str
+    reduced: int
+    skipped: int
+    last_loss: Loss | None
+
+
 class Turn(Protocol):
     """The right to publish the log, of one process at a time."""
 
@@ -217,12 +236,21 @@ class Turn(Protocol):
         """The revision up to which everything has been published; 0 at first. Raises `Unavailable`."""
         ...
 
-    async def advance(self, revision: int) -> None:
-        """Remembers, durably, that everything up to `revision` has been published.
+    async def advance(self, revision: int, losses: Sequence[Loss] = ()) -> None:
+        """Remembers, durably, that everything up to `revision` has been published, but for these losses, and that it
+        goes on: trouble is over.
 
         Raises:
             Unavailable: it could not be remembered, or the turn was lost. End the turn and take a new one.
         """
+        ...
+
+    async def tell(self, trouble: str) -> None:
+        """Remembers why nothing can be published, for every replica to see. Raises `Unavailable` as `advance` does."""
+        ...
+
+    async def keep(self) -> None:
+        """Shows that the holder is alive: call it every second or so. Raises `Unavailable` if the turn is lost."""
         ...
 
     async def news(self, within_seconds: float) -> None:
@@ -233,8 +261,8 @@ class Turn(Protocol):
 class Outbox(Protocol):
     """How far the log has left for the outside."""
 
-    async def published(self) -> int:
-        """The revision up to which everything has been published, whoever has the turn. Raises `Unavailable`."""
+    async def backlog(self) -> Backlog:
+        """What waits and what was lost, whoever has the turn. Raises `Unavailable`."""
         ...
 
     def turn(self) -> AbstractAsyncContextManager[Turn]:

@@ -5,11 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from configsvc.domain.events import Loss
 from configsvc.domain.records import Change, Commit, Record, Ref, View
 from configsvc.errors import RevisionOutOfRange
 from configsvc.storage.ledger import Remembered
 from configsvc.storage.port import (
     READ_BYTES,
+    Backlog,
     ChangePage,
     ChangeQuery,
     LogState,
@@ -106,9 +108,9 @@ class Reads(ABC):
 
         return await self._read(self._statements.silences(longer_than), decode)
 
-    async def published(self) -> int:
+    async def backlog(self) -> Backlog:
         """See the port."""
-        return await self._read(self._statements.published(), lambda rows: int(rows[0][0]))
+        return await self._read(self._statements.backlog(), _backlog)
 
     async def ping(self) -> None:
         """See the port."""
@@ -143,3 +145,16 @@ def _changes_in(rows: Rows) -> tuple[Change, ...]:
 
 def _view(rows: Rows) -> View:
     return View(rows[0][0], {record.ref: record for record in records_in(rows_in(rows))})
+
+
+def _backlog(rows: Rows) -> Backlog:
+    published, head, oldest, at, trouble, reduced, skipped, loss = rows[0]
+    return Backlog(
+        published=published,
+        waiting=0 if oldest is None else head - oldest + 1,
+        waiting_since=None if at is None else time_of(at),
+        trouble=trouble,
+        reduced=reduced,
+        skipped=skipped,
+        last_loss=None if loss is None else Loss.from_json(loss),
+    )

@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from configsvc.background import Supervisor
+from configsvc.domain.events import Loss
 from configsvc.domain.instances import Incarnation
 from configsvc.domain.records import Change, Commit, Ref, View, Write
 from configsvc.errors import DataLoss, Unavailable
@@ -313,8 +314,14 @@ class _Turn:
     async def published(self) -> int:
         return await self._storage._in_writer(lambda writer: writer.published())
 
-    async def advance(self, revision: int) -> None:
-        await self._storage._in_writer(lambda writer: writer.advance(revision))
+    async def advance(self, revision: int, losses: Sequence[Loss] = ()) -> None:
+        await self._storage._in_writer(lambda writer: writer.advance(revision, losses))
+
+    async def tell(self, trouble: str) -> None:
+        await self._storage._in_writer(lambda writer: writer.tell(trouble))
+
+    async def keep(self) -> None:
+        """The turn is this process's as long as it lives."""
 
     async def news(self, within_seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from configsvc.domain.events import Form, Loss
 from configsvc.domain.records import Ref, Scope
 from configsvc.storage.bounded import Rest, Walk
 from configsvc.storage.port import ChangeQuery, Keep, RecordQuery
@@ -253,6 +254,29 @@ class Statements:
     def published(self) -> Statement:
         """(published)"""
         return Statement(f"SELECT published FROM {self._outbox}")
+
+    def backlog(self) -> Statement:
+        """(published, head, revision and time of the oldest unpublished change, trouble, reduced, skipped, last loss)"""
+        oldest = f"(SELECT min(revision) FROM {self._changes} WHERE revision > o.published)"
+        return Statement(
+            "SELECT o.published, n.head, c.revision, c.at, o.trouble, o.reduced, o.skipped, o.last_loss"
+            f" FROM {self._outbox} AS o CROSS JOIN {self._counter} AS n"
+            f" LEFT JOIN {self._changes} AS c ON c.revision = {oldest} AND c.ordinal = 0"
+        )
+
+    def advance(self, revision: int, losses: Sequence[Loss]) -> Statement:
+        """Moves the outbox's cursor, counts losses, ends trouble."""
+        skipped = sum(loss.form is Form.SKIPPED for loss in losses)
+        last = losses[-1].to_json() if losses else None
+        return Statement(
+            f"UPDATE {self._outbox} SET published = ?, trouble = '', reduced = reduced + ?, skipped = skipped + ?,"
+            " last_loss = coalesce(?, last_loss)",
+            (revision, len(losses) - skipped, skipped, last),
+        )
+
+    def tell(self, trouble: str) -> Statement:
+        """Remembers the outbox's trouble."""
+        return Statement(f"UPDATE {self._outbox} SET trouble = ?", (trouble,))
 
     def _rest(self, found: Rest, order: str, parameters: tuple[Any, ...]) -> Statement:
         """Counter, then the rows, then how many there would be without the bound."""
