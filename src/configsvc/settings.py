@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from configsvc.domain.limits import Limits
+from configsvc.domain.limits import LARGEST_KEY_CHARACTERS, Limits
 
 Network = IPv4Network | IPv6Network
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -231,7 +231,9 @@ class Settings(BaseSettings):
     lease_default_ttl_seconds: int = Field(30, ge=5, le=86_400, description="seconds, where a registration names none")
 
     # Limits of requests.
-    max_key_characters: int = Field(512, ge=1, le=4_096, description="characters of a configuration key")
+    max_key_characters: int = Field(
+        512, ge=1, le=LARGEST_KEY_CHARACTERS, description="characters of a configuration key"
+    )
     max_value_bytes: int = Field(1 << 20, ge=1, le=16 << 20, description="bytes of a value as JSON")
     max_page_size: int = Field(1_000, ge=1, le=10_000, description="items on a page")
     max_batch_size: int = Field(1_000, ge=1, le=10_000, description="items in a batch")

@@ -204,6 +204,11 @@ def changed_fields(change: Change) -> tuple[str, ...]:
     return changed_members(change.before, change.after)
 
 
+def changed_flag_fields(change: Change) -> tuple[str, ...]:
+    """The same, of what a flag shows."""
+    return tuple(name for name in changed_fields(change) if name in flag_pb2.Flag.DESCRIPTOR.fields_by_name)
+
+
 def written(change: Change) -> Record:
     """What a write that removes nothing has left."""
     assert change.record is not None, "an update leaves a record"
@@ -243,7 +248,7 @@ def flag_version(change: Change, detail: Detail = Detail.WHOLE) -> flag_pb2.Flag
         at=timestamp(change.at),
         revision=change.revision,
         before_omitted=change.has_lost_before or (change.before is not None and not detail.has_before),
-        changed_fields=changed_fields(change),
+        changed_fields=changed_flag_fields(change),
     )
 
 

@@ -78,7 +78,7 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
         record = convert.written(change)
         _tell(record, status=201 if record.is_new else 0)
         return flag_pb2.UpdateFlagResponse(
-            flag=convert.flag(record), revision=change.revision, changed_fields=convert.changed_fields(change)
+            flag=convert.flag(record), revision=change.revision, changed_fields=convert.changed_flag_fields(change)
         )
 
     async def DeleteFlag(self, request: Any, context: Any) -> flag_pb2.DeleteFlagResponse:
