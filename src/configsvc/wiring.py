@@ -174,7 +174,7 @@ async def open_backends(settings: Settings, clock: Clock, supervisor: Supervisor
         publisher: Publisher | None = None
         if settings.kafka_bootstrap_servers:
             servers, topic = settings.kafka_bootstrap_servers, settings.kafka_topic_config_updates
-            bus = await stack.enter_async_context(KafkaBus(servers, topic))
+            bus = await stack.enter_async_context(KafkaBus(servers, topic, supervisor))
             publisher = await stack.enter_async_context(
                 KafkaPublisher(
                     servers,

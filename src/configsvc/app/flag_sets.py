@@ -98,8 +98,8 @@ class FlagSets:
             if found is None:
                 return None
             revision, definitions = found
-            # Whole or not at all: one that can't be read is no set.
-            self._copied[environment] = FlagSet(environment, map(Flag.from_json, definitions), revision)
+            # Whole or not at all: a flag that can't be read is in it, and says so.
+            self._copied[environment] = FlagSet(environment, map(Flag.from_stored, definitions), revision)
         return self._copied[environment]
 
     async def _read_set(self, environment: str) -> FlagSet:

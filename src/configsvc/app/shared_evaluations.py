@@ -52,7 +52,8 @@ class SharedEvaluations:
         new: dict[str, Entry] = {}
         for place, outcome in zip(missing, made, strict=True):
             outcomes[place] = outcome
-            if keys[place] and isinstance(outcome, Evaluation):
+            # A flag that this release can't read may be none to others.
+            if keys[place] and isinstance(outcome, Evaluation) and outcome.error_code is not ErrorCode.PARSE_ERROR:
                 new[keys[place]] = Entry(_REVISION, _written(outcome))
         if new:
             await self._cache.put(new, self._life)

@@ -32,7 +32,7 @@ class Component(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     SINCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Output only. `storage`, `cache`, `bus`, `registry`, `log`."""
+    """Output only. `storage`, `cache`, `bus`, `registry`, or `tasks`: what runs in the background of this replica."""
     backend: _builtins.str
     """Output only. What implements it, for example `sqlite` or `postgresql`."""
     state: _builtins.str
@@ -40,7 +40,9 @@ class Component(_message.Message):
     latency_ms: _builtins.float
     """Output only. How long the last probe took, in milliseconds."""
     detail: _builtins.str
-    """Output only. What is wrong and what it means. When up: empty, or what is worth knowing even so."""
+    """Output only. What is wrong and what it means. When up: what is worth knowing though it works, such as nodes in
+    ZooKeeper that can't be read; mostly empty.
+    """
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """Output only. Since when the state is what it is."""
