@@ -176,9 +176,15 @@ class Supervisor:
             if time.monotonic() - began > WELL_SECONDS:
                 pause = FIRST_PAUSE_SECONDS
             logger.error("%s ended with status %d; it is started again in %.1f s", child.name, status, pause)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-            await child.start()
+            while True:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                try:
+                    await child.start()
+                    break
+                except OSError as error:
+                    # No process to be had, or no memory: the others go on, and this is tried again.
+                    logger.error("%s can't be started, and is tried again in %.1f s: %s", child.name, pause, error)
 
     async def _ready(self, began: float) -> None:
         """Returns when /ready answers 200 through the listener, and says so; until then it says now and then that it waits."""
