@@ -26,7 +26,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63onfigsvc/v1/health.proto\x12\x0c\x63onfigsvc.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x88\x01\n\tComponent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x12\n\nlatency_ms\x18\x04 \x01(\x01\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12)\n\x05since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8e\x01\n\x06Health\x12\x0e\n\x06status\x18\x01 \x01(\t\x12+\n\ncomponents\x18\x02 \x03(\x0b\x32\x17.configsvc.v1.Component\x12\x18\n\x10\x61pplied_revision\x18\x03 \x01(\x03\x12\x13\n\x0binstance_id\x18\x04 \x01(\t\x12\x18\n\x10software_version\x18\x05 \x01(\t\"\x12\n\x10GetHealthRequest\"9\n\x11GetHealthResponse\x12$\n\x06health\x18\x01 \x01(\x0b\x32\x14.configsvc.v1.Health\"\x15\n\x13GetReadinessRequest\"<\n\x14GetReadinessResponse\x12$\n\x06health\x18\x01 \x01(\x0b\x32\x14.configsvc.v1.Health\"\x14\n\x12GetLivenessRequest\"%\n\x13GetLivenessResponse\x12\x0e\n\x06status\x18\x01 \x01(\t2\xc8\x02\n\rHealthService\x12\x65\n\tGetHealth\x12\x1e.configsvc.v1.GetHealthRequest\x1a\x1f.configsvc.v1.GetHealthResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x07/healthb\x06health\x12m\n\x0cGetReadiness\x12!.configsvc.v1.GetReadinessRequest\x1a\".configsvc.v1.GetReadinessResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x06/readyb\x06health\x12\x61\n\x0bGetLiveness\x12 .configsvc.v1.GetLivenessRequest\x1a!.configsvc.v1.GetLivenessResponse\"\r\x82\xd3\xe4\x93\x02\x07\x12\x05/liveb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63onfigsvc/v1/health.proto\x12\x0c\x63onfigsvc.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x88\x01\n\tComponent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x12\n\nlatency_ms\x18\x04 \x01(\x01\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12)\n\x05since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xce\x01\n\x06Health\x12\x0e\n\x06status\x18\x01 \x01(\t\x12+\n\ncomponents\x18\x02 \x03(\x0b\x32\x17.configsvc.v1.Component\x12\x18\n\x10\x61pplied_revision\x18\x03 \x01(\x03\x12\x13\n\x0binstance_id\x18\x04 \x01(\t\x12\x18\n\x10software_version\x18\x05 \x01(\t\x12\x0f\n\x07history\x18\x06 \x01(\t\x12\x15\n\rhistory_since\x18\x07 \x01(\x03\x12\x16\n\x0ehistory_reason\x18\x08 \x01(\t\"\x12\n\x10GetHealthRequest\"9\n\x11GetHealthResponse\x12$\n\x06health\x18\x01 \x01(\x0b\x32\x14.configsvc.v1.Health\"\x15\n\x13GetReadinessRequest\"<\n\x14GetReadinessResponse\x12$\n\x06health\x18\x01 \x01(\x0b\x32\x14.configsvc.v1.Health\"\x14\n\x12GetLivenessRequest\"%\n\x13GetLivenessResponse\x12\x0e\n\x06status\x18\x01 \x01(\t2\xc8\x02\n\rHealthService\x12\x65\n\tGetHealth\x12\x1e.configsvc.v1.GetHealthRequest\x1a\x1f.configsvc.v1.GetHealthResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x07/healthb\x06health\x12m\n\x0cGetReadiness\x12!.configsvc.v1.GetReadinessRequest\x1a\".configsvc.v1.GetReadinessResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x06/readyb\x06health\x12\x61\n\x0bGetLiveness\x12 .configsvc.v1.GetLivenessRequest\x1a!.configsvc.v1.GetLivenessResponse\"\r\x82\xd3\xe4\x93\x02\x07\x12\x05/liveb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,19 +42,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMPONENT']._serialized_start=107
   _globals['_COMPONENT']._serialized_end=243
   _globals['_HEALTH']._serialized_start=246
-  _globals['_HEALTH']._serialized_end=388
-  _globals['_GETHEALTHREQUEST']._serialized_start=390
-  _globals['_GETHEALTHREQUEST']._serialized_end=408
-  _globals['_GETHEALTHRESPONSE']._serialized_start=410
-  _globals['_GETHEALTHRESPONSE']._serialized_end=467
-  _globals['_GETREADINESSREQUEST']._serialized_start=469
-  _globals['_GETREADINESSREQUEST']._serialized_end=490
-  _globals['_GETREADINESSRESPONSE']._serialized_start=492
-  _globals['_GETREADINESSRESPONSE']._serialized_end=552
-  _globals['_GETLIVENESSREQUEST']._serialized_start=554
-  _globals['_GETLIVENESSREQUEST']._serialized_end=574
-  _globals['_GETLIVENESSRESPONSE']._serialized_start=576
-  _globals['_GETLIVENESSRESPONSE']._serialized_end=613
-  _globals['_HEALTHSERVICE']._serialized_start=616
-  _globals['_HEALTHSERVICE']._serialized_end=944
+  _globals['_HEALTH']._serialized_end=452
+  _globals['_GETHEALTHREQUEST']._serialized_start=454
+  _globals['_GETHEALTHREQUEST']._serialized_end=472
+  _globals['_GETHEALTHRESPONSE']._serialized_start=474
+  _globals['_GETHEALTHRESPONSE']._serialized_end=531
+  _globals['_GETREADINESSREQUEST']._serialized_start=533
+  _globals['_GETREADINESSREQUEST']._serialized_end=554
+  _globals['_GETREADINESSRESPONSE']._serialized_start=556
+  _globals['_GETREADINESSRESPONSE']._serialized_end=616
+  _globals['_GETLIVENESSREQUEST']._serialized_start=618
+  _globals['_GETLIVENESSREQUEST']._serialized_end=638
+  _globals['_GETLIVENESSRESPONSE']._serialized_start=640
+  _globals['_GETLIVENESSRESPONSE']._serialized_end=677
+  _globals['_HEALTHSERVICE']._serialized_start=680
+  _globals['_HEALTHSERVICE']._serialized_end=1008
 # @@protoc_insertion_point(module_scope)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63onfigsvc/v1/watch.proto\x12\x0c\x63onfigsvc.v1\"\x1a\n\x06Synced\x12\x10\n\x08revision\x18\x01 \x01(\x03\"\x1c\n\x08Progress\x12\x10\n\x08revision\x18\x01 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63onfigsvc/v1/watch.proto\x12\x0c\x63onfigsvc.v1\"+\n\x06Synced\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x0f\n\x07history\x18\x02 \x01(\t\"-\n\x08Progress\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x0f\n\x07history\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,7 +32,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'configsvc.v1.watch_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SYNCED']._serialized_start=42
-  _globals['_SYNCED']._serialized_end=68
-  _globals['_PROGRESS']._serialized_start=70
-  _globals['_PROGRESS']._serialized_end=98
+  _globals['_SYNCED']._serialized_end=85
+  _globals['_PROGRESS']._serialized_start=87
+  _globals['_PROGRESS']._serialized_end=132
 # @@protoc_insertion_point(module_scope)
