@@ -26,6 +26,7 @@ from confluent_kafka import Consumer, TopicPartition
 from google.protobuf.struct_pb2 import Value
 
 from tests.chaos.checker import violations
+from tests.chaos.foreign import ForeignNodes, write_oversized
 from tests.chaos.history import History, Logged, Read, Seen, Watched, Wrote
 from tests.replicas.fleet import ENVIRONMENT, Replica
 from tests.services.service import Service
@@ -51,9 +52,13 @@ class Fault:
     longest_seconds: float
 
 
-def faults_of(services: Mapping[str, Service], replicas: list[Replica]) -> list[Fault]:
+def faults_of(services: Mapping[str, Service], replicas: list[Replica], settings: Mapping[str, str]) -> list[Fault]:
     """Everything that a run may break."""
-    found = []
+    nodes = ForeignNodes(settings["ZOOKEEPER_HOSTS"], settings.get("ZOOKEEPER_BASE_PATH", "/services"))
+    found = [
+        Fault("zookeeper foreign nodes", nodes.show, nodes.remove, 3.0),
+        Fault("kafka oversized events", lambda: write_oversized(replicas), lambda: None, 2.0),
+    ]
     for name, service in services.items():
         found.append(Fault(f"{name} killed", service.kill, service.start, 4.0))
         found.append(Fault(f"{name} hung", service.pause, service.resume, 4.0))
@@ -254,7 +259,7 @@ async def run_chaos(
             *(asyncio.create_task(run.live(instance_id)) for instance_id in LIVING),
             asyncio.create_task(run.discover()),
         ]
-        await run.fault(faults_of(services, replicas), seconds)
+        await run.fault(faults_of(services, replicas, settings), seconds)
         await _healed(replicas)
         # Once more round, now that all is well.
         await asyncio.sleep(1)
@@ -298,7 +303,7 @@ async def _log(stub: change_pb2_grpc.ChangeServiceStub, history: History) -> Non
         )
         for change in page.changes:
             history.revisions.add(change.revision)
-            if change.kind == "config":
+            if (change.kind, change.environment) == ("config", ENVIRONMENT):
                 value = int(change.after.fields["value"].number_value) if change.HasField("after") else None
                 history.log.append(Logged(change.revision, change.key, value))
         token = page.next_page_token
