@@ -44,17 +44,25 @@ class ForeignNodes:
 
     def show(self) -> None:
         """Makes them. Where ZooKeeper is away, there are none."""
-        self._do(lambda client: [self._make(client, number, path) for number, path in enumerate(self._paths)])
+
+        def make(client: KazooClient) -> None:
+            for number, path in enumerate(self._paths):
+                client.ensure_path(path)
+                client.set(path, MALFORMED[number % len(MALFORMED)])
+
+        self._do(make)
 
     def remove(self) -> None:
         """Removes those that are there."""
-        self._do(lambda client: [client.delete(path) for path in self._paths if client.exists(path)])
 
-    def _make(self, client: KazooClient, number: int, path: str) -> None:
-        client.ensure_path(path)
-        client.set(path, MALFORMED[number % len(MALFORMED)])
+        def remove(client: KazooClient) -> None:
+            for path in self._paths:
+                if client.exists(path):
+                    client.delete(path)
 
-    def _do(self, work: Callable[[KazooClient], object]) -> None:
+        self._do(remove)
+
+    def _do(self, work: Callable[[KazooClient], None]) -> None:
         client = KazooClient(self._hosts, timeout=ANSWER_SECONDS)
         try:
             client.start(timeout=ANSWER_SECONDS)
