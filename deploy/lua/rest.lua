@@ -12,6 +12,7 @@ local METHODS = {
   {"^/api/v1/config:effective$", "GET"},
   {"^/api/v1/config:watch$", "GET"},
   {"^/api/v1/config/.+:diff$", "GET", "key"},
+  {"^/api/v1/config/.+:effective$", "GET", "key"},
   {"^/api/v1/config/.+/history$", "GET", "key"},
   {"^/api/v1/config/.+$", "GET, PUT, DELETE", "key"},
   {"^/api/v1/feature%-flags$", "GET, POST"},
@@ -19,6 +20,8 @@ local METHODS = {
   {"^/api/v1/feature%-flags/evaluate$", "POST"},
   {"^/api/v1/feature%-flags/evaluate/batch$", "POST"},
   {"^/api/v1/feature%-flags/[^/]+/history$", "GET", "name"},
+  {"^/api/v1/feature%-flags/[^/]+:rollback$", "POST", "name"},
+  {"^/api/v1/feature%-flags/[^/]+:diff$", "GET", "name"},
   {"^/api/v1/feature%-flags/[^/]+$", "GET, PUT, DELETE", "name"},
   {"^/api/v1/registry/register$", "POST"},
   {"^/api/v1/registry/deregister$", "POST"},
@@ -31,10 +34,6 @@ local METHODS = {
   {"^/api/v1/changes$", "GET"},
   {"^/health$", "GET"}, {"^/ready$", "GET"}, {"^/live$", "GET"},
 }
-
-local function starts_with(text, start)
-  return text ~= nil and string.sub(text, 1, #start) == start
-end
 
 local function with_head_and_options(path, methods)
   -- A watch has no end, so nobody could say what its headers were at the end of a HEAD.
@@ -58,16 +57,12 @@ end
 
 function envoy_on_request(handle)
   local headers = handle:headers()
-  -- Ours alone: a client can't set the status of its own answer.
-  headers:remove("x-http-status")
-  headers:remove("x-configsvc-native")
-  headers:remove("x-configsvc-rest")
-  if starts_with(headers:get("content-type"), "application/grpc") then
-    headers:add("x-configsvc-native", "1")
+  if headers:get("x-configsvc-native") then
     return
   end
   -- The server then answers with the resource itself (`response_body`).
   headers:add("x-configsvc-rest", "1")
+  handle:streamInfo():dynamicMetadata():set("configsvc", "rest", "1")
   local whole = headers:get(":path")
   local path, query = string.match(whole, "^([^?]*)(.*)$")
   if #path > 1 and string.sub(path, -1) == "/" then
@@ -99,10 +94,12 @@ end
 
 function envoy_on_response(handle)
   local headers = handle:headers()
-  local bodiless = handle:streamInfo():dynamicMetadata():get("configsvc") ~= nil
-  if starts_with(headers:get("content-type"), "application/grpc") then
+  local noted = handle:streamInfo():dynamicMetadata():get("configsvc")
+  if noted == nil then
+    -- gRPC, or refused before it came here.
     return
   end
+  local bodiless = noted["without_body"] ~= nil
   -- What the server says with an answer lies in the message of its status (rpc/call.py).
   if headers:get("grpc-status") == "0" then
     for name, value in string.gmatch(headers:get("grpc-message") or "", "(%S-)=(%S+)") do

@@ -39,7 +39,7 @@ class Client:
     """A client that believes what it is sent, and complains where that goes back or comes out of order."""
 
     selector: Selector
-    # Set once `Synced` has come: the revision to resume after.
+    # Set once `Synced` has come: the revision to resume after, as proto/configsvc/v1/watch.proto says it.
     revision: int | None = None
     state: dict[Ref, Record] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
@@ -75,13 +75,13 @@ class Client:
         if self.changes:
             last = self.changes[-1]
             assert (change.revision, change.ordinal) > (last.revision, last.ordinal), "out of order or twice"
-        # Changes of one revision share it: only the revision before is surely complete.
-        assert change.revision > self.revision or (self.changes and change.revision == self.changes[-1].revision)
+        assert change.revision > self.revision, "the revision was said to be complete"
         held = self.state.get(change.ref)
         if not self.knows_more:
             assert held is None or held.revision < change.revision, "an older change over a newer state"
         self.changes.append(change)
-        self.revision = max(self.revision, change.revision)
+        if event.completes:
+            self.revision = change.revision
         if change.record is None:
             self.state.pop(change.ref, None)
         else:
@@ -127,8 +127,12 @@ class World:
             # Cut off before the mark: the client throws away what it has.
             client.state.clear()
         resumed = client.revision is not None
-        # A batch may have been cut in its middle: resume before it, and take what comes again as it is.
-        after = None if client.revision is None else self._resume_point(client)
+        after = client.revision
+        if after is not None:
+            # A batch that was cut comes again, whole.
+            while client.changes and client.changes[-1].revision > after:
+                client.changes.pop()
+            client.knows_more = any(record.revision > after for record in client.state.values())
         async with aclosing(self.random.choice(self.hubs).watch(client.selector, after)) as events:
             async for event in events:
                 if resumed and isinstance(event, Synced):
@@ -139,16 +143,6 @@ class World:
                 if LAST in client.state or patience <= 0:
                     return
                 await self.pause(slowness)
-
-    @staticmethod
-    def _resume_point(client: Client) -> int:
-        assert client.revision is not None
-        if client.changes and client.changes[-1].revision == client.revision:
-            client.revision -= 1
-            while client.changes and client.changes[-1].revision > client.revision:
-                client.changes.pop()
-        client.knows_more = any(record.revision > client.revision for record in client.state.values())
-        return client.revision
 
 
 async def play(seed: int, *, buffer_changes: int, watchers: int, slowness: int, whole: bool) -> None:
@@ -203,9 +197,11 @@ async def check(storage: Storage, clients: list[Client], *, complete: bool) -> N
         if complete:
             # The snapshot had them: where it was exactly the state at its mark there are none.
             assert not missing or client.opening != state_at(client.began_after, matching)
-            for ref, record in {change.ref: change.record for change in missing}.items():
-                assert client.opening.get(ref) == record
+            for ref in {change.ref for change in missing}:
                 had = max(change.revision for change in missing if change.ref == ref)
+                # The opening has it, or a later one, which comes again if the client has resumed before that.
+                later = [change.record for change in matching if change.ref == ref and change.revision >= had]
+                assert client.opening.get(ref) in later
                 assert not any(change.ref == ref and change.revision < had for change in client.changes)
 
 

@@ -131,10 +131,13 @@ class Run:
     async def watch(self, watched: Watched, replica: Replica) -> None:
         """Watches one replica; after a break it goes on where it had got to."""
         reached = watched.after
+        # Of a revision that is not complete yet: it comes again, whole, where the watch breaks inside it.
+        batch: list[Seen] = []
         async with grpc.aio.insecure_channel(replica.address, options=CHANNEL) as channel:
             stub = config_pb2_grpc.ConfigServiceStub(channel)
             while True:
                 request = config_pb2.WatchConfigsRequest(environment=ENVIRONMENT, after_revision=reached)
+                batch.clear()
                 try:
                     async for message in stub.WatchConfigs(request):
                         if message.HasField("change"):
@@ -142,8 +145,11 @@ class Run:
                             deleted = change.type == "DELETE"
                             value = None if deleted else int(change.config.value.number_value)
                             key = change.previous.key if deleted else change.config.key
-                            watched.seen.append(Seen(change.revision, key, value))
-                            reached = change.revision
+                            batch.append(Seen(change.revision, key, value))
+                            if change.revision_complete:
+                                watched.seen += batch
+                                batch.clear()
+                                reached = change.revision
                         elif message.HasField("progress"):
                             reached = max(reached, message.progress.revision)
                         if self.over.is_set() and reached >= self.history.last_revision > 0:

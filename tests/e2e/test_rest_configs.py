@@ -182,6 +182,48 @@ def test_effective_view_layers_the_service_over_the_shared(rest: httpx.Client, e
         assert found == [("both", "own", "service", True), ("shared-only", 1, "shared", False)]
 
 
+def test_one_key_as_a_service_sees_it(rest: httpx.Client, environment: str) -> None:
+    url, query = "/api/v1/config/a/b%20c:effective", {"environment": environment, "service_name": "asr"}
+    missing = rest.get(url, params=query)
+    assert (missing.status_code, missing.json()["details"][0]["reason"]) == (404, "CONFIG_NOT_FOUND")
+    seen = []
+    for service, value in (("", "shared"), ("asr", "own"), ("other", "of another")):
+        revision = create(rest, environment, "a/b c", value, service_name=service).json()["revision"]
+        answer = rest.get(url, params={**query, "min_revision": revision})
+        assert answer.status_code == 200, answer.text
+        found = answer.json()
+        everything = rest.get("/api/v1/config:effective", params=query).json()["configs"]
+        assert [found] == everything, "one of all, and alike"
+        seen.append((found["value"], found["source"], found["overrides_shared"]))
+        assert rest.get(url, params=query, headers={"if-none-match": answer.headers["etag"]}).status_code == 304
+    assert seen == [("shared", "shared", False), ("own", "service", True), ("own", "service", True)]
+    slash = rest.get("/api/v1/config/a/b c:effective/", params=query)
+    assert slash.json()["value"] == "own"
+    assert rest.get(url, params={"environment": environment}).status_code == 400, "a view is a service's"
+    assert rest.post(url, json={}).headers["allow"] == "GET, HEAD, OPTIONS"
+
+
+def test_the_etag_of_an_effective_value_is_of_all_that_it_shows(rest: httpx.Client, environment: str) -> None:
+    """In a batch the shared value and the service's get the same version and revision."""
+    operations = [{"key": "k", "value": 1}, {"key": "k", "value": 1, "service_name": "asr"}]
+    batch = rest.post("/api/v1/config:batchWrite", json={"environment": environment, "operations": operations})
+    assert len({config["etag"] for config in batch.json()["configs"]}) == 1
+    url, query = "/api/v1/config/k:effective", {"environment": environment, "service_name": "asr"}
+    tags = [rest.get(url, params=query).headers["etag"]]
+    for service in ("", "asr"):
+        deleted = rest.delete("/api/v1/config/k", params={"environment": environment, "service_name": service})
+        assert deleted.is_success
+        answer = rest.get(url, params=query, headers={"if-none-match": tags[-1]})
+        if service == "":
+            assert (answer.status_code, answer.json()["overrides_shared"]) == (200, False)
+            tags.append(answer.headers["etag"])
+            again = rest.post("/api/v1/config", json={"environment": environment, "key": "k", "value": 2})
+            assert again.status_code == 201
+        else:
+            assert (answer.status_code, answer.json()["source"]) == (200, "shared")
+    assert len(set(tags)) == 2
+
+
 def test_batch_write_is_all_or_nothing_in_one_revision(rest: httpx.Client, environment: str) -> None:
     create(rest, environment, "old", 1)
     operations = [{"key": "new", "value": {"x": 1}, "must_not_exist": True}, {"key": "old", "delete": True}]
@@ -241,6 +283,19 @@ def test_a_watch_shows_the_state_then_each_change(rest: httpx.Client, environmen
         events = (json.loads(line[5:]) for line in stream.iter_lines() if line.startswith("data:"))
         assert "synced" in next(events)
         assert next(events)["change"]["type"] == "DELETE"
+
+
+@pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
+def test_a_watch_over_rest_says_where_a_batch_ends(rest: httpx.Client, environment: str, accept: str) -> None:
+    operations = [{"key": key, "value": 1} for key in "abc"]
+    query = {"environment": environment, "after_revision": "0"}
+    body = {"environment": environment, "operations": operations}
+    revision = rest.post("/api/v1/config:batchWrite", json=body).json()["revision"]
+    with rest.stream("GET", "/api/v1/config:watch", params=query, headers={"accept": accept}) as stream:
+        lines = (line.removeprefix("data: ") for line in stream.iter_lines() if line.strip())
+        messages = [json.loads(next(lines)) for _ in range(4)]
+    told = [(m["change"]["revision"], m["change"]["revision_complete"]) for m in messages if "change" in m]
+    assert told == [(revision, False), (revision, False), (revision, True)]
 
 
 def test_the_audit_trail_has_every_write_of_every_kind(rest: httpx.Client, environment: str) -> None:

@@ -45,6 +45,58 @@ def test_a_flag_lives_through_create_get_put_history_delete(rest: httpx.Client, 
     assert rest.get("/api/v1/feature-flags/new_ui", params={"environment": environment}).status_code == 404
 
 
+def test_flags_are_found_by_tag_owner_and_age(rest: httpx.Client, environment: str) -> None:
+    made = [
+        create(rest, environment, "a", tags=["x", "y"], owner="ann", enabled=True).json(),
+        create(rest, environment, "b", tags=["x"], owner="bob").json(),
+        create(rest, environment, "c", owner="").json(),
+    ]
+
+    def found(query: str) -> list[str]:
+        answer = rest.get(f"/api/v1/feature-flags?environment={environment}&{query}")
+        assert answer.status_code == 200, answer.text
+        return [flag["name"] for flag in answer.json()["flags"]]
+
+    assert found("tags=x") == found("tags[]=x") == found("tags%5B%5D=x") == ["a", "b"]
+    assert found("tags=x&tags=y") == found("tags=x&owner=ann&enabled=true") == ["a"]
+    assert found("owner=bob") == ["b"]
+    assert found("owner=") == ["c"]
+    since = made[1]["updated_at"]
+    assert found(f"updated_before={since}") == found(f"created_before={since}") == ["a"]
+    assert rest.put("/api/v1/feature-flags/a", json={**made[0], "etag": made[0]["etag"]}).is_success
+    assert found(f"updated_before={since}") == []
+    assert found(f"created_before={since}") == ["a"]
+    refused = rest.get(f"/api/v1/feature-flags?environment={environment}&tags={'x' * 129}")
+    assert (refused.status_code, "tags[0]" in refused.text) == (400, True)
+
+
+def test_a_flag_is_compared_and_rolled_back(rest: httpx.Client, environment: str) -> None:
+    url, query = "/api/v1/feature-flags/new_ui", {"environment": environment}
+    first = create(rest, environment, "new_ui", enabled=True, rollout_percentage=25, targeted_users=["u1"]).json()
+    second = rest.put(url, json={"environment": environment, "enabled": True, "rollout_percentage": 50})
+    diff = rest.get(f"{url}:diff", params={**query, "from_version": 1})
+    assert diff.status_code == 200, diff.text
+    found = {d["path"]: (d["op"], d.get("before"), d.get("after")) for d in diff.json()["differences"]}
+    assert found["/rollout_percentage"] == ("replace", 25, 50)
+    assert (diff.json()["from"]["version"], diff.json()["to"]["version"]) == (1, 2)
+    stale = rest.post(f"{url}:rollback", json={**query, "version": 1}, headers={"if-match": f'"{first["etag"]}"'})
+    assert stale.status_code == 409
+    body = {**query, "version": 1, "reason": "too many"}
+    back = rest.post(f"{url}:rollback/", json=body, headers={"if-match": second.headers["etag"]})
+    assert back.status_code == 200, back.text
+    assert (back.json()["version"], back.headers["etag"]) == (3, f'"{back.json()["etag"]}"')
+    assert (back.json()["rollout_percentage"], back.json()["targeted_users"]) == (25, ["u1"])
+    assert rest.request("DELETE", url, params=query).is_success
+    assert rest.post(f"{url}:rollback", json=body).json()["version"] == 5
+    history = rest.get(f"{url}/history", params=query).json()["versions"]
+    assert [v["action"] for v in history] == ["ROLLBACK", "DELETE", "ROLLBACK", "UPDATE", "CREATE"]
+    assert history[0]["reason"] == "too many"
+    missing = rest.post(f"{url}:rollback", json={**query, "version": 9})
+    assert (missing.status_code, missing.json()["details"][0]["reason"]) == (404, "VERSION_NOT_FOUND")
+    assert rest.get(f"{url}:rollback").headers["allow"] == "POST, OPTIONS"
+    assert rest.post(f"{url}:rollback", json={"environment": environment}).status_code == 400
+
+
 def test_a_sticky_flag_keeps_what_it_gave_also_on_embedded_defaults(rest: httpx.Client, environment: str) -> None:
     flag = {"environment": environment, "enabled": True, "sticky": True, "rollout_percentage": 50}
     assert create(rest, name="sticky", **flag).status_code == 201  # type: ignore[arg-type]

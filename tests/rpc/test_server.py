@@ -12,7 +12,7 @@ from configsvc_client.v1 import config_pb2, config_pb2_grpc
 from google.protobuf import descriptor_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from configsvc.rpc.server import MESSAGE_BYTES
+from configsvc.rpc.server import REQUEST_BYTES
 from tests.rpc.running import Running, Stream, put, refused, value
 
 SERVICES = {
@@ -104,7 +104,7 @@ def test_the_longest_key_fits_into_the_answers_headers(own_server: Callable[...,
 def test_a_message_beyond_what_the_server_receives_is_resource_exhausted(
     large: config_pb2_grpc.ConfigServiceStub, environment: str
 ) -> None:
-    request = config_pb2.GetConfigRequest(key="x" * (MESSAGE_BYTES + 1), environment=environment)
+    request = config_pb2.GetConfigRequest(key="x" * (REQUEST_BYTES + 1), environment=environment)
     assert refused(lambda: large.GetConfig(request, timeout=60)).code == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 

@@ -7,7 +7,7 @@ import grpc
 import pytest
 from configsvc_client.v1 import config_pb2, config_pb2_grpc, flag_pb2, flag_pb2_grpc, registry_pb2, registry_pb2_grpc
 
-from tests.rpc.running import Running, Stream, eventually, put, refusal, refused
+from tests.rpc.running import Running, Stream, eventually, put, refusal, refused, value
 
 Code = grpc.StatusCode
 BUFFERED = 4
@@ -71,6 +71,27 @@ def test_a_resumed_watch_gets_every_change_since_and_no_state(
         changes = [stream.take_until("change")[-1].change for _ in missed]
     assert [change.revision for change in changes] == missed
     assert [change.config.value.number_value for change in changes] == list(range(1, 30))
+
+
+def test_a_batch_says_with_which_change_its_revision_is_complete(
+    configs: config_pb2_grpc.ConfigServiceStub, environment: str
+) -> None:
+    def operation(key: str, service: str) -> config_pb2.ConfigOperation:
+        return config_pb2.ConfigOperation(key=key, service_name=service, value=value(1))
+
+    operations = [operation("a", "one"), operation("b", "one"), operation("c", "two"), operation("d", "two")]
+    with watch(configs, environment, service_name="one") as live, watch(configs, environment) as everything:
+        seen = live.take_until("synced")[-1].synced.revision
+        everything.take_until("synced")
+        configs.BatchWriteConfigs(config_pb2.BatchWriteConfigsRequest(environment=environment, operations=operations))
+        for stream in (live, watch(configs, environment, service_name="one", after_revision=seen)):
+            told = [stream.take_until("change")[-1].change for _ in range(2)]
+            assert [(c.config.key, c.revision_complete) for c in told] == [("a", False), ("b", True)]
+        told = [everything.take_until("change")[-1].change for _ in range(4)]
+        assert [c.revision_complete for c in told] == [False, False, False, True]
+    # Cut after the first of them: the revision before is where to resume, and the batch comes again, whole.
+    with watch(configs, environment, after_revision=seen) as stream:
+        assert [stream.take_until("change")[-1].change.config.key for _ in range(4)] == ["a", "b", "c", "d"]
 
 
 def test_a_compacted_revision_is_out_of_range_with_the_oldest_that_is_kept(

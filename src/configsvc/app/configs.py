@@ -3,36 +3,31 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from configsvc.app.history import Versioned, Versions
+from configsvc.app.history import Diff, Versioned, Versions
 from configsvc.app.near import NearRecords
 from configsvc.app.watcher import Selector
 from configsvc.domain import configs
 from configsvc.domain.configs import Decision, Draft, Effective, Operation, config_ref, not_found
 from configsvc.domain.fields import Fields, checked
-from configsvc.domain.json_values import ABSENT, Difference, differences, digest, problem
+from configsvc.domain.json_values import digest, problem
 from configsvc.domain.limits import Limits
 from configsvc.domain.pages import Page, page_cursor, page_of
 from configsvc.domain.records import Action, Author, Change, Commit, Kind, Record, Ref, Write
-from configsvc.errors import StateForbids
+from configsvc.domain.sizes import ANSWER_BYTES
 from configsvc.storage.port import History, Reader, RecordQuery, Writer
 
 
 @dataclass(frozen=True, slots=True)
 class Bulk:
-    """What was asked for by many keys, in the order asked, at one revision."""
+    """What was asked for by many keys, in the order asked, at one revision.
+
+    `not_read`: the keys of what was not looked at any more, since no answer could have it.
+    """
 
     found: tuple[Record, ...]
     missing: tuple[str, ...]
     revision: int
-
-
-@dataclass(frozen=True, slots=True)
-class Diff:
-    """Two versions and what has to change in the older to give the newer."""
-
-    older: Change
-    newer: Change
-    differences: tuple[Difference, ...]
+    not_read: tuple[str, ...] = ()
 
 
 class ConfigStore:
@@ -109,6 +104,8 @@ class ConfigStore:
             fields.count("keys", len(keys), self._limits.batch_size, least=1)
             for index, key in enumerate(keys[: self._limits.batch_size]):
                 fields.key(key, f"keys[{index}]")
+            if (size := sum(len(key.encode("utf-8", "surrogatepass")) for key in keys)) > ANSWER_BYTES // 2:
+                fields.refuse("keys", f"must be at most {ANSWER_BYTES // 2} bytes together; they have {size}")
         refs = {key: config_ref(environment, service_name, key) for key in keys}
         view = await self._near.get(tuple(refs.values()))
         found = tuple(record for ref in refs.values() if (record := view.get(ref)) is not None)
@@ -142,6 +139,19 @@ class ConfigStore:
             query, merged[:page_size], more=more, revision=found.revision, cursor=lambda one: (one.record.ref.key,)
         )
 
+    async def effective_value(self, environment: str, service_name: str, key: str) -> tuple[Effective, int]:
+        """One value as a service sees it. Raises `NotFound` if the service has none of its own, and none is shared."""
+        with checked(self._limits) as fields:
+            fields.key(key)
+            fields.environment(environment)
+            fields.service(service_name, required=True)
+        refs = (config_ref(environment, service_name, key), config_ref(environment, "", key))
+        view = await self._near.get(refs)
+        found = configs.effective(service_name, [record for ref in refs if (record := view.get(ref)) is not None])
+        if not found:
+            raise not_found(refs[0])
+        return found[0], view.revision
+
     async def batch_write(self, environment: str, operations: Sequence[Operation], author: Author) -> Commit:
         """All operations in one revision, or none. Raises what the first that can't be done raises alone."""
         with checked(self._limits) as fields:
@@ -155,6 +165,10 @@ class ConfigStore:
                 if operation.draft.ref in seen:
                     fields.refuse(f"operations[{index}].key", "must appear once in a batch")
                 seen.add(operation.draft.ref)
+            if (size := _batch_answer_bytes(operations, author)) > ANSWER_BYTES:
+                fields.refuse(
+                    "operations", f"must have keys that fit into an answer of {ANSWER_BYTES} bytes; it has {size}"
+                )
         content = [[*_content(o.draft), o.draft.key, o.draft.service_name, o.delete, o.etag, o.must_not_exist]
                    for o in operations]  # fmt: skip
         refs = tuple(operation.draft.ref for operation in operations)
@@ -173,16 +187,10 @@ class ConfigStore:
         with checked(self._limits) as fields:
             self._identity(fields, environment, service_name, key)
             fields.author(author)
-            self._version(fields, "version", version)
+            fields.version("version", version)
         ref = config_ref(environment, service_name, key)
-        change = await self._versions.version(ref, version)
-        if change.after is None:
-            raise StateForbids(
-                f"version {version} of config '{key}' is a delete: there is no value to go back to",
-                "VERSION_IS_DELETE",
-                configs.named(ref),
-            )
-        draft = Draft(environment, service_name, key, change.after["value"], change.after["description"])
+        body = await self._versions.state(ref, version)
+        draft = Draft(environment, service_name, key, body["value"], body["description"])
         decision = configs.update(draft, etag, allow_missing=True, action=Action.ROLLBACK)
         return _written(await self._write("rollback", ref, decision, author, [version, etag]))
 
@@ -190,12 +198,10 @@ class ConfigStore:
         """Compares two versions; `to_version` 0 is the newest. A delete has no value. Raises `NotFound`."""
         with checked(self._limits) as fields:
             self._identity(fields, environment, service_name, key)
-            self._version(fields, "from_version", from_version)
-            self._version(fields, "to_version", to_version, least=0)
+            fields.version("from_version", from_version)
+            fields.version("to_version", to_version, least=0)
         ref = config_ref(environment, service_name, key)
-        older = await self._versions.version(ref, from_version)
-        newer = await (self._versions.version(ref, to_version) if to_version else self._versions.newest(ref))
-        return Diff(older, newer, differences(_value(older), _value(newer)))
+        return await self._versions.diff(ref, from_version, to_version, lambda body: body["value"])
 
     def selector(self, environment: str, service_name: str | None, keys: Sequence[str], prefix: str) -> Selector:
         """What a watch on configurations looks at; the same filters as `list`."""
@@ -229,10 +235,6 @@ class ConfigStore:
         fields.key(key)
         fields.environment(environment)
         fields.service(service_name)
-
-    def _version(self, fields: Fields, name: str, version: int, least: int = 1) -> None:
-        if version < least:
-            fields.refuse(name, f"must be a version, from {least}; it is {version}")
 
     def _filters(
         self, fields: Fields, environment: str, service_name: str | None, keys: Sequence[str], prefix: str
@@ -288,8 +290,12 @@ def _place(record: Record) -> tuple[str, str]:
     return (record.ref.key, record.ref.service)
 
 
-def _value(change: Change) -> object:
-    return ABSENT if change.after is None else change.after["value"]
+def _batch_answer_bytes(operations: Sequence[Operation], author: Author) -> int:
+    """The most that a batch's answer takes without values: names, author, and 150 bytes of numbers, etag and times."""
+    named = [author.actor] * len(operations)
+    for operation in operations:
+        named += (operation.draft.environment, operation.draft.service_name, operation.draft.key)
+    return sum(len(text.encode("utf-8", "surrogatepass")) for text in named) + 150 * len(operations)
 
 
 def _written(commit: Commit) -> tuple[Record, int]:

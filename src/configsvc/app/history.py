@@ -4,13 +4,15 @@ Compaction forgets changes by number and age, whatever they are changes of. The 
 so its current version can always be shown, compared and rolled back to.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from configsvc.domain.configs import named, not_found, place
+from configsvc.domain.json_values import ABSENT, Difference, Json, differences
 from configsvc.domain.pages import Page, page_cursor, page_of
-from configsvc.domain.records import Action, Change, Record, Ref
-from configsvc.errors import NotFound
+from configsvc.domain.records import Action, Change, JsonObject, Record, Ref
+from configsvc.errors import NotFound, StateForbids
 from configsvc.storage.port import ChangePage, ChangeQuery, History, Reader
 
 
@@ -20,6 +22,15 @@ class Versions:
 
     page: Page[Change]
     compacted_through: int
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """Two versions and what has to change in the older to give the newer."""
+
+    older: Change
+    newer: Change
+    differences: tuple[Difference, ...]
 
 
 class Versioned:
@@ -82,6 +93,29 @@ class Versioned:
             "VERSION_COMPACTED",
             {**metadata, "oldest_version": str(oldest), "current_version": str(there.newest)},
         )
+
+    async def state(self, ref: Ref, version: int) -> JsonObject:
+        """What a version held, to go back to.
+
+        Raises:
+            NotFound: as `version` does.
+            StateForbids: the version is a delete (reason `VERSION_IS_DELETE`).
+        """
+        change = await self.version(ref, version)
+        if change.after is None:
+            raise StateForbids(
+                f"version {version} of {ref.kind} '{ref.key}' is a delete: there is no value to go back to",
+                "VERSION_IS_DELETE",
+                named(ref),
+            )
+        return change.after
+
+    async def diff(self, ref: Ref, older: int, newer: int, content: Callable[[JsonObject], Json]) -> Diff:
+        """Compares two versions by `content`; `newer` 0 is the newest. A delete has none. Raises `NotFound`."""
+        one = await self.version(ref, older)
+        other = await (self.version(ref, newer) if newer else self.newest(ref))
+        sides = [ABSENT if change.after is None else content(change.after) for change in (one, other)]
+        return Diff(one, other, differences(*sides))
 
     async def newest(self, ref: Ref) -> Change:
         """The newest version. Raises `NotFound`, as `page` does."""

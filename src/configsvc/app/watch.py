@@ -16,13 +16,14 @@ right there sees changes that it has (a change is news where its revision is abo
 import asyncio
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
+from itertools import groupby
 
 from configsvc.app.tail import LogTail
 from configsvc.app.watcher import Changed, Selector, Snapshot, Synced, Watcher, WatchEvent
 from configsvc.clock import Clock
-from configsvc.domain.records import Change, Kind
+from configsvc.domain.records import Change, Kind, Ref
 from configsvc.errors import RevisionOutOfRange, TooMuch, Unavailable
 from configsvc.storage.port import Log, LogState, Reader, RecordPage
 
@@ -244,13 +245,13 @@ class WatchHub:
         """What the watcher has missed, from the log; it is live when this ends."""
         while watcher.behind:
             changes = await self._read(watcher.next[0] - 1)
-            for change in changes:
+            for change, last in _with_last(changes, watcher.selector):
                 watcher.check()
                 if (change.revision, change.ordinal) < watcher.next:
                     continue
                 watcher.next = (change.revision, change.ordinal + 1)
                 if watcher.selector.matches(change.ref):
-                    yield Changed(change)
+                    yield Changed(change, change is last)
             if changes:
                 watcher.next = (changes[-1].revision + 1, 0)
             watcher.caught_up(self._tail.applied)
@@ -264,13 +265,27 @@ class WatchHub:
 
     def _dispatch(self, changes: Sequence[Change]) -> None:
         now, applied = self._clock.monotonic(), self._tail.applied
-        for change in changes:
-            event, ref = Changed(change), change.ref
-            for service in (ref.service, None):
-                for watcher in self._index.get((ref.kind, ref.environment, service), ()):
-                    if watcher.selector.matches(ref):
-                        watcher.push(event, applied)
-                        self._touch(watcher, now)
+        for _, revision in groupby(changes, key=lambda change: change.revision):
+            # From the last, which completes the revision for whomever it concerns; then in order.
+            told: list[tuple[Watcher, Changed]] = []
+            done: set[Watcher] = set()
+            for change in reversed(tuple(revision)):
+                last, more = Changed(change), Changed(change, completes=False)
+                concerned = self._concerned(change.ref)
+                told += [(watcher, more if watcher in done else last) for watcher in concerned]
+                done.update(concerned)
+            for watcher, event in reversed(told):
+                watcher.push(event, applied)
+                self._touch(watcher, now)
+
+    def _concerned(self, ref: Ref) -> Sequence[Watcher]:
+        """The watchers of a record, the latest first."""
+        return [
+            watcher
+            for service in (None, ref.service)
+            for watcher in reversed(self._index.get((ref.kind, ref.environment, service), {}))
+            if watcher.selector.matches(ref)
+        ]
 
     def _reset(self, revision: int) -> None:
         """The tail has skipped changes: each watcher looks for them itself, and learns if they are gone."""
@@ -294,6 +309,15 @@ class WatchHub:
             else:
                 await self._clock.sleep(due - now)
         self._ticker = None
+
+
+def _with_last(changes: Sequence[Change], selector: Selector) -> Iterator[tuple[Change, Change | None]]:
+    """Each change with the last one of its revision that is selected. `changes` are of whole revisions."""
+    for _, revision in groupby(changes, key=lambda change: change.revision):
+        group = tuple(revision)
+        last = next((change for change in reversed(group) if selector.matches(change.ref)), None)
+        for change in group:
+            yield change, last
 
 
 def _out_of_range(after: int, state: LogState) -> RevisionOutOfRange:

@@ -61,9 +61,21 @@ class Synced:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """A change, shared by all watchers: encode it once by its (revision, ordinal)."""
+    """A change, shared by all watchers: encode it once by its `identity`.
+
+    `completes`: the watcher gets nothing more of the change's revision, so it can resume after that revision. A write of
+    several records is one revision, and a watch that was cut inside it would lose the rest: there it resumes after the
+    revision before. Never true too early; where the watcher already has the last change, or a later one of the same
+    record, it may be false although nothing more comes.
+    """
 
     change: Change
+    completes: bool = True
+
+    @property
+    def identity(self) -> tuple[int, int, bool]:
+        """Equal for events that are told alike."""
+        return self.change.revision, self.change.ordinal, self.completes
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,12 @@ class Effective:
         """`service` or `shared`."""
         return "service" if self.record.ref.service else "shared"
 
+    @property
+    def etag(self) -> str:
+        """The opaque tag of what a service sees. The record's own would not do: in a batch, the shared value and the
+        service's can get the same, and what is hidden by a value is not a part of its record."""
+        return f"{self.record.etag}-{self.source}{'-over-shared' if self.overrides_shared else ''}"
+
 
 def config_ref(environment: str, service_name: str, key: str) -> Ref:
     """The identity of a configuration."""

@@ -88,6 +88,11 @@ class Fields:
             self.refuse("page_size", f"must be 0 (the default) to {self.limits.page_size}; it is {value}")
         return value or self.limits.default_page_size
 
+    def version(self, field_name: str, value: int, *, least: int = 1) -> None:
+        """A version of a record."""
+        if value < least:
+            self.refuse(field_name, f"must be a version, from {least}; it is {value}")
+
     def author(self, author: Author) -> Author:
         """Who writes, and why."""
         self.text("x-actor", author.actor, ACTOR_CHARACTERS, required=True)

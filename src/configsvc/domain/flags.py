@@ -4,12 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from configsvc_client.evaluation import Flag, InvalidFlag, check_prerequisites, check_successor, find_cycle
+from configsvc_client.evaluation import Flag, InvalidFlag, check_flag, check_prerequisites, check_successor, find_cycle
 from configsvc_client.evaluation.conditions import USER_ID
 
 from configsvc.domain.configs import Decision, already_exists, check_etag, named, not_found
 from configsvc.domain.records import Action, JsonObject, Kind, Mutation, Put, Record, Ref, Remove, Scope, View
 from configsvc.errors import InvalidInput, StateForbids, Violation
+
+_DEFAULTS = Flag("", "").to_json()
+_NOT_SHOWN = ("name", "environment", "version", "incarnation")
 
 
 def flag_ref(environment: str, name: str) -> Ref:
@@ -28,6 +31,11 @@ def read(definition: Mapping[str, Any]) -> Flag:
 def stored(record: Record) -> Flag:
     """The flag that a record holds. Its version is the record's."""
     return replace(Flag.from_json(record.body), version=record.version)
+
+
+def shown(body: JsonObject) -> JsonObject:
+    """The definition in a body, as people know it: without the identity, and with what the body was written before."""
+    return {name: body.get(name, member) for name, member in _DEFAULTS.items() if name not in _NOT_SHOWN}
 
 
 def body(flag: Flag) -> JsonObject:
@@ -66,6 +74,32 @@ def update(flag: Flag, token: str, etag: str, *, allow_missing: bool) -> Decisio
         except InvalidFlag as error:
             raise refused(error) from error
         return _put(view, incarnated(before, after, token), Action.UPDATE)
+
+    return decide
+
+
+def rollback(ref: Ref, version: int, definition: JsonObject, token: str, etag: str) -> Decision:
+    """Writes an earlier version's definition again; brings a deleted flag back. `token`: see `creation`.
+
+    What never changes stays as it is now: the salt, and the variants that came later, behind the earlier ones. Raises
+    `StateForbids` (reason `VERSION_NOT_RESTORABLE`) if the flag, or the others, don't allow the definition any more.
+    """
+
+    def decide(view: View) -> Sequence[Mutation]:
+        current = view.get(ref)
+        if current is None and etag:
+            raise not_found(ref)
+        check_etag(ref, current, etag)
+        before = None if current is None else stored(current)
+        try:
+            after = read(definition)
+            if before is not None:
+                after = _succeeding(before, after)
+            return _put(view, incarnated(before, after, token), Action.ROLLBACK)
+        except InvalidFlag as error:
+            raise _not_restorable(ref, version, refused(error)) from error
+        except InvalidInput as error:
+            raise _not_restorable(ref, version, error) from error
 
     return decide
 
@@ -111,6 +145,33 @@ def _assigning(flag: Flag) -> tuple[object, ...]:
 def refused(error: InvalidFlag) -> InvalidInput:
     """The evaluation package's error as the service's."""
     return InvalidInput(Violation(v.field, v.description) for v in error.violations)
+
+
+def _succeeding(before: Flag, earlier: Flag) -> Flag:
+    """An earlier version as the one that follows `before`. Raises `InvalidFlag` if it can't be."""
+    after = replace(earlier, salt=before.salt)
+    later = before.all_variants[len(earlier.all_variants) :]
+    if later and not earlier.variants:
+        # Implied variants are written out, and so is what is implied with them.
+        after = replace(
+            after,
+            variants=earlier.all_variants,
+            default_variant=earlier.served_default,
+            off_variant=earlier.served_off,
+            on_variant=earlier.served_on,
+        )
+    after = replace(after, variants=(*after.variants, *later))
+    check_flag(after)
+    check_successor(before, after)
+    return after
+
+
+def _not_restorable(ref: Ref, version: int, error: InvalidInput) -> StateForbids:
+    return StateForbids(
+        f"version {version} of flag '{ref.key}' can't be written again as things are now: {error}",
+        "VERSION_NOT_RESTORABLE",
+        {**named(ref), "version": str(version)},
+    )
 
 
 def _put(view: View, flag: Flag, action: Action) -> Sequence[Mutation]:

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from configsvc.domain.sizes import MEASURED_CHARACTERS, sending_problem
+
 Json = Any
 
 # Beyond this a double, and so most JSON clients, can't tell neighbouring integers apart.
@@ -63,7 +65,9 @@ def problem(value: Json, most_bytes: int) -> str:
                 " send it as a string"
             )
     size = len(encoded(value).encode("utf-8", "surrogatepass"))
-    return f"must be at most {most_bytes} bytes of JSON; it has {size}" if size > most_bytes else ""
+    if size > most_bytes:
+        return f"must be at most {most_bytes} bytes of JSON; it has {size}"
+    return sending_problem(value) if size > MEASURED_CHARACTERS else ""
 
 
 def is_nested_too_deeply(value: Json) -> bool:

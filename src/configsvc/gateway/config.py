@@ -14,6 +14,8 @@ from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.rpc import error_details_pb2, status_pb2
 
+from configsvc.gateway.replies import mappers
+
 # What Envoy needs to turn messages into JSON: the services, and everything that an error's details may hold.
 DESCRIBED = (config_pb2, flag_pb2, registry_pb2, change_pb2, health_pb2, error_details_pb2, status_pb2)
 
@@ -71,6 +73,8 @@ def rendered(placement: Placement) -> dict[str, Any]:
     cluster["per_connection_buffer_limit_bytes"] = placement.request_bytes
     cluster["load_assignment"]["endpoints"][0]["lb_endpoints"] = [_endpoint(e) for e in placement.endpoints]
     descriptors = base64.b64encode(descriptor_set()).decode()
+    for manager in _messages(listener, ".HttpConnectionManager"):
+        manager["local_reply_config"] = {"mappers": mappers()}
     for script in _messages(listener, ".Lua"):
         script["default_source_code"] = {"inline_string": _text(script["default_source_code"]["filename"])}
     for buffer in _messages(listener, ".Buffer"):

@@ -6,6 +6,7 @@ metadata. For REST it lies in the status (`in_status`), and the gateway makes he
 status of the answer.
 """
 
+import re
 import uuid
 from collections.abc import Iterable
 from contextvars import ContextVar
@@ -21,6 +22,9 @@ Context = Any
 # Peers refuse more than 8 KiB of headers. Percent-encoded, a long key in a script of four bytes a character is over that,
 # where the settings allow such keys: then the answer goes without its location, rather than not at all.
 LOCATION_CHARACTERS = 6_500
+
+# The values that gRPC's metadata takes, but for spaces: `in_status` parts by them.
+_TELLABLE = re.compile(r"[!-~]+").fullmatch
 
 # What the call that runs has to say with its answer.
 ANSWER: ContextVar[list[tuple[str, str]]] = ContextVar("answer")
@@ -54,8 +58,9 @@ def etag_seen(context: Context, etag: str) -> bool:
 
 
 def request_id(context: Context) -> str:
-    """The caller's `x-request-id`, or a new one."""
-    return metadata_of(context).get("x-request-id", "")[:128] or uuid.uuid4().hex
+    """The caller's `x-request-id`, or a new one where it has none that an answer's metadata could carry."""
+    given = metadata_of(context).get("x-request-id", "")[:128]
+    return given if given and _TELLABLE(given) else uuid.uuid4().hex
 
 
 def is_rest(context: Context) -> bool:

@@ -6,6 +6,7 @@ from configsvc_client.v1 import change_pb2, change_pb2_grpc
 
 from configsvc.app.changes import ChangeTrail
 from configsvc.rpc import convert
+from configsvc.rpc.room import shown
 
 
 class ChangeServicer(change_pb2_grpc.ChangeServiceServicer):
@@ -30,9 +31,10 @@ class ChangeServicer(change_pb2_grpc.ChangeServiceServicer):
             page_size=request.page_size,
             page_token=request.page_token,
         )
+        changes, token = shown(trail.page, convert.audit)
         return change_pb2.ListChangesResponse(
-            changes=map(convert.audit, trail.page.items),
-            next_page_token=trail.page.next_page_token,
+            changes=changes,
+            next_page_token=token,
             revision=trail.page.revision,
             compacted_revision=trail.compacted_revision,
         )

@@ -11,7 +11,8 @@ from configsvc.clock import Clock
 from configsvc.domain.configs import Draft, Operation
 from configsvc.domain.records import Record
 from configsvc.errors import InvalidInput
-from configsvc.rpc import call, convert
+from configsvc.rpc import answers, call, convert
+from configsvc.rpc.room import shown
 from configsvc.rpc.watching import Watches
 
 
@@ -24,7 +25,8 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
         self._watches = Watches(
             hub,
             response=config_pb2.WatchConfigsResponse,
-            snapshot=lambda records: config_pb2.ConfigSnapshot(configs=map(convert.config, records)),
+            snapshot=lambda configs: config_pb2.ConfigSnapshot(configs=configs),
+            item=convert.config,
             change=convert.config_change,
         )
 
@@ -50,9 +52,8 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
             request.page_size,
             request.page_token,
         )
-        return config_pb2.ListConfigsResponse(
-            configs=map(convert.config, page.items), next_page_token=page.next_page_token, revision=page.revision
-        )
+        configs, token = shown(page, convert.config)
+        return config_pb2.ListConfigsResponse(configs=configs, next_page_token=token, revision=page.revision)
 
     async def UpdateConfig(self, request: Any, context: Any) -> config_pb2.UpdateConfigResponse:
         """Writes a new version."""
@@ -84,9 +85,10 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
         found = await self._store.history(
             request.environment, request.service_name, request.key, request.page_size, request.page_token
         )
+        versions, token = shown(found.page, convert.config_version)
         return config_pb2.ListConfigHistoryResponse(
-            versions=map(convert.config_version, found.page.items),
-            next_page_token=found.page.next_page_token,
+            versions=versions,
+            next_page_token=token,
             revision=found.page.revision,
             compacted_through_version=found.compacted_through,
         )
@@ -94,43 +96,28 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
     async def BulkGetConfigs(self, request: Any, context: Any) -> config_pb2.BulkGetConfigsResponse:
         """Many configurations."""
         bulk = await self._store.bulk(request.environment, request.service_name, list(request.keys))
-        return config_pb2.BulkGetConfigsResponse(
-            configs=map(convert.config, bulk.found), missing=bulk.missing, revision=bulk.revision
-        )
+        return answers.bulk(request.keys, bulk)
 
     async def GetEffectiveConfig(self, request: Any, context: Any) -> config_pb2.GetEffectiveConfigResponse:
         """All values as a service sees them."""
         page = await self._store.effective(
             request.environment, request.service_name, request.prefix, request.page_size, request.page_token
         )
-        return config_pb2.GetEffectiveConfigResponse(
-            configs=[
-                config_pb2.EffectiveConfig(
-                    key=found.record.ref.key,
-                    value=convert.value_of(found.record.body["value"]),
-                    source=found.source,
-                    overrides_shared=found.overrides_shared,
-                    version=found.record.version,
-                    etag=found.record.etag,
-                    revision=found.record.revision,
-                )
-                for found in page.items
-            ],
-            next_page_token=page.next_page_token,
-            revision=page.revision,
-        )
+        configs, token = shown(page, convert.effective)
+        return config_pb2.GetEffectiveConfigResponse(configs=configs, next_page_token=token, revision=page.revision)
+
+    async def GetEffectiveValue(self, request: Any, context: Any) -> config_pb2.GetEffectiveValueResponse:
+        """One value as a service sees it."""
+        found, revision = await self._store.effective_value(request.environment, request.service_name, request.key)
+        call.tell_resource(found.etag, status=304 if call.etag_seen(context, found.etag) else 0)
+        return config_pb2.GetEffectiveValueResponse(config=convert.effective(found), revision=revision)
 
     async def BatchWriteConfigs(self, request: Any, context: Any) -> config_pb2.BatchWriteConfigsResponse:
         """Many writes in one revision."""
         operations = [_operation(request, index) for index in range(len(request.operations))]
         author = call.author(context, request, self._clock)
         commit = await self._store.batch_write(request.environment, operations, author)
-        records = [change.record for change in commit.changes if change.record is not None]
-        return config_pb2.BatchWriteConfigsResponse(
-            configs=map(convert.config, records),
-            revision=commit.revision,
-            deleted=[change.ref.key for change in commit.changes if change.record is None],
-        )
+        return answers.batch(commit)
 
     async def RollbackConfig(self, request: Any, context: Any) -> config_pb2.RollbackConfigResponse:
         """Writes an earlier version again."""
@@ -150,12 +137,7 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
         diff = await self._store.diff(
             request.environment, request.service_name, request.key, request.from_version, request.to_version
         )
-        response = config_pb2.DiffConfigResponse(
-            to=convert.config_version(diff.newer), differences=map(convert.difference, diff.differences)
-        )
-        # `from` is a word of the language.
-        getattr(response, "from").CopyFrom(convert.config_version(diff.older))
-        return response
+        return answers.compared(config_pb2.DiffConfigResponse, convert.config_version, diff)
 
     def WatchConfigs(self, request: Any, context: Any) -> AsyncIterator[Any]:
         """The state, then every change."""

@@ -11,9 +11,12 @@ from configsvc.app.flags import FlagStore
 from configsvc.app.outcomes import Asked
 from configsvc.app.watch import WatchHub
 from configsvc.clock import Clock
+from configsvc.domain.flag_filter import FlagFilter
 from configsvc.domain.records import Record
 from configsvc.errors import InvalidInput
-from configsvc.rpc import call, convert
+from configsvc.rpc import answers, call, convert
+from configsvc.rpc.evaluations import evaluations
+from configsvc.rpc.room import fitting, shown
 from configsvc.rpc.watching import Watches
 
 
@@ -27,7 +30,8 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
         self._watches = Watches(
             hub,
             response=flag_pb2.WatchFlagsResponse,
-            snapshot=lambda records: flag_pb2.FlagSnapshot(flags=map(convert.flag, records)),
+            snapshot=lambda flags: flag_pb2.FlagSnapshot(flags=flags),
+            item=convert.flag,
             change=convert.flag_change,
         )
 
@@ -46,11 +50,16 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
 
     async def ListFlags(self, request: Any, context: Any) -> flag_pb2.ListFlagsResponse:
         """One page of flags."""
-        enabled = convert.optional(request, "enabled")
-        page = await self._store.list(request.environment, enabled, request.page_size, request.page_token)
-        return flag_pb2.ListFlagsResponse(
-            flags=map(convert.flag, page.items), next_page_token=page.next_page_token, revision=page.revision
+        wanted = FlagFilter(
+            enabled=convert.optional(request, "enabled"),
+            tags=(*request.tags, *request.tags_brackets),
+            owner=convert.optional(request, "owner"),
+            created_before=convert.time_of(request, "created_before"),
+            updated_before=convert.time_of(request, "updated_before"),
         )
+        page = await self._store.list(request.environment, wanted, request.page_size, request.page_token)
+        flags, token = shown(page, convert.flag)
+        return flag_pb2.ListFlagsResponse(flags=flags, next_page_token=token, revision=page.revision)
 
     async def UpdateFlag(self, request: Any, context: Any) -> flag_pb2.UpdateFlagResponse:
         """Replaces a definition."""
@@ -77,19 +86,38 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
     async def ListFlagHistory(self, request: Any, context: Any) -> flag_pb2.ListFlagHistoryResponse:
         """One page of versions."""
         found = await self._store.history(request.environment, request.name, request.page_size, request.page_token)
+        versions, token = shown(found.page, convert.flag_version)
         return flag_pb2.ListFlagHistoryResponse(
-            versions=map(convert.flag_version, found.page.items),
-            next_page_token=found.page.next_page_token,
+            versions=versions,
+            next_page_token=token,
             revision=found.page.revision,
             compacted_through_version=found.compacted_through,
         )
+
+    async def RollbackFlag(self, request: Any, context: Any) -> flag_pb2.RollbackFlagResponse:
+        """Writes an earlier version again."""
+        record, revision = await self._store.rollback(
+            request.environment,
+            request.name,
+            request.version,
+            call.author(context, request, self._clock),
+            etag=call.etag_wanted(context, request),
+        )
+        _tell(record)
+        return flag_pb2.RollbackFlagResponse(flag=convert.flag(record), revision=revision)
+
+    async def DiffFlag(self, request: Any, context: Any) -> flag_pb2.DiffFlagResponse:
+        """Compares two versions."""
+        diff = await self._store.diff(request.environment, request.name, request.from_version, request.to_version)
+        return answers.compared(flag_pb2.DiffFlagResponse, convert.flag_version, diff)
 
     async def EvaluateFlag(self, request: Any, context: Any) -> flag_pb2.EvaluateFlagResponse:
         """One flag for one context."""
         found, revision = await self._evaluator.one(
             request.environment, request.flag_name, _context(request), explain=request.explain
         )
-        return flag_pb2.EvaluateFlagResponse(evaluation=convert.evaluation(found, request.user_id), revision=revision)
+        evaluation = fitting(lambda outcome, detail: convert.evaluation(outcome, request.user_id, detail), found)
+        return flag_pb2.EvaluateFlagResponse(evaluation=evaluation, revision=revision)
 
     async def BatchEvaluateFlags(self, request: Any, context: Any) -> flag_pb2.BatchEvaluateFlagsResponse:
         """Many flags for one context, or many requests."""
@@ -106,8 +134,7 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
                 request.environment, list(request.flag_names), _context(request), explain=request.explain
             )
             users = [request.user_id] * len(outcomes)
-        results = [convert.evaluation(outcome, user) for outcome, user in zip(outcomes, users, strict=True)]
-        return flag_pb2.BatchEvaluateFlagsResponse(results=results, revision=revision)
+        return flag_pb2.BatchEvaluateFlagsResponse(results=evaluations(outcomes, users), revision=revision)
 
     def WatchFlags(self, request: Any, context: Any) -> AsyncIterator[Any]:
         """The state, then every change."""

@@ -1,7 +1,11 @@
-"""A watch's events as messages. A change is encoded once, for all who watch it on this replica."""
+"""A watch's events as messages, each small enough for every client (`room`).
+
+A part of a snapshot that is too large becomes several. A change that is too large goes without what was before, and is
+encoded once, for all who watch it on this replica.
+"""
 
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -10,6 +14,8 @@ from configsvc_client.v1 import watch_pb2
 from configsvc.app.watch import WatchHub
 from configsvc.app.watcher import Changed, Progress, Selector, Snapshot, Synced
 from configsvc.domain.records import Change, Record
+from configsvc.domain.sizes import ANSWER_BYTES
+from configsvc.rpc.room import Detail, Room
 from configsvc.rpc.status import status_of
 
 # Encoded changes kept: enough for all watchers that are live, who are never far apart. A change can have megabytes (a
@@ -18,21 +24,23 @@ ENCODED_CHANGES, ENCODED_BYTES = 4_096, 16 << 20
 
 
 class Watches:
-    """Streams of one service. `response` is its watch's message type."""
+    """Streams of one service. `response` is its watch's message type; `snapshot` makes a part of one of its items."""
 
     def __init__(
         self,
         hub: WatchHub,
         *,
         response: type[Any],
-        snapshot: Callable[[Sequence[Record]], Any],
-        change: Callable[[Change], Any],
+        snapshot: Callable[[Sequence[Any]], Any],
+        item: Callable[[Record, Detail], Any],
+        change: Callable[[Change, Detail], Any],
     ) -> None:
         self._hub = hub
         self._response = response
         self._snapshot = snapshot
+        self._item = item
         self._change = change
-        self._encoded: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._encoded: OrderedDict[tuple[int, int, bool], bytes] = OrderedDict()
         self._encoded_bytes = 0
 
     async def stream(self, selector: Selector, after_revision: int | None) -> AsyncGenerator[Any, None]:
@@ -44,10 +52,11 @@ class Watches:
                 async for event in events:
                     began = True
                     match event:
-                        case Changed(change):
-                            yield self._bytes(change)
+                        case Changed():
+                            yield self._bytes(event)
                         case Snapshot(records):
-                            yield self._response(snapshot=self._snapshot(records))
+                            for part in self._parts(records):
+                                yield part
                         case Synced(revision):
                             yield self._response(synced=watch_pb2.Synced(revision=revision))
                         case Progress(revision):
@@ -57,11 +66,25 @@ class Watches:
                 yield self._response(error=status_of(error))
             raise
 
-    def _bytes(self, change: Change) -> bytes:
-        key = (change.revision, change.ordinal)
-        encoded = self._encoded.get(key)
+    def _parts(self, records: Sequence[Record]) -> Iterator[Any]:
+        while records:
+            items = Room().fill(self._item, records)
+            yield self._response(snapshot=self._snapshot(items))
+            records = records[len(items) :]
+
+    def _encode(self, event: Changed) -> bytes:
+        for detail in Detail:
+            message = self._change(event.change, detail)
+            message.change.revision_complete = event.completes
+            encoded: bytes = message.SerializeToString()
+            if len(encoded) <= ANSWER_BYTES:
+                break
+        return encoded
+
+    def _bytes(self, event: Changed) -> bytes:
+        encoded = self._encoded.get(event.identity)
         if encoded is None:
-            encoded = self._encoded[key] = self._change(change).SerializeToString()
+            encoded = self._encoded[event.identity] = self._encode(event)
             self._encoded_bytes += len(encoded)
             while len(self._encoded) > ENCODED_CHANGES or self._encoded_bytes > ENCODED_BYTES:
                 self._encoded_bytes -= len(self._encoded.popitem(last=False)[1])

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from configsvc.domain.records import Change, Commit, Mutation, Put, Record, Ref, Scope, View, Write
+from configsvc.domain.sizes import MEASURED_CHARACTERS, check_sendable
 from configsvc.errors import StateForbids
 from configsvc.storage.rows import Row, change_values, json_text
 
@@ -92,6 +93,7 @@ class Ledger:
         Raises:
             UnknownRefsError: see there.
             StateForbids: its request id was used for other content.
+            InvalidInput: it makes a resource that could not be sent (reason `RESOURCE_TOO_LARGE`).
             BaseException: whatever `decide` raised, or what its mutations made of.
         """
         request_id = write.author.request_id
@@ -158,6 +160,10 @@ class Ledger:
             updated_at=author.at,
             updated_by=author.actor,
         )
+        # What could not be sent is not stored. An older resource that is too large may still change, if it does not grow.
+        grows = len(row.text or "") > len((old.text if old else "") or "")
+        if body is not None and grows and len(row.text or "") > MEASURED_CHARACTERS:
+            check_sendable(mutation.ref.kind, body)
         change = Change(
             revision=revision,
             ordinal=ordinal,

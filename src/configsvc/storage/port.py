@@ -155,6 +155,7 @@ class Writer(Protocol):
         Raises:
             ServiceError: what `decide` raised; nothing has happened.
             StateForbids: the request id was used for other content (reason `REQUEST_ID_REUSED`).
+            InvalidInput: a resource would be too large to be sent (reason `RESOURCE_TOO_LARGE`, see `domain/sizes.py`).
             Unavailable: the database is away.
         """
         ...

@@ -844,6 +844,70 @@ class GetEffectiveConfigResponse(_message.Message):
 Global___GetEffectiveConfigResponse: _TypeAlias = GetEffectiveConfigResponse  # noqa: Y015
 
 @_typing.final
+class GetEffectiveValueRequest(_message.Message):
+    """Request of GetEffectiveValue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    SERVICE_NAME_FIELD_NUMBER: _builtins.int
+    MIN_REVISION_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """Required. See Config.key."""
+    environment: _builtins.str
+    """Required. See Config.environment."""
+    service_name: _builtins.str
+    """Required. The service whose view is asked for."""
+    min_revision: _builtins.int
+    """Optional. Wait, within the deadline, until this replica has applied this revision."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        environment: _builtins.str = ...,
+        service_name: _builtins.str = ...,
+        min_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "key", b"key", "min_revision", b"min_revision", "service_name", b"service_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetEffectiveValueRequest: _TypeAlias = GetEffectiveValueRequest  # noqa: Y015
+
+@_typing.final
+class GetEffectiveValueResponse(_message.Message):
+    """Response of GetEffectiveValue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONFIG_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """The revision at which this was read."""
+    @_builtins.property
+    def config(self) -> Global___EffectiveConfig:
+        """The value, and where it came from. The `ETag` header changes with all of this, `source` and `overrides_shared`
+        included; the etag in here is that of the configuration, for a write to it.
+        """
+
+    def __init__(
+        self,
+        *,
+        config: Global___EffectiveConfig | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetEffectiveValueResponse: _TypeAlias = GetEffectiveValueResponse  # noqa: Y015
+
+@_typing.final
 class ConfigOperation(_message.Message):
     """One write of a batch. It fails as a whole batch where its precondition does not hold."""
 
@@ -1176,7 +1240,8 @@ class WatchConfigsRequest(_message.Message):
     prefix: _builtins.str
     """Optional. Only keys that start with this text."""
     after_revision: _builtins.int
-    """Optional. Resume: no snapshot, but every change after this revision. Unset: a snapshot first.
+    """Optional. Resume: no snapshot, but every change after this revision. Which one: see watch.proto. Unset: a snapshot
+    first.
     Compacted or in the future: OUT_OF_RANGE; start again without it.
     """
     @_builtins.property
@@ -1242,12 +1307,17 @@ class ConfigChange(_message.Message):
     CONFIG_FIELD_NUMBER: _builtins.int
     PREVIOUS_FIELD_NUMBER: _builtins.int
     PREVIOUS_OMITTED_FIELD_NUMBER: _builtins.int
+    REVISION_COMPLETE_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The revision of the write. Changes of one batch share it."""
     type: _builtins.str
     """`PUT` or `DELETE`."""
     previous_omitted: _builtins.bool
     """True if there was a state before that is not given, because both do not fit into one message."""
+    revision_complete: _builtins.bool
+    """True if this watch tells nothing more of this revision: resume after it. False: changes of the same revision may
+    follow, and a watch that is cut here resumes after the revision before it. See watch.proto.
+    """
     @_builtins.property
     def config(self) -> Global___Config:
         """The new state. For a delete: the identity, and the delete's own version."""
@@ -1264,10 +1334,11 @@ class ConfigChange(_message.Message):
         config: Global___Config | None = ...,
         previous: Global___Config | None = ...,
         previous_omitted: _builtins.bool = ...,
+        revision_complete: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "previous", b"previous"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "previous", b"previous", "previous_omitted", b"previous_omitted", "revision", b"revision", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "previous", b"previous", "previous_omitted", b"previous_omitted", "revision", b"revision", "revision_complete", b"revision_complete", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

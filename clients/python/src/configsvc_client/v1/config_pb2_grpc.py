@@ -75,6 +75,11 @@ class ConfigServiceStub:
                 request_serializer=configsvc_dot_v1_dot_config__pb2.GetEffectiveConfigRequest.SerializeToString,
                 response_deserializer=configsvc_dot_v1_dot_config__pb2.GetEffectiveConfigResponse.FromString,
                 _registered_method=True)
+        self.GetEffectiveValue = channel.unary_unary(
+                '/configsvc.v1.ConfigService/GetEffectiveValue',
+                request_serializer=configsvc_dot_v1_dot_config__pb2.GetEffectiveValueRequest.SerializeToString,
+                response_deserializer=configsvc_dot_v1_dot_config__pb2.GetEffectiveValueResponse.FromString,
+                _registered_method=True)
         self.BatchWriteConfigs = channel.unary_unary(
                 '/configsvc.v1.ConfigService/BatchWriteConfigs',
                 request_serializer=configsvc_dot_v1_dot_config__pb2.BatchWriteConfigsRequest.SerializeToString,
@@ -157,6 +162,13 @@ class ConfigServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetEffectiveValue(self, request, context):
+        """Returns one value as a service sees it: its own, else the shared one. NOT_FOUND if there is neither.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def BatchWriteConfigs(self, request, context):
         """Writes many configurations in one revision, all or none.
         """
@@ -227,6 +239,11 @@ def add_ConfigServiceServicer_to_server(servicer, server):
                     servicer.GetEffectiveConfig,
                     request_deserializer=configsvc_dot_v1_dot_config__pb2.GetEffectiveConfigRequest.FromString,
                     response_serializer=configsvc_dot_v1_dot_config__pb2.GetEffectiveConfigResponse.SerializeToString,
+            ),
+            'GetEffectiveValue': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetEffectiveValue,
+                    request_deserializer=configsvc_dot_v1_dot_config__pb2.GetEffectiveValueRequest.FromString,
+                    response_serializer=configsvc_dot_v1_dot_config__pb2.GetEffectiveValueResponse.SerializeToString,
             ),
             'BatchWriteConfigs': grpc.unary_unary_rpc_method_handler(
                     servicer.BatchWriteConfigs,
@@ -466,6 +483,33 @@ class ConfigService:
             '/configsvc.v1.ConfigService/GetEffectiveConfig',
             configsvc_dot_v1_dot_config__pb2.GetEffectiveConfigRequest.SerializeToString,
             configsvc_dot_v1_dot_config__pb2.GetEffectiveConfigResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetEffectiveValue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/configsvc.v1.ConfigService/GetEffectiveValue',
+            configsvc_dot_v1_dot_config__pb2.GetEffectiveValueRequest.SerializeToString,
+            configsvc_dot_v1_dot_config__pb2.GetEffectiveValueResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,8 @@ class ConfigServiceStub:
     """Returns many configurations and says which keys are missing."""
     GetEffectiveConfig: _grpc.UnaryUnaryMultiCallable[_config_pb2.GetEffectiveConfigRequest, _config_pb2.GetEffectiveConfigResponse]
     """Returns all values as a service sees them: the shared ones under its own."""
+    GetEffectiveValue: _grpc.UnaryUnaryMultiCallable[_config_pb2.GetEffectiveValueRequest, _config_pb2.GetEffectiveValueResponse]
+    """Returns one value as a service sees it: its own, else the shared one. NOT_FOUND if there is neither."""
     BatchWriteConfigs: _grpc.UnaryUnaryMultiCallable[_config_pb2.BatchWriteConfigsRequest, _config_pb2.BatchWriteConfigsResponse]
     """Writes many configurations in one revision, all or none."""
     RollbackConfig: _grpc.UnaryUnaryMultiCallable[_config_pb2.RollbackConfigRequest, _config_pb2.RollbackConfigResponse]
@@ -79,6 +81,8 @@ class ConfigServiceAsyncStub(ConfigServiceStub):
     """Returns many configurations and says which keys are missing."""
     GetEffectiveConfig: _aio.UnaryUnaryMultiCallable[_config_pb2.GetEffectiveConfigRequest, _config_pb2.GetEffectiveConfigResponse]  # type: ignore[assignment]
     """Returns all values as a service sees them: the shared ones under its own."""
+    GetEffectiveValue: _aio.UnaryUnaryMultiCallable[_config_pb2.GetEffectiveValueRequest, _config_pb2.GetEffectiveValueResponse]  # type: ignore[assignment]
+    """Returns one value as a service sees it: its own, else the shared one. NOT_FOUND if there is neither."""
     BatchWriteConfigs: _aio.UnaryUnaryMultiCallable[_config_pb2.BatchWriteConfigsRequest, _config_pb2.BatchWriteConfigsResponse]  # type: ignore[assignment]
     """Writes many configurations in one revision, all or none."""
     RollbackConfig: _aio.UnaryUnaryMultiCallable[_config_pb2.RollbackConfigRequest, _config_pb2.RollbackConfigResponse]  # type: ignore[assignment]
@@ -154,6 +158,14 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_config_pb2.GetEffectiveConfigResponse, _abc.Awaitable[_config_pb2.GetEffectiveConfigResponse]]:
         """Returns all values as a service sees them: the shared ones under its own."""
+
+    @_abc_1.abstractmethod
+    def GetEffectiveValue(
+        self,
+        request: _config_pb2.GetEffectiveValueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_config_pb2.GetEffectiveValueResponse, _abc.Awaitable[_config_pb2.GetEffectiveValueResponse]]:
+        """Returns one value as a service sees it: its own, else the shared one. NOT_FOUND if there is neither."""
 
     @_abc_1.abstractmethod
     def BatchWriteConfigs(

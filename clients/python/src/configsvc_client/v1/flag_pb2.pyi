@@ -4,6 +4,7 @@ isort:skip_file
 Feature flags: on/off and multivariate, with targeted users, rules and progressive rollout."""
 
 from collections import abc as _abc
+from configsvc_client.v1 import config_pb2 as _config_pb2
 from configsvc_client.v1 import watch_pb2 as _watch_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -350,7 +351,7 @@ class FlagVersion(_message.Message):
     version: _builtins.int
     """Output only. The version that this write made."""
     action: _builtins.str
-    """Output only. `CREATE`, `UPDATE` or `DELETE`."""
+    """Output only. `CREATE`, `UPDATE`, `DELETE` or `ROLLBACK`."""
     actor: _builtins.str
     """Output only. Who wrote."""
     reason: _builtins.str
@@ -596,7 +597,7 @@ Global___GetFlagResponse: _TypeAlias = GetFlagResponse  # noqa: Y015
 
 @_typing.final
 class ListFlagsRequest(_message.Message):
-    """Request of ListFlags."""
+    """Request of ListFlags. Filters that are given must all match."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -605,6 +606,11 @@ class ListFlagsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     MIN_REVISION_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    CREATED_BEFORE_FIELD_NUMBER: _builtins.int
+    UPDATED_BEFORE_FIELD_NUMBER: _builtins.int
+    TAGS_BRACKETS_FIELD_NUMBER: _builtins.int
     environment: _builtins.str
     """Required. See Flag.environment."""
     enabled: _builtins.bool
@@ -615,6 +621,24 @@ class ListFlagsRequest(_message.Message):
     """Optional. `next_page_token` of the previous page, all other fields the same."""
     min_revision: _builtins.int
     """Optional. Wait, within the deadline, until this replica has applied this revision."""
+    owner: _builtins.str
+    """Optional. Only flags of this owner; empty: flags that have none."""
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. Only flags that have all of these tags; at most 64."""
+
+    @_builtins.property
+    def created_before(self) -> _timestamp_pb2.Timestamp:
+        """Optional. Only flags that were created before this time."""
+
+    @_builtins.property
+    def updated_before(self) -> _timestamp_pb2.Timestamp:
+        """Optional. Only flags whose last write was before this time: what nobody has touched for long."""
+
+    @_builtins.property
+    def tags_brackets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. The same as `tags`, for clients that write lists in a query as `tags[]=a&tags[]=b`."""
+
     def __init__(
         self,
         *,
@@ -623,14 +647,24 @@ class ListFlagsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         min_revision: _builtins.int = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        owner: _builtins.str | None = ...,
+        created_before: _timestamp_pb2.Timestamp | None = ...,
+        updated_before: _timestamp_pb2.Timestamp | None = ...,
+        tags_brackets: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "enabled", b"enabled"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "_owner", b"_owner", "created_before", b"created_before", "enabled", b"enabled", "owner", b"owner", "updated_before", b"updated_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "enabled", b"enabled", "environment", b"environment", "min_revision", b"min_revision", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "_owner", b"_owner", "created_before", b"created_before", "enabled", b"enabled", "environment", b"environment", "min_revision", b"min_revision", "owner", b"owner", "page_size", b"page_size", "page_token", b"page_token", "tags", b"tags", "tags_brackets", b"tags_brackets", "updated_before", b"updated_before"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__enabled: _TypeAlias = _typing.Literal["enabled"]  # noqa: Y015
     _WhichOneofArgType__enabled: _TypeAlias = _typing.Literal["_enabled", b"_enabled"]  # noqa: Y015
+    _WhichOneofReturnType__owner: _TypeAlias = _typing.Literal["owner"]  # noqa: Y015
+    _WhichOneofArgType__owner: _TypeAlias = _typing.Literal["_owner", b"_owner"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__enabled) -> _WhichOneofReturnType__enabled | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__owner) -> _WhichOneofReturnType__owner | None: ...
 
 Global___ListFlagsRequest: _TypeAlias = ListFlagsRequest  # noqa: Y015
 
@@ -649,7 +683,9 @@ class ListFlagsResponse(_message.Message):
     """The revision at which this page was read."""
     @_builtins.property
     def flags(self) -> _containers.RepeatedCompositeFieldContainer[Global___Flag]:
-        """In the order of name. A page ends early where it would be larger than a message may be."""
+        """In the order of name. A page ends early where it would be larger than a message may be, and where thousands of flags
+        were looked through for a few that match; it may even be empty. The list goes on as long as there is a token.
+        """
 
     def __init__(
         self,
@@ -961,6 +997,153 @@ class ListFlagHistoryResponse(_message.Message):
 Global___ListFlagHistoryResponse: _TypeAlias = ListFlagHistoryResponse  # noqa: Y015
 
 @_typing.final
+class RollbackFlagRequest(_message.Message):
+    """Request of RollbackFlag."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. See Flag.name. A deleted flag is brought back."""
+    environment: _builtins.str
+    """Required. See Flag.environment."""
+    version: _builtins.int
+    """Required. The version whose definition is written again, as a new version. What never changes stays: the salt, and
+    the variants that came later, at the end of the list.
+    """
+    etag: _builtins.str
+    """Optional precondition: write only if this is the current etag, else ABORTED. Must not be empty if it is given. The
+    `If-Match` header means the same; if both are given they must agree.
+    """
+    reason: _builtins.str
+    """Optional. Why, for the history; at most 1,024 characters."""
+    request_id: _builtins.str
+    """Optional. At most 128 characters. A retry with the same request_id and content returns the first outcome."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        environment: _builtins.str = ...,
+        version: _builtins.int = ...,
+        etag: _builtins.str | None = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "etag", b"etag"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "environment", b"environment", "etag", b"etag", "name", b"name", "reason", b"reason", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__etag: _TypeAlias = _typing.Literal["etag"]  # noqa: Y015
+    _WhichOneofArgType__etag: _TypeAlias = _typing.Literal["_etag", b"_etag"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__etag) -> _WhichOneofReturnType__etag | None: ...
+
+Global___RollbackFlagRequest: _TypeAlias = RollbackFlagRequest  # noqa: Y015
+
+@_typing.final
+class RollbackFlagResponse(_message.Message):
+    """Response of RollbackFlag."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLAG_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """The revision of the write."""
+    @_builtins.property
+    def flag(self) -> Global___Flag:
+        """The new version."""
+
+    def __init__(
+        self,
+        *,
+        flag: Global___Flag | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["flag", b"flag"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flag", b"flag", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackFlagResponse: _TypeAlias = RollbackFlagResponse  # noqa: Y015
+
+@_typing.final
+class DiffFlagRequest(_message.Message):
+    """Request of DiffFlag."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    FROM_VERSION_FIELD_NUMBER: _builtins.int
+    TO_VERSION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. See Flag.name. A deleted flag still has its versions."""
+    environment: _builtins.str
+    """Required. See Flag.environment."""
+    from_version: _builtins.int
+    """Required. The older side."""
+    to_version: _builtins.int
+    """Optional. The newer side; 0: the current version."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        environment: _builtins.str = ...,
+        from_version: _builtins.int = ...,
+        to_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "from_version", b"from_version", "name", b"name", "to_version", b"to_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiffFlagRequest: _TypeAlias = DiffFlagRequest  # noqa: Y015
+
+@_typing.final
+class DiffFlagResponse(_message.Message):
+    """Response of DiffFlag."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_OMITTED_FIELD_NUMBER: _builtins.int
+    differences_omitted: _builtins.int
+    """How many differences did not fit."""
+    @_builtins.property
+    def to(self) -> Global___FlagVersion:
+        """The newer side."""
+
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedCompositeFieldContainer[_config_pb2.ConfigDifference]:
+        """What has to change in the definition of `from` to give that of `to`, as far as it fits into one message. Empty: they
+        are equal. Lists are compared by position.
+        """
+
+    def __init__(
+        self,
+        *,
+        to: Global___FlagVersion | None = ...,
+        differences: _abc.Iterable[_config_pb2.ConfigDifference] | None = ...,
+        differences_omitted: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "to", b"to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["differences", b"differences", "differences_omitted", b"differences_omitted", "from", b"from", "to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiffFlagResponse: _TypeAlias = DiffFlagResponse  # noqa: Y015
+
+@_typing.final
 class EvaluationError(_message.Message):
     """Why an evaluation gave no proper value. The codes are OpenFeature's."""
 
@@ -1216,7 +1399,8 @@ class WatchFlagsRequest(_message.Message):
     environment: _builtins.str
     """Required. See Flag.environment."""
     after_revision: _builtins.int
-    """Optional. Resume: no snapshot, but every change after this revision. Unset: a snapshot first.
+    """Optional. Resume: no snapshot, but every change after this revision. Which one: see watch.proto. Unset: a snapshot
+    first.
     Compacted or in the future: OUT_OF_RANGE; start again without it.
     """
     @_builtins.property
@@ -1275,12 +1459,17 @@ class FlagChange(_message.Message):
     FLAG_FIELD_NUMBER: _builtins.int
     PREVIOUS_FIELD_NUMBER: _builtins.int
     PREVIOUS_OMITTED_FIELD_NUMBER: _builtins.int
+    REVISION_COMPLETE_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The revision of the write."""
     type: _builtins.str
     """`PUT` or `DELETE`."""
     previous_omitted: _builtins.bool
     """True if there was a state before that is not given, because both do not fit into one message."""
+    revision_complete: _builtins.bool
+    """True if this watch tells nothing more of this revision: resume after it. False: changes of the same revision may
+    follow, and a watch that is cut here resumes after the revision before it. See watch.proto.
+    """
     @_builtins.property
     def flag(self) -> Global___Flag:
         """The new state. For a delete: the identity, and the delete's own version."""
@@ -1297,10 +1486,11 @@ class FlagChange(_message.Message):
         flag: Global___Flag | None = ...,
         previous: Global___Flag | None = ...,
         previous_omitted: _builtins.bool = ...,
+        revision_complete: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["flag", b"flag", "previous", b"previous"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["flag", b"flag", "previous", b"previous", "previous_omitted", b"previous_omitted", "revision", b"revision", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flag", b"flag", "previous", b"previous", "previous_omitted", b"previous_omitted", "revision", b"revision", "revision_complete", b"revision_complete", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

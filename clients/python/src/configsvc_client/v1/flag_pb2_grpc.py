@@ -65,6 +65,16 @@ class FlagServiceStub:
                 request_serializer=configsvc_dot_v1_dot_flag__pb2.ListFlagHistoryRequest.SerializeToString,
                 response_deserializer=configsvc_dot_v1_dot_flag__pb2.ListFlagHistoryResponse.FromString,
                 _registered_method=True)
+        self.RollbackFlag = channel.unary_unary(
+                '/configsvc.v1.FlagService/RollbackFlag',
+                request_serializer=configsvc_dot_v1_dot_flag__pb2.RollbackFlagRequest.SerializeToString,
+                response_deserializer=configsvc_dot_v1_dot_flag__pb2.RollbackFlagResponse.FromString,
+                _registered_method=True)
+        self.DiffFlag = channel.unary_unary(
+                '/configsvc.v1.FlagService/DiffFlag',
+                request_serializer=configsvc_dot_v1_dot_flag__pb2.DiffFlagRequest.SerializeToString,
+                response_deserializer=configsvc_dot_v1_dot_flag__pb2.DiffFlagResponse.FromString,
+                _registered_method=True)
         self.EvaluateFlag = channel.unary_unary(
                 '/configsvc.v1.FlagService/EvaluateFlag',
                 request_serializer=configsvc_dot_v1_dot_flag__pb2.EvaluateFlagRequest.SerializeToString,
@@ -128,6 +138,21 @@ class FlagServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RollbackFlag(self, request, context):
+        """Writes the definition of an earlier version again, as a new version. It is checked as any other write, with the other
+        flags as they are now: FAILED_PRECONDITION if they don't allow it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DiffFlag(self, request, context):
+        """Compares the definitions of two versions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def EvaluateFlag(self, request, context):
         """Evaluates one flag for one context. NOT_FOUND where there is no such flag.
         """
@@ -181,6 +206,16 @@ def add_FlagServiceServicer_to_server(servicer, server):
                     servicer.ListFlagHistory,
                     request_deserializer=configsvc_dot_v1_dot_flag__pb2.ListFlagHistoryRequest.FromString,
                     response_serializer=configsvc_dot_v1_dot_flag__pb2.ListFlagHistoryResponse.SerializeToString,
+            ),
+            'RollbackFlag': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackFlag,
+                    request_deserializer=configsvc_dot_v1_dot_flag__pb2.RollbackFlagRequest.FromString,
+                    response_serializer=configsvc_dot_v1_dot_flag__pb2.RollbackFlagResponse.SerializeToString,
+            ),
+            'DiffFlag': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiffFlag,
+                    request_deserializer=configsvc_dot_v1_dot_flag__pb2.DiffFlagRequest.FromString,
+                    response_serializer=configsvc_dot_v1_dot_flag__pb2.DiffFlagResponse.SerializeToString,
             ),
             'EvaluateFlag': grpc.unary_unary_rpc_method_handler(
                     servicer.EvaluateFlag,
@@ -361,6 +396,60 @@ class FlagService:
             '/configsvc.v1.FlagService/ListFlagHistory',
             configsvc_dot_v1_dot_flag__pb2.ListFlagHistoryRequest.SerializeToString,
             configsvc_dot_v1_dot_flag__pb2.ListFlagHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackFlag(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/configsvc.v1.FlagService/RollbackFlag',
+            configsvc_dot_v1_dot_flag__pb2.RollbackFlagRequest.SerializeToString,
+            configsvc_dot_v1_dot_flag__pb2.RollbackFlagResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiffFlag(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/configsvc.v1.FlagService/DiffFlag',
+            configsvc_dot_v1_dot_flag__pb2.DiffFlagRequest.SerializeToString,
+            configsvc_dot_v1_dot_flag__pb2.DiffFlagResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,12 @@ class FlagServiceStub:
     """Deletes a flag that no other flag has as its prerequisite. NOT_FOUND where there is none."""
     ListFlagHistory: _grpc.UnaryUnaryMultiCallable[_flag_pb2.ListFlagHistoryRequest, _flag_pb2.ListFlagHistoryResponse]
     """Returns every version of a flag, newest first."""
+    RollbackFlag: _grpc.UnaryUnaryMultiCallable[_flag_pb2.RollbackFlagRequest, _flag_pb2.RollbackFlagResponse]
+    """Writes the definition of an earlier version again, as a new version. It is checked as any other write, with the other
+    flags as they are now: FAILED_PRECONDITION if they don't allow it.
+    """
+    DiffFlag: _grpc.UnaryUnaryMultiCallable[_flag_pb2.DiffFlagRequest, _flag_pb2.DiffFlagResponse]
+    """Compares the definitions of two versions."""
     EvaluateFlag: _grpc.UnaryUnaryMultiCallable[_flag_pb2.EvaluateFlagRequest, _flag_pb2.EvaluateFlagResponse]
     """Evaluates one flag for one context. NOT_FOUND where there is no such flag."""
     BatchEvaluateFlags: _grpc.UnaryUnaryMultiCallable[_flag_pb2.BatchEvaluateFlagsRequest, _flag_pb2.BatchEvaluateFlagsResponse]
@@ -69,6 +75,12 @@ class FlagServiceAsyncStub(FlagServiceStub):
     """Deletes a flag that no other flag has as its prerequisite. NOT_FOUND where there is none."""
     ListFlagHistory: _aio.UnaryUnaryMultiCallable[_flag_pb2.ListFlagHistoryRequest, _flag_pb2.ListFlagHistoryResponse]  # type: ignore[assignment]
     """Returns every version of a flag, newest first."""
+    RollbackFlag: _aio.UnaryUnaryMultiCallable[_flag_pb2.RollbackFlagRequest, _flag_pb2.RollbackFlagResponse]  # type: ignore[assignment]
+    """Writes the definition of an earlier version again, as a new version. It is checked as any other write, with the other
+    flags as they are now: FAILED_PRECONDITION if they don't allow it.
+    """
+    DiffFlag: _aio.UnaryUnaryMultiCallable[_flag_pb2.DiffFlagRequest, _flag_pb2.DiffFlagResponse]  # type: ignore[assignment]
+    """Compares the definitions of two versions."""
     EvaluateFlag: _aio.UnaryUnaryMultiCallable[_flag_pb2.EvaluateFlagRequest, _flag_pb2.EvaluateFlagResponse]  # type: ignore[assignment]
     """Evaluates one flag for one context. NOT_FOUND where there is no such flag."""
     BatchEvaluateFlags: _aio.UnaryUnaryMultiCallable[_flag_pb2.BatchEvaluateFlagsRequest, _flag_pb2.BatchEvaluateFlagsResponse]  # type: ignore[assignment]
@@ -126,6 +138,24 @@ class FlagServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_flag_pb2.ListFlagHistoryResponse, _abc.Awaitable[_flag_pb2.ListFlagHistoryResponse]]:
         """Returns every version of a flag, newest first."""
+
+    @_abc_1.abstractmethod
+    def RollbackFlag(
+        self,
+        request: _flag_pb2.RollbackFlagRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_flag_pb2.RollbackFlagResponse, _abc.Awaitable[_flag_pb2.RollbackFlagResponse]]:
+        """Writes the definition of an earlier version again, as a new version. It is checked as any other write, with the other
+        flags as they are now: FAILED_PRECONDITION if they don't allow it.
+        """
+
+    @_abc_1.abstractmethod
+    def DiffFlag(
+        self,
+        request: _flag_pb2.DiffFlagRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_flag_pb2.DiffFlagResponse, _abc.Awaitable[_flag_pb2.DiffFlagResponse]]:
+        """Compares the definitions of two versions."""
 
     @_abc_1.abstractmethod
     def EvaluateFlag(

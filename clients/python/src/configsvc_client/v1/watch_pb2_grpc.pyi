@@ -3,6 +3,12 @@
 isort:skip_file
 What every watch of this service has in common. All messages of one watch travel in one queue, in order:
 the snapshot (unless the watch resumes), one `synced`, then changes, and `progress` while nothing changes.
+
+Where to resume: after the revision of the last `synced`, the last `progress`, or the last change that has
+`revision_complete`, whichever came last. A batch is one revision with several changes, and only the last of them that
+the watch is about completes it. So a client remembers the revision of such messages alone, and after a cut inside a
+batch it gets the whole batch again, never a part of it. A change is news to a client if its revision is above that of
+the resource that the client holds.
 """
 
 from collections import abc as _abc

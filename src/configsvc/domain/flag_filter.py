@@ -1,0 +1,54 @@
+"""Which flags a list is about."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from configsvc_client.evaluation import limits
+
+from configsvc.domain.fields import Fields
+from configsvc.domain.records import Record
+
+
+@dataclass(frozen=True, slots=True)
+class FlagFilter:
+    """Everything that is given must hold. None, and no tags: all flags.
+
+    `tags`: the flag has all of them. `owner`: exactly this; empty: flags that nobody owns. `created_before` and
+    `updated_before` are exclusive.
+    """
+
+    enabled: bool | None = None
+    tags: tuple[str, ...] = ()
+    owner: str | None = None
+    created_before: datetime | None = None
+    updated_before: datetime | None = None
+
+    def check(self, fields: Fields) -> None:
+        """Refuses what no flag could have."""
+        fields.count("tags", len(self.tags), limits.TAGS)
+        for index, tag in enumerate(self.tags[: limits.TAGS]):
+            fields.text(f"tags[{index}]", tag, limits.LABEL_CHARACTERS, required=True)
+        fields.text("owner", self.owner or "", limits.OWNER_CHARACTERS)
+
+    def matches(self, record: Record) -> bool:
+        """Whether the list has this flag."""
+        body = record.body
+        return (
+            self.enabled in (None, body["enabled"])
+            and self.owner in (None, body["owner"])
+            and set(self.tags) <= set(body["tags"])
+            and (self.created_before is None or record.created_at < self.created_before)
+            and (self.updated_before is None or record.updated_at < self.updated_before)
+        )
+
+    @property
+    def is_all(self) -> bool:
+        """Whether every flag matches."""
+        return self == FlagFilter()
+
+    @property
+    def query(self) -> tuple[object, ...]:
+        """What a page token is bound to. Of lists that could be had before there were more filters, as it was then."""
+        times = [None if time is None else time.isoformat() for time in (self.created_before, self.updated_before)]
+        more = (sorted(set(self.tags)), self.owner, *times)
+        return (self.enabled,) if more == ([], None, None, None) else (self.enabled, *more)
