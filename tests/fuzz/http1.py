@@ -44,9 +44,11 @@ class Connection:
                 return Answer(0, {}, b"")
 
     async def _answer(self, reader: asyncio.StreamReader, is_head: bool, streams: bool) -> Answer:
-        head = await reader.readuntil(b"\r\n\r\n")
-        first, *lines = head.decode("latin-1").split("\r\n")
-        status = int(first.split(" ")[1])
+        status = 100
+        while status == 100:
+            head = await reader.readuntil(b"\r\n\r\n")
+            first, *lines = head.decode("latin-1").split("\r\n")
+            status = int(first.split(" ")[1])
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
         is_endless = headers.get("content-type", "").startswith(("text/event-stream", "application/x-ndjson"))
         if streams and status == 200 and (is_endless or "content-length" not in headers):

@@ -21,7 +21,10 @@ from tests.fuzz.routes import routes, rpcs
 from tests.fuzz.rpc import Call, Calls
 
 REST_LANES, RPC_LANES = 6, 3
-CALL_SECONDS = 15.0
+# Longer than the server's default deadline: a call that is not answered by then hangs.
+HANG_SECONDS = 20.0
+# Of some callers, who give up on purpose.
+DEADLINE_SECONDS = 0.5
 NEIGHBOUR_PAUSE_SECONDS = 0.02
 NEIGHBOUR_SECONDS = 10.0
 NEIGHBOUR = "neighbour"
@@ -63,6 +66,7 @@ async def run_fuzz(port: int, *, requests: int, seed: int) -> Outcome:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
         await neighbour.look()
+        await neighbour.close()
     return outcome
 
 
@@ -89,17 +93,22 @@ async def _rpc_lane(port: int, chance: random.Random, requests: int, outcome: Ou
             if len(outcome.violations) >= MOST_VIOLATIONS:
                 return
             call = made.next()
+            deadline = DEADLINE_SECONDS if chance.randrange(5) == 0 else None
             try:
-                await _called(channel, call)
+                async with asyncio.timeout(HANG_SECONDS):
+                    await _called(channel, call, deadline)
+            except TimeoutError:
+                outcome.note("hang", "no answer: it hangs", call)
             except grpc.RpcError as error:
                 code: Any = error
-                outcome.note(code.code().name, judge_rpc(error), call)
+                gave_up = deadline is not None and code.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+                outcome.note(code.code().name, "" if gave_up else judge_rpc(error), call)
             else:
                 outcome.note("OK", "", call)
 
 
-async def _called(channel: grpc.aio.Channel, call: Call) -> None:
-    rpc, options = call.rpc, {"metadata": call.metadata, "timeout": CALL_SECONDS}
+async def _called(channel: grpc.aio.Channel, call: Call, deadline_seconds: float | None) -> None:
+    rpc, options = call.rpc, {"metadata": call.metadata, "timeout": deadline_seconds}
     if not rpc.streams_answers:
         await channel.unary_unary(rpc.path)(call.messages[0], **options)  # type: ignore[arg-type]
         return
@@ -158,6 +167,10 @@ class _Neighbour:
         self._outcome.neighbour_calls += 1
         took = time.perf_counter() - began
         self._outcome.neighbour_worst_seconds = max(self._outcome.neighbour_worst_seconds, took)
+
+    async def close(self) -> None:
+        """Ends its connection."""
+        await self._connection.close()
 
     async def _ask(self) -> None:
         read = await self._configs.GetConfig(
