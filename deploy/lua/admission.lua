@@ -1,5 +1,8 @@
 -- What every request passes before anything else looks at it: REST, gRPC and gRPC-Web alike. The Lua filter in
--- deploy/envoy.yaml names this file; gateway/config.py puts its text there, and its SETTINGS before it.
+-- deploy/envoy.yaml names this file; gateway/config.py puts its text there, and SETTINGS before it:
+--   hosts        names that the Host header may have; nil: any
+--   origins      other sites whose pages may send requests
+--   one_message  the paths of the gRPC methods whose request is one message
 --
 -- A worker gets the headers of these lists and no others. gRPC parses many by name (grpc-*, *-bin, te, lb-*), answers one
 -- that it can't parse with an error of its own, and remembers it: where the connection's header compression has a memory,
@@ -28,7 +31,7 @@ local ENCODINGS = {identity = true, gzip = true, deflate = true}
 
 local COLON = string.byte(":")
 
-local INVALID_ARGUMENT, UNIMPLEMENTED = "3", "12"
+local INVALID_ARGUMENT, PERMISSION_DENIED, UNIMPLEMENTED = "3", "7", "12"
 
 -- A field of a protobuf message that holds text or another message.
 local function field(number, bytes)
@@ -110,22 +113,108 @@ local function strip(headers, native)
   return wrong, allowed
 end
 
+-- The name in a Host header, without its port.
+local function host_of(authority)
+  local name = string.match(authority, "^%[[^%]]*%]") or string.match(authority, "^[^:]*")
+  return string.lower((string.gsub(name, "%.$", "")))
+end
+
+-- Whether a browser sends the request for a page of another site, which is not among the origins.
+local function is_foreign(headers, authority)
+  local origin = headers:get("origin")
+  if origin == nil then
+    local site = headers:get("sec-fetch-site")
+    return site ~= nil and site ~= "same-origin" and site ~= "none"
+  end
+  origin = string.lower(origin)
+  return not (SETTINGS.origins["*"] or SETTINGS.origins[origin]
+    or string.match(origin, "^https?://(.*)$") == string.lower(authority))
+end
+
+local function has_body(handle)
+  local length = handle:headers():get("content-length")
+  if length then
+    return length ~= "0"
+  end
+  local body = handle:body()
+  return body ~= nil and body:length() > 0
+end
+
+-- What is wrong with a body's type: nothing of it is read by then.
+local function wrong_type(handle, headers, media, native, encoding)
+  if native then
+    return media ~= "application/grpc" and media ~= "application/grpc+proto"
+      and "content-type: of gRPC's, application/grpc and application/grpc+proto are read here"
+  end
+  local path, method = headers:get(":path"), headers:get(":method")
+  if string.find(media, "^application/grpc") or string.find(path, "^/configsvc%.v1%.") or string.find(path, "^/grpc%.") then
+    return "content-type: for gRPC, allowed is application/grpc, application/grpc+proto, and the same of gRPC-Web"
+  end
+  local plain = encoding == nil or string.lower(encoding) == "identity"
+  if (method == "POST" or method == "PUT" or method == "PATCH") and not (plain and media == "application/json") then
+    if has_body(handle) then
+      return media ~= "application/json" and "content-type: a body must be application/json"
+        or "content-encoding: a body must not be compressed"
+    end
+  end
+end
+
+-- A call that is no stream of the client has one message: a flag, a length of four bytes, and as many bytes. The server
+-- would wait for what does not come. Returns what is wrong.
+local function misframed(handle, compressed)
+  local body = handle:body()
+  local length = body and body:length() or 0
+  if length < 5 then
+    return "the request has no message"
+  end
+  local flag, a, b, c, d = string.byte(body:getBytes(0, 5), 1, 5)
+  if ((a * 256 + b) * 256 + c) * 256 + d ~= length - 5 then
+    return "the request is not one whole message"
+  elseif flag > 1 or flag == 1 and not compressed then
+    return "the message's first byte must be 0, or 1 with a grpc-encoding"
+  end
+end
+
 function envoy_on_request(handle)
   local headers = handle:headers()
-  local media = media_type(headers:get("content-type"))
+  local method, authority = headers:get(":method"), headers:get(":authority") or ""
+  local media, encoding = media_type(headers:get("content-type")), headers:get("content-encoding")
+  local writes = method ~= "GET" and method ~= "HEAD" and method ~= "OPTIONS"
+  local foreign = writes and is_foreign(headers, authority)
   -- As Envoy has it; its filters then take the request for gRPC.
   local native = media == "application/grpc" or string.find(media, "^application/grpc%+") ~= nil
   local wrong, allowed = strip(headers, native)
   if native then
     headers:add("x-configsvc-native", "1")
   end
-  if wrong then
+  if SETTINGS.hosts and not SETTINGS.hosts[host_of(authority)] then
+    return refuse(
+      handle, "403", PERMISSION_DENIED, "HOST_NOT_ALLOWED",
+      "header host: this name is not among those that the service has; ALLOWED_HOSTS adds some")
+  elseif foreign then
+    return refuse(
+      handle, "403", PERMISSION_DENIED, "ORIGIN_NOT_ALLOWED",
+      "header origin: pages of other sites may not write here; CORS_ORIGINS names those that may")
+  elseif wrong then
     return refuse(handle, "400", INVALID_ARGUMENT, "MALFORMED_HEADER", "header " .. wrong .. ": allowed is " .. allowed)
   end
-  local encoding = native and headers:get("grpc-encoding")
-  if encoding and not ENCODINGS[encoding] then
+  local unread = wrong_type(handle, headers, media, native, encoding)
+  if unread then
+    return refuse(handle, "415", INVALID_ARGUMENT, "UNSUPPORTED_MEDIA_TYPE", "header " .. unread)
+  elseif not native then
+    return
+  end
+  local compression = headers:get("grpc-encoding")
+  if compression and not ENCODINGS[compression] then
     return refuse(
       handle, "415", UNIMPLEMENTED, "UNSUPPORTED_ENCODING",
       "header grpc-encoding: allowed is " .. GRPC["grpc-encoding"][3])
+  elseif method ~= "POST" then
+    return refuse(handle, "405", INVALID_ARGUMENT, "METHOD_NOT_ALLOWED", "gRPC is POST")
+  end
+  headers:replace("content-type", "application/grpc")
+  local misfit = SETTINGS.one_message[headers:get(":path")] and misframed(handle, compression and compression ~= "identity")
+  if misfit then
+    return refuse(handle, "400", INVALID_ARGUMENT, "MALFORMED_REQUEST", misfit)
   end
 end

@@ -126,6 +126,8 @@ def _rendered(settings: Settings, upstreams: Sequence[str]) -> dict[str, Any]:
         "/tmp/configsvc-admin.sock",
         upstreams,
         settings.max_request_bytes,
+        settings.host_names,
+        settings.origins,
     )
     return rendered(placement)
 

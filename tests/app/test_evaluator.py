@@ -13,6 +13,7 @@ from configsvc.app.flags import FlagStore
 from configsvc.app.outcomes import Asked, FailedItem, Outcome, in_process
 from configsvc.app.shared_evaluations import SharedEvaluations
 from configsvc.cache.port import Entry
+from configsvc.domain.flags import flag_ref
 from configsvc.domain.limits import Limits
 from configsvc.errors import StateForbids
 from tests.app.flag_world import AUTHOR, DAY, USERS, World, given, opened
@@ -58,7 +59,7 @@ async def test_of_two_replicas_that_disagree_the_first_decides(world: World) -> 
 async def test_a_flag_that_was_deleted_and_made_again_begins_anew(world: World) -> None:
     await world.flag(sticky=True, rollout_percentage=100)
     assert set((await given(await world.evaluator())).values()) == {"on"}
-    await world.store.delete("test", "f", AUTHOR)
+    await world.store.delete(flag_ref("test", "f"), AUTHOR)
     await world.flag(sticky=True, rollout_percentage=0)
     assert set((await given(await world.evaluator())).values()) == {"off"}
 

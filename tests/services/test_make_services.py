@@ -129,7 +129,7 @@ def test_the_readme_shows_the_node_that_its_example_makes(exported: dict[str, st
         client.stop()
         client.close()
     node = json.loads(data)
-    assert node["payload"]["owner"] in replicas
+    assert node["configsvc"]["owner"] in replicas
     assert _shape(node) == _shape(example), data.decode()
 
 

@@ -7,12 +7,14 @@ from configsvc.app.history import Diff, Versioned, Versions
 from configsvc.app.near import NearRecords
 from configsvc.app.watcher import Selector
 from configsvc.domain import configs
-from configsvc.domain.configs import Decision, Draft, Effective, Operation, config_ref, not_found
+from configsvc.domain.configs import Decision, Draft, Effective, Operation, config_ref
 from configsvc.domain.fields import Fields, checked
-from configsvc.domain.json_values import digest, problem
+from configsvc.domain.json_values import MISSING, digest, problem
 from configsvc.domain.limits import Limits
 from configsvc.domain.pages import Page, page_cursor, page_of
+from configsvc.domain.preconditions import NO_PRECONDITION, Precondition
 from configsvc.domain.records import Action, Author, Change, Commit, Kind, Record, Ref, Write
+from configsvc.domain.refusals import not_found
 from configsvc.domain.sizes import ANSWER_BYTES
 from configsvc.storage.port import History, Reader, RecordQuery, Writer
 
@@ -75,19 +77,27 @@ class ConfigStore:
         return await self._page(environment, services, tuple(keys), prefix, page_size, page_token)
 
     async def update(
-        self, draft: Draft, author: Author, *, etag: str = "", allow_missing: bool = False
-    ) -> tuple[Record, int]:
-        """Writes a new version. Raises `NotFound` unless `allow_missing`, and `StaleEtag`."""
-        self._check(draft, author)
-        decision = configs.update(draft, etag, allow_missing=allow_missing)
-        commit = await self._write("update", draft.ref, decision, author, [*_content(draft), etag, allow_missing])
-        return _written(commit)
+        self,
+        draft: Draft,
+        author: Author,
+        *,
+        precondition: Precondition = NO_PRECONDITION,
+        allow_missing: bool = False,
+    ) -> Change:
+        """Writes the value, the description or both. Raises `NotFound` unless `allow_missing`, and `StaleEtag`."""
+        with checked(self._limits) as fields:
+            self._identity(fields, draft.environment, draft.service_name, draft.key)
+            self._contents(fields, "", draft, partial=True)
+            fields.author(author)
+        decision = configs.update(draft, precondition, allow_missing=allow_missing)
+        content = [*_content(draft), precondition.content, allow_missing]
+        return (await self._write("update", draft.ref, decision, author, content)).changes[0]
 
-    async def delete(self, environment: str, service_name: str, key: str, author: Author, *, etag: str = "") -> Change:
+    async def delete(self, ref: Ref, author: Author, *, precondition: Precondition = NO_PRECONDITION) -> Change:
         """Deletes a configuration; its history stays. Raises `NotFound` and `StaleEtag`."""
-        ref = self._ref(environment, service_name, key, author)
-        commit = await self._write("delete", ref, configs.deletion(ref, etag), author, [etag])
-        return commit.changes[0]
+        self._ref(ref.environment, ref.service, ref.key, author)
+        decision = configs.deletion(ref, precondition)
+        return (await self._write("delete", ref, decision, author, [precondition.content])).changes[0]
 
     async def history(self, environment: str, service_name: str, key: str, page_size: int, page_token: str) -> Versions:
         """Versions, newest first, of a live or a deleted configuration. Raises `NotFound`."""
@@ -169,14 +179,16 @@ class ConfigStore:
                 fields.refuse(
                     "operations", f"must have keys that fit into an answer of {ANSWER_BYTES} bytes; it has {size}"
                 )
-        content = [[*_content(o.draft), o.draft.key, o.draft.service_name, o.delete, o.etag, o.must_not_exist]
-                   for o in operations]  # fmt: skip
+        content = [
+            [*_content(o.draft), o.draft.key, o.draft.service_name, o.delete, o.precondition.content, o.must_not_exist]
+            for o in operations
+        ]
         refs = tuple(operation.draft.ref for operation in operations)
         fingerprint = digest("batch", environment, content)
         return await self._writer.write(Write(author, refs, configs.batch(operations), fingerprint))
 
     async def rollback(
-        self, environment: str, service_name: str, key: str, version: int, author: Author, *, etag: str = ""
+        self, ref: Ref, version: int, author: Author, *, precondition: Precondition = NO_PRECONDITION
     ) -> tuple[Record, int]:
         """Writes what an earlier version held, as a new version; brings a deleted key back.
 
@@ -185,14 +197,13 @@ class ConfigStore:
             StateForbids: the version is a delete.
         """
         with checked(self._limits) as fields:
-            self._identity(fields, environment, service_name, key)
+            self._identity(fields, ref.environment, ref.service, ref.key)
             fields.author(author)
             fields.version("version", version)
-        ref = config_ref(environment, service_name, key)
         body = await self._versions.state(ref, version)
-        draft = Draft(environment, service_name, key, body["value"], body["description"])
-        decision = configs.update(draft, etag, allow_missing=True, action=Action.ROLLBACK)
-        return _written(await self._write("rollback", ref, decision, author, [version, etag]))
+        draft = Draft(ref.environment, ref.service, ref.key, body["value"], body["description"])
+        decision = configs.update(draft, precondition, allow_missing=True, action=Action.ROLLBACK)
+        return _written(await self._write("rollback", ref, decision, author, [version, precondition.content]))
 
     async def diff(self, environment: str, service_name: str, key: str, from_version: int, to_version: int) -> Diff:
         """Compares two versions; `to_version` 0 is the newest. A delete has no value. Raises `NotFound`."""
@@ -221,12 +232,14 @@ class ConfigStore:
             fields.name(f"{path}.service_name", operation.draft.service_name, 128, required=False)
         if operation.delete and operation.must_not_exist:
             fields.refuse(f"{path}.must_not_exist", "must not be given with delete")
-        if operation.etag and operation.must_not_exist:
+        if operation.precondition.match is not None and operation.must_not_exist:
             fields.refuse(f"{path}.must_not_exist", "must not be given with etag")
-        self._contents(fields, f"{path}.", operation.draft)
+        if not operation.delete:
+            self._contents(fields, f"{path}.", operation.draft, partial=not operation.must_not_exist)
 
-    def _contents(self, fields: Fields, path: str, draft: Draft) -> None:
-        wrong = problem(draft.value, self._limits.value_bytes)
+    def _contents(self, fields: Fields, path: str, draft: Draft, *, partial: bool = False) -> None:
+        stays = partial and draft.value is MISSING and draft.description is not None
+        wrong = "" if stays else problem(draft.value, self._limits.value_bytes)
         if wrong:
             fields.refuse(f"{path}value", wrong)
         fields.text(f"{path}description", draft.description or "", self._limits.description_characters)
@@ -283,7 +296,7 @@ class ConfigStore:
 
 
 def _content(draft: Draft) -> list[object]:
-    return [draft.value, draft.description]
+    return [draft.description] if draft.value is MISSING else [draft.value, draft.description]
 
 
 def _place(record: Record) -> tuple[str, str]:

@@ -21,6 +21,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
+from configsvc.background import Kept, Supervisor
 from configsvc.cache.port import Cache, Entry
 from configsvc.clock import Clock, SystemClock
 from configsvc.domain.records import Ref
@@ -56,14 +57,24 @@ def config_key(ref: Ref) -> str:
 class SharedCopies:
     """Leaves copies behind the scenes while its context is open, and reads those of others; without a cache, neither."""
 
-    def __init__(self, cache: Cache | None, clock: Clock, life: timedelta) -> None:
+    def __init__(
+        self,
+        cache: Cache | None,
+        clock: Clock,
+        life: timedelta,
+        *,
+        name: str = "copies",
+        supervisor: Supervisor | None = None,
+    ) -> None:
+        self._name = name
+        self._supervisor = supervisor or Supervisor(clock)
         self._cache = cache
         self._clock = clock
         self._life = life
         self._waiting: OrderedDict[str, Copy] = OrderedDict()
         self._more = asyncio.Event()
         self._sources: list[Callable[[], Iterable[Copy]]] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: list[Kept] = []
 
     @property
     def are_kept(self) -> bool:
@@ -108,19 +119,15 @@ class SharedCopies:
         return await self.find([copy.key for copy in copies])
 
     async def __aenter__(self) -> Self:
-        self._tasks = [
-            asyncio.create_task(self._send(), name="copies"),
-            asyncio.create_task(self._renew(), name="copies-renewal"),
-            asyncio.create_task(self._refill(), name="copies-refill"),
-        ]
+        if self._cache is not None:
+            work = {"sending": self._send, "renewal": self._renew, "refill": self._refill}
+            self._tasks = [self._supervisor.keep(f"{self._name}, {part}", run) for part, run in work.items()]
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(task.end() for task in self._tasks))
         await self._send_some()
 
     async def _send(self) -> None:

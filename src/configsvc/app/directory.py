@@ -12,15 +12,17 @@ from dataclasses import asdict, replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from configsvc.app.background import Background
 from configsvc.app.checks import HealthChecks, Thresholds
 from configsvc.app.copies import NO_COPIES, SharedCopies
+from configsvc.app.foreign import ForeignInstances
 from configsvc.app.leases import Leases
 from configsvc.app.ownership import Ownership
 from configsvc.app.registrations import Registrations, not_loaded
 from configsvc.app.streams import KeepAlive, Streams
+from configsvc.background import Background, Kept, Supervisor
 from configsvc.clock import Clock
 from configsvc.domain import instances
+from configsvc.domain.addresses import ANYONE, AddressRules
 from configsvc.domain.balancing import Balancer, checked_strategy, in_zone_first
 from configsvc.domain.fields import SERVICE_NAME_CHARACTERS, checked
 from configsvc.domain.instances import (
@@ -40,6 +42,7 @@ from configsvc.domain.instances import (
 )
 from configsvc.domain.json_values import digest
 from configsvc.domain.limits import Limits
+from configsvc.domain.preconditions import NO_PRECONDITION, Precondition
 from configsvc.domain.records import Author, Change, Mutation, Record, Ref, Remove, View
 from configsvc.errors import NotFound, Unavailable
 from configsvc.probes.port import Probe
@@ -74,13 +77,20 @@ class Directory:
         default_ttl_seconds: int,
         stale_seconds: float,
         signs: Signs,
+        check_timeout_seconds: float = 0.0,
+        addresses: AddressRules = ANYONE,
         is_stale: Callable[[], bool] = lambda: False,
         has_news: Callable[[], Awaitable[bool]] = _no_news,
         copies: SharedCopies = NO_COPIES,
+        supervisor: Supervisor | None = None,
     ) -> None:
+        self._supervisor = supervisor or Supervisor(clock)
+        self._kept: list[Kept] = []
+        self._reloading: Kept | None = None
         self._registry = registry
         self._clock = clock
         self._limits = limits
+        self._addresses = addresses
         self._default_ttl_seconds = default_ttl_seconds
         self._stale_seconds = stale_seconds
         self._is_stale = is_stale
@@ -91,42 +101,49 @@ class Directory:
         self._registrations = Registrations(
             writer=writer, reader=reader, clock=clock, copies=copies, applied=applied, me=registry.replica_id
         )
-        self._leases = Leases(
-            registrations=self._registrations,
-            signs=signs,
-            clock=clock,
-            is_out_of_touch=lambda: self.is_out_of_touch,
-        )
-        self._ownership = Ownership(
-            registrations=self._registrations, registry=registry, clock=clock, background=self._background
-        )
-        self._streams = Streams(self._registrations, self._background)
-        for follower in (self, self._streams, self._leases, self._ownership):
-            self._registrations.follow(follower)
         self._checks = HealthChecks(
             probe=probe,
             clock=clock,
             thresholds=thresholds,
             interval_seconds=check_interval_seconds,
-            instances=lambda: [instance_of(record) for record in self._registrations.owned()],
+            timeout_seconds=check_timeout_seconds,
+            owns=self._registrations.owns,
             told=self._looked_at,
+            supervisor=self._supervisor,
         )
+        self._leases = Leases(
+            registrations=self._registrations,
+            signs=signs,
+            clock=clock,
+            is_out_of_touch=lambda: self.is_out_of_touch,
+            owes_check=self._checks.owes,
+        )
+        self._ownership = Ownership(
+            registrations=self._registrations,
+            registry=registry,
+            clock=clock,
+            background=self._background,
+            grant=self._leases.grant,
+        )
+        self._streams = Streams(self._registrations, self._background)
+        for follower in (self, self._streams, self._leases, self._checks, self._ownership):
+            self._registrations.follow(follower)
 
     async def __aenter__(self) -> Self:
         """Loads all registrations and takes over those that nobody keeps, each with a fresh lease.
 
         Where the store is away, what other replicas left in the shared cache is shown until it is back.
         """
-        events = self._registry.events()
         try:
             await self._registrations.load()
         except Unavailable as error:
             logger.warning("the registrations can't be read; those that other replicas knew are shown: %s", error)
             await self._registrations.load_copies()
-        else:
-            await self._ownership.meet()
-        self._background.start(self._leases.sweep())
-        self._background.start(self._ownership.follow(events))
+        await self._ownership.news.begin()
+        self._kept = [
+            self._supervisor.keep("lease sweep", self._leases.sweep),
+            self._supervisor.keep("registry follower", self._ownership.news.follow),
+        ]
         await self._checks.__aenter__()
         return self
 
@@ -135,21 +152,28 @@ class Directory:
     ) -> None:
         await self._checks.__aexit__(kind, error, trace)
         await self._ownership.hand_on()
+        await asyncio.gather(*(kept.end() for kept in self._kept))
+        if self._reloading is not None:
+            await self._reloading.end()
         await self._background.end()
 
-    async def register(self, registration: Registration, author: Author) -> tuple[Instance, int]:
+    async def register(
+        self, registration: Registration, author: Author, precondition: Precondition = NO_PRECONDITION
+    ) -> tuple[Instance, int]:
         """Registers an instance or replaces its registration without a gap; it is discoverable at once."""
         with checked(self._limits) as fields:
-            instances.check(fields, registration)
+            instances.check(fields, registration, self._addresses)
             fields.author(author)
         registration = instances.complete(registration, self._default_ttl_seconds)
         ref = instance_ref(registration.service_name, registration.instance_id)
         me, live = self._registry.replica_id, self._ownership.live
-        fingerprint = digest("register", asdict(registration)) if author.request_id else ""
+        fingerprint = digest("register", asdict(registration), *precondition.contents) if author.request_id else ""
         seen: list[Record] = []
 
         def decide(view: View) -> Sequence[Mutation]:
-            seen[:] = [record for record in (view.get(ref),) if record is not None]
+            current = view.get(ref)
+            precondition.check(ref, current)
+            seen[:] = [record for record in (current,) if record is not None]
             return instances.registering(registration, me, live, view)
 
         commit = await self._registrations.write(ref, author, decide, fingerprint)
@@ -162,20 +186,31 @@ class Directory:
         await self._ownership.shown(ref)
         return self._instance(record), commit.revision
 
-    async def deregister(self, service: str, instance_id: str, author: Author) -> int:
+    async def deregister(
+        self, service: str, instance_id: str, author: Author, precondition: Precondition = NO_PRECONDITION
+    ) -> int:
         """Removes an instance at once; returns the revision. Raises `NotFound`."""
         ref = self._ref(service, instance_id, author)
 
         def decide(view: View) -> Sequence[Mutation]:
-            if view.get(ref) is None:
+            current = view.get(ref)
+            if current is None:
                 raise _instance_not_found(service, instance_id)
+            precondition.check(ref, current)
             return (Remove(ref),)
 
-        fingerprint = f"deregister {ref!r}" if author.request_id else ""
+        fingerprint = f"deregister {ref!r}{precondition.contents or ''}" if author.request_id else ""
         commit = await self._registrations.write(ref, author, decide, fingerprint)
         return commit.revision
 
-    async def heartbeat(self, service: str, instance_id: str, *, of: Incarnation | None = None) -> tuple[Instance, int]:
+    async def heartbeat(
+        self,
+        service: str,
+        instance_id: str,
+        precondition: Precondition = NO_PRECONDITION,
+        *,
+        of: Incarnation | None = None,
+    ) -> tuple[Instance, int]:
         """Renews a lease; a suspect instance is healthy again.
 
         Raises `NotFound` if it has expired, or with `of` if that incarnation has left.
@@ -186,6 +221,7 @@ class Directory:
             record = self._registrations.get(ref)
         if record is None or (of is not None and incarnation_of(record) != of):
             raise _instance_not_found(service, instance_id) if self.is_loaded else not_loaded()
+        precondition.check(ref, record)
         self._leases.renew(record)
         if record.body["status"] == SUSPECT:
             await self._registrations.restate(
@@ -229,13 +265,27 @@ class Directory:
         return self._registrations.revision
 
     @property
+    def foreign(self) -> ForeignInstances:
+        """What other programs show."""
+        return self._ownership.foreign
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the registry can be reached, and all of it was read."""
+        return self._ownership.news.is_complete
+
+    def is_registered(self, service: str, instance_id: str) -> bool:
+        """Whether an instance is on record."""
+        return self._registrations.get(instance_ref(service, instance_id)) is not None
+
+    @property
     def is_out_of_touch(self) -> bool:
         """Whether what is shown may be old: the store or the registry is away."""
-        return not self._ownership.is_connected or self._is_stale()
+        return not self.is_complete or self._is_stale()
 
     def services(self) -> tuple[ServiceSummary, ...]:
         """All services that have instances, in the order of name."""
-        named = {*self._registrations.services, *self._ownership.foreign}
+        named = {*self._registrations.services, *self._ownership.foreign.services}
         if not self.is_loaded and not named:
             raise not_loaded()
         found = {name: self._instances(name) for name in sorted(named)}
@@ -297,7 +347,9 @@ class Directory:
     def reset(self, revision: int) -> None:
         """The log can't say what changed up to a revision: everything is read anew."""
         self._registrations.outdate()
-        self._background.start(self._reload())
+        if self._reloading is not None:
+            self._reloading.cancel()
+        self._reloading = self._supervisor.keep("registrations' reload", self._reload, may_end=True)
 
     def taken(self, record: Record, before: Record | None) -> None:
         """See `Follower`."""
@@ -315,7 +367,7 @@ class Directory:
 
     async def _reload(self) -> None:
         await self._registrations.reload()
-        await self._ownership.meet()
+        self._ownership.news.meet()
 
     def _looked_at(self, instance: Instance, passed: bool, changed: bool) -> "asyncio.Future[None] | None":
         record = self._registrations.get(instance.ref)
@@ -347,7 +399,7 @@ class Directory:
         """Those on record, and those that other programs show in the registry, in the order of id."""
         records = self._registrations.of(service)
         own = [self._instance(record) for record in records.values()]
-        foreign = [i for i in self._ownership.foreign.get(service, ()) if i.instance_id not in records]
+        foreign = [i for i in self._ownership.foreign.of(service).values() if i.instance_id not in records]
         return tuple(sorted((*own, *foreign), key=lambda instance: instance.instance_id))
 
     def _instance(self, record: Record) -> Instance:

@@ -10,14 +10,16 @@ from configsvc_client.evaluation import Flag
 from configsvc.app.history import Diff, Versioned, Versions
 from configsvc.app.watcher import Selector
 from configsvc.domain import flags, pages
-from configsvc.domain.configs import Decision, not_found
+from configsvc.domain.configs import Decision
 from configsvc.domain.fields import FLAG_NAME_CHARACTERS, Fields, checked
 from configsvc.domain.flag_filter import FlagFilter
 from configsvc.domain.flags import flag_ref
 from configsvc.domain.json_values import NESTED_LEVELS, digest, is_nested_too_deeply
 from configsvc.domain.limits import Limits
 from configsvc.domain.pages import Page, page_cursor, page_of
+from configsvc.domain.preconditions import NO_PRECONDITION, Precondition
 from configsvc.domain.records import Author, Change, Commit, Kind, Record, Ref, Scope, Write
+from configsvc.domain.refusals import not_found
 from configsvc.errors import NotFound, StateForbids
 from configsvc.storage.port import History, Reader, RecordQuery, Writer
 
@@ -87,22 +89,31 @@ class FlagStore:
         return replace(kept, next_page_token=pages.page_token(query, after[:1])) if more and after else kept
 
     async def update(
-        self, definition: Mapping[str, Any], author: Author, *, etag: str = "", allow_missing: bool = False
-    ) -> tuple[Record, int]:
-        """Replaces a definition whole. Raises `NotFound` unless `allow_missing`, and `StaleEtag`."""
-        flag = self._read(definition, author)
-        decision = flags.update(flag, secrets.token_hex(8), etag, allow_missing=allow_missing)
-        ref = flag_ref(flag.environment, flag.name)
-        return _written(await self._write("update", ref, decision, author, [flag.to_json(), etag, allow_missing]))
+        self,
+        ref: Ref,
+        changes: Mapping[str, Any],
+        author: Author,
+        *,
+        precondition: Precondition = NO_PRECONDITION,
+        allow_missing: bool = False,
+    ) -> Change:
+        """Writes these members of the definition; all others stay. With `allow_missing` a flag is made of them.
 
-    async def delete(self, environment: str, name: str, author: Author, *, etag: str = "") -> Change:
+        Raises `NotFound` unless `allow_missing`, and `StaleEtag`.
+        """
+        self._check({"environment": ref.environment, "name": ref.key, **changes}, author)
+        decision = flags.update(ref, changes, secrets.token_hex(8), precondition, allow_missing=allow_missing)
+        content = [dict(changes), precondition.content, allow_missing]
+        return (await self._write("update", ref, decision, author, content)).changes[0]
+
+    async def delete(self, ref: Ref, author: Author, *, precondition: Precondition = NO_PRECONDITION) -> Change:
         """Deletes a flag; its history stays. Raises `NotFound`, `StaleEtag`, and `StateForbids` for a prerequisite."""
-        ref = self._ref(environment, name, author)
-        commit = await self._write("delete", ref, flags.deletion(ref, etag), author, [etag])
-        return commit.changes[0]
+        self._ref(ref.environment, ref.key, author)
+        decision = flags.deletion(ref, precondition)
+        return (await self._write("delete", ref, decision, author, [precondition.content])).changes[0]
 
     async def rollback(
-        self, environment: str, name: str, version: int, author: Author, *, etag: str = ""
+        self, ref: Ref, version: int, author: Author, *, precondition: Precondition = NO_PRECONDITION
     ) -> tuple[Record, int]:
         """Writes the definition of an earlier version again, as a new version; brings a deleted flag back.
 
@@ -111,14 +122,13 @@ class FlagStore:
             StateForbids: the version is a delete, or can't be restored as things are now.
         """
         with checked(self._limits) as fields:
-            self._identity(fields, environment, name)
+            self._identity(fields, ref.environment, ref.key)
             fields.author(author)
             fields.version("version", version)
-        ref = flag_ref(environment, name)
         definition = await self._versions.state(ref, version)
-        self._check_sticky(name, sticky=bool(definition.get("sticky")))
-        decision = flags.rollback(ref, version, definition, secrets.token_hex(8), etag)
-        return _written(await self._write("rollback", ref, decision, author, [version, etag]))
+        self._check_sticky(ref.key, sticky=bool(definition.get("sticky")))
+        decision = flags.rollback(ref, version, definition, secrets.token_hex(8), precondition)
+        return _written(await self._write("rollback", ref, decision, author, [version, precondition.content]))
 
     async def diff(self, environment: str, name: str, from_version: int, to_version: int) -> Diff:
         """Compares two versions; `to_version` 0 is the newest. A delete has no definition. Raises `NotFound`."""
@@ -143,16 +153,20 @@ class FlagStore:
         return Selector(Kind.FLAG, environment, "", frozenset(names) if names else None, "")
 
     def _read(self, definition: Mapping[str, Any], author: Author) -> Flag:
+        self._check(definition, author)
+        return flags.read(definition)
+
+    def _check(self, definition: Mapping[str, Any], author: Author) -> None:
+        """What can be said of a definition, or a part of one, before it is looked at as a whole."""
+        name = str(definition.get("name", ""))
         with checked(self._limits) as fields:
-            fields.flag_name("name", str(definition.get("name", "")))
+            fields.flag_name("name", name)
             fields.environment(str(definition.get("environment", "")))
             fields.author(author)
             for index, variant in enumerate(definition.get("variants", ())):
                 if is_nested_too_deeply(variant.get("value")):
                     fields.refuse(f"variants[{index}].value", f"must not be nested more than {NESTED_LEVELS} deep")
-        flag = flags.read(definition)
-        self._check_sticky(flag.name, sticky=flag.sticky)
-        return flag
+        self._check_sticky(name, sticky=bool(definition.get("sticky")))
 
     def _check_sticky(self, name: str, *, sticky: bool) -> None:
         if sticky and not self._keeps_assignments:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from configsvc.domain.configs import named, not_found, place
 from configsvc.domain.json_values import ABSENT, Difference, Json, differences
 from configsvc.domain.pages import Page, page_cursor, page_of
 from configsvc.domain.records import Action, Change, JsonObject, Record, Ref
+from configsvc.domain.refusals import named, not_found, place
 from configsvc.errors import NotFound, StateForbids
 from configsvc.storage.port import ChangePage, ChangeQuery, History, Reader
 

@@ -106,6 +106,11 @@ class Registrations:
         """Every registration."""
         return [record for records in self._records.values() for record in records.values()]
 
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return sum(map(len, self._records.values()))
+
     def owned(self, service: str = "") -> list[Record]:
         """Those that this replica owns; of one service where it is named."""
         records = self._records.get(service, {}).values() if service else self.all()

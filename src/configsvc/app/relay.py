@@ -4,7 +4,6 @@ The order is: publish, have every event acknowledged, then move the durable curs
 events after the cursor are published again: at least once, never not at all.
 """
 
-import asyncio
 import logging
 import random
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Self
 
+from configsvc.background import Kept, Supervisor
 from configsvc.bus.publisher import Publisher
 from configsvc.clock import Clock
 from configsvc.domain.records import Change
@@ -39,27 +39,29 @@ class Trouble:
 class Relay:
     """Works while its context is open, on each replica; those that do not have the turn wait for it."""
 
-    def __init__(self, *, outbox: Outbox, log: Log, publisher: Publisher, clock: Clock) -> None:
+    def __init__(
+        self, *, outbox: Outbox, log: Log, publisher: Publisher, clock: Clock, supervisor: Supervisor | None = None
+    ) -> None:
+        self._supervisor = supervisor or Supervisor(clock)
         self._outbox = outbox
         self._log = log
         self._publisher = publisher
         self._clock = clock
-        self._task: asyncio.Task[None] | None = None
+        self._task: Kept | None = None
         self.has_turn = False
         # Up to where this replica knows that all is published.
         self.published = 0
         self.trouble: Trouble | None = None
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run(), name="relay")
+        self._task = self._supervisor.keep("outbox relay", self._run)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await self._task.end()
             self._task = None
 
     async def _run(self) -> None:

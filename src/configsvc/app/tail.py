@@ -20,6 +20,7 @@ from itertools import count
 from types import TracebackType
 from typing import Self
 
+from configsvc.background import Kept, Supervisor
 from configsvc.bus.port import Bus
 from configsvc.clock import Clock
 from configsvc.domain.records import Change, Commit
@@ -89,7 +90,10 @@ class LogTail:
     `stale_since` is set while the log can't be read: the last time when it could, or the start.
     """
 
-    def __init__(self, *, log: Log, bus: Bus, clock: Clock, poll_seconds: float) -> None:
+    def __init__(
+        self, *, log: Log, bus: Bus, clock: Clock, poll_seconds: float, supervisor: Supervisor | None = None
+    ) -> None:
+        self._supervisor = supervisor or Supervisor(clock)
         self._log = log
         self._bus = bus
         self._clock = clock
@@ -106,7 +110,8 @@ class LogTail:
         self._hint = 0
         self._wake = _Latch()
         self._alive = _Latch()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: list[Kept] = []
+        self._messages: AsyncIterator[int] | None = None
         self._closed = False
         # The look at the head that has not begun yet: whoever asks now shares it.
         self._next_look: asyncio.Task[int] | None = None
@@ -114,14 +119,14 @@ class LogTail:
 
     async def __aenter__(self) -> Self:
         """Starts at the head of the log; where that can't be read, stale at 0, and at the head as soon as it can."""
-        messages = self._bus.reached()
+        self._messages = self._bus.reached()
         try:
             await self._begin()
         except Unavailable as error:
             self._mark_stale(error)
         self._tasks = [
-            asyncio.create_task(self._follow(), name="log-tail"),
-            asyncio.create_task(self._listen(messages), name="log-tail-bus"),
+            self._supervisor.keep("log tail", self._follow),
+            self._supervisor.keep("log tail's bus", self._listen),
         ]
         return self
 
@@ -129,9 +134,7 @@ class LogTail:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closed = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(task.end() for task in self._tasks))
         self._tasks = []
         for _, _, future in self._waiting:
             if not future.done():
@@ -240,17 +243,11 @@ class LogTail:
             self._hint = max(self._hint, revision)
             self._wake.release()
 
-    async def _listen(self, messages: AsyncIterator[int]) -> None:
-        while True:
-            try:
-                async for revision in messages:
-                    self._expect(revision)
-            except Exception:
-                logger.exception("the bus failed; the poll goes on alone until it is back")
-            else:
-                return
-            await self._clock.sleep(self._poll_seconds)
-            messages = self._bus.reached()
+    async def _listen(self) -> None:
+        # The first time from before the log was read; after a failure from then on, and the poll finds what was missed.
+        messages, self._messages = self._messages or self._bus.reached(), None
+        async for revision in messages:
+            self._expect(revision)
 
     async def _follow(self) -> None:
         failures = 0

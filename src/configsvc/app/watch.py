@@ -22,6 +22,7 @@ from itertools import groupby
 
 from configsvc.app.tail import LogTail
 from configsvc.app.watcher import Changed, Selector, Snapshot, Synced, Watcher, WatchEvent
+from configsvc.background import Kept, Supervisor
 from configsvc.clock import Clock
 from configsvc.domain.records import Change, Kind, Ref
 from configsvc.errors import RevisionOutOfRange, TooMuch, Unavailable
@@ -82,7 +83,9 @@ class WatchHub:
         buffer_changes: int,
         progress_seconds: float,
         max_watchers: int = 10_000,
+        supervisor: Supervisor | None = None,
     ) -> None:
+        self._supervisor = supervisor or Supervisor(clock)
         self._tail = tail
         self._reader = reader
         self._log = log
@@ -95,7 +98,8 @@ class WatchHub:
         self._watchers: set[Watcher] = set()
         # Those that are synced, with the time of their last event; the longest idle first.
         self._idle: OrderedDict[Watcher, float] = OrderedDict()
-        self._ticker: asyncio.Task[None] | None = None
+        # Runs while there are watchers.
+        self._ticker: Kept | None = None
         self._reads = asyncio.Semaphore(CONCURRENT_READS)
         self._conflated = 0
         self._stopped = False
@@ -157,6 +161,11 @@ class WatchHub:
         finally:
             self._unregister(watcher)
 
+    def poke(self, kind: Kind, environment: str, service: str) -> None:
+        """Gives each watcher of this a `Poked` in its turn: something beside the log has news for it."""
+        for watcher in self._index.get((kind, environment, service), ()):
+            watcher.poke()
+
     def shutdown(self) -> None:
         """Ends all watches with `Unavailable`, reason `SHUTTING_DOWN`, and refuses new ones."""
         self._stopped = True
@@ -175,7 +184,7 @@ class WatchHub:
         self._watchers.add(watcher)
         self._index.setdefault((selector.kind, selector.environment, selector.service), {})[watcher] = None
         if self._ticker is None:
-            self._ticker = asyncio.create_task(self._tick(), name="watch-progress")
+            self._ticker = self._supervisor.keep("watch progress", self._tick, may_end=True)
         return watcher
 
     def _unregister(self, watcher: Watcher) -> None:

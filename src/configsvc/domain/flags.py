@@ -4,11 +4,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from configsvc_client.evaluation import Flag, InvalidFlag, check_flag, check_prerequisites, check_successor, find_cycle
+from configsvc_client.evaluation import (
+    Flag,
+    InvalidFlag,
+    Variant,
+    check_flag,
+    check_prerequisites,
+    check_successor,
+    find_cycle,
+)
 from configsvc_client.evaluation.conditions import USER_ID
 
-from configsvc.domain.configs import Decision, already_exists, check_etag, named, not_found
+from configsvc.domain.configs import Decision
+from configsvc.domain.preconditions import Precondition
 from configsvc.domain.records import Action, JsonObject, Kind, Mutation, Put, Record, Ref, Remove, Scope, View
+from configsvc.domain.refusals import already_exists, named, not_found
 from configsvc.errors import InvalidInput, StateForbids, Violation
 
 _DEFAULTS = Flag("", "").to_json()
@@ -56,19 +66,25 @@ def creation(flag: Flag, token: str) -> Decision:
     return decide
 
 
-def update(flag: Flag, token: str, etag: str, *, allow_missing: bool) -> Decision:
-    """The flag must exist, unless `allow_missing`, and have this etag where one is given. `token`: see `creation`."""
+def update(
+    ref: Ref, changes: Mapping[str, Any], token: str, precondition: Precondition, *, allow_missing: bool
+) -> Decision:
+    """Writes these members of the definition over the current one; all others stay.
+
+    The flag must exist, unless `allow_missing`, and be as the precondition says. What results is checked as a whole:
+    raises `InvalidInput`. `token`: see `creation`.
+    """
 
     def decide(view: View) -> Sequence[Mutation]:
-        ref = flag_ref(flag.environment, flag.name)
         current = view.get(ref)
+        precondition.check(ref, current)
         if current is None:
-            if etag or not allow_missing:
+            if not (allow_missing or precondition.creates):
                 raise not_found(ref)
-            return creation(flag, token)(view)
-        check_etag(ref, current, etag)
-        before = stored(current)
-        after = replace(flag, salt=flag.salt or before.salt)
+            return creation(read({"name": ref.key, "environment": ref.environment, **changes}), token)(view)
+        after = read({**current.body, **changes})
+        before = _former(current.body)
+        after = replace(after, salt=after.salt or before.salt)
         try:
             check_successor(before, after)
         except InvalidFlag as error:
@@ -78,7 +94,7 @@ def update(flag: Flag, token: str, etag: str, *, allow_missing: bool) -> Decisio
     return decide
 
 
-def rollback(ref: Ref, version: int, definition: JsonObject, token: str, etag: str) -> Decision:
+def rollback(ref: Ref, version: int, definition: JsonObject, token: str, precondition: Precondition) -> Decision:
     """Writes an earlier version's definition again; brings a deleted flag back. `token`: see `creation`.
 
     What never changes stays as it is now: the salt, and the variants that came later, behind the earlier ones. Raises
@@ -87,9 +103,7 @@ def rollback(ref: Ref, version: int, definition: JsonObject, token: str, etag: s
 
     def decide(view: View) -> Sequence[Mutation]:
         current = view.get(ref)
-        if current is None and etag:
-            raise not_found(ref)
-        check_etag(ref, current, etag)
+        precondition.check(ref, current)
         before = None if current is None else stored(current)
         try:
             after = read(definition)
@@ -104,14 +118,14 @@ def rollback(ref: Ref, version: int, definition: JsonObject, token: str, etag: s
     return decide
 
 
-def deletion(ref: Ref, etag: str) -> Decision:
-    """The flag must exist, have this etag where one is given, and be nobody's prerequisite."""
+def deletion(ref: Ref, precondition: Precondition) -> Decision:
+    """The flag must exist, be as the precondition says, and be nobody's prerequisite."""
 
     def decide(view: View) -> Sequence[Mutation]:
         current = view.get(ref)
         if current is None:
             raise not_found(ref)
-        check_etag(ref, current, etag)
+        precondition.check(ref, current)
         for other in view.of(Scope(Kind.FLAG, ref.environment)):
             if any(needed["flag_name"] == ref.key for needed in other.body["prerequisites"]):
                 raise StateForbids(
@@ -145,6 +159,21 @@ def _assigning(flag: Flag) -> tuple[object, ...]:
 def refused(error: InvalidFlag) -> InvalidInput:
     """The evaluation package's error as the service's."""
     return InvalidInput(Violation(v.field, v.description) for v in error.violations)
+
+
+def _former(body: JsonObject) -> Flag:
+    """What is asked of a flag when the next version follows it. The rest need not be read while the store is locked."""
+    return Flag(
+        body["name"],
+        body["environment"],
+        enabled=body["enabled"],
+        value_type=body["value_type"],
+        variants=tuple(Variant(variant["name"], variant["value"]) for variant in body["variants"]),
+        bucket_by=body["bucket_by"],
+        sticky=body.get("sticky", False),
+        incarnation=body.get("incarnation", ""),
+        salt=body["salt"],
+    )
 
 
 def _succeeding(before: Flag, earlier: Flag) -> Flag:

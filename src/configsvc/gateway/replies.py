@@ -16,6 +16,8 @@ DOMAIN = "configsvc"
 TEXT = "%LOCAL_REPLY_BODY%"
 # The reason that a Lua filter gives.
 REFUSED = "x-configsvc-refused"
+# Marks an answer of a Lua filter that is JSON already: it names the field.
+VIOLATION = "x-configsvc-violation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,13 @@ class Reply:
     message: str = TEXT
 
 
+# Also said of a message that the server refuses (deploy/lua/answer.lua).
+TOO_LARGE = Reply(
+    413,
+    code_pb2.RESOURCE_EXHAUSTED,
+    "BODY_TOO_LARGE",
+    "The request is larger than this service accepts (MAX_REQUEST_BYTES): as it is sent, decompressed, or as a gRPC message.",
+)
 TABLE = (
     Reply(400, code_pb2.INVALID_ARGUMENT, "MALFORMED_REQUEST"),
     Reply(403, code_pb2.PERMISSION_DENIED, "NOT_ALLOWED"),
@@ -39,12 +48,7 @@ TABLE = (
     ),
     Reply(405, code_pb2.UNIMPLEMENTED, "METHOD_NOT_ALLOWED"),
     Reply(408, code_pb2.DEADLINE_EXCEEDED, "REQUEST_TIMEOUT", "The request did not arrive in time."),
-    Reply(
-        413,
-        code_pb2.RESOURCE_EXHAUSTED,
-        "BODY_TOO_LARGE",
-        "The request's body is larger than this service accepts (MAX_REQUEST_BYTES).",
-    ),
+    TOO_LARGE,
     Reply(415, code_pb2.INVALID_ARGUMENT, "UNSUPPORTED_MEDIA_TYPE"),
     Reply(431, code_pb2.INVALID_ARGUMENT, "HEADERS_TOO_LARGE", "The request's headers are larger than 96 KiB."),
     Reply(
@@ -81,7 +85,7 @@ def _for_grpc() -> Iterator[dict[str, Any]]:
                     _header("content-type", "application/grpc"),
                     _header("grpc-status", str(reply.code)),
                     _header("grpc-message", reply.message),
-                    _header("grpc-status-details-bin", _details(reply)),
+                    _header("grpc-status-details-bin", details(reply)),
                 ],
                 "body_format_override": _plain(""),
             }
@@ -89,6 +93,10 @@ def _for_grpc() -> Iterator[dict[str, Any]]:
 
 
 def _for_rest() -> Iterator[dict[str, Any]]:
+    yield {
+        "filter": _header_filter(VIOLATION, present_match=True),
+        "body_format_override": {**_plain(TEXT), "content_type": "application/json"},
+    }
     for reply in TABLE:
         yield {
             "filter": _all(_refused(), _status(reply)),
@@ -112,7 +120,8 @@ def _plain(text: str) -> dict[str, Any]:
     return {"text_format_source": {"inline_string": text}}
 
 
-def _details(reply: Reply) -> str:
+def details(reply: Reply) -> str:
+    """Its google.rpc.Status, as gRPC's trailers have it."""
     detail = any_pb2.Any()
     detail.Pack(error_details_pb2.ErrorInfo(reason=reply.reason, domain=DOMAIN))
     status = status_pb2.Status(code=reply.code, message=reply.message, details=[detail])

@@ -106,6 +106,8 @@ class Supervisor:
             admin_path=self._admin,
             endpoints=[self._socket(number) for number in range(self._settings.workers)],
             request_bytes=self._settings.max_request_bytes,
+            hosts=self._settings.host_names,
+            origins=self._settings.origins,
         )
         file = self._directory / "envoy.json"
         file.write_text(json.dumps(rendered(placement)))

@@ -35,25 +35,20 @@ def metadata_of(context: Context) -> dict[str, str]:
     return {str(k): v for k, v in context.invocation_metadata() or () if isinstance(v, str)}
 
 
+def values_of(context: Context, name: str) -> list[str | bytes]:
+    """Every value of one name; bytes if a value is not text."""
+    return [value for key, value in context.invocation_metadata() or () if key == name]
+
+
 def author(context: Context, request: Any, clock: Clock) -> Author:
     """Who writes: the `x-actor` metadata until there is sign-in, else `anonymous`."""
     actor = metadata_of(context).get("x-actor") or "anonymous"
     return Author(actor, request.reason, request.request_id, clock.now())
 
 
-def etag_wanted(context: Context, request: Any) -> str:
-    """The precondition: the request's etag, else the `If-Match` header."""
-    return request.etag or _unquoted(metadata_of(context).get("if-match", ""))
-
-
-def create_only(context: Context) -> bool:
-    """`If-None-Match: *`: write only what is not there."""
-    return metadata_of(context).get("if-none-match", "").strip() == "*"
-
-
 def etag_seen(context: Context, etag: str) -> bool:
-    """Whether the caller has this state already (`If-None-Match`)."""
-    given = metadata_of(context).get("if-none-match", "")
+    """Whether the caller of a read has this state already (`If-None-Match`). What is no etag is none of ours."""
+    given = ",".join(str(value) for value in values_of(context, "if-none-match"))
     return any(_unquoted(part) in (etag, "*") for part in given.split(",") if part.strip())
 
 

@@ -1,6 +1,7 @@
 """ConfigService: check, call, convert."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
+from dataclasses import replace
 from typing import Any
 
 from configsvc_client.v1 import config_pb2, config_pb2_grpc
@@ -8,12 +9,17 @@ from configsvc_client.v1 import config_pb2, config_pb2_grpc
 from configsvc.app.configs import ConfigStore
 from configsvc.app.watch import WatchHub
 from configsvc.clock import Clock
-from configsvc.domain.configs import Draft, Operation
-from configsvc.domain.records import Record
+from configsvc.domain.configs import Draft, Operation, config_ref
+from configsvc.domain.json_values import MISSING, MISSING_VALUE
+from configsvc.domain.records import Record, Ref
 from configsvc.errors import InvalidInput
-from configsvc.rpc import answers, call, convert
+from configsvc.rpc import answers, call, convert, preconditions, presence
 from configsvc.rpc.room import shown
 from configsvc.rpc.watching import Watches
+
+WRITABLE = presence.writable_fields(
+    config_pb2.UpdateConfigRequest, config_pb2.Config, identity=("key", "environment", "service_name")
+)
 
 
 class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
@@ -32,6 +38,7 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
 
     async def CreateConfig(self, request: Any, context: Any) -> config_pb2.CreateConfigResponse:
         """Creates a configuration."""
+        preconditions.check_creation(context)
         record, revision = await self._store.create(_draft(request), call.author(context, request, self._clock))
         _tell(record, status=201)
         return config_pb2.CreateConfigResponse(config=convert.config(record), revision=revision)
@@ -57,21 +64,24 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
 
     async def UpdateConfig(self, request: Any, context: Any) -> config_pb2.UpdateConfigResponse:
         """Writes a new version."""
-        draft, author = _draft(request), call.author(context, request, self._clock)
-        if call.create_only(context):
-            record, revision = await self._store.create(draft, author)
-        else:
-            record, revision = await self._store.update(
-                draft, author, etag=call.etag_wanted(context, request), allow_missing=request.allow_missing
-            )
+        named = presence.named_fields(context, request, WRITABLE)
+        change = await self._store.update(
+            _update(request, named),
+            call.author(context, request, self._clock),
+            precondition=preconditions.precondition(context, request),
+            allow_missing=request.allow_missing,
+        )
+        record = convert.written(change)
         _tell(record, status=201 if record.is_new else 0)
-        return config_pb2.UpdateConfigResponse(config=convert.config(record), revision=revision)
+        return config_pb2.UpdateConfigResponse(
+            config=convert.config(record), revision=change.revision, changed_fields=convert.changed_fields(change)
+        )
 
     async def DeleteConfig(self, request: Any, context: Any) -> config_pb2.DeleteConfigResponse:
         """Deletes a configuration."""
         author = call.author(context, request, self._clock)
-        etag = call.etag_wanted(context, request)
-        change = await self._store.delete(request.environment, request.service_name, request.key, author, etag=etag)
+        asked = preconditions.precondition(context, request)
+        change = await self._store.delete(_ref(request), author, precondition=asked)
         return config_pb2.DeleteConfigResponse(
             key=request.key,
             environment=request.environment,
@@ -114,6 +124,7 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
 
     async def BatchWriteConfigs(self, request: Any, context: Any) -> config_pb2.BatchWriteConfigsResponse:
         """Many writes in one revision."""
+        preconditions.check_none(context)
         operations = [_operation(request, index) for index in range(len(request.operations))]
         author = call.author(context, request, self._clock)
         commit = await self._store.batch_write(request.environment, operations, author)
@@ -122,12 +133,10 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
     async def RollbackConfig(self, request: Any, context: Any) -> config_pb2.RollbackConfigResponse:
         """Writes an earlier version again."""
         record, revision = await self._store.rollback(
-            request.environment,
-            request.service_name,
-            request.key,
+            _ref(request),
             request.version,
             call.author(context, request, self._clock),
-            etag=call.etag_wanted(context, request),
+            precondition=preconditions.precondition(context, request),
         )
         _tell(record)
         return config_pb2.RollbackConfigResponse(config=convert.config(record), revision=revision)
@@ -146,6 +155,10 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
         return self._watches.stream(selector, convert.optional(request, "after_revision"))
 
 
+def _ref(request: Any) -> Ref:
+    return config_ref(request.environment, request.service_name, request.key)
+
+
 def _draft(request: Any) -> Draft:
     # Everything else is checked together in the store; here a value that is missing stands in for itself.
     return Draft(
@@ -153,13 +166,20 @@ def _draft(request: Any) -> Draft:
         service_name=request.service_name,
         key=request.key,
         value=convert.json_or_missing(request),
-        description=request.description if _has_description(request) else None,
+        description=request.description,
     )
 
 
-def _has_description(request: Any) -> bool:
-    field = request.DESCRIPTOR.fields_by_name["description"]
-    return not field.has_presence or request.HasField("description")
+def _update(request: Any, named: Collection[str]) -> Draft:
+    """What is named; all else stays."""
+    draft = _draft(request)
+    if "value" in named and draft.value is MISSING:
+        raise InvalidInput.of("value", MISSING_VALUE)
+    return replace(
+        draft,
+        value=draft.value if "value" in named else MISSING,
+        description=draft.description if "description" in named else None,
+    )
 
 
 def _operation(request: Any, index: int) -> Operation:
@@ -170,10 +190,11 @@ def _operation(request: Any, index: int) -> Operation:
         environment=request.environment,
         service_name=asked.service_name,
         key=asked.key,
-        value=None if asked.delete else convert.json_or_missing(asked),
+        value=convert.json_or_missing(asked),
         description=convert.optional(asked, "description"),
     )
-    return Operation(draft, delete=asked.delete, etag=asked.etag, must_not_exist=asked.must_not_exist)
+    precondition = preconditions.of_operation(asked, f"operations[{index}]")
+    return Operation(draft, delete=asked.delete, precondition=precondition, must_not_exist=asked.must_not_exist)
 
 
 def _tell(record: Record, *, status: int = 0) -> None:

@@ -1,6 +1,6 @@
 """Between messages and the domain's values."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,13 +12,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from configsvc.app.outcomes import FailedItem, Outcome
 from configsvc.domain.configs import Effective
 from configsvc.domain.instances import CheckResult, Instance, Registration
-from configsvc.domain.json_values import LARGEST_EXACT_INTEGER, MISSING, Absent, Difference, Json
+from configsvc.domain.json_values import LARGEST_EXACT_INTEGER, MISSING, Absent, Difference, Json, changed_members
 from configsvc.domain.records import Change, JsonObject, Record, etag_of
 from configsvc.errors import InvalidInput
 from configsvc.rpc.room import Detail
 
-# Fields of a flag's definition that are not part of it.
-NOT_DEFINITION = frozenset({"reason", "request_id", "etag", "allow_missing"})
+# Fields of a CreateFlagRequest that are not part of the definition.
+NOT_DEFINITION = frozenset({"reason", "request_id"})
 
 
 def json_of(value: Value) -> Json:
@@ -142,6 +142,7 @@ def config_version(change: Change, detail: Detail = Detail.WHOLE) -> config_pb2.
         description=change.after["description"] if change.after is not None else "",
         before_omitted=before is not change.before or change.has_lost_before,
         after_omitted=after is not change.after,
+        changed_fields=changed_fields(change),
     )
 
 
@@ -185,11 +186,27 @@ def difference(found: Difference, detail: Detail = Detail.WHOLE) -> config_pb2.C
 
 def definition(request: Any) -> dict[str, Any]:
     """A flag's definition as the evaluation package reads it."""
+    return members(request, {field.name for field in request.DESCRIPTOR.fields} - NOT_DEFINITION)
+
+
+def members(request: Any, named: Collection[str]) -> dict[str, Any]:
+    """These fields as JSON, in the order of the message."""
     return {
         field.name: _plain(getattr(request, field.name), field)
         for field in request.DESCRIPTOR.fields
-        if field.name not in NOT_DEFINITION
+        if field.name in named
     }
+
+
+def changed_fields(change: Change) -> tuple[str, ...]:
+    """What a write changed of a resource that was there and is there."""
+    return changed_members(change.before, change.after)
+
+
+def written(change: Change) -> Record:
+    """What a write that removes nothing has left."""
+    assert change.record is not None, "an update leaves a record"
+    return change.record
 
 
 def flag_message(ref_environment: str, body: JsonObject) -> flag_pb2.Flag:
@@ -225,6 +242,7 @@ def flag_version(change: Change, detail: Detail = Detail.WHOLE) -> flag_pb2.Flag
         at=timestamp(change.at),
         revision=change.revision,
         before_omitted=change.has_lost_before or (change.before is not None and not detail.has_before),
+        changed_fields=changed_fields(change),
     )
 
 
@@ -302,6 +320,7 @@ def instance(found: Instance) -> registry_pb2.Instance:
         last_heartbeat_at=timestamp(found.last_heartbeat_at),
         revision=found.revision,
         etag=found.etag,
+        foreign=not found.owner,
     )
 
 
@@ -338,6 +357,7 @@ def audit(change: Change, detail: Detail = Detail.WHOLE) -> change_pb2.Change:
         at=timestamp(change.at),
         before_omitted=before is not change.before,
         after_omitted=after is not change.after,
+        changed_fields=changed_fields(change),
     )
 
 

@@ -12,12 +12,15 @@ from configsvc.app.outcomes import Asked
 from configsvc.app.watch import WatchHub
 from configsvc.clock import Clock
 from configsvc.domain.flag_filter import FlagFilter
+from configsvc.domain.flags import flag_ref
 from configsvc.domain.records import Record
 from configsvc.errors import InvalidInput
-from configsvc.rpc import answers, call, convert
+from configsvc.rpc import answers, call, convert, preconditions, presence
 from configsvc.rpc.evaluations import evaluations
 from configsvc.rpc.room import fitting, shown
 from configsvc.rpc.watching import Watches
+
+WRITABLE = presence.writable_fields(flag_pb2.UpdateFlagRequest, flag_pb2.Flag, identity=("name", "environment"))
 
 
 class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
@@ -37,6 +40,7 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
 
     async def CreateFlag(self, request: Any, context: Any) -> flag_pb2.CreateFlagResponse:
         """Creates a flag."""
+        preconditions.check_creation(context)
         author = call.author(context, request, self._clock)
         record, revision = await self._store.create(convert.definition(request), author)
         _tell(record, status=201)
@@ -62,23 +66,26 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
         return flag_pb2.ListFlagsResponse(flags=flags, next_page_token=token, revision=page.revision)
 
     async def UpdateFlag(self, request: Any, context: Any) -> flag_pb2.UpdateFlagResponse:
-        """Replaces a definition."""
-        author = call.author(context, request, self._clock)
-        definition = convert.definition(request)
-        if call.create_only(context):
-            record, revision = await self._store.create(definition, author)
-        else:
-            record, revision = await self._store.update(
-                definition, author, etag=call.etag_wanted(context, request), allow_missing=request.allow_missing
-            )
+        """Writes those members of a definition that are named."""
+        named = presence.named_fields(context, request, WRITABLE)
+        change = await self._store.update(
+            flag_ref(request.environment, request.name),
+            convert.members(request, named),
+            call.author(context, request, self._clock),
+            precondition=preconditions.precondition(context, request),
+            allow_missing=request.allow_missing,
+        )
+        record = convert.written(change)
         _tell(record, status=201 if record.is_new else 0)
-        return flag_pb2.UpdateFlagResponse(flag=convert.flag(record), revision=revision)
+        return flag_pb2.UpdateFlagResponse(
+            flag=convert.flag(record), revision=change.revision, changed_fields=convert.changed_fields(change)
+        )
 
     async def DeleteFlag(self, request: Any, context: Any) -> flag_pb2.DeleteFlagResponse:
         """Deletes a flag."""
         author = call.author(context, request, self._clock)
-        etag = call.etag_wanted(context, request)
-        change = await self._store.delete(request.environment, request.name, author, etag=etag)
+        asked = preconditions.precondition(context, request)
+        change = await self._store.delete(flag_ref(request.environment, request.name), author, precondition=asked)
         return flag_pb2.DeleteFlagResponse(
             name=request.name, environment=request.environment, version=change.version, revision=change.revision
         )
@@ -97,11 +104,10 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
     async def RollbackFlag(self, request: Any, context: Any) -> flag_pb2.RollbackFlagResponse:
         """Writes an earlier version again."""
         record, revision = await self._store.rollback(
-            request.environment,
-            request.name,
+            flag_ref(request.environment, request.name),
             request.version,
             call.author(context, request, self._clock),
-            etag=call.etag_wanted(context, request),
+            precondition=preconditions.precondition(context, request),
         )
         _tell(record)
         return flag_pb2.RollbackFlagResponse(flag=convert.flag(record), revision=revision)

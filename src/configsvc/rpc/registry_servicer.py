@@ -1,11 +1,12 @@
 """RegistryService: check, call, convert."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 from configsvc_client.v1 import registry_pb2, registry_pb2_grpc
 
 from configsvc.app.directory import Directory
+from configsvc.app.service_watch import ForeignChanged, ForeignSnapshot, ServiceEvent, ServiceWatches
 from configsvc.app.watch import WatchHub
 from configsvc.app.watcher import Selector
 from configsvc.clock import Clock
@@ -15,7 +16,7 @@ from configsvc.domain.instances import Listing, ServiceSummary, instance_of
 from configsvc.domain.limits import Limits
 from configsvc.domain.records import Change, Kind, Record
 from configsvc.errors import InvalidInput
-from configsvc.rpc import call, convert
+from configsvc.rpc import call, convert, preconditions
 from configsvc.rpc.room import Detail, Room, shown
 from configsvc.rpc.watching import Watches
 
@@ -27,32 +28,39 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         self._directory = directory
         self._clock = clock
         self._limits = limits
+        watched = ServiceWatches(
+            hub, directory.foreign, is_registered=directory.is_registered, is_complete=lambda: directory.is_complete
+        )
         self._watches = Watches(
-            hub,
+            watched,
             response=registry_pb2.WatchServiceResponse,
             snapshot=lambda instances: registry_pb2.InstanceSnapshot(instances=instances),
             item=lambda record, _: convert.instance(instance_of(record)),
             change=_change,
+            other=_foreign,
         )
 
     async def RegisterInstance(self, request: Any, context: Any) -> registry_pb2.RegisterInstanceResponse:
         """Registers an instance."""
         author = call.author(context, request, self._clock)
-        instance, revision = await self._directory.register(convert.registration(request), author)
+        asked = preconditions.precondition(context, request)
+        instance, revision = await self._directory.register(convert.registration(request), author, asked)
         call.tell_resource(instance.etag, status=201, location=call.path("registry", "services", instance.service_name))
         return registry_pb2.RegisterInstanceResponse(instance=convert.instance(instance), revision=revision)
 
     async def DeregisterInstance(self, request: Any, context: Any) -> registry_pb2.DeregisterInstanceResponse:
         """Removes an instance."""
         author = call.author(context, request, self._clock)
-        revision = await self._directory.deregister(request.service_name, request.instance_id, author)
+        asked = preconditions.precondition(context, request)
+        revision = await self._directory.deregister(request.service_name, request.instance_id, author, asked)
         return registry_pb2.DeregisterInstanceResponse(
             service_name=request.service_name, instance_id=request.instance_id, revision=revision
         )
 
     async def Heartbeat(self, request: Any, context: Any) -> registry_pb2.HeartbeatResponse:
         """Renews a lease."""
-        instance, revision = await self._directory.heartbeat(request.service_name, request.instance_id)
+        asked = preconditions.precondition(context, request)
+        instance, revision = await self._directory.heartbeat(request.service_name, request.instance_id, asked)
         return registry_pb2.HeartbeatResponse(instance=convert.instance(instance), revision=revision)
 
     async def KeepAlive(self, requests: Any, context: Any) -> AsyncIterator[registry_pb2.KeepAliveResponse]:
@@ -169,6 +177,31 @@ def _summary(service: ServiceSummary, _: Detail) -> registry_pb2.ServiceSummary:
     return registry_pb2.ServiceSummary(
         service_name=service.service_name, instances=service.instances, healthy=service.healthy
     )
+
+
+def _foreign(event: ServiceEvent) -> Iterator[registry_pb2.WatchServiceResponse]:
+    match event:
+        case ForeignSnapshot(instances):
+            rest, is_first = list(instances), True
+            while rest or is_first:
+                # Each of them fits: its texts are as long as those of a registration, at most.
+                part = Room().fill(lambda instance, _: convert.instance(instance), rest)
+                snapshot = registry_pb2.InstanceSnapshot(instances=part, foreign=is_first)
+                yield registry_pb2.WatchServiceResponse(snapshot=snapshot)
+                rest, is_first = rest[len(part) :], False
+        case ForeignChanged(revision, instance, previous, is_gone):
+            gone = registry_pb2.Instance(
+                service_name=instance.service_name, instance_id=instance.instance_id, foreign=True
+            )
+            yield registry_pb2.WatchServiceResponse(
+                change=registry_pb2.InstanceChange(
+                    revision=revision,
+                    type="DELETE" if is_gone else "PUT",
+                    instance=gone if is_gone else convert.instance(instance),
+                    previous=None if previous is None else convert.instance(previous),
+                    revision_complete=True,
+                )
+            )
 
 
 def _change(change: Change, detail: Detail) -> registry_pb2.WatchServiceResponse:

@@ -5,13 +5,12 @@ encoded once, for all who watch it on this replica.
 """
 
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Protocol
 
 from configsvc_client.v1 import watch_pb2
 
-from configsvc.app.watch import WatchHub
 from configsvc.app.watcher import Changed, Progress, Selector, Snapshot, Synced
 from configsvc.domain.records import Change, Record
 from configsvc.domain.sizes import ANSWER_BYTES
@@ -23,23 +22,36 @@ from configsvc.rpc.status import status_of
 ENCODED_CHANGES, ENCODED_BYTES = 4_096, 16 << 20
 
 
+class Watched(Protocol):
+    """The hub, or what tells more beside it."""
+
+    def watch(self, selector: Selector, after_revision: int | None) -> AsyncGenerator[Any, None]:
+        """See `WatchHub.watch`."""
+        ...
+
+
 class Watches:
-    """Streams of one service. `response` is its watch's message type; `snapshot` makes a part of one of its items."""
+    """Streams of one service. `response` is its watch's message type; `snapshot` makes a part of one of its items.
+
+    `other` makes the messages of an event that this service alone has.
+    """
 
     def __init__(
         self,
-        hub: WatchHub,
+        hub: Watched,
         *,
         response: type[Any],
         snapshot: Callable[[Sequence[Any]], Any],
         item: Callable[[Record, Detail], Any],
         change: Callable[[Change, Detail], Any],
+        other: Callable[[Any], Iterable[Any]] = lambda _: (),
     ) -> None:
         self._hub = hub
         self._response = response
         self._snapshot = snapshot
         self._item = item
         self._change = change
+        self._other = other
         self._encoded: OrderedDict[tuple[int, int, bool], bytes] = OrderedDict()
         self._encoded_bytes = 0
 
@@ -61,6 +73,9 @@ class Watches:
                             yield self._response(synced=watch_pb2.Synced(revision=revision))
                         case Progress(revision):
                             yield self._response(progress=watch_pb2.Progress(revision=revision))
+                        case _:
+                            for message in self._other(event):
+                                yield message
         except Exception as error:
             if began:
                 yield self._response(error=status_of(error))

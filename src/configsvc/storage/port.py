@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Protocol, Self
 
+from configsvc.domain.instances import Incarnation
 from configsvc.domain.records import Change, Commit, Kind, Record, Ref, View, Write
 
 
@@ -240,25 +241,46 @@ class Outbox(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """The last sign of life of an instance.
+    """What is known of the life of one incarnation, in heard seconds (see `Signs`).
 
-    `at` is of use only to tell it from an earlier one. `age_seconds` is by the database's clock, which may have jumped
-    since it was given: negative, or beyond all reason.
+    `seen_at`: its last sign of life. `granted_at`: when it last got a lease without one; less than `seen_at` if it has
+    got none since then.
     """
 
-    at: float
-    age_seconds: float
+    seen_at: float
+    granted_at: float
 
 
 class Signs(Protocol):
-    """Signs of life of instances, told to replicas that do not own them, for those that do."""
+    """Signs of life of instances, as all replicas have heard them.
 
-    async def note(self, refs: Collection[Ref]) -> None:
-        """These gave a sign just now. Raises `Unavailable`."""
+    Points in time are *heard seconds*: for how long, since the database was made, at least one replica has listened. The
+    replicas measure them, on monotonic clocks, and the store keeps the highest. So they stand still while nobody listens,
+    and no jump of a wall clock changes them. What is noted survives a restart of the store.
+    """
+
+    async def listen(self, heard_seconds: float) -> float:
+        """A replica listens, and measures this now. Returns the highest that any has measured. Raises `Unavailable`."""
         ...
 
-    async def signs(self, refs: Collection[Ref]) -> Mapping[Ref, Sign]:
-        """The last sign of each; those that gave none are missing. Raises `Unavailable`."""
+    async def note(self, seen: Mapping[Incarnation, float]) -> None:
+        """These gave a sign of life at these points. What is older than what is known changes nothing, nor does what is
+        of an earlier incarnation. Raises `Unavailable`."""
+        ...
+
+    async def grant(self, incarnations: Collection[Incarnation], heard_seconds: float) -> None:
+        """Each gets a lease at this point without a sign of life, unless it got one since its last sign.
+
+        One of which nothing is known counts as seen at this point. Raises `Unavailable`.
+        """
+        ...
+
+    async def signs(self, incarnations: Collection[Incarnation]) -> Mapping[Incarnation, Sign]:
+        """What is known of each; those of which nothing is known are missing. Raises `Unavailable`."""
+        ...
+
+    async def forget(self, before: float) -> None:
+        """Forgets those that have neither been seen nor granted a lease since then. Raises `Unavailable`."""
         ...
 
 

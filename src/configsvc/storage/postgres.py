@@ -24,13 +24,16 @@ from psycopg import AsyncConnection
 from psycopg import errors as failures
 from psycopg_pool import AsyncConnectionPool
 
-from configsvc.domain.records import Commit, Ref, Write
+from configsvc.background import Supervisor
+from configsvc.domain.instances import Incarnation
+from configsvc.domain.records import Commit, Write
 from configsvc.errors import TooMuch, Unavailable
 from configsvc.storage.group_commit import DEFAULT_GROUP_WRITES, DEFAULT_QUEUE_WRITES, GroupCommit, Outcome
 from configsvc.storage.ledger import Entry, Ledger, UnknownRefsError, needs_of
 from configsvc.storage.port import Keep, Sign, Turn
 from configsvc.storage.postgres_outbox import PostgresTurn
 from configsvc.storage.postgres_schema import migrate
+from configsvc.storage.postgres_signs import PostgresSigns
 from configsvc.storage.reads import Reads, Rows, T, requests_in, rows_in
 from configsvc.storage.rows import CHANGE_COLUMNS, RECORD_COLUMNS, ref_values
 from configsvc.storage.statements import Dialect, Statement, Statements
@@ -91,6 +94,7 @@ class PostgresStorage(Reads):
         answer_seconds: float = 12.0,
         queue_writes: int = DEFAULT_QUEUE_WRITES,
         group_writes: int = DEFAULT_GROUP_WRITES,
+        supervisor: Supervisor | None = None,
     ) -> None:
         super().__init__(DIALECT)
         self._url = url
@@ -103,7 +107,10 @@ class PostgresStorage(Reads):
             "idle_in_transaction_session_timeout": f"{round(answer_seconds * 1000)}ms",
         }
         self._answer_seconds = answer_seconds
-        self._group = GroupCommit(self._commit_group, queue_writes=queue_writes, group_writes=group_writes)
+        self._group = GroupCommit(
+            self._commit_group, queue_writes=queue_writes, group_writes=group_writes, supervisor=supervisor
+        )
+        self._signs = PostgresSigns(self._executed)
         self._reading: AsyncConnectionPool[Connection] | None = None
         self._writing: AsyncConnectionPool[Connection] | None = None
         self._left_behind: set[asyncio.Task[Any]] = set()
@@ -125,25 +132,33 @@ class PostgresStorage(Reads):
         async with PostgresTurn(self._url, CHANNEL) as turn:
             yield turn
 
-    async def note(self, refs: Collection[Ref]) -> None:
+    async def listen(self, heard_seconds: float) -> float:
         """See the port."""
-        # In one order, so that two replicas that note the same instances can't lock each other.
-        ordered = sorted(refs)
-        await self._bounded(
-            self._executed(_NOTE_SIGNS, ([ref.service for ref in ordered], [ref.key for ref in ordered]))
-        )
+        return await self._signs.listen(heard_seconds)
 
-    async def signs(self, refs: Collection[Ref]) -> Mapping[Ref, Sign]:
+    async def note(self, seen: Mapping[Incarnation, float]) -> None:
         """See the port."""
-        by_name = {(ref.service, ref.key): ref for ref in refs}
-        names = ([service for service, _ in by_name], [key for _, key in by_name])
-        found = await self._bounded(self._executed(_SIGNS, names))
-        return {by_name[service, key]: Sign(float(at), float(age)) for service, key, at, age in found}
+        await self._signs.note(seen)
+
+    async def grant(self, incarnations: Collection[Incarnation], heard_seconds: float) -> None:
+        """See the port."""
+        await self._signs.grant(incarnations, heard_seconds)
+
+    async def signs(self, incarnations: Collection[Incarnation]) -> Mapping[Incarnation, Sign]:
+        """See the port."""
+        return await self._signs.signs(incarnations)
+
+    async def forget(self, before: float) -> None:
+        """See the port."""
+        await self._signs.forget(before)
 
     async def _executed(self, sql: str, parameters: Sequence[Any]) -> Rows:
-        async with self._lent(self._reading) as connection:
-            cursor = await connection.execute(sql, parameters)
-            return await cursor.fetchall() if cursor.description else ()
+        async def run() -> Rows:
+            async with self._lent(self._reading) as connection:
+                cursor = await connection.execute(sql, parameters)
+                return await cursor.fetchall() if cursor.description else ()
+
+        return await self._bounded(run())
 
     async def _read(self, statement: Statement, decode: Callable[[Rows], T]) -> T:
         async def run() -> Rows:
@@ -386,19 +401,6 @@ class _Transaction:
 
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 _LOCK = "SELECT head FROM configsvc.counter FOR UPDATE"
-
-# Signs of instances that are gone stay a day, which is the longest lease.
-_NOTE_SIGNS = (
-    "WITH old AS (DELETE FROM configsvc.signs WHERE seen_at < now() - interval '2 days')"
-    " INSERT INTO configsvc.signs (service, instance_id, seen_at)"
-    " SELECT service, instance_id, now() FROM unnest(%s::text[], %s::text[]) AS u (service, instance_id)"
-    " ON CONFLICT (service, instance_id) DO UPDATE SET seen_at = excluded.seen_at"
-)
-_SIGNS = (
-    "SELECT s.service, s.instance_id, extract(epoch FROM s.seen_at), extract(epoch FROM clock_timestamp() - s.seen_at)"
-    " FROM unnest(%s::text[], %s::text[]) AS u (service, instance_id)"
-    " JOIN configsvc.signs AS s ON s.service = u.service AND s.instance_id = u.instance_id"
-)
 
 _TYPES = {
     "version": "integer", "ordinal": "integer", "revision": "bigint", "before_revision": "bigint",

@@ -14,7 +14,6 @@
 import asyncio
 import contextlib
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager
@@ -24,6 +23,8 @@ from queue import LifoQueue
 from types import TracebackType
 from typing import Any, Self
 
+from configsvc.background import Supervisor
+from configsvc.domain.instances import Incarnation
 from configsvc.domain.records import Change, Commit, Ref, View, Write
 from configsvc.errors import DataLoss, Unavailable
 from configsvc.storage.group_commit import DEFAULT_GROUP_WRITES, DEFAULT_QUEUE_WRITES, GroupCommit, Outcome
@@ -70,16 +71,18 @@ class SqliteStorage(Reads):
         readers: int = _READERS,
         queue_writes: int = DEFAULT_QUEUE_WRITES,
         group_writes: int = DEFAULT_GROUP_WRITES,
+        supervisor: Supervisor | None = None,
     ) -> None:
         super().__init__(DIALECT)
         self._path = path
         self._readers = readers
-        self._group = GroupCommit(self._commit_group, queue_writes=queue_writes, group_writes=group_writes)
+        self._group = GroupCommit(
+            self._commit_group, queue_writes=queue_writes, group_writes=group_writes, supervisor=supervisor
+        )
         self._opened: _Opened | None = None
         self._damage = Damage(path)
         self._turns = asyncio.Lock()
         self._grown = asyncio.Event()
-        self._signs: dict[Ref, float] = {}
         self._stack = AsyncExitStack()
 
     async def write(self, write: Write) -> Commit:
@@ -98,15 +101,25 @@ class SqliteStorage(Reads):
         async with self._turns:
             yield _Turn(self)
 
-    async def note(self, refs: Collection[Ref]) -> None:
+    async def listen(self, heard_seconds: float) -> float:
         """See the port."""
-        now = time.monotonic()
-        self._signs.update(dict.fromkeys(refs, now))
+        return await self._in_writer(lambda writer: writer.signs(lambda signs: signs.listen(heard_seconds)))
 
-    async def signs(self, refs: Collection[Ref]) -> Mapping[Ref, Sign]:
-        """See the port. In memory, as one process alone owns the file, and its leases begin anew with it."""
-        now = time.monotonic()
-        return {ref: Sign(self._signs[ref], now - self._signs[ref]) for ref in refs if ref in self._signs}
+    async def note(self, seen: Mapping[Incarnation, float]) -> None:
+        """See the port."""
+        await self._in_writer(lambda writer: writer.signs(lambda signs: signs.note(seen)))
+
+    async def grant(self, incarnations: Collection[Incarnation], heard_seconds: float) -> None:
+        """See the port."""
+        await self._in_writer(lambda writer: writer.signs(lambda signs: signs.grant(incarnations, heard_seconds)))
+
+    async def signs(self, incarnations: Collection[Incarnation]) -> Mapping[Incarnation, Sign]:
+        """See the port."""
+        return await self._in_writer(lambda writer: writer.signs(lambda signs: signs.signs(incarnations)))
+
+    async def forget(self, before: float) -> None:
+        """See the port."""
+        await self._in_writer(lambda writer: writer.signs(lambda signs: signs.forget(before)))
 
     async def get(self, refs: Sequence[Ref]) -> View:
         """See the port."""

@@ -1,7 +1,7 @@
 """The one connection that writes to the embedded database."""
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ from configsvc.storage.checksums import checksum
 from configsvc.storage.group_commit import Outcome
 from configsvc.storage.ledger import Entry, Ledger, UnknownRefsError, needs_of
 from configsvc.storage.port import Keep
-from configsvc.storage.reads import Rows, requests_in, rows_in
+from configsvc.storage.reads import Rows, T, requests_in, rows_in
 from configsvc.storage.room import ENOUGH_BYTES, lacks_room
 from configsvc.storage.sqlite_connection import DIALECT, translated
 from configsvc.storage.sqlite_damage import Damage
 from configsvc.storage.sqlite_file import OwnedFile
+from configsvc.storage.sqlite_signs import SqliteSigns
 from configsvc.storage.statements import Statement, Statements
 
 # Changes forgotten in one transaction: some 10 ms, in which writes wait.
@@ -42,6 +43,7 @@ class SqliteWriter:
         self._file = file
         self._damage = damage
         self._statements = Statements(DIALECT)
+        self._signs = SqliteSigns(connection)
         # Whether the database has refused writes, and nothing has shown since that it would take them now.
         self.is_refused = False
 
@@ -77,6 +79,12 @@ class SqliteWriter:
             self._damage.note(error.message, structural=isinstance(error.__cause__, sqlite3.Error))
             return [Outcome(error=_again(error)) for _ in writes]
         return outcomes
+
+    def signs(self, work: Callable[[SqliteSigns], T]) -> T:
+        """Reads or writes signs of life. See `port.Signs`."""
+        self._file.check()
+        with translated(self._path):
+            return work(self._signs)
 
     def published(self) -> int:
         """See `port.Turn`."""

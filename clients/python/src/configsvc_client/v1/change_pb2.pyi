@@ -41,6 +41,7 @@ class Change(_message.Message):
     AT_FIELD_NUMBER: _builtins.int
     BEFORE_OMITTED_FIELD_NUMBER: _builtins.int
     AFTER_OMITTED_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELDS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Output only. The revision of the write. Changes of one batch share it."""
     kind: _builtins.str
@@ -79,6 +80,10 @@ class Change(_message.Message):
     def at(self) -> _timestamp_pb2.Timestamp:
         """Output only. When."""
 
+    @_builtins.property
+    def changed_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. The members whose values differ between `before` and `after`; of a create and a removal none."""
+
     def __init__(
         self,
         *,
@@ -97,10 +102,11 @@ class Change(_message.Message):
         at: _timestamp_pb2.Timestamp | None = ...,
         before_omitted: _builtins.bool = ...,
         after_omitted: _builtins.bool = ...,
+        changed_fields: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "at", b"at", "before", b"before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "after", b"after", "after_omitted", b"after_omitted", "at", b"at", "before", b"before", "before_omitted", b"before_omitted", "environment", b"environment", "key", b"key", "kind", b"kind", "reason", b"reason", "request_id", b"request_id", "revision", b"revision", "service_name", b"service_name", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "after", b"after", "after_omitted", b"after_omitted", "at", b"at", "before", b"before", "before_omitted", b"before_omitted", "changed_fields", b"changed_fields", "environment", b"environment", "key", b"key", "kind", b"kind", "reason", b"reason", "request_id", b"request_id", "revision", b"revision", "service_name", b"service_name", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -128,7 +128,7 @@ class ConfigServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateConfig(self, request, context):
-        """Writes a new version. NOT_FOUND where there is none, unless `allow_missing`.
+        """Writes the value, the description or both, as a new version. NOT_FOUND where there is none, unless `allow_missing`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -118,7 +118,7 @@ class FlagServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateFlag(self, request, context):
-        """Replaces a flag's definition. NOT_FOUND where there is none, unless `allow_missing`.
+        """Writes those fields of a flag that are named. NOT_FOUND where there is none, unless `allow_missing`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

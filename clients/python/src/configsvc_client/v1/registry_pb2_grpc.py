@@ -113,7 +113,8 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def KeepAlive(self, request_iterator, context):
-        """Renews a lease with each message. The stream's end makes the instance suspect, then its lease runs out.
+        """Renews a lease with each message. The stream's end makes the instance suspect, then its lease runs out. A stream
+        belongs to one registration: NOT_FOUND once it has left, even if it has registered again under the same id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,7 +156,8 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchService(self, request, context):
-        """Streams the instances of a service and then every change. See watch.proto for the order.
+        """Streams the instances of a service and then every change, those of other programs in ZooKeeper included. See
+        watch.proto for the order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,10 +1,9 @@
-"""What `storage/port.py` promises of the outbox and of signs of life, whichever database keeps the promise."""
+"""What `storage/port.py` promises of the outbox, whichever database keeps the promise."""
 
 import asyncio
 
 import pytest
 
-from configsvc.domain.records import Kind, Ref
 from configsvc.errors import RevisionOutOfRange
 from configsvc.storage.port import Keep, Storage
 from tests.conformance.storage.writing import StorageFactory, config, put
@@ -83,17 +82,3 @@ async def test_compaction_with_fewer_changes_than_are_kept_forgets_nothing(stora
         await turn.advance(3)
     assert await storage.compact(Keep(100, unpublished=True)) == 0
     assert await storage.compact(Keep(0, unpublished=True)) == 3
-
-
-async def test_a_sign_of_life_is_young_and_one_never_given_is_missing(storage: Storage) -> None:
-    seen = Ref(Kind.INSTANCE, "", "payments", "payments-1")
-    unseen = Ref(Kind.INSTANCE, "", "payments", "payments-2")
-    await storage.note([seen])
-    first = await storage.signs([seen])
-    await storage.note([seen])
-    signs = await storage.signs([seen, unseen])
-    assert set(signs) == {seen}
-    assert 0 <= signs[seen].age_seconds < PATIENCE_SECONDS
-    assert signs[seen].at != first[seen].at, "a sign can be told from an earlier one"
-    assert (await storage.signs([seen]))[seen].at == signs[seen].at
-    assert await storage.signs([]) == {}
