@@ -72,8 +72,7 @@ class History:
     discovered: list[frozenset[str]] = field(default_factory=list)
     living: frozenset[str] = frozenset()
     log: list[Logged] = field(default_factory=list)
-    # Of the first write that counts; 0 until there is one.
-    first_revision: int = 0
+    first_revision: int = 1
     last_revision: int = 0
     revisions: set[int] = field(default_factory=set)
     published: dict[str, list[int]] = field(default_factory=dict)

@@ -29,7 +29,7 @@ from google.protobuf.struct_pb2 import Value
 from tests.chaos.checker import violations
 from tests.chaos.faults import Cluster, Fault, apart, faults_of
 from tests.chaos.history import History, Logged, Read, Seen, Watched, Wrote
-from tests.replicas.fleet import ENVIRONMENT, Replica
+from tests.replicas.fleet import ENVIRONMENT, Replica, eventually
 
 KEYS = [f"key-{number}" for number in range(8)]
 WRITERS, READERS = 6, 6
@@ -238,7 +238,8 @@ async def _half(cluster: Cluster, seed: int, seconds: float) -> _Half:
                 key=key, environment=ENVIRONMENT, value=Value(number_value=run.numbers), allow_missing=True
             )
             revision = (await stubs.configs[0].UpdateConfig(request)).revision
-            history.first_revision = min(history.first_revision or revision, revision)
+            if key == KEYS[0]:
+                history.first_revision = revision
             history.writes.append(Wrote(key, run.numbers, began, time.monotonic(), revision))
         for stub in stubs.configs:
             # Each has heard of all of them before anyone counts.
@@ -283,8 +284,10 @@ async def _restored(cluster: Cluster, history: History, backup: str) -> list[str
     watchers = [asyncio.create_task(_watch_on(replica, history.last_revision)) for replica in cluster.replicas]
     await asyncio.to_thread(cluster.postgres.restore, cluster.settings["DATABASE_URL"], backup)
     async with asyncio.timeout(HEALED_WITHIN_SECONDS):
-        while any([await asyncio.to_thread(_history_of, r) in ("", known[r.name]) for r in cluster.replicas]):
-            await asyncio.sleep(0.1)
+        for replica in cluster.replicas:
+            await asyncio.to_thread(
+                eventually, lambda r=replica: _history_of(r) not in ("", known[r.name]), f"{replica.name} notices"
+            )
         ends = await asyncio.gather(*watchers)
     await _healed(cluster.replicas)
     return [
