@@ -18,6 +18,10 @@ local ESCAPED = {[34] = '"', [92] = "\\", [47] = "/", [98] = "\b", [102] = "\f",
 
 -- The body that is read, and where in it: names and indexes of the members that are open.
 local text, path, depth
+-- Lists that operations of a batch empty, as INDEX:FIELD: a message does not show them. In one body at most so many, since
+-- they travel in a header.
+local emptied
+local MOST_EMPTIED = 500
 
 local function refuse(reason, description, field)
   error({reason = reason, description = description, field = field}, 0)
@@ -550,6 +554,17 @@ local function after_field(field, at, first)
   return after_single(field, at, first)
 end
 
+local function is_empty_list(at, first)
+  return first == 110 or (first == OPEN_LIST and select(2, after_space(at + 1)) == CLOSE_LIST)
+end
+
+local function note_emptied(field)
+  if #emptied == MOST_EMPTIED then
+    refuse("INVALID_INPUT", "must not be empty, after " .. MOST_EMPTIED .. " others: name it in update_mask", where())
+  end
+  emptied[#emptied + 1] = tostring(path[depth - 2]) .. ":" .. field.name
+end
+
 -- `root`: of the whole body; what its members are beside it, see `read_body`.
 function after_message(message, at, root)
   local fields, seen = message.fields, {}
@@ -562,6 +577,9 @@ function after_message(message, at, root)
     end
     seen[field.name] = true
     local after = after_field(field, from, kind)
+    if message.partial and not root and field.shape == "list" and is_empty_list(from, kind) then
+      note_emptied(field)
+    end
     if root and not field.ignored then
       root.named[#root.named + 1] = field.name
       local given = root.given[field.name]
@@ -574,7 +592,7 @@ function after_message(message, at, root)
 end
 
 local function read(body, message, root)
-  text, path, depth = body, {}, 0
+  text, path, depth, emptied = body, {}, 0, {}
   local at, first = after_space(1)
   local after, rest
   if first == OPEN_OBJECT then

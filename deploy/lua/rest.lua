@@ -77,10 +77,10 @@ end
 -- may have a body: the transcoder reads it also where the protos have none.
 local function check_request(handle, message, given, parameters)
   local named, wrong = read_query(parameters, message)
-  local members = {}
+  local members, length = {}, 0
   if not wrong then
     local body = handle:body()
-    local length = body and body:length() or 0
+    length = body and body:length() or 0
     if length > 0 then
       members, wrong = read_body(body:getBytes(0, length), message, given, named)
     end
@@ -96,6 +96,9 @@ local function check_request(handle, message, given, parameters)
     members[#members + 1] = name
   end
   handle:headers():add("x-configsvc-members", table.concat(members, ","))
+  if length > 0 and #emptied > 0 then
+    handle:headers():add("x-configsvc-emptied", table.concat(emptied, ","))
+  end
 end
 
 function envoy_on_request(handle)

@@ -158,6 +158,15 @@ class Settings(BaseSettings):
         "config-updates", pattern=r"^[A-Za-z0-9._-]{1,249}$", description="topic of the change events"
     )
 
+    kafka_event_keys: Literal["kind", "plain"] = Field(
+        "kind",
+        description="keys of the events: kind (kind/environment/service/key), or plain (without the kind, as before"
+        " schema version 2; a configuration and a flag may share one)",
+    )
+    kafka_tombstones: bool = Field(
+        False, description="follow the event of a removal by an empty message (tombstone), for a compacted topic"
+    )
+
     # Registry: ZooKeeper where ZOOKEEPER_HOSTS is set, else in process.
     zookeeper_hosts: Addresses = Field("", description="host:port, several with commas; empty: in process")
     zookeeper_base_path: Annotated[str, AfterValidator(_path)] = Field("/services", description="where services lie")

@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 
 from configsvc.app.assignments import Assignments
+from configsvc.app.batches import Batches
 from configsvc.app.changes import ChangeTrail
 from configsvc.app.checks import Thresholds
 from configsvc.app.commits import FollowedWriter
@@ -27,13 +28,15 @@ from configsvc.app.flag_sets import FlagSets
 from configsvc.app.flags import FlagStore
 from configsvc.app.health import HealthBoard, Part
 from configsvc.app.near import NearRecords
+from configsvc.app.outbox_health import OutboxHealth
 from configsvc.app.outcomes import Evaluate, in_process
 from configsvc.app.relay import Relay
 from configsvc.app.shared_evaluations import SharedEvaluations
 from configsvc.app.tail import LogTail
 from configsvc.app.watch import WatchHub
 from configsvc.background import Supervisor, TaskTrouble
-from configsvc.bus.kafka import KafkaBus, KafkaPublisher
+from configsvc.bus.kafka import KafkaBus
+from configsvc.bus.kafka_publisher import KafkaPublisher
 from configsvc.bus.local import LocalBus
 from configsvc.bus.notify import NotifyBus
 from configsvc.bus.port import Bus
@@ -45,7 +48,7 @@ from configsvc.clock import Clock, SystemClock
 from configsvc.domain.addresses import AddressRules
 from configsvc.domain.instances import Registration
 from configsvc.domain.records import Author
-from configsvc.errors import ServiceError, Unavailable
+from configsvc.errors import ServiceError
 from configsvc.logs import write_as_json
 from configsvc.probes.network import AddressFilter, HttpProbe, SchemeProbe, TcpProbe
 from configsvc.probes.port import Probe
@@ -53,6 +56,7 @@ from configsvc.probes.targets import Targets
 from configsvc.registry.local import LocalRegistry, LocalRegistryClient
 from configsvc.registry.port import ServiceRegistryClient
 from configsvc.registry.zookeeper import ZookeeperRegistryClient
+from configsvc.rpc.change_operations import Operations
 from configsvc.rpc.change_servicer import ChangeServicer
 from configsvc.rpc.config_servicer import ConfigServicer
 from configsvc.rpc.flag_servicer import FlagServicer
@@ -169,7 +173,14 @@ async def open_backends(settings: Settings, clock: Clock, supervisor: Supervisor
         if settings.kafka_bootstrap_servers:
             servers, topic = settings.kafka_bootstrap_servers, settings.kafka_topic_config_updates
             bus = await stack.enter_async_context(KafkaBus(servers, topic))
-            publisher = await stack.enter_async_context(KafkaPublisher(servers, topic))
+            publisher = await stack.enter_async_context(
+                KafkaPublisher(
+                    servers,
+                    topic,
+                    keys_with_kind=settings.kafka_event_keys == "kind",
+                    tombstones=settings.kafka_tombstones,
+                )
+            )
             kinds["bus"] = f"{bus.name} ({servers}, topic {topic})"
         elif settings.database_url:
             bus = await stack.enter_async_context(NotifyBus(settings.database_url, supervisor))
@@ -281,13 +292,12 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
                 supervisor=supervisor,
             )
         )
-        relay: Relay | None = None
         if backends.publisher is not None:
-            relay = await stack.enter_async_context(
+            await stack.enter_async_context(
                 Relay(outbox=storage, log=storage, publisher=backends.publisher, clock=clock, supervisor=supervisor)
             )
         board = HealthBoard(
-            _parts(backends, tail, relay, supervisor),
+            _parts(backends, tail, clock, supervisor),
             clock,
             is_complete=lambda: tail.has_begun and directory.is_loaded,
         )
@@ -295,7 +305,15 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             Served(ConfigServicer(configs, hub, clock), tail.begun),
             Served(FlagServicer(flags, evaluator, hub, clock), tail.begun),
             Served(RegistryServicer(directory, hub, clock, limits), directory.loaded),
-            Served(ChangeServicer(ChangeTrail(history=storage, limits=limits)), tail.begun),
+            Served(
+                ChangeServicer(
+                    ChangeTrail(history=storage, limits=limits),
+                    Batches(writer=writer, limits=limits),
+                    Operations(configs, flags),
+                    clock,
+                ),
+                tail.begun,
+            ),
             Served(HealthServicer(board, lambda: tail.applied, settings.service_instance_id), _at_once),
         )
         interceptor = CallInterceptor(tail=tail, default_deadline_seconds=settings.default_deadline_seconds)
@@ -363,7 +381,7 @@ def _evaluate(backends: Backends, settings: Settings) -> Evaluate:
     return SharedEvaluations(in_process, backends.cache, timedelta(seconds=settings.cache_ttl_seconds))
 
 
-def _parts(backends: Backends, tail: LogTail, relay: Relay | None, supervisor: Supervisor) -> tuple[Part, ...]:
+def _parts(backends: Backends, tail: LogTail, clock: Clock, supervisor: Supervisor) -> tuple[Part, ...]:
     """What the health board looks at, and what it means for users where it is down."""
 
     async def without_storage() -> str:
@@ -375,30 +393,21 @@ def _parts(backends: Backends, tail: LogTail, relay: Relay | None, supervisor: S
         return "no copies are left for other replicas; nothing else is missing"
 
     async def without_bus() -> str:
-        if relay is None:
-            return f"changes of other replicas are seen by polling; revision {tail.applied} is applied"
-        try:
-            waiting = tail.applied - await backends.storage.published()
-        except ServiceError:
-            return "changes wait in the outbox"
-        return f"{max(waiting, 0)} changes waiting"
+        return f"changes of other replicas are seen by polling; revision {tail.applied} is applied"
 
     async def without_registry() -> str:
         return "instances are shown as they are on record, marked stale; no lease ends meanwhile"
-
-    async def bus_works() -> None:
-        await backends.bus.ping()
-        # Another replica may have the turn, and then it knows.
-        if relay is not None and relay.has_turn and relay.trouble is not None:
-            raise Unavailable(
-                f"changes are not published since {relay.trouble.since.isoformat()}: {relay.trouble.reason}"
-            )
 
     storage, cache, registry = backends.storage, backends.cache, backends.registry
     parts = [Part("storage", storage.name, storage.ping, without_storage)]
     if cache is not None:
         parts.append(Part("cache", cache.name, cache.ping, without_cache))
-    parts.append(Part("bus", backends.bus.name, bus_works, without_bus))
+    bus = backends.bus
+    if backends.publisher is None:
+        parts.append(Part("bus", bus.name, bus.ping, without_bus))
+    else:
+        leaving = OutboxHealth(bus.ping, storage, clock)
+        parts.append(Part("bus", bus.name, leaving.ping, leaving.effect, leaving.trouble, leaving.note))
     parts.append(Part("registry", registry.name, registry.ping, without_registry, note=lambda: registry.notes))
     parts.append(Part("tasks", "in process", _at_once, _no_effect, trouble=lambda: _joined(supervisor.troubles)))
     return tuple(parts)

@@ -26,7 +26,7 @@ from configsvc.domain.records import (
     Write,
 )
 from configsvc.errors import Unavailable
-from configsvc.storage.port import LogState, RecordPage, RecordQuery, Storage
+from configsvc.storage.port import READ_BYTES, LogState, RecordPage, RecordQuery, Storage
 from configsvc.storage.sqlite import SqliteStorage
 
 AT = datetime(2025, 1, 1, tzinfo=UTC)
@@ -94,10 +94,10 @@ class Door:
         self._check()
         return await self.storage.state()
 
-    async def read(self, after: int, limit: int) -> Sequence[Change]:
+    async def read(self, after: int, limit: int, most_bytes: int | None = READ_BYTES) -> Sequence[Change]:
         self.reads += 1
         self._check()
-        changes = await self.storage.read(after, limit)
+        changes = await self.storage.read(after, limit, most_bytes)
         await self._out()
         return changes
 

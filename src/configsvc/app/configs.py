@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from configsvc.app.batches import Planned
 from configsvc.app.history import Diff, Versioned, Versions
 from configsvc.app.near import NearRecords
 from configsvc.app.watcher import Selector
 from configsvc.domain import configs
+from configsvc.domain.batches import Step, together
 from configsvc.domain.configs import Decision, Draft, Effective, Operation, config_ref
 from configsvc.domain.fields import Fields, checked
 from configsvc.domain.json_values import MISSING, digest, problem
@@ -16,7 +18,7 @@ from configsvc.domain.preconditions import NO_PRECONDITION, Precondition
 from configsvc.domain.records import Action, Author, Change, Commit, Kind, Record, Ref, Write
 from configsvc.domain.refusals import not_found
 from configsvc.domain.sizes import ANSWER_BYTES
-from configsvc.storage.port import History, Reader, RecordQuery, Writer
+from configsvc.storage.port import READ_BYTES, History, Reader, RecordQuery, Writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,7 @@ class ConfigStore:
                 services=("", service_name),
                 prefix=prefix,
                 after=(cursor[0], service_name) if cursor else None,
+                most_bytes=READ_BYTES,
             )
         )
         merged = configs.effective(service_name, found.records)
@@ -161,6 +164,32 @@ class ConfigStore:
         if not found:
             raise not_found(refs[0])
         return found[0], view.revision
+
+    def plan_creation(self, fields: Fields, draft: Draft) -> Planned:
+        """`create` as an operation of a batch."""
+        self._identity(fields, draft.environment, draft.service_name, draft.key)
+        self._contents(fields, "", draft)
+        return Planned(draft.ref, configs.creation(draft), ["create", draft.service_name, _content(draft)])
+
+    def plan_update(
+        self,
+        fields: Fields,
+        draft: Draft,
+        *,
+        precondition: Precondition = NO_PRECONDITION,
+        allow_missing: bool = False,
+    ) -> Planned:
+        """`update` as an operation of a batch."""
+        self._identity(fields, draft.environment, draft.service_name, draft.key)
+        self._contents(fields, "", draft, partial=True)
+        decision = configs.update(draft, precondition, allow_missing=allow_missing)
+        content = ["update", draft.service_name, _content(draft), precondition.content, allow_missing]
+        return Planned(draft.ref, decision, content)
+
+    def plan_deletion(self, fields: Fields, ref: Ref, *, precondition: Precondition = NO_PRECONDITION) -> Planned:
+        """`delete` as an operation of a batch."""
+        self._identity(fields, ref.environment, ref.service, ref.key)
+        return Planned(ref, configs.deletion(ref, precondition), ["delete", ref.service, precondition.content])
 
     async def batch_write(self, environment: str, operations: Sequence[Operation], author: Author) -> Commit:
         """All operations in one revision, or none. Raises what the first that can't be done raises alone."""
@@ -183,9 +212,12 @@ class ConfigStore:
             [*_content(o.draft), o.draft.key, o.draft.service_name, o.delete, o.precondition.content, o.must_not_exist]
             for o in operations
         ]
-        refs = tuple(operation.draft.ref for operation in operations)
+        steps = [
+            Step(f"operations[{index}]", operation.draft.ref, configs.decision(operation))
+            for index, operation in enumerate(operations)
+        ]
         fingerprint = digest("batch", environment, content)
-        return await self._writer.write(Write(author, refs, configs.batch(operations), fingerprint))
+        return await self._writer.write(Write(author, tuple(step.ref for step in steps), together(steps), fingerprint))
 
     async def rollback(
         self, ref: Ref, version: int, author: Author, *, precondition: Precondition = NO_PRECONDITION
@@ -290,6 +322,7 @@ class ConfigStore:
                 keys=keys or None,
                 prefix=prefix,
                 after=(cursor[0], cursor[1]) if cursor else None,
+                most_bytes=READ_BYTES,
             )
         )
         return page_of(query, found.records, more=found.more, revision=found.revision, cursor=_place)

@@ -286,7 +286,8 @@ class LogTail:
             fresh = [change for change in changes if change.revision > self.applied]
             if fresh:
                 self._apply(fresh)
-            more = len(changes) >= READ_CHANGES
+            # A read may end early, by bytes.
+            more = bool(changes)
 
     async def _begin(self) -> None:
         """Goes to the head. Whoever listens already has seen nothing, and loads its state."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from configsvc.domain.records import Change, Kind, Record, Ref
 from configsvc.errors import ServiceError
-from configsvc.storage.port import RecordQuery
+from configsvc.storage.port import READ_BYTES, RecordQuery
 
 # A page of a snapshot. Below it a snapshot is one consistent read.
 SNAPSHOT_RECORDS = 500
@@ -42,7 +42,9 @@ class Selector:
         """The next page of what it is about."""
         services = None if self.service is None else (self.service,)
         keys = None if self.keys is None else tuple(sorted(self.keys))
-        return RecordQuery(self.kind, self.environment, SNAPSHOT_RECORDS, services, keys, self.prefix, after)
+        return RecordQuery(
+            self.kind, self.environment, SNAPSHOT_RECORDS, services, keys, self.prefix, after, most_bytes=READ_BYTES
+        )
 
 
 @dataclass(frozen=True, slots=True)

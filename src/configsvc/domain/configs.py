@@ -7,7 +7,7 @@ from configsvc.domain.json_values import MISSING, MISSING_VALUE, Json
 from configsvc.domain.preconditions import NO_PRECONDITION, Precondition
 from configsvc.domain.records import Action, JsonObject, Kind, Mutation, Put, Record, Ref, Remove, View
 from configsvc.domain.refusals import already_exists, not_found
-from configsvc.errors import InvalidInput, ServiceError, Violation
+from configsvc.errors import InvalidInput
 
 Decision = Callable[[View], Sequence[Mutation]]
 
@@ -112,32 +112,13 @@ def deletion(ref: Ref, precondition: Precondition) -> Decision:
     return decide
 
 
-def batch(operations: Sequence[Operation]) -> Decision:
-    """All of them or none; an error names the operation that it is about."""
-
-    def single(operation: Operation) -> Decision:
-        if operation.delete:
-            return deletion(operation.draft.ref, operation.precondition)
-        if operation.must_not_exist:
-            return creation(operation.draft)
-        return update(operation.draft, operation.precondition, allow_missing=True)
-
-    def decide(view: View) -> Sequence[Mutation]:
-        mutations: list[Mutation] = []
-        for index, operation in enumerate(operations):
-            try:
-                mutations.extend(single(operation)(view))
-            except InvalidInput as error:
-                raise InvalidInput(
-                    (Violation(f"operations[{index}].{v.field}", v.description) for v in error.violations),
-                    error.reason,
-                ) from error
-            except ServiceError as error:
-                error.metadata = {**error.metadata, "operation": f"operations[{index}]"}
-                raise
-        return mutations
-
-    return decide
+def decision(operation: Operation) -> Decision:
+    """What an operation of a batch is by itself."""
+    if operation.delete:
+        return deletion(operation.draft.ref, operation.precondition)
+    if operation.must_not_exist:
+        return creation(operation.draft)
+    return update(operation.draft, operation.precondition, allow_missing=True)
 
 
 def effective(service_name: str, records: Sequence[Record]) -> tuple[Effective, ...]:

@@ -24,14 +24,28 @@ REST_VERBS = (":batchWrite", ":diff", ":effective", ":rollback", ":watch")
 
 @dataclass(slots=True)
 class Fields:
-    """Collects violations while a request is read."""
+    """Collects violations while a request is read. `prefix` comes before each field's name."""
 
     limits: Limits
     violations: list[Violation] = field(default_factory=list)
+    prefix: str = ""
+
+    def inside(self, path: str) -> "Fields":
+        """The fields of a part of the request; what they refuse is refused here."""
+        return Fields(self.limits, self.violations, f"{self.prefix}{path}.")
 
     def refuse(self, name: str, description: str) -> None:
         """Records that a field can't be accepted and what is allowed."""
-        self.violations.append(Violation(name, description))
+        self.violations.append(Violation(self.prefix + name, description))
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Refuses what the block says of its input, in place of raising it."""
+        try:
+            yield
+        except InvalidInput as error:
+            for violation in error.violations:
+                self.refuse(violation.field, violation.description)
 
     def name(self, field_name: str, value: str, most: int, *, required: bool = True) -> str:
         """A name in the one alphabet, up to `most` characters."""

@@ -1,25 +1,21 @@
-"""Flags in the store: the decisions of each write. What a flag is and does is the evaluation package's."""
+"""Flags in the store: the decisions of each write. What a flag is and does is the evaluation package's.
+
+A decision here is about its flag alone. What the flags of an environment must be together is judged after it, by
+`prerequisites`.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from configsvc_client.evaluation import (
-    Flag,
-    InvalidFlag,
-    Variant,
-    check_flag,
-    check_prerequisites,
-    check_successor,
-    find_cycle,
-)
+from configsvc_client.evaluation import Flag, InvalidFlag, Variant, check_successor
 from configsvc_client.evaluation.conditions import USER_ID
 
 from configsvc.domain.configs import Decision
 from configsvc.domain.preconditions import Precondition
-from configsvc.domain.records import Action, JsonObject, Kind, Mutation, Put, Record, Ref, Remove, Scope, View
-from configsvc.domain.refusals import already_exists, named, not_found
-from configsvc.errors import InvalidInput, StateForbids, Violation
+from configsvc.domain.records import Action, JsonObject, Kind, Mutation, Put, Record, Ref, Remove, View
+from configsvc.domain.refusals import already_exists, not_found
+from configsvc.errors import InvalidInput, Violation
 
 _DEFAULTS = Flag("", "").to_json()
 _NOT_SHOWN = ("name", "environment", "version", "incarnation")
@@ -61,7 +57,7 @@ def creation(flag: Flag, token: str) -> Decision:
         if (current := view.get(ref)) is not None:
             raise already_exists(current)
         after = incarnated(None, replace(flag, salt=flag.salt or token), token)
-        return _put(view, after, Action.CREATE)
+        return (Put(ref, body(after), Action.CREATE),)
 
     return decide
 
@@ -89,50 +85,19 @@ def update(
             check_successor(before, after)
         except InvalidFlag as error:
             raise refused(error) from error
-        return _put(view, incarnated(before, after, token), Action.UPDATE)
-
-    return decide
-
-
-def rollback(ref: Ref, version: int, definition: JsonObject, token: str, precondition: Precondition) -> Decision:
-    """Writes an earlier version's definition again; brings a deleted flag back. `token`: see `creation`.
-
-    What never changes stays as it is now: the salt, and the variants that came later, behind the earlier ones. Raises
-    `StateForbids` (reason `VERSION_NOT_RESTORABLE`) if the flag, or the others, don't allow the definition any more.
-    """
-
-    def decide(view: View) -> Sequence[Mutation]:
-        current = view.get(ref)
-        precondition.check(ref, current)
-        before = None if current is None else stored(current)
-        try:
-            after = read(definition)
-            if before is not None:
-                after = _succeeding(before, after)
-            return _put(view, incarnated(before, after, token), Action.ROLLBACK)
-        except InvalidFlag as error:
-            raise _not_restorable(ref, version, refused(error)) from error
-        except InvalidInput as error:
-            raise _not_restorable(ref, version, error) from error
+        return (Put(ref, body(incarnated(before, after, token)), Action.UPDATE),)
 
     return decide
 
 
 def deletion(ref: Ref, precondition: Precondition) -> Decision:
-    """The flag must exist, be as the precondition says, and be nobody's prerequisite."""
+    """The flag must exist and be as the precondition says."""
 
     def decide(view: View) -> Sequence[Mutation]:
         current = view.get(ref)
         if current is None:
             raise not_found(ref)
         precondition.check(ref, current)
-        for other in view.of(Scope(Kind.FLAG, ref.environment)):
-            if any(needed["flag_name"] == ref.key for needed in other.body["prerequisites"]):
-                raise StateForbids(
-                    f"flag '{ref.key}' is a prerequisite of flag '{other.ref.key}'",
-                    "FLAG_IS_PREREQUISITE",
-                    {**named(ref), "dependent": other.ref.key},
-                )
         return (Remove(ref),)
 
     return decide
@@ -174,47 +139,3 @@ def _former(body: JsonObject) -> Flag:
         incarnation=body.get("incarnation", ""),
         salt=body["salt"],
     )
-
-
-def _succeeding(before: Flag, earlier: Flag) -> Flag:
-    """An earlier version as the one that follows `before`. Raises `InvalidFlag` if it can't be."""
-    after = replace(earlier, salt=before.salt)
-    later = before.all_variants[len(earlier.all_variants) :]
-    if later and not earlier.variants:
-        # Implied variants are written out, and so is what is implied with them.
-        after = replace(
-            after,
-            variants=earlier.all_variants,
-            default_variant=earlier.served_default,
-            off_variant=earlier.served_off,
-            on_variant=earlier.served_on,
-        )
-    after = replace(after, variants=(*after.variants, *later))
-    check_flag(after)
-    check_successor(before, after)
-    return after
-
-
-def _not_restorable(ref: Ref, version: int, error: InvalidInput) -> StateForbids:
-    return StateForbids(
-        f"version {version} of flag '{ref.key}' can't be written again as things are now: {error}",
-        "VERSION_NOT_RESTORABLE",
-        {**named(ref), "version": str(version)},
-    )
-
-
-def _put(view: View, flag: Flag, action: Action) -> Sequence[Mutation]:
-    if flag.prerequisites:
-        records = view.of(Scope(Kind.FLAG, flag.environment))
-        wanted = {needed.flag_name for needed in flag.prerequisites}
-        # Only what the check looks at is read: the flags that are named, and those that name others.
-        others = {r.ref.key: stored(r) for r in records if r.ref.key in wanted or r.body["prerequisites"]}
-        others[flag.name] = flag
-        try:
-            check_prerequisites(flag, others)
-        except InvalidFlag as error:
-            raise refused(error) from error
-        if cycle := find_cycle(others.values()):
-            path = " -> ".join(cycle)
-            raise InvalidInput.of("prerequisites", f"must not form a cycle: {path}", "PREREQUISITE_CYCLE")
-    return (Put(flag_ref(flag.environment, flag.name), body(flag), action),)

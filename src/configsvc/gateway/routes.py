@@ -1,7 +1,8 @@
 """What the gateway knows of REST, as Lua made of the protos: every route, and every member that a body may have.
 
     ROUTES    {{pattern, "GET, PUT", {fields of the path}, {GET = MESSAGES[...], ...}}, ...}; the first that matches counts
-    MESSAGES  by name: `fields` by the names that JSON may use, and `known`, the members as an error lists them
+    MESSAGES  by name: `fields` by the names that JSON may use, `known`, the members as an error lists them, and whether
+              it is `partial`: writes what is named
     field     name, kind (KINDS, `message`, `any`, `object`), shape (`list`, `map`), message, and whether it is
               `ignored` (output only) or `keeps` what is there if it is left out
 
@@ -10,7 +11,7 @@ A field of a kind that the Lua does not know stops the service at its start, and
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,8 +70,8 @@ def lua() -> str:
     known = routes()
     resources = {m.input_type: _resource(m, verb) for route in known for verb, m in route.methods.items()}
     described: dict[str, list[str]] = {}
-    for descriptor, resource in resources.items():
-        _describe(descriptor, resource, described)
+    for descriptor in resources:
+        _describe(descriptor, resources, described)
     lines = ["local MESSAGES = {}"]
     lines += [f"MESSAGES[{_text(name)}] = {{fields = {{}}}}" for name in described]
     lines += [line for statements in described.values() for line in statements]
@@ -118,18 +119,25 @@ def _resource(method: MethodDescriptor, verb: str) -> Descriptor | None:
     return resource
 
 
-def _describe(message: Descriptor, resource: Descriptor | None, described: dict[str, list[str]]) -> None:
-    """Adds the statements that describe a message, and those for the messages in it."""
+def _describe(
+    message: Descriptor, resources: Mapping[Descriptor, Descriptor | None], described: dict[str, list[str]]
+) -> None:
+    """Adds the statements that describe a message, and those for the messages in it: an operation of a batch is the
+    request of a call, and takes what that takes.
+    """
     if message.full_name in described:
         return
     statements = described[message.full_name] = []
     names = [f.name for f in message.fields]
     statements.append(f"{_message(message)}.known = {_text(', '.join(names))}")
+    if "update_mask" in names:
+        statements.append(f"{_message(message)}.partial = true")
     for member in message.fields:
         nested = _nested(member)
         if nested is not None:
-            _describe(nested, None, described)
+            _describe(nested, resources, described)
         statements.append(_member(message, member, _field(member, nested)))
+    resource = resources.get(message)
     output_only = [] if resource is None else [f for f in resource.fields if f.name not in names]
     statements += [_member(message, f, f"name = {_text(f.name)}, ignored = true") for f in output_only]
 

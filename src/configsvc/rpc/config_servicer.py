@@ -39,7 +39,7 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
     async def CreateConfig(self, request: Any, context: Any) -> config_pb2.CreateConfigResponse:
         """Creates a configuration."""
         preconditions.check_creation(context)
-        record, revision = await self._store.create(_draft(request), call.author(context, request, self._clock))
+        record, revision = await self._store.create(draft(request), call.author(context, request, self._clock))
         _tell(record, status=201)
         return config_pb2.CreateConfigResponse(config=convert.config(record), revision=revision)
 
@@ -66,7 +66,7 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
         """Writes a new version."""
         named = presence.named_fields(context, request, WRITABLE)
         change = await self._store.update(
-            _update(request, named),
+            partial_draft(request, named),
             call.author(context, request, self._clock),
             precondition=preconditions.precondition(context, request),
             allow_missing=request.allow_missing,
@@ -159,7 +159,8 @@ def _ref(request: Any) -> Ref:
     return config_ref(request.environment, request.service_name, request.key)
 
 
-def _draft(request: Any) -> Draft:
+def draft(request: Any) -> Draft:
+    """What a request to write a configuration wants it to be."""
     # Everything else is checked together in the store; here a value that is missing stands in for itself.
     return Draft(
         environment=request.environment,
@@ -170,15 +171,15 @@ def _draft(request: Any) -> Draft:
     )
 
 
-def _update(request: Any, named: Collection[str]) -> Draft:
+def partial_draft(request: Any, named: Collection[str]) -> Draft:
     """What is named; all else stays."""
-    draft = _draft(request)
-    if "value" in named and draft.value is MISSING:
+    whole = draft(request)
+    if "value" in named and whole.value is MISSING:
         raise InvalidInput.of("value", MISSING_VALUE)
     return replace(
-        draft,
-        value=draft.value if "value" in named else MISSING,
-        description=draft.description if "description" in named else None,
+        whole,
+        value=whole.value if "value" in named else MISSING,
+        description=whole.description if "description" in named else None,
     )
 
 

@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from configsvc.app.batches import Applied
 from configsvc.app.outcomes import FailedItem, Outcome
 from configsvc.domain.configs import Effective
 from configsvc.domain.instances import CheckResult, Instance, Registration
@@ -334,6 +335,20 @@ def check_result(result: CheckResult) -> registry_pb2.HealthCheckResult:
         error=result.error,
         checked_at=timestamp(result.checked_at),
         skipped=result.skipped,
+    )
+
+
+def applied(found: Applied) -> change_pb2.AppliedChange:
+    """What an operation of a batch did."""
+    ref = found.ref
+    return change_pb2.AppliedChange(
+        kind=ref.kind,
+        environment=ref.environment,
+        service_name=ref.service,
+        key=ref.key,
+        action=found.action,
+        version=found.version,
+        etag=found.etag,
     )
 
 

@@ -12,6 +12,8 @@ from configsvc.rpc import call
 
 # The top-level members of a REST body, by the gateway. It removes the header from what comes from outside.
 MEMBERS = "x-configsvc-members"
+# The lists that operations of a batch empty, as INDEX:FIELD; likewise.
+EMPTIED = "x-configsvc-emptied"
 WHOLE = "*"
 
 
@@ -22,6 +24,22 @@ def named_fields(context: call.Context, request: Any, writable: Sequence[str]) -
         InvalidInput: there are none, or the mask names something else.
     """
     found = _masked(request, writable) if request.HasField("update_mask") else _present(context, request, writable)
+    return _some(found, writable)
+
+
+def named_in_operation(context: call.Context, index: int, request: Any, writable: Sequence[str]) -> frozenset[str]:
+    """`named_fields` of an operation of a batch. Its fields show what is present, but for empty lists, of which the gateway
+    tells over REST.
+    """
+    if request.HasField("update_mask"):
+        return _some(_masked(request, writable), writable)
+    emptied = call.metadata_of(context).get(EMPTIED, "").split(",")
+    of_this = [field for number, _, field in (one.partition(":") for one in emptied) if number == str(index)]
+    present = [field.name for field, _ in request.ListFields()]
+    return _some(frozenset([*present, *of_this]).intersection(writable), writable)
+
+
+def _some(found: frozenset[str], writable: Sequence[str]) -> frozenset[str]:
     if not found:
         # A write that names nothing is a mistake more often than a wish for a new version.
         first, *others = writable

@@ -14,6 +14,8 @@ from configsvc.domain.instances import Incarnation
 from configsvc.domain.records import Change, Commit, Ref, View, Write
 from configsvc.errors import ServiceError, Unavailable
 from configsvc.storage.port import (
+    READ_BYTES,
+    Backlog,
     ChangePage,
     ChangeQuery,
     Keep,
@@ -74,9 +76,9 @@ class LateStorage:
         """See the port."""
         return await self._open().state()
 
-    async def read(self, after: int, limit: int) -> Sequence[Change]:
+    async def read(self, after: int, limit: int, most_bytes: int | None = READ_BYTES) -> Sequence[Change]:
         """See the port."""
-        return await self._open().read(after, limit)
+        return await self._open().read(after, limit, most_bytes)
 
     async def write(self, write: Write) -> Commit:
         """See the port."""
@@ -90,9 +92,9 @@ class LateStorage:
         """See the port."""
         return await self._open().compact(keep)
 
-    async def published(self) -> int:
+    async def backlog(self) -> Backlog:
         """See the port."""
-        return await self._open().published()
+        return await self._open().backlog()
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[Turn]:

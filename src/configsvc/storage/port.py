@@ -18,8 +18,12 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Protocol, Self
 
+from configsvc.domain.events import Loss
 from configsvc.domain.instances import Incarnation
 from configsvc.domain.records import Change, Commit, Kind, Record, Ref, View, Write
+
+# What one read of the store loads where nothing else is said: as much as an answer can have, and one item beyond.
+READ_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +31,8 @@ class RecordQuery:
     """Live records of one kind in one environment, in the order of (key, service).
 
     `services` and `keys`: only these; None: all. `prefix`: keys that start with it. `after`: only what comes after
-    this (key, service). `limit`: at most this many, above 0.
+    this (key, service). `limit`: at most this many, above 0. `most_bytes`: no more once the bodies that were read have so
+    many bytes (or characters), except other records of the last key; None: no bound.
     """
 
     kind: Kind
@@ -37,11 +42,12 @@ class RecordQuery:
     keys: tuple[str, ...] | None = None
     prefix: str = ""
     after: tuple[str, str] | None = None
+    most_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RecordPage:
-    """Records at one revision. `more`: the limit cut the list."""
+    """Records at one revision. `more`: the limit, or `most_bytes`, cut the list."""
 
     revision: int
     records: tuple[Record, ...]
@@ -53,7 +59,8 @@ class ChangeQuery:
     """Changes, newest first: by falling (revision, ordinal). Filters that are not None must all match.
 
     `reason` matches reasons that contain it. Times and revisions: `from_time` and `until_revision` are inclusive,
-    `until_time` and `after_revision` exclusive. `before`: only what is older than this (revision, ordinal).
+    `until_time` and `after_revision` exclusive. `before`: only what is older than this (revision, ordinal). `most_bytes`:
+    no more once the bodies that were read have so many bytes (or characters); None: no bound.
     """
 
     limit: int
@@ -68,11 +75,12 @@ class ChangeQuery:
     after_revision: int | None = None
     until_revision: int | None = None
     before: tuple[int, int] | None = None
+    most_bytes: int | None = READ_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class ChangePage:
-    """Changes, read at one revision. `more`: the limit cut the list. Changes up to `compacted` are gone."""
+    """Changes, read at one revision. `more`: the limit, or `most_bytes`, cut the list. Changes up to `compacted` are gone."""
 
     revision: int
     changes: tuple[Change, ...]
@@ -134,8 +142,10 @@ class Log(Protocol):
         """The newest and the compacted revision."""
         ...
 
-    async def read(self, after: int, limit: int) -> Sequence[Change]:
-        """The changes after a revision, oldest first: at least `limit` where there are that many.
+    async def read(self, after: int, limit: int, most_bytes: int | None = READ_BYTES) -> Sequence[Change]:
+        """The changes after a revision, oldest first: `limit` where there are that many, and their bodies have no more
+        than about `most_bytes` bytes (None: no bound); else fewer, but at least one revision. Only none at all means that
+        there are no more.
 
         A revision is never cut: its changes come all together, so that the answer may be longer than `limit`.
 
@@ -201,6 +211,24 @@ class Compactor(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """How far the log has left for the outside, and what has not.
+
+    Everything up to `published` has; `waiting` revisions have not, the oldest made at `waiting_since`, None if none
+    waits. `trouble`: why, as whoever has the turn saw it last; empty: it goes on. `reduced` and `skipped` count the
+    events that left with less in them, and not at all; `last_loss` is the last of them.
+    """
+
+    published: int
+    waiting: int
+    waiting_since: datetime | None
+    trouble: str
+    reduced: int
+    skipped: int
+    last_loss: Loss | None
+
+
 class Turn(Protocol):
     """The right to publish the log, of one process at a time."""
 
@@ -208,12 +236,21 @@ class Turn(Protocol):
         """The revision up to which everything has been published; 0 at first. Raises `Unavailable`."""
         ...
 
-    async def advance(self, revision: int) -> None:
-        """Remembers, durably, that everything up to `revision` has been published.
+    async def advance(self, revision: int, losses: Sequence[Loss] = ()) -> None:
+        """Remembers, durably, that everything up to `revision` has been published, but for these losses, and that it
+        goes on: trouble is over.
 
         Raises:
             Unavailable: it could not be remembered, or the turn was lost. End the turn and take a new one.
         """
+        ...
+
+    async def tell(self, trouble: str) -> None:
+        """Remembers why nothing can be published, for every replica to see. Raises `Unavailable` as `advance` does."""
+        ...
+
+    async def keep(self) -> None:
+        """Shows that the holder is alive: call it every second or so. Raises `Unavailable` if the turn is lost."""
         ...
 
     async def news(self, within_seconds: float) -> None:
@@ -224,8 +261,8 @@ class Turn(Protocol):
 class Outbox(Protocol):
     """How far the log has left for the outside."""
 
-    async def published(self) -> int:
-        """The revision up to which everything has been published, whoever has the turn. Raises `Unavailable`."""
+    async def backlog(self) -> Backlog:
+        """What waits and what was lost, whoever has the turn. Raises `Unavailable`."""
         ...
 
     def turn(self) -> AbstractAsyncContextManager[Turn]:

@@ -129,7 +129,7 @@ class PostgresStorage(Reads):
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[Turn]:
         """See the port."""
-        async with PostgresTurn(self._url, CHANNEL) as turn:
+        async with PostgresTurn(self._url, CHANNEL, self._statements) as turn:
             yield turn
 
     async def listen(self, heard_seconds: float) -> float:

@@ -5,10 +5,21 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from configsvc.domain.events import Loss
 from configsvc.domain.records import Change, Commit, Record, Ref, View
 from configsvc.errors import RevisionOutOfRange
 from configsvc.storage.ledger import Remembered
-from configsvc.storage.port import ChangePage, ChangeQuery, LogState, RecordPage, RecordQuery, Silences, VersionRange
+from configsvc.storage.port import (
+    READ_BYTES,
+    Backlog,
+    ChangePage,
+    ChangeQuery,
+    LogState,
+    RecordPage,
+    RecordQuery,
+    Silences,
+    VersionRange,
+)
 from configsvc.storage.rows import Row, change_of, row_of, time_of
 from configsvc.storage.statements import COUNTER_COLUMNS, Dialect, Statement, Statements
 
@@ -38,8 +49,9 @@ class Reads(ABC):
         """See the port."""
 
         def decode(rows: Rows) -> RecordPage:
-            found = rows_in(rows)
-            return RecordPage(rows[0][0], records_in(found[: query.limit]), len(found) > query.limit)
+            found = rows_in([row[:-1] for row in rows])
+            more = len(found) > query.limit or (rows[0][-1] or 0) > len(found)
+            return RecordPage(rows[0][0], records_in(found[: query.limit]), more)
 
         return await self._read(self._statements.page(query), decode)
 
@@ -62,7 +74,8 @@ class Reads(ABC):
 
         def decode(rows: Rows) -> ChangePage:
             found = _changes_in(rows)
-            return ChangePage(rows[0][0], found[: query.limit], len(found) > query.limit, rows[0][1])
+            more = len(found) > query.limit or (rows[0][-1] or 0) > len(found)
+            return ChangePage(rows[0][0], found[: query.limit], more, rows[0][1])
 
         return await self._read(self._statements.search(query), decode)
 
@@ -70,7 +83,7 @@ class Reads(ABC):
         """See the port."""
         return await self._read(self._statements.state(), lambda rows: LogState(*rows[0]))
 
-    async def read(self, after: int, limit: int) -> Sequence[Change]:
+    async def read(self, after: int, limit: int, most_bytes: int | None = READ_BYTES) -> Sequence[Change]:
         """See the port."""
 
         def decode(rows: Rows) -> Sequence[Change]:
@@ -83,7 +96,7 @@ class Reads(ABC):
                 )
             return _changes_in(rows)
 
-        return await self._read(self._statements.log(after, limit), decode)
+        return await self._read(self._statements.log(after, limit, most_bytes), decode)
 
     async def silences(self, longer_than: timedelta) -> Silences:
         """See the port."""
@@ -95,9 +108,9 @@ class Reads(ABC):
 
         return await self._read(self._statements.silences(longer_than), decode)
 
-    async def published(self) -> int:
+    async def backlog(self) -> Backlog:
         """See the port."""
-        return await self._read(self._statements.published(), lambda rows: int(rows[0][0]))
+        return await self._read(self._statements.backlog(), _backlog)
 
     async def ping(self) -> None:
         """See the port."""
@@ -126,8 +139,22 @@ def requests_in(rows: Rows) -> Mapping[str, Remembered]:
 
 
 def _changes_in(rows: Rows) -> tuple[Change, ...]:
-    return tuple(change_of(row[COUNTER_COLUMNS:]) for row in rows if row[COUNTER_COLUMNS] is not None)
+    """Behind the counter's columns, before the number of rows."""
+    return tuple(change_of(row[COUNTER_COLUMNS:-1]) for row in rows if row[COUNTER_COLUMNS] is not None)
 
 
 def _view(rows: Rows) -> View:
     return View(rows[0][0], {record.ref: record for record in records_in(rows_in(rows))})
+
+
+def _backlog(rows: Rows) -> Backlog:
+    published, head, oldest, at, trouble, reduced, skipped, loss = rows[0]
+    return Backlog(
+        published=published,
+        waiting=0 if oldest is None else head - oldest + 1,
+        waiting_since=None if at is None else time_of(at),
+        trouble=trouble,
+        reduced=reduced,
+        skipped=skipped,
+        last_loss=None if loss is None else Loss.from_json(loss),
+    )

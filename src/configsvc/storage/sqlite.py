@@ -24,11 +24,22 @@ from types import TracebackType
 from typing import Any, Self
 
 from configsvc.background import Supervisor
+from configsvc.domain.events import Loss
 from configsvc.domain.instances import Incarnation
 from configsvc.domain.records import Change, Commit, Ref, View, Write
 from configsvc.errors import DataLoss, Unavailable
 from configsvc.storage.group_commit import DEFAULT_GROUP_WRITES, DEFAULT_QUEUE_WRITES, GroupCommit, Outcome
-from configsvc.storage.port import ChangePage, ChangeQuery, Keep, RecordPage, RecordQuery, Sign, Turn, VersionRange
+from configsvc.storage.port import (
+    READ_BYTES,
+    ChangePage,
+    ChangeQuery,
+    Keep,
+    RecordPage,
+    RecordQuery,
+    Sign,
+    Turn,
+    VersionRange,
+)
 from configsvc.storage.reads import Reads, Rows, T
 from configsvc.storage.rows import verified_change, verified_record
 from configsvc.storage.sqlite_connection import DIALECT, check_structure, connect, migrate, translated
@@ -148,10 +159,10 @@ class SqliteStorage(Reads):
         self._damage.check_structure()
         return await super().search(query)
 
-    async def read(self, after: int, limit: int) -> Sequence[Change]:
+    async def read(self, after: int, limit: int, most_bytes: int | None = READ_BYTES) -> Sequence[Change]:
         """See the port."""
         self._damage.check_structure()
-        return await super().read(after, limit)
+        return await super().read(after, limit, most_bytes)
 
     async def check_file(self) -> None:
         """Returns if the file is where it was opened; raises `Unavailable` (`STORAGE_GONE`) if it is not."""
@@ -199,9 +210,12 @@ class SqliteStorage(Reads):
             await self._in_writer(lambda writer: writer.try_one())
 
     async def _read(self, statement: Statement, decode: Callable[[Rows], T]) -> T:
-        return await self._in_reader(
-            lambda _, connection: decode(connection.execute(statement.sql, statement.parameters).fetchall())
-        )
+        def read(_: _Opened, connection: sqlite3.Connection) -> T:
+            if statement.walk is not None:
+                return decode(statement.walk.rows(connection, statement.sql, statement.parameters))
+            return decode(connection.execute(statement.sql, statement.parameters).fetchall())
+
+        return await self._in_reader(read)
 
     async def _in_reader(self, work: Callable[["_Opened", sqlite3.Connection], T]) -> T:
         opened = self._opened
@@ -300,8 +314,14 @@ class _Turn:
     async def published(self) -> int:
         return await self._storage._in_writer(lambda writer: writer.published())
 
-    async def advance(self, revision: int) -> None:
-        await self._storage._in_writer(lambda writer: writer.advance(revision))
+    async def advance(self, revision: int, losses: Sequence[Loss] = ()) -> None:
+        await self._storage._in_writer(lambda writer: writer.advance(revision, losses))
+
+    async def tell(self, trouble: str) -> None:
+        await self._storage._in_writer(lambda writer: writer.tell(trouble))
+
+    async def keep(self) -> None:
+        """The turn is this process's as long as it lives."""
 
     async def news(self, within_seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

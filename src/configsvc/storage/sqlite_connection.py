@@ -27,6 +27,7 @@ DIALECT = Dialect(
     many=json_text_of,
     many_refs=lambda refs: (json_text_of([ref_values(ref) for ref in refs]),),
     checksums=True,
+    walks=True,
 )
 
 

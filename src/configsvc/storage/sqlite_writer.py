@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from configsvc.domain.events import Loss
 from configsvc.domain.records import Ref, Write
 from configsvc.errors import DataLoss, Unavailable
 from configsvc.storage.checksums import checksum
@@ -92,10 +93,17 @@ class SqliteWriter:
             ((revision,),) = self._rows(self._statements.published())
             return int(revision)
 
-    def advance(self, revision: int) -> None:
+    def advance(self, revision: int, losses: Sequence[Loss]) -> None:
         """See `port.Turn`."""
+        self._run(self._statements.advance(revision, losses))
+
+    def tell(self, trouble: str) -> None:
+        """See `port.Turn`."""
+        self._run(self._statements.tell(trouble))
+
+    def _run(self, statement: Statement) -> None:
         with translated(self._path), self._transaction():
-            self._connection.execute("UPDATE outbox SET published = ?", (revision,))
+            self._connection.execute(statement.sql, statement.parameters)
 
     def forget_some(self, keep: Keep) -> bool:
         """Forgets some of what `compact` shall forget; False where there is nothing left to forget."""

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from configsvc.domain.events import Form, Loss
 from configsvc.domain.records import Ref, Scope
+from configsvc.storage.bounded import Rest, Walk
 from configsvc.storage.port import ChangeQuery, Keep, RecordQuery
 from configsvc.storage.rows import CHANGE_COLUMNS, RECORD_COLUMNS, microseconds, ref_values
 
@@ -29,6 +31,7 @@ class Dialect:
     `tables` comes before each table's name. `among` is a condition that a column is one of a list, `contains` that
     it contains a text; `{}` is the column. `refs` is a table of refs as a subquery. `many` and `many_refs` make the
     parameters of these. `checksums`: rows of `records` and `changes` carry one, in a column of this name.
+    `walks`: bounded results are read row by row (`bounded`).
     """
 
     tables: str
@@ -38,6 +41,7 @@ class Dialect:
     many: Callable[[Sequence[str]], Any]
     many_refs: Callable[[Sequence[Ref]], tuple[Any, ...]]
     checksums: bool = False
+    walks: bool = False
 
     @property
     def record_columns(self) -> tuple[str, ...]:
@@ -56,6 +60,8 @@ class Statement:
 
     sql: str
     parameters: tuple[Any, ...] = ()
+    # How to read what the statement names, in a dialect that reads bounded results row by row.
+    walk: Walk | None = None
 
 
 class _Conditions:
@@ -125,8 +131,16 @@ class Statements:
             where.add_if("key < ?", after_prefix(query.prefix))
         if query.after is not None:
             where.add("(key, service) > (?, ?)", *query.after)
-        found = f"SELECT {self._record_columns} FROM {self._records} WHERE {where.sql} ORDER BY key, service LIMIT ?"
-        return Statement(self._with_counter(found, order="x.key, x.service"), (*where.parameters, query.limit + 1))
+        found = Rest(
+            table=self._records,
+            columns=self._dialect.record_columns,
+            bodies=("body",),
+            conditions=f"WHERE {where.sql} ORDER BY key, service LIMIT ?",
+            order="key, service",
+            group="key",
+            most_bytes=query.most_bytes,
+        )
+        return self._rest(found, "x.key, x.service", (*where.parameters, query.limit + 1))
 
     def version(self, ref: Ref, version: int) -> Statement:
         """The change that made a version."""
@@ -160,19 +174,31 @@ class Statements:
         where.add_if("revision <= ?", query.until_revision)
         if query.before is not None:
             where.add("(revision, ordinal) < (?, ?)", *query.before)
-        found = f"SELECT {self._change_columns} FROM {self._changes} WHERE {where.sql} ORDER BY revision DESC, ordinal DESC LIMIT ?"
-        return Statement(
-            self._with_counter(found, order="x.revision DESC, x.ordinal DESC"), (*where.parameters, query.limit + 1)
+        found = Rest(
+            table=self._changes,
+            columns=self._dialect.change_columns,
+            bodies=("before", "after"),
+            conditions=f"WHERE {where.sql} ORDER BY revision DESC, ordinal DESC LIMIT ?",
+            order="revision DESC, ordinal DESC",
+            group="",
+            most_bytes=query.most_bytes,
         )
+        return self._rest(found, "x.revision DESC, x.ordinal DESC", (*where.parameters, query.limit + 1))
 
-    def log(self, after: int, limit: int) -> Statement:
-        """Counter, then the changes after a revision, up to the whole revision of the `limit`th."""
-        found = (
-            f"SELECT {self._change_columns} FROM {self._changes} WHERE revision > ? AND revision <= coalesce("
+    def log(self, after: int, limit: int, most_bytes: int | None) -> Statement:
+        """Counter, then the changes after a revision, up to the whole revision of the `limit`th, or fewer (`Rest`)."""
+        found = Rest(
+            table=self._changes,
+            columns=self._dialect.change_columns,
+            bodies=("before", "after"),
+            conditions="WHERE revision > ? AND revision <= coalesce("
             f"(SELECT revision FROM {self._changes} WHERE revision > ? ORDER BY revision, ordinal LIMIT 1 OFFSET ?),"
-            " 9223372036854775807)"
+            " 9223372036854775807) ORDER BY revision, ordinal",
+            order="revision, ordinal",
+            group="revision",
+            most_bytes=most_bytes,
         )
-        return Statement(self._with_counter(found, order="x.revision, x.ordinal"), (after, after, limit - 1))
+        return self._rest(found, "x.revision, x.ordinal", (after, after, limit - 1))
 
     def requests(self, request_ids: Sequence[str]) -> Statement:
         """(request id, fingerprint, revision), then its changes, one a row; or None in each, where it made none."""
@@ -228,6 +254,35 @@ class Statements:
     def published(self) -> Statement:
         """(published)"""
         return Statement(f"SELECT published FROM {self._outbox}")
+
+    def backlog(self) -> Statement:
+        """(published, head, revision and time of the oldest unpublished change, trouble, reduced, skipped, last loss)"""
+        oldest = f"(SELECT min(revision) FROM {self._changes} WHERE revision > o.published)"
+        return Statement(
+            "SELECT o.published, n.head, c.revision, c.at, o.trouble, o.reduced, o.skipped, o.last_loss"
+            f" FROM {self._outbox} AS o CROSS JOIN {self._counter} AS n"
+            f" LEFT JOIN {self._changes} AS c ON c.revision = {oldest} AND c.ordinal = 0"
+        )
+
+    def advance(self, revision: int, losses: Sequence[Loss]) -> Statement:
+        """Moves the outbox's cursor, counts losses, ends trouble."""
+        skipped = sum(loss.form is Form.SKIPPED for loss in losses)
+        last = losses[-1].to_json() if losses else None
+        return Statement(
+            f"UPDATE {self._outbox} SET published = ?, trouble = '', reduced = reduced + ?, skipped = skipped + ?,"
+            " last_loss = coalesce(?, last_loss)",
+            (revision, len(losses) - skipped, skipped, last),
+        )
+
+    def tell(self, trouble: str) -> Statement:
+        """Remembers the outbox's trouble."""
+        return Statement(f"UPDATE {self._outbox} SET trouble = ?", (trouble,))
+
+    def _rest(self, found: Rest, order: str, parameters: tuple[Any, ...]) -> Statement:
+        """Counter, then the rows, then how many there would be without the bound."""
+        if self._dialect.walks and found.most_bytes is not None:
+            return Statement(self._with_counter(found.keys()), parameters, found.walk())
+        return Statement(self._with_counter(found.window(), order), parameters)
 
     def _with_counter(self, found: str, order: str = "") -> str:
         ordered = f" ORDER BY {order}" if order else ""

@@ -22,26 +22,41 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from configsvc_client.v1 import config_pb2 as configsvc_dot_v1_dot_config__pb2
+from configsvc_client.v1 import flag_pb2 as configsvc_dot_v1_dot_flag__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63onfigsvc/v1/change.proto\x12\x0c\x63onfigsvc.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf4\x02\n\x06\x43hange\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x03 \x01(\t\x12\x14\n\x0cservice_name\x18\x04 \x01(\t\x12\x0b\n\x03key\x18\x05 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\x05\x12\'\n\x06\x62\x65\x66ore\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\x12&\n\x05\x61\x66ter\x18\t \x01(\x0b\x32\x17.google.protobuf.Struct\x12\r\n\x05\x61\x63tor\x18\n \x01(\t\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12\x12\n\nrequest_id\x18\x0c \x01(\t\x12&\n\x02\x61t\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x62\x65\x66ore_omitted\x18\x0e \x01(\x08\x12\x15\n\rafter_omitted\x18\x0f \x01(\x08\x12\x16\n\x0e\x63hanged_fields\x18\x10 \x03(\t\"\xc5\x02\n\x12ListChangesRequest\x12\x13\n\x0b\x65nvironment\x18\x01 \x01(\t\x12\x19\n\x0cservice_name\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0b\n\x03key\x18\x04 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12-\n\tfrom_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nuntil_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x61\x66ter_revision\x18\t \x01(\x03\x12\x16\n\x0euntil_revision\x18\n \x01(\x03\x12\x11\n\tpage_size\x18\x0b \x01(\x05\x12\x12\n\npage_token\x18\x0c \x01(\tB\x0f\n\r_service_name\"\x83\x01\n\x13ListChangesResponse\x12%\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x14.configsvc.v1.Change\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x1a\n\x12\x63ompacted_revision\x18\x04 \x01(\x03\x32|\n\rChangeService\x12k\n\x0bListChanges\x12 .configsvc.v1.ListChangesRequest\x1a!.configsvc.v1.ListChangesResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/changesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63onfigsvc/v1/change.proto\x12\x0c\x63onfigsvc.v1\x1a\x19\x63onfigsvc/v1/config.proto\x1a\x17\x63onfigsvc/v1/flag.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf4\x02\n\x06\x43hange\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x03 \x01(\t\x12\x14\n\x0cservice_name\x18\x04 \x01(\t\x12\x0b\n\x03key\x18\x05 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\x05\x12\'\n\x06\x62\x65\x66ore\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\x12&\n\x05\x61\x66ter\x18\t \x01(\x0b\x32\x17.google.protobuf.Struct\x12\r\n\x05\x61\x63tor\x18\n \x01(\t\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12\x12\n\nrequest_id\x18\x0c \x01(\t\x12&\n\x02\x61t\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x62\x65\x66ore_omitted\x18\x0e \x01(\x08\x12\x15\n\rafter_omitted\x18\x0f \x01(\x08\x12\x16\n\x0e\x63hanged_fields\x18\x10 \x03(\t\"\xc5\x02\n\x12ListChangesRequest\x12\x13\n\x0b\x65nvironment\x18\x01 \x01(\t\x12\x19\n\x0cservice_name\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0b\n\x03key\x18\x04 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12-\n\tfrom_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nuntil_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x61\x66ter_revision\x18\t \x01(\x03\x12\x16\n\x0euntil_revision\x18\n \x01(\x03\x12\x11\n\tpage_size\x18\x0b \x01(\x05\x12\x12\n\npage_token\x18\x0c \x01(\tB\x0f\n\r_service_name\"\x83\x01\n\x13ListChangesResponse\x12%\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x14.configsvc.v1.Change\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x1a\n\x12\x63ompacted_revision\x18\x04 \x01(\x03\"\xfa\x02\n\x0f\x43hangeOperation\x12:\n\rcreate_config\x18\x01 \x01(\x0b\x32!.configsvc.v1.CreateConfigRequestH\x00\x12:\n\rupdate_config\x18\x02 \x01(\x0b\x32!.configsvc.v1.UpdateConfigRequestH\x00\x12:\n\rdelete_config\x18\x03 \x01(\x0b\x32!.configsvc.v1.DeleteConfigRequestH\x00\x12\x36\n\x0b\x63reate_flag\x18\x04 \x01(\x0b\x32\x1f.configsvc.v1.CreateFlagRequestH\x00\x12\x36\n\x0bupdate_flag\x18\x05 \x01(\x0b\x32\x1f.configsvc.v1.UpdateFlagRequestH\x00\x12\x36\n\x0b\x64\x65lete_flag\x18\x06 \x01(\x0b\x32\x1f.configsvc.v1.DeleteFlagRequestH\x00\x42\x0b\n\toperation\"\x84\x01\n\rAppliedChange\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x02 \x01(\t\x12\x14\n\x0cservice_name\x18\x03 \x01(\t\x12\x0b\n\x03key\x18\x04 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\x05\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\"\x9e\x01\n\x13\x41pplyChangesRequest\x12\x13\n\x0b\x65nvironment\x18\x01 \x01(\t\x12\x37\n\noperations\x18\x02 \x03(\x0b\x32\x1d.configsvc.v1.ChangeOperationB\x04\xe2\x41\x01\x02\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"V\n\x14\x41pplyChangesResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.configsvc.v1.AppliedChange\x12\x10\n\x08revision\x18\x02 \x01(\x03\x32\xf5\x01\n\rChangeService\x12k\n\x0bListChanges\x12 .configsvc.v1.ListChangesRequest\x1a!.configsvc.v1.ListChangesResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/changes\x12w\n\x0c\x41pplyChanges\x12!.configsvc.v1.ApplyChangesRequest\x1a\".configsvc.v1.ApplyChangesResponse\" \x82\xd3\xe4\x93\x02\x1a\"\x15/api/v1/changes:apply:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'configsvc.v1.change_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_APPLYCHANGESREQUEST'].fields_by_name['operations']._loaded_options = None
+  _globals['_APPLYCHANGESREQUEST'].fields_by_name['operations']._serialized_options = b'\342A\001\002'
   _globals['_CHANGESERVICE'].methods_by_name['ListChanges']._loaded_options = None
   _globals['_CHANGESERVICE'].methods_by_name['ListChanges']._serialized_options = b'\202\323\344\223\002\021\022\017/api/v1/changes'
-  _globals['_CHANGE']._serialized_start=137
-  _globals['_CHANGE']._serialized_end=509
-  _globals['_LISTCHANGESREQUEST']._serialized_start=512
-  _globals['_LISTCHANGESREQUEST']._serialized_end=837
-  _globals['_LISTCHANGESRESPONSE']._serialized_start=840
-  _globals['_LISTCHANGESRESPONSE']._serialized_end=971
-  _globals['_CHANGESERVICE']._serialized_start=973
-  _globals['_CHANGESERVICE']._serialized_end=1097
+  _globals['_CHANGESERVICE'].methods_by_name['ApplyChanges']._loaded_options = None
+  _globals['_CHANGESERVICE'].methods_by_name['ApplyChanges']._serialized_options = b'\202\323\344\223\002\032\"\025/api/v1/changes:apply:\001*'
+  _globals['_CHANGE']._serialized_start=222
+  _globals['_CHANGE']._serialized_end=594
+  _globals['_LISTCHANGESREQUEST']._serialized_start=597
+  _globals['_LISTCHANGESREQUEST']._serialized_end=922
+  _globals['_LISTCHANGESRESPONSE']._serialized_start=925
+  _globals['_LISTCHANGESRESPONSE']._serialized_end=1056
+  _globals['_CHANGEOPERATION']._serialized_start=1059
+  _globals['_CHANGEOPERATION']._serialized_end=1437
+  _globals['_APPLIEDCHANGE']._serialized_start=1440
+  _globals['_APPLIEDCHANGE']._serialized_end=1572
+  _globals['_APPLYCHANGESREQUEST']._serialized_start=1575
+  _globals['_APPLYCHANGESREQUEST']._serialized_end=1733
+  _globals['_APPLYCHANGESRESPONSE']._serialized_start=1735
+  _globals['_APPLYCHANGESRESPONSE']._serialized_end=1821
+  _globals['_CHANGESERVICE']._serialized_start=1824
+  _globals['_CHANGESERVICE']._serialized_end=2069
 # @@protoc_insertion_point(module_scope)

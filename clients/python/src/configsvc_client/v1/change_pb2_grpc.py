@@ -40,6 +40,11 @@ class ChangeServiceStub:
                 request_serializer=configsvc_dot_v1_dot_change__pb2.ListChangesRequest.SerializeToString,
                 response_deserializer=configsvc_dot_v1_dot_change__pb2.ListChangesResponse.FromString,
                 _registered_method=True)
+        self.ApplyChanges = channel.unary_unary(
+                '/configsvc.v1.ChangeService/ApplyChanges',
+                request_serializer=configsvc_dot_v1_dot_change__pb2.ApplyChangesRequest.SerializeToString,
+                response_deserializer=configsvc_dot_v1_dot_change__pb2.ApplyChangesResponse.FromString,
+                _registered_method=True)
 
 
 class ChangeServiceServicer:
@@ -53,6 +58,14 @@ class ChangeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ApplyChanges(self, request, context):
+        """Writes configurations and flags, of one or several environments, in one revision, all or none. An error names the
+        operation that it is about: its fields as `operations[1].update_flag.tags`, else `operation` in its metadata.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ChangeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +73,11 @@ def add_ChangeServiceServicer_to_server(servicer, server):
                     servicer.ListChanges,
                     request_deserializer=configsvc_dot_v1_dot_change__pb2.ListChangesRequest.FromString,
                     response_serializer=configsvc_dot_v1_dot_change__pb2.ListChangesResponse.SerializeToString,
+            ),
+            'ApplyChanges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApplyChanges,
+                    request_deserializer=configsvc_dot_v1_dot_change__pb2.ApplyChangesRequest.FromString,
+                    response_serializer=configsvc_dot_v1_dot_change__pb2.ApplyChangesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +108,33 @@ class ChangeService:
             '/configsvc.v1.ChangeService/ListChanges',
             configsvc_dot_v1_dot_change__pb2.ListChangesRequest.SerializeToString,
             configsvc_dot_v1_dot_change__pb2.ListChangesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApplyChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/configsvc.v1.ChangeService/ApplyChanges',
+            configsvc_dot_v1_dot_change__pb2.ApplyChangesRequest.SerializeToString,
+            configsvc_dot_v1_dot_change__pb2.ApplyChangesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,7 +40,7 @@ class Component(_message.Message):
     latency_ms: _builtins.float
     """Output only. How long the last probe took, in milliseconds."""
     detail: _builtins.str
-    """Output only. What is wrong and what it means; empty when up."""
+    """Output only. What is wrong and what it means. When up: empty, or what is worth knowing even so."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """Output only. Since when the state is what it is."""
