@@ -28,28 +28,38 @@ def judge_rest(request: Request, answer: Answer) -> str:
         return "" if not request.is_http else "the connection was closed without an answer"
     if answer.status < 400 or request.is_head:
         return "" if answer.status < 500 else f"status {answer.status} of a HEAD"
-    if not request.is_http and not answer.body:
+    if (not request.is_http and not answer.body) or _is_grpc(answer):
         return ""
-    if answer.headers.get("content-type", "").startswith("application/grpc"):
-        return ""
-    try:
-        error = json.loads(answer.body)
-    except ValueError:
-        return f"status {answer.status} whose body is no JSON: {answer.body[:200]!r}"
-    if not isinstance(error, dict) or not isinstance(error.get("message"), str):
-        return f"status {answer.status} whose JSON has no message: {answer.body[:200]!r}"
-    reasons = [detail.get("reason") for detail in error.get("details", ()) if isinstance(detail, dict)]
-    reason = next((reason for reason in reasons if reason), "")
+    reason = reason_of(answer)
     if not reason:
-        return f"status {answer.status} without a reason: {answer.body[:200]!r}"
+        return f"status {answer.status} whose body is no error of ours: {answer.body[:200]!r}"
     if answer.status >= 500 and answer.status != 501 and reason not in DELIBERATE:
         return f"status {answer.status}: {answer.body[:300]!r}"
     return ""
 
 
+def reason_of(answer: Answer) -> str:
+    """The reason of a JSON error in the shape of google.rpc.Status; empty if it is none."""
+    try:
+        error = json.loads(answer.body)
+    except ValueError:
+        return ""
+    if not isinstance(error, dict) or not isinstance(error.get("message"), str):
+        return ""
+    reasons = [detail.get("reason") for detail in error.get("details", ()) if isinstance(detail, dict)]
+    return next((str(reason) for reason in reasons if reason), "")
+
+
+def _is_grpc(answer: Answer) -> bool:
+    return answer.headers.get("content-type", "").startswith("application/grpc")
+
+
 def judge_rpc(error: grpc.RpcError) -> str:
     """What is wrong with an error; empty if nothing is."""
     call: Any = error
+    if call.code() is grpc.StatusCode.INTERNAL and not call.trailing_metadata():
+        # Made up by gRPC in this process, for a message that was sent as the server ended the stream. Ours have trailers.
+        return ""
     reason = _reason(call)
     if call.code() in FAULTS and reason not in DELIBERATE:
         return f"{call.code()}: {call.details()!r} ({reason or 'no reason'})"

@@ -15,7 +15,7 @@ import grpc
 from configsvc_client.v1 import config_pb2, config_pb2_grpc, flag_pb2, flag_pb2_grpc
 
 from tests.fuzz.http1 import STREAM_SECONDS, Connection
-from tests.fuzz.judge import judge_rest, judge_rpc
+from tests.fuzz.judge import judge_rest, judge_rpc, reason_of
 from tests.fuzz.rest import RestRequests
 from tests.fuzz.routes import routes, rpcs
 from tests.fuzz.rpc import Call, Calls
@@ -82,7 +82,7 @@ async def _rest_lane(port: int, chance: random.Random, requests: int, outcome: O
             outcome.note("hang", "no answer: it hangs", request)
             await connection.close()
         else:
-            outcome.note(answer.status, judge_rest(request, answer), request)
+            outcome.note(f"{answer.status} {reason_of(answer)}".strip(), judge_rest(request, answer), request)
     await connection.close()
 
 
@@ -190,7 +190,7 @@ class _Neighbour:
 
 def report(outcome: Outcome, seconds: float) -> str:
     """What was done and found, for people."""
-    codes = ", ".join(f"{code} {count}" for code, count in sorted(outcome.codes.items()))
+    codes = ", ".join(f"{count} {code}" for code, count in sorted(outcome.codes.items(), key=lambda c: -c[1]))
     lines = [
         f"fuzz: seed {outcome.seed}, {outcome.sent} requests in {seconds:.0f} s, {len(outcome.violations)} violations",
         f"  answers: {codes}",

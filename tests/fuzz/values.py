@@ -88,17 +88,17 @@ class Values:
         for field in descriptor.fields:
             if not self._is_left_out(field):
                 found[field.name if self.one_in(2) else field.json_name] = self._field(field, depth)
-        if self.one_in(12):
+        if self.one_in(30):
             found[self.text()] = self.json()
         return found
 
     def _is_left_out(self, field: FieldDescriptor) -> bool:
         if field.name in ("environment", "key", "name", "flag_name", "service_name", "value", "service_url"):
-            return self.one_in(12)
+            return self.one_in(30)
         return self.one_in(3) if field.name in ("instance_id", "enabled", "rollout_percentage") else not self.one_in(3)
 
     def _field(self, field: FieldDescriptor, depth: int) -> Json:
-        if self.one_in(15):
+        if self.one_in(40):
             return self.json()
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
             return {self.text(): self.text() for _ in range(self.chance.randrange(4))}
@@ -132,7 +132,7 @@ class Values:
         """A text that fits a field of this name, most of the time."""
         if "url" in name:
             return self.chance.choice(URLS)
-        if self.one_in(8):
+        if self.one_in(15):
             return self.text()
         if name == "environment":
             return ENVIRONMENT
@@ -196,7 +196,7 @@ class Values:
             lambda: encoded.replace(b"}", b',"zz":"' + b"z" * 200_000 + b'"}', 1),
             lambda: bytes(self.chance.randrange(256) for _ in range(self.chance.randrange(200))),
         )
-        return self.chance.choice(broken)() if self.one_in(6) else encoded
+        return self.chance.choice(broken)() if self.one_in(10) else encoded
 
 
 def is_finite(value: object) -> bool:
