@@ -165,7 +165,7 @@ def config_change(change: Change, detail: Detail = Detail.WHOLE) -> config_pb2.W
                 description=change.before["description"],
                 version=change.version - 1,
                 revision=change.before_revision,
-                etag=etag_of(change.version - 1, change.before_revision),
+                etag=etag_of(change.version - 1, change.before_revision, change.history),
                 created_at=timestamp(change.created_at),
             )
         )
@@ -202,6 +202,11 @@ def members(request: Any, named: Collection[str]) -> dict[str, Any]:
 def changed_fields(change: Change) -> tuple[str, ...]:
     """What a write changed of a resource that was there and is there."""
     return changed_members(change.before, change.after)
+
+
+def changed_flag_fields(change: Change) -> tuple[str, ...]:
+    """The same, of what a flag shows."""
+    return tuple(name for name in changed_fields(change) if name in flag_pb2.Flag.DESCRIPTOR.fields_by_name)
 
 
 def written(change: Change) -> Record:
@@ -243,7 +248,7 @@ def flag_version(change: Change, detail: Detail = Detail.WHOLE) -> flag_pb2.Flag
         at=timestamp(change.at),
         revision=change.revision,
         before_omitted=change.has_lost_before or (change.before is not None and not detail.has_before),
-        changed_fields=changed_fields(change),
+        changed_fields=changed_flag_fields(change),
     )
 
 
@@ -382,7 +387,7 @@ def _previous_flag(change: Change, detail: Detail) -> flag_pb2.Flag | None:
     message = flag_message(change.ref.environment, change.before)
     message.version = change.version - 1
     message.revision = change.before_revision
-    message.etag = etag_of(change.version - 1, change.before_revision)
+    message.etag = etag_of(change.version - 1, change.before_revision, change.history)
     return message
 
 

@@ -78,7 +78,7 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
         record = convert.written(change)
         _tell(record, status=201 if record.is_new else 0)
         return flag_pb2.UpdateFlagResponse(
-            flag=convert.flag(record), revision=change.revision, changed_fields=convert.changed_fields(change)
+            flag=convert.flag(record), revision=change.revision, changed_fields=convert.changed_flag_fields(change)
         )
 
     async def DeleteFlag(self, request: Any, context: Any) -> flag_pb2.DeleteFlagResponse:
@@ -145,7 +145,9 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
     def WatchFlags(self, request: Any, context: Any) -> AsyncIterator[Any]:
         """The state, then every change."""
         selector = self._store.selector(request.environment, list(request.names))
-        return self._watches.stream(selector, convert.optional(request, "after_revision"))
+        return self._watches.stream(
+            selector, convert.optional(request, "after_revision"), call.history_meant(context, request)
+        )
 
 
 def _check_alone(request: Any) -> None:
