@@ -285,9 +285,7 @@ async def _restored(cluster: Cluster, history: History, backup: str) -> list[str
     await asyncio.to_thread(cluster.postgres.restore, cluster.settings["DATABASE_URL"], backup)
     async with asyncio.timeout(HEALED_WITHIN_SECONDS):
         for replica in cluster.replicas:
-            await asyncio.to_thread(
-                eventually, lambda r=replica: _history_of(r) not in ("", known[r.name]), f"{replica.name} notices"
-            )
+            await asyncio.to_thread(_notice, replica, known[replica.name])
         ends = await asyncio.gather(*watchers)
     await _healed(cluster.replicas)
     return [
@@ -295,6 +293,11 @@ async def _restored(cluster: Cluster, history: History, backup: str) -> list[str
         for replica, end in zip(cluster.replicas, ends, strict=True)
         if end != grpc.StatusCode.OUT_OF_RANGE.name
     ]
+
+
+def _notice(replica: Replica, known: str) -> None:
+    """Returns when a replica says another history than the one that is known."""
+    eventually(lambda: _history_of(replica) not in ("", known), f"{replica.name} notices the restore")
 
 
 def _history_of(replica: Replica) -> str:
