@@ -159,6 +159,8 @@ def _rendered(settings: Settings, upstreams: Sequence[str]) -> dict[str, Any]:
         "/tmp/configsvc-admin.sock",
         upstreams,
         settings.max_request_bytes,
+        settings.gateway_memory_bytes,
+        settings.max_connections,
         settings.host_names,
         settings.origins,
     )

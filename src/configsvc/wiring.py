@@ -105,6 +105,7 @@ async def serve(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, logger.warning, "SIGHUP changes nothing")
     async with build(settings, listen, clock):
         if ready is not None:
             ready()
