@@ -133,6 +133,16 @@ class Settings(BaseSettings):
         8 << 20, ge=1 << 16, le=64 << 20, description="largest request body, in bytes; above: 413"
     )
 
+    max_connections: int = Field(
+        10_000, ge=16, le=1_000_000, description="connections that the gateway holds at once; more are closed"
+    )
+    gateway_memory_bytes: int = Field(
+        256 << 20,
+        ge=64 << 20,
+        le=1 << 40,
+        description="bytes of requests and answers under way at which the gateway takes no more of them: 503",
+    )
+
     # Who may call.
     allowed_hosts: Annotated[str, AfterValidator(_hosts)] = Field(
         "",

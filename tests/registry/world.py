@@ -95,7 +95,7 @@ class World:
             directory = (
                 Directory(
                     writer=self.storage, reader=reader or self.storage, registry=session, probe=self.probe, clock=self.clock,
-                    limits=Limits(), applied=lambda: 0, thresholds=Thresholds(1, 3), check_interval_seconds=1e6,
+                    limits=Limits(), applied=lambda: 0, history=lambda: tail.history, thresholds=Thresholds(1, 3), check_interval_seconds=1e6,
                     default_ttl_seconds=30, stale_seconds=60, signs=self.storage, has_news=tail.has_news,
                 )
             )  # fmt: skip

@@ -149,7 +149,13 @@ class ConfigStore:
         merged = configs.effective(service_name, found.records)
         more = found.more or len(merged) > page_size
         return page_of(
-            query, merged[:page_size], more=more, revision=found.revision, cursor=lambda one: (one.record.ref.key,)
+            query,
+            merged[:page_size],
+            token=page_token,
+            more=more,
+            revision=found.revision,
+            history=found.history,
+            cursor=lambda one: (one.record.ref.key,),
         )
 
     async def effective_value(self, environment: str, service_name: str, key: str) -> tuple[Effective, int]:
@@ -327,7 +333,15 @@ class ConfigStore:
                 most_bytes=READ_BYTES,
             )
         )
-        return page_of(query, found.records, more=found.more, revision=found.revision, cursor=_place)
+        return page_of(
+            query,
+            found.records,
+            token=token,
+            more=found.more,
+            revision=found.revision,
+            history=found.history,
+            cursor=_place,
+        )
 
 
 def _content(draft: Draft) -> list[object]:

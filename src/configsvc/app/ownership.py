@@ -86,6 +86,21 @@ class Ownership:
         for record in self._registrations.owned():
             self._project(record.ref)
 
+    async def retract(self) -> None:
+        """Takes back the nodes of instances that are another's, or nobody's, on record.
+
+        Where owners change one by one, the next puts its node in the place of this one. After a restore the record says
+        who the owner was, and that one's node may have a lower generation than the one that is shown.
+        """
+        try:
+            for service in await self._registry.services():
+                for node in await self._registry.nodes(service):
+                    ref = instances.instance_ref(service, node.instance_id)
+                    if node.owner == self._me and not self._registrations.owns(self._registrations.get(ref)):
+                        await self._registry.remove(service, node.instance_id)
+        except ServiceError as error:
+            logger.warning("nodes that are not this replica's any more can't be taken back: %s", error)
+
     async def hand_on(self) -> None:
         """Gives what this replica owns to the others that live, and waits a moment until they show it."""
         try:
