@@ -32,10 +32,22 @@ class SettingsError(Exception):
 
 
 def _addresses(value: str) -> str:
-    for part in filter(None, value.split(",")):
+    for part in value.split(",") if value else ():
         host, _, port = part.rpartition(":")
-        if not host or not port.split("/")[0].isdigit():
+        if not host or not port.isdigit():
             raise ValueError("must be host:port, several separated by commas")
+    return value
+
+
+def _zookeeper(value: str) -> str:
+    addresses, slash, path = value.partition("/")
+    try:
+        _addresses(addresses)
+    except ValueError as error:
+        raise ValueError(f"{error}, and perhaps one path at the end, such as host:port,host:port/path") from error
+    segments = path.removesuffix("/").split("/")
+    if slash and path and not all(re.fullmatch(r"[A-Za-z0-9._-]+", segment) for segment in segments):
+        raise ValueError("the path at the end must have letters, digits, '.', '_' and '-' between its slashes")
     return value
 
 
@@ -121,6 +133,16 @@ class Settings(BaseSettings):
         8 << 20, ge=1 << 16, le=64 << 20, description="largest request body, in bytes; above: 413"
     )
 
+    max_connections: int = Field(
+        10_000, ge=16, le=1_000_000, description="connections that the gateway holds at once; more are closed"
+    )
+    gateway_memory_bytes: int = Field(
+        256 << 20,
+        ge=64 << 20,
+        le=1 << 40,
+        description="bytes of requests and answers under way at which the gateway takes no more of them: 503",
+    )
+
     # Who may call.
     allowed_hosts: Annotated[str, AfterValidator(_hosts)] = Field(
         "",
@@ -168,7 +190,11 @@ class Settings(BaseSettings):
     )
 
     # Registry: ZooKeeper where ZOOKEEPER_HOSTS is set, else in process.
-    zookeeper_hosts: Addresses = Field("", description="host:port, several with commas; empty: in process")
+    zookeeper_hosts: Annotated[str, AfterValidator(_zookeeper)] = Field(
+        "",
+        description="host:port, several with commas, and at the end perhaps a path that everything lies below, which is"
+        " made; empty: in process",
+    )
     zookeeper_base_path: Annotated[str, AfterValidator(_path)] = Field("/services", description="where services lie")
     zookeeper_connection_timeout: Seconds = Field(10, description="seconds")
     zookeeper_session_timeout: Seconds = Field(10, description="seconds without contact until ephemeral nodes go")

@@ -72,6 +72,7 @@ class Directory:
         clock: Clock,
         limits: Limits,
         applied: Callable[[], int],
+        history: Callable[[], str],
         thresholds: Thresholds,
         check_interval_seconds: float,
         default_ttl_seconds: int,
@@ -96,7 +97,13 @@ class Directory:
         self._has_news = has_news
         self._background = Background("directory")
         self._registrations = Registrations(
-            writer=writer, reader=reader, clock=clock, copies=copies, applied=applied, me=registry.replica_id
+            writer=writer,
+            reader=reader,
+            clock=clock,
+            copies=copies,
+            applied=applied,
+            history=history,
+            me=registry.replica_id,
         )
         self._checks = HealthChecks(
             probe=probe,
@@ -120,6 +127,7 @@ class Directory:
             registry=registry,
             clock=clock,
             background=self._background,
+            supervisor=self._supervisor,
             grant=self._leases.grant,
         )
         self._streams = Streams(self._registrations, self._background)
@@ -160,6 +168,7 @@ class Directory:
         await self._checks.__aexit__(kind, error, trace)
         await self._ownership.hand_on()
         await asyncio.gather(*(kept.end() for kept in self._kept))
+        await self._ownership.end()
         if self._reloading is not None:
             await self._reloading.end()
         await self._background.end()
@@ -275,6 +284,11 @@ class Directory:
         return self._registrations.revision
 
     @property
+    def history(self) -> str:
+        """The history of the log that it is of."""
+        return self._registrations.history
+
+    @property
     def foreign(self) -> ForeignInstances:
         """What other programs show."""
         return self._ownership.foreign
@@ -331,6 +345,7 @@ class Directory:
 
     async def _reload(self) -> None:
         await self._registrations.reload()
+        await self._ownership.retract()
         self._ownership.news.meet()
 
     def _looked_at(self, instance: Instance, passed: bool, changed: bool) -> "asyncio.Future[None] | None":
