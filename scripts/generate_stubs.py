@@ -4,10 +4,17 @@ The protos' package is `configsvc.v1`, as it is on the wire; the modules are `co
 never share a name with the server's package `configsvc`. protoc has no option for that, so the imports are rewritten
 here; file and symbol names inside the descriptors stay those of the protos.
 
+Code that was generated for one version of protobuf and of grpcio refuses older ones, so the modules are made by the
+oldest tools that the client's package supports (stub-tools.txt), which are installed aside, in build/. Their types
+(`.pyi`) are made by those of this environment.
+
 `--check` writes nothing and fails where the committed stubs are not what the protos give.
 """
 
 import filecmp
+import hashlib
+import os
+import subprocess
 import sys
 import tempfile
 from importlib.resources import files
@@ -20,18 +27,47 @@ PROTOS = ROOT / "proto"
 STUBS = ROOT / "clients" / "python" / "src" / "configsvc_client" / "v1"
 
 
+def tools() -> Path:
+    """The folder with the pinned tools; they are installed at the first use."""
+    pinned = Path(__file__).with_name("stub-tools.txt")
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    name = hashlib.sha256(pinned.read_bytes() + version.encode()).hexdigest()[:12]
+    folder = ROOT / "build" / f"stub-tools-{name}"
+    if not folder.is_dir():
+        folder.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+            subprocess.run([*pip, "--target", f"{scratch}/tools", "-r", str(pinned)], check=True)
+            try:
+                os.rename(f"{scratch}/tools", folder)
+            except OSError:
+                # Another run was quicker.
+                if not folder.is_dir():
+                    raise
+    return folder
+
+
 def generate(into: Path) -> None:
     """Writes `*_pb2.py`, `*_pb2_grpc.py` and their `.pyi` into a directory."""
     with tempfile.TemporaryDirectory() as scratch:
         sources = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.rglob("*.proto"))
-        status = protoc.main(
+        paths = [f"--proto_path={PROTOS}", f"--proto_path={ROOT / 'third_party' / 'googleapis'}"]
+        old = tools()
+        subprocess.run(
             [
-                "protoc",
-                f"--proto_path={PROTOS}",
-                f"--proto_path={ROOT / 'third_party' / 'googleapis'}",
-                f"--proto_path={files('grpc_tools') / '_proto'}",
+                *(sys.executable, "-W", "ignore", "-m", "grpc_tools.protoc", *paths),
+                f"--proto_path={old / 'grpc_tools' / '_proto'}",
                 f"--python_out={scratch}",
                 f"--grpc_python_out={scratch}",
+                *sources,
+            ],
+            env={**os.environ, "PYTHONPATH": str(old)},
+            check=True,
+        )
+        status = protoc.main(
+            [
+                *("protoc", *paths),
+                f"--proto_path={files('grpc_tools') / '_proto'}",
                 f"--mypy_out=quiet:{scratch}",
                 f"--mypy_grpc_out=quiet:{scratch}",
                 *sources,

@@ -146,16 +146,14 @@ local function wrong_type(handle, headers, media, native, encoding)
     return media ~= "application/grpc" and media ~= "application/grpc+proto"
       and "content-type: of gRPC's, application/grpc and application/grpc+proto are read here"
   end
-  local path, method = headers:get(":path"), headers:get(":method")
+  local path = headers:get(":path")
   if string.find(media, "^application/grpc") or string.find(path, "^/configsvc%.v1%.") or string.find(path, "^/grpc%.") then
     return "content-type: for gRPC, allowed is application/grpc, application/grpc+proto, and the same of gRPC-Web"
   end
   local plain = encoding == nil or string.lower(encoding) == "identity"
-  if (method == "POST" or method == "PUT" or method == "PATCH") and not (plain and media == "application/json") then
-    if has_body(handle) then
-      return media ~= "application/json" and "content-type: a body must be application/json"
-        or "content-encoding: a body must not be compressed"
-    end
+  if not (plain and media == "application/json") and has_body(handle) then
+    return media ~= "application/json" and "content-type: a body must be application/json"
+      or "content-encoding: a body must not be compressed"
   end
 end
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from configsvc.domain.limits import Limits
+from configsvc.domain.limits import LARGEST_KEY_CHARACTERS, Limits
 
 Network = IPv4Network | IPv6Network
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -32,10 +32,22 @@ class SettingsError(Exception):
 
 
 def _addresses(value: str) -> str:
-    for part in filter(None, value.split(",")):
+    for part in value.split(",") if value else ():
         host, _, port = part.rpartition(":")
-        if not host or not port.split("/")[0].isdigit():
+        if not host or not port.isdigit():
             raise ValueError("must be host:port, several separated by commas")
+    return value
+
+
+def _zookeeper(value: str) -> str:
+    addresses, slash, path = value.partition("/")
+    try:
+        _addresses(addresses)
+    except ValueError as error:
+        raise ValueError(f"{error}, and perhaps one path at the end, such as host:port,host:port/path") from error
+    segments = path.removesuffix("/").split("/")
+    if slash and path and not all(re.fullmatch(r"[A-Za-z0-9._-]+", segment) for segment in segments):
+        raise ValueError("the path at the end must have letters, digits, '.', '_' and '-' between its slashes")
     return value
 
 
@@ -121,6 +133,16 @@ class Settings(BaseSettings):
         8 << 20, ge=1 << 16, le=64 << 20, description="largest request body, in bytes; above: 413"
     )
 
+    max_connections: int = Field(
+        10_000, ge=16, le=1_000_000, description="connections that the gateway holds at once; more are closed"
+    )
+    gateway_memory_bytes: int = Field(
+        256 << 20,
+        ge=64 << 20,
+        le=1 << 40,
+        description="bytes of requests and answers under way at which the gateway takes no more of them: 503",
+    )
+
     # Who may call.
     allowed_hosts: Annotated[str, AfterValidator(_hosts)] = Field(
         "",
@@ -168,7 +190,11 @@ class Settings(BaseSettings):
     )
 
     # Registry: ZooKeeper where ZOOKEEPER_HOSTS is set, else in process.
-    zookeeper_hosts: Addresses = Field("", description="host:port, several with commas; empty: in process")
+    zookeeper_hosts: Annotated[str, AfterValidator(_zookeeper)] = Field(
+        "",
+        description="host:port, several with commas, and at the end perhaps a path that everything lies below, which is"
+        " made; empty: in process",
+    )
     zookeeper_base_path: Annotated[str, AfterValidator(_path)] = Field("/services", description="where services lie")
     zookeeper_connection_timeout: Seconds = Field(10, description="seconds")
     zookeeper_session_timeout: Seconds = Field(10, description="seconds without contact until ephemeral nodes go")
@@ -215,7 +241,9 @@ class Settings(BaseSettings):
     lease_default_ttl_seconds: int = Field(30, ge=5, le=86_400, description="seconds, where a registration names none")
 
     # Limits of requests.
-    max_key_characters: int = Field(512, ge=1, le=4_096, description="characters of a configuration key")
+    max_key_characters: int = Field(
+        512, ge=1, le=LARGEST_KEY_CHARACTERS, description="characters of a configuration key"
+    )
     max_value_bytes: int = Field(1 << 20, ge=1, le=16 << 20, description="bytes of a value as JSON")
     max_page_size: int = Field(1_000, ge=1, le=10_000, description="items on a page")
     max_batch_size: int = Field(1_000, ge=1, le=10_000, description="items in a batch")

@@ -27,6 +27,7 @@ from configsvc.app.file_check import FileCheck
 from configsvc.app.flag_sets import FlagSets
 from configsvc.app.flags import FlagStore
 from configsvc.app.health import HealthBoard, Part
+from configsvc.app.lineage import LogMark, OriginBoard
 from configsvc.app.near import NearRecords
 from configsvc.app.outbox_health import OutboxHealth
 from configsvc.app.outcomes import Evaluate, in_process
@@ -47,6 +48,7 @@ from configsvc.cache.redis import RedisCache
 from configsvc.clock import Clock, SystemClock
 from configsvc.domain.addresses import AddressRules
 from configsvc.domain.instances import Registration
+from configsvc.domain.lineage import LogState
 from configsvc.domain.records import Author
 from configsvc.errors import ServiceError
 from configsvc.logs import write_as_json
@@ -103,6 +105,7 @@ async def serve(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, logger.warning, "SIGHUP changes nothing")
     async with build(settings, listen, clock):
         if ready is not None:
             ready()
@@ -172,7 +175,7 @@ async def open_backends(settings: Settings, clock: Clock, supervisor: Supervisor
         publisher: Publisher | None = None
         if settings.kafka_bootstrap_servers:
             servers, topic = settings.kafka_bootstrap_servers, settings.kafka_topic_config_updates
-            bus = await stack.enter_async_context(KafkaBus(servers, topic))
+            bus = await stack.enter_async_context(KafkaBus(servers, topic, supervisor))
             publisher = await stack.enter_async_context(
                 KafkaPublisher(
                     servers,
@@ -221,10 +224,23 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
         backends = await stack.enter_async_context(open_backends(settings, clock, supervisor))
         storage, bus, registry = backends.storage, backends.bus, backends.registry
         tail = await stack.enter_async_context(
-            LogTail(log=storage, bus=bus, clock=clock, poll_seconds=settings.log_poll_seconds, supervisor=supervisor)
+            LogTail(
+                log=storage,
+                bus=bus,
+                clock=clock,
+                poll_seconds=settings.log_poll_seconds,
+                mark=LogMark(backends.cache, clock),
+                supervisor=supervisor,
+            )
         )
         copies = await stack.enter_async_context(
-            SharedCopies(backends.cache, clock, timedelta(seconds=settings.cache_ttl_seconds), supervisor=supervisor)
+            SharedCopies(
+                backends.cache,
+                clock,
+                timedelta(seconds=settings.cache_ttl_seconds),
+                history=lambda: tail.history,
+                supervisor=supervisor,
+            )
         )
         writer = FollowedWriter(storage, tail)
         near = NearRecords(reader=storage, tail=tail, max_entries=settings.near_cache_entries, copies=copies)
@@ -238,6 +254,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             supervisor=supervisor,
         )
         configs = ConfigStore(writer=writer, reader=storage, history=storage, near=near, limits=limits)
+        # Not under the log's history: what a user was given is not undone by a restore, as long as the flag is the same.
         assignments = await stack.enter_async_context(
             SharedCopies(
                 _assignment_cache(backends, settings, clock),
@@ -255,7 +272,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
         evaluator = Evaluator(
             sets=flag_sets,
             assignments=Assignments(assignments),
-            evaluate=_evaluate(backends, settings),
+            evaluate=_evaluate(backends, settings, flag_sets),
             tail=tail,
             limits=limits,
         )
@@ -268,6 +285,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             clock=clock,
             limits=limits,
             applied=lambda: tail.applied,
+            history=lambda: tail.history,
             thresholds=Thresholds(settings.health_check_healthy_threshold, settings.health_check_unhealthy_threshold),
             check_interval_seconds=settings.service_health_check_interval,
             check_timeout_seconds=settings.health_check_timeout_seconds,
@@ -301,6 +319,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             clock,
             is_complete=lambda: tail.has_begun and directory.is_loaded,
         )
+        origins = OriginBoard(storage, lambda: tail.history, lambda: tail.since)
         served = (
             Served(ConfigServicer(configs, hub, clock), tail.begun),
             Served(FlagServicer(flags, evaluator, hub, clock), tail.begun),
@@ -314,7 +333,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
                 ),
                 tail.begun,
             ),
-            Served(HealthServicer(board, lambda: tail.applied, settings.service_instance_id), _at_once),
+            Served(HealthServicer(board, lambda: tail.applied, origins.look, settings.service_instance_id), _at_once),
         )
         interceptor = CallInterceptor(tail=tail, default_deadline_seconds=settings.default_deadline_seconds)
         server = await stack.enter_async_context(
@@ -375,10 +394,11 @@ def _assignment_cache(backends: Backends, settings: Settings, clock: Clock) -> C
     return backends.cache
 
 
-def _evaluate(backends: Backends, settings: Settings) -> Evaluate:
+def _evaluate(backends: Backends, settings: Settings, flag_sets: FlagSets) -> Evaluate:
     if backends.cache is None or not settings.share_evaluations:
         return in_process
-    return SharedEvaluations(in_process, backends.cache, timedelta(seconds=settings.cache_ttl_seconds))
+    life = timedelta(seconds=settings.cache_ttl_seconds)
+    return SharedEvaluations(in_process, backends.cache, life, flag_sets.history_of)
 
 
 def _parts(backends: Backends, tail: LogTail, clock: Clock, supervisor: Supervisor) -> tuple[Part, ...]:
@@ -446,6 +466,17 @@ async def _registered(
         await keeper.end()
         with contextlib.suppress(ServiceError):
             await directory.deregister(OWN_SERVICE, settings.service_instance_id, author("stopped"))
+
+
+async def new_history(settings: Settings, leap: int) -> LogState:
+    """Gives the log a new history, which begins `leap` above its head. Raises `Unavailable` where the database is away."""
+    async with AsyncExitStack() as stack:
+        storage: Storage
+        if settings.database_url:
+            storage = await stack.enter_async_context(PostgresStorage(settings.database_url))
+        else:
+            storage = await stack.enter_async_context(_embedded_storage(settings, SYSTEM_CLOCK))
+        return await storage.new_history("an operator marked it (`configsvc new-history`)", leap)
 
 
 async def migrate(settings: Settings) -> str:

@@ -172,6 +172,13 @@ def test_a_body_of_another_type_is_415_and_stores_nothing(service: Running, envi
     assert stored(service, environment) == []
 
 
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+def test_every_method_that_has_a_body_is_held_to_json(service: Running, environment: str, method: str) -> None:
+    path = f"{CONFIG}/k?environment={environment}"
+    headers = [(b"content-type", b"text/plain"), (b"content-length", b"2")]
+    assert raw.request(service.port, method, path, headers, b"{}").status == 415
+
+
 def test_a_body_without_a_type_is_415_and_no_body_needs_none(service: Running, environment: str) -> None:
     assert post(service, body_for(environment)).status == 415
     chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body_for(environment)), body_for(environment))

@@ -282,6 +282,7 @@ async def test_a_removal_on_a_compacted_topic_may_be_followed_by_a_tombstone(boo
     assert [message.key for message in found] == ["config/test//coll", "flag/test//coll", *["config/test//coll"] * 2]
     assert [message.value is None for message in found] == [False, False, False, True]
     assert {message.headers["schema_version"] for message in found} == {"2"}
+    assert {len(message.headers["history"]) for message in found} == {26}
     assert found[-1].headers["revision"] == "3"
 
 

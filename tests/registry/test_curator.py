@@ -37,3 +37,22 @@ def test_a_foreign_instance_is_read_with_its_path() -> None:
     foreign = {**json.loads(data), curator.OWN: None}
     found = curator.from_json("asr", "one", json.dumps(foreign).encode())
     assert (found.owner, found.payload["service_url"]) == ("", "http://asr:8087/api")
+
+
+def test_what_an_earlier_release_shows_is_read_as_this_services_own() -> None:
+    """A rolling upgrade has both forms."""
+    data = (
+        b'{"name":"asr","id":"one","address":"asr","port":8087,"sslPort":null,"payload":{"owner":"old","generation":3,'
+        b'"registration":{"service_url":"http://asr:8087","status":"HEALTHY"}},"registrationTimeUTC":1795521600000,'
+        b'"serviceType":"DYNAMIC","uriSpec":{"parts":[{"value":"scheme","variable":true},{"value":"://","variable":false},'
+        b'{"value":"address","variable":true},{"value":":","variable":false},{"value":"port","variable":true}]}}'
+    )
+    registration = {"service_url": "http://asr:8087", "status": "HEALTHY"}
+    assert curator.from_json("asr", "one", data) == Node("asr", "one", "old", 3, registration)
+
+
+def test_an_earlier_release_takes_ours_for_another_programs_with_the_right_url() -> None:
+    """It looks for the owner in the payload alone, and refuses to replace what has none."""
+    source = json.loads(curator.to_json(Node("asr", "one", "new", 4, {"service_url": "https://asr:8443/x"})))
+    assert source["payload"] is None
+    assert "".join(part["value"] for part in source["uriSpec"]["parts"] if not part["variable"]) == "https://asr:8443/x"

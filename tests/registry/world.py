@@ -18,6 +18,7 @@ from configsvc.domain.limits import Limits
 from configsvc.domain.records import Author
 from configsvc.probes.port import ProbeFailedError
 from configsvc.registry.local import LocalRegistry, LocalRegistryClient
+from configsvc.registry.port import ServiceRegistryClient
 from configsvc.storage.port import Reader
 from configsvc.storage.sqlite import SqliteStorage
 
@@ -77,10 +78,16 @@ class World:
         registry: LocalRegistry | None = None,
         reader: Reader | None = None,
         poll_seconds: float = 0.02,
+        client: ServiceRegistryClient | None = None,
     ) -> AsyncIterator[Directory]:
+        """`client` is a session that is open, in place of one of the local registry."""
         async with AsyncExitStack() as stack:
-            session = await stack.enter_async_context(LocalRegistryClient(registry or self.registry, replica))
-            self.sessions[replica] = session
+            local = LocalRegistryClient(registry or self.registry, replica)
+            session: ServiceRegistryClient = local
+            if client is None:
+                self.sessions[replica] = await stack.enter_async_context(local)
+            else:
+                session = client
             bus = await stack.enter_async_context(LocalBus())
             tail = await stack.enter_async_context(
                 LogTail(log=self.storage, bus=bus, clock=SystemClock(), poll_seconds=poll_seconds)
@@ -88,7 +95,7 @@ class World:
             directory = (
                 Directory(
                     writer=self.storage, reader=reader or self.storage, registry=session, probe=self.probe, clock=self.clock,
-                    limits=Limits(), applied=lambda: 0, thresholds=Thresholds(1, 3), check_interval_seconds=1e6,
+                    limits=Limits(), applied=lambda: 0, history=lambda: tail.history, thresholds=Thresholds(1, 3), check_interval_seconds=1e6,
                     default_ttl_seconds=30, stale_seconds=60, signs=self.storage, has_news=tail.has_news,
                 )
             )  # fmt: skip

@@ -63,10 +63,10 @@ def test_an_item_too_large_for_a_page_of_its_own_is_told_in_less_detail() -> Non
 
 def test_a_cut_page_has_the_token_of_its_last_item() -> None:
     items = ["x" * 3_000_000, "y" * 2_000_000, "z"]
-    page = page_of(("q",), items, more=False, revision=1, cursor=lambda item: (item[0],))
+    page = page_of(("q",), items, token="", more=False, revision=1, history="h", cursor=lambda item: (item[0],))
     messages, token = shown(page, texts)
     assert (len(messages), token) == (1, page.token_after(items[0]))
-    rest = page_of(("q",), items[1:], more=False, revision=1, cursor=lambda item: (item[0],))
+    rest = page_of(("q",), items[1:], token="", more=False, revision=1, history="h", cursor=lambda item: (item[0],))
     assert shown(rest, texts)[1] == ""
 
 

@@ -76,7 +76,7 @@ class Batches:
             return await self._try(write)
         commit = await self._writer.write(write)
         applied = [
-            Applied(c.ref, c.action, c.version, etag_of(c.version, c.revision) if c.record else "")
+            Applied(c.ref, c.action, c.version, etag_of(c.version, c.revision, c.history) if c.record else "")
             for c in commit.changes
         ]
         return applied, commit.revision

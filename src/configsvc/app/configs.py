@@ -12,7 +12,7 @@ from configsvc.domain.batches import Step, together
 from configsvc.domain.configs import Decision, Draft, Effective, Operation, config_ref
 from configsvc.domain.fields import Fields, checked
 from configsvc.domain.json_values import MISSING, digest, problem
-from configsvc.domain.limits import Limits
+from configsvc.domain.limits import LARGEST_KEY_CHARACTERS, Limits
 from configsvc.domain.pages import Page, page_cursor, page_of
 from configsvc.domain.preconditions import NO_PRECONDITION, Precondition
 from configsvc.domain.records import Action, Author, Change, Commit, Kind, Record, Ref, Write
@@ -88,7 +88,7 @@ class ConfigStore:
     ) -> Change:
         """Writes the value, the description or both. Raises `NotFound` unless `allow_missing`, and `StaleEtag`."""
         with checked(self._limits) as fields:
-            self._identity(fields, draft.environment, draft.service_name, draft.key)
+            self._identity(fields, draft.environment, draft.service_name, draft.key, written=True)
             self._contents(fields, "", draft, partial=True)
             fields.author(author)
         decision = configs.update(draft, precondition, allow_missing=allow_missing)
@@ -130,7 +130,7 @@ class ConfigStore:
         with checked(self._limits) as fields:
             fields.environment(environment)
             fields.service(service_name, required=True)
-            fields.text("prefix", prefix, self._limits.key_characters)
+            fields.text("prefix", prefix, LARGEST_KEY_CHARACTERS)
             page_size = fields.page_size(page_size or self._limits.page_size)
         # A key takes up to two records. One more than asked tells whether the last key's pair is complete.
         query = ("effective", environment, service_name, prefix)
@@ -149,7 +149,13 @@ class ConfigStore:
         merged = configs.effective(service_name, found.records)
         more = found.more or len(merged) > page_size
         return page_of(
-            query, merged[:page_size], more=more, revision=found.revision, cursor=lambda one: (one.record.ref.key,)
+            query,
+            merged[:page_size],
+            token=page_token,
+            more=more,
+            revision=found.revision,
+            history=found.history,
+            cursor=lambda one: (one.record.ref.key,),
         )
 
     async def effective_value(self, environment: str, service_name: str, key: str) -> tuple[Effective, int]:
@@ -254,12 +260,12 @@ class ConfigStore:
 
     def _check(self, draft: Draft, author: Author) -> None:
         with checked(self._limits) as fields:
-            self._identity(fields, draft.environment, draft.service_name, draft.key)
+            self._identity(fields, draft.environment, draft.service_name, draft.key, written=True)
             self._contents(fields, "", draft)
             fields.author(author)
 
     def _operation(self, fields: Fields, path: str, operation: Operation) -> None:
-        fields.key(operation.draft.key, f"{path}.key")
+        fields.key(operation.draft.key, f"{path}.key", written=not operation.delete)
         if operation.draft.service_name:
             fields.name(f"{path}.service_name", operation.draft.service_name, 128, required=False)
         if operation.delete and operation.must_not_exist:
@@ -276,8 +282,10 @@ class ConfigStore:
             fields.refuse(f"{path}value", wrong)
         fields.text(f"{path}description", draft.description or "", self._limits.description_characters)
 
-    def _identity(self, fields: Fields, environment: str, service_name: str, key: str) -> None:
-        fields.key(key)
+    def _identity(
+        self, fields: Fields, environment: str, service_name: str, key: str, *, written: bool = False
+    ) -> None:
+        fields.key(key, written=written)
         fields.environment(environment)
         fields.service(service_name)
 
@@ -287,7 +295,7 @@ class ConfigStore:
         fields.environment(environment)
         fields.service(service_name or "")
         fields.count("keys", len(keys), self._limits.batch_size)
-        fields.text("prefix", prefix, self._limits.key_characters)
+        fields.text("prefix", prefix, LARGEST_KEY_CHARACTERS)
 
     def _ref(self, environment: str, service_name: str, key: str, author: Author | None = None) -> Ref:
         with checked(self._limits) as fields:
@@ -325,7 +333,15 @@ class ConfigStore:
                 most_bytes=READ_BYTES,
             )
         )
-        return page_of(query, found.records, more=found.more, revision=found.revision, cursor=_place)
+        return page_of(
+            query,
+            found.records,
+            token=token,
+            more=found.more,
+            revision=found.revision,
+            history=found.history,
+            cursor=_place,
+        )
 
 
 def _content(draft: Draft) -> list[object]:

@@ -5,6 +5,8 @@ cache keeps the highest revision of each, so it does not matter who leaves it, o
 answer is never older, and come here while it is away; so what is here costs no read anything, and is never taken for
 more than a copy.
 
+What is derived from the log lies under the log's history, so that nobody finds a copy of a future that is lost.
+
 A cache that was away, or was emptied, is filled anew from what each replica holds: it may be needed before anyone
 changes or reads all of that again.
 """
@@ -54,8 +56,16 @@ def config_key(ref: Ref) -> str:
     return f"config:{len(ref.environment)}:{ref.environment}:{len(ref.service)}:{ref.service}:{ref.key}"
 
 
+def _of_no_log() -> str:
+    """Of what is not derived from the log."""
+    return ""
+
+
 class SharedCopies:
-    """Leaves copies behind the scenes while its context is open, and reads those of others; without a cache, neither."""
+    """Leaves copies behind the scenes while its context is open, and reads those of others; without a cache, neither.
+
+    `history` says which history of the log the copies are of.
+    """
 
     def __init__(
         self,
@@ -63,12 +73,14 @@ class SharedCopies:
         clock: Clock,
         life: timedelta,
         *,
+        history: Callable[[], str] = _of_no_log,
         name: str = "copies",
         supervisor: Supervisor | None = None,
     ) -> None:
         self._name = name
         self._supervisor = supervisor or Supervisor(clock)
         self._cache = cache
+        self._history = history
         self._clock = clock
         self._life = life
         self._waiting: OrderedDict[str, Copy] = OrderedDict()
@@ -83,13 +95,14 @@ class SharedCopies:
 
     def leave(self, copy: Copy) -> None:
         """Leaves a copy soon. One that waits already is replaced by a newer one."""
-        waiting = self._waiting.get(copy.key)
         if self._cache is None:
             return
+        key = self._place(copy.key)
+        waiting = self._waiting.get(key)
         if waiting is not None and waiting.revision > copy.revision:
             return
-        self._waiting[copy.key] = copy
-        self._waiting.move_to_end(copy.key)
+        self._waiting[key] = copy
+        self._waiting.move_to_end(key)
         while len(self._waiting) > WAITING_COPIES:
             self._waiting.popitem(last=False)
         self._more.set()
@@ -104,7 +117,9 @@ class SharedCopies:
         found: dict[str, tuple[int, Any]] = {}
         if self._cache is None:
             return found
-        for key, entry in (await self._cache.get(keys)).items():
+        places = {self._place(key): key for key in keys}
+        for place, entry in (await self._cache.get([*places])).items():
+            key = places[place]
             try:
                 found[key] = (entry.revision, json.loads(entry.payload))
             except ValueError:
@@ -115,8 +130,14 @@ class SharedCopies:
         """Leaves these at once, and returns what is there then: of several replicas' the first, at one revision."""
         if self._cache is None or not copies:
             return {}
-        await self._cache.put({copy.key: Entry(copy.revision, _payload(copy)) for copy in copies}, self._life)
+        await self._cache.put(
+            {self._place(copy.key): Entry(copy.revision, _payload(copy)) for copy in copies}, self._life
+        )
         return await self.find([copy.key for copy in copies])
+
+    def _place(self, key: str) -> str:
+        history = self._history()
+        return f"{history}:{key}" if history else key
 
     async def __aenter__(self) -> Self:
         if self._cache is not None:

@@ -77,12 +77,12 @@ class FlagStore:
         cursor = page_cursor(page_token, query, str)
         after = (cursor[0], "") if cursor else None
         found: list[Record] = []
-        scanned, revision, more = 0, 0, True
+        scanned, revision, history, more = 0, 0, "", True
         while more and len(found) < page_size and scanned < SCANNED_FLAGS:
             limit = page_size if wanted.is_all else READ_FLAGS
             query_page = RecordQuery(Kind.FLAG, environment, limit=limit, after=after, most_bytes=READ_BYTES)
             page = await self._reader.page(query_page)
-            revision = revision or page.revision
+            revision, history = revision or page.revision, history or page.history
             found += filter(wanted.matches, page.records)
             scanned += len(page.records)
             more = page.more
@@ -90,10 +90,18 @@ class FlagStore:
             if found and more and len(page.records) < limit:
                 # Cut by bytes: an answer has no room for more.
                 break
-        kept = page_of(query, found[:page_size], more=False, revision=revision, cursor=lambda one: (one.ref.key,))
+        kept = page_of(
+            query,
+            found[:page_size],
+            token=page_token,
+            more=False,
+            revision=revision,
+            history=history,
+            cursor=lambda one: (one.ref.key,),
+        )
         if len(found) > page_size:
             return replace(kept, next_page_token=kept.token_after(kept.items[-1]))
-        return replace(kept, next_page_token=pages.page_token(query, after[:1])) if more and after else kept
+        return replace(kept, next_page_token=pages.page_token(query, history, after[:1])) if more and after else kept
 
     async def update(
         self,

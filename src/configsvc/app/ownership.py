@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from configsvc.app.foreign import ForeignInstances
 from configsvc.app.registrations import Registrations
 from configsvc.app.registry_news import RegistryNews
-from configsvc.background import Background
+from configsvc.background import Background, Kept, Supervisor
 from configsvc.clock import Clock
 from configsvc.domain import instances
 from configsvc.domain.records import Action, Mutation, Record, Ref, View
@@ -44,6 +44,7 @@ class Ownership:
         registry: ServiceRegistryClient,
         clock: Clock,
         background: Background,
+        supervisor: Supervisor,
         grant: Callable[[Sequence[Record]], Awaitable[None]],
     ) -> None:
         self._registrations = registrations
@@ -51,6 +52,7 @@ class Ownership:
         self._registry = registry
         self._clock = clock
         self._background = background
+        self._supervisor = supervisor
         self._me = registry.replica_id
         self.foreign = ForeignInstances(clock)
         self.news = RegistryNews(
@@ -62,7 +64,7 @@ class Ownership:
             connected=self._connected,
         )
         self._projections: dict[Ref, asyncio.Task[None]] = {}
-        self._adopting: asyncio.Task[None] | None = None
+        self._adopting: Kept | None = None
         self.live = frozenset({self._me})
 
     def taken(self, record: Record, before: Record | None) -> None:
@@ -83,6 +85,21 @@ class Ownership:
     def _connected(self) -> None:
         for record in self._registrations.owned():
             self._project(record.ref)
+
+    async def retract(self) -> None:
+        """Takes back the nodes of instances that are another's, or nobody's, on record.
+
+        Where owners change one by one, the next puts its node in the place of this one. After a restore the record says
+        who the owner was, and that one's node may have a lower generation than the one that is shown.
+        """
+        try:
+            for service in await self._registry.services():
+                for node in await self._registry.nodes(service):
+                    ref = instances.instance_ref(service, node.instance_id)
+                    if node.owner == self._me and not self._registrations.owns(self._registrations.get(ref)):
+                        await self._registry.remove(service, node.instance_id)
+        except ServiceError as error:
+            logger.warning("nodes that are not this replica's any more can't be taken back: %s", error)
 
     async def hand_on(self) -> None:
         """Gives what this replica owns to the others that live, and waits a moment until they show it."""
@@ -132,8 +149,9 @@ class Ownership:
             # Copies may be old. When all are read, this is done again.
             return
         orphans = self._orphans()
-        if orphans and (self._adopting is None or self._adopting.done()):
-            self._adopting = self._background.start(self._adopt_rest())
+        if orphans and self._adopting is None:
+            self._adopting = self._supervisor.keep("adoption", self._adopt_rest, may_end=True)
+            self._adopting.over(self._adopted)
         survivors = {self._me, *self.live}
         await self._claim([orphan for orphan in orphans if instances.heir_of(orphan.ref, survivors) == self._me])
 
@@ -148,6 +166,14 @@ class Ownership:
                 logger.warning("not all orphans could be claimed; this is tried again: %s", error)
             else:
                 return
+
+    def _adopted(self, _: Kept) -> None:
+        self._adopting = None
+
+    async def end(self) -> None:
+        """Adopts nothing any more."""
+        if self._adopting is not None:
+            await self._adopting.end()
 
     def _orphans(self) -> list[Record]:
         return [record for record in self._registrations.all() if record.body["owner"] not in self.live]

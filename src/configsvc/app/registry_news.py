@@ -141,7 +141,9 @@ class RegistryNews:
 
     async def _act_on_pending(self) -> None:
         while self._pending:
-            event = next(iter(self._pending))
+            # A replica that has gone comes first: until its instances are claimed, ZooKeeper's own readers miss them.
+            gone = ReplicasChanged()
+            event = gone if gone in self._pending else next(iter(self._pending))
             del self._pending[event]
             session = self._session
             try:

@@ -19,7 +19,7 @@ from configsvc.bus.publisher import Publisher, Receipt
 from configsvc.clock import Clock
 from configsvc.domain.events import Delivery, Loss
 from configsvc.domain.records import Change
-from configsvc.errors import RevisionOutOfRange, ServiceError
+from configsvc.errors import RevisionOutOfRange, ServiceError, Unavailable
 from configsvc.storage.port import Log, Outbox, Turn
 
 logger = logging.getLogger(__name__)
@@ -157,8 +157,12 @@ class Relay:
         try:
             changes = await self._log.read(self._read_to, READ_CHANGES)
         except RevisionOutOfRange:
+            state = await self._log.state()
+            if self._read_to > state.head:
+                # An older copy was restored. Its own cursor counts, which the next turn reads.
+                raise Unavailable("the log ends before what was published", "LOG_DIVERGED") from None
             # The bus is new to this database, and the oldest changes are gone: what is left is published.
-            self.published = self._read_to = (await self._log.state()).compacted
+            self.published = self._read_to = state.compacted
             changes = await self._log.read(self._read_to, READ_CHANGES)
         if changes:
             self._read_to = changes[-1].revision

@@ -57,12 +57,19 @@ class ServiceWatches:
         self._is_complete = is_complete
         foreign.follow(lambda service: hub.poke(Kind.INSTANCE, "", service))
 
-    async def watch(self, selector: Selector, after_revision: int | None) -> AsyncGenerator[ServiceEvent, None]:
+    @property
+    def history(self) -> str:
+        """See `WatchHub.history`."""
+        return self._hub.history
+
+    async def watch(
+        self, selector: Selector, after_revision: int | None, history: str = ""
+    ) -> AsyncGenerator[ServiceEvent, None]:
         """See `WatchHub.watch`; the selector names a service."""
         service, told, synced = selector.service or "", 0, False
         # None: the watcher may hold foreign ones of an earlier stream.
         sent: dict[str, Instance] | None = {} if after_revision is None else None
-        async with aclosing(self._hub.watch(selector, after_revision)) as events:
+        async with aclosing(self._hub.watch(selector, after_revision, history)) as events:
             async for event in events:
                 match event:
                     case Synced(revision):

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from configsvc.background import Kept, Supervisor
 from configsvc.bus.kafka_topic import COMMON, METADATA_SECONDS, driver_logger, ensure_topic
 from configsvc.bus.local import LocalBus
 from configsvc.domain.records import Change
@@ -32,12 +33,12 @@ class KafkaBus:
 
     name = "kafka"
 
-    def __init__(self, bootstrap: str, topic: str) -> None:
+    def __init__(self, bootstrap: str, topic: str, supervisor: Supervisor | None = None) -> None:
+        self._supervisor = supervisor or Supervisor()
+        self._consumer: Kept | None = None
         self._bootstrap = bootstrap
         self._topic = topic
         self._heard = LocalBus()
-        self._closing = threading.Event()
-        self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._listening = asyncio.Event()
         self._problem: tuple[datetime, str] | None = (datetime.now(UTC), "not connected yet")
@@ -63,20 +64,42 @@ class KafkaBus:
     async def __aenter__(self) -> Self:
         await self._heard.__aenter__()
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._run, name="kafka-bus", daemon=True)
-        self._thread.start()
+        self._consumer = self._supervisor.keep("kafka consumer", self._consume)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._closing.set()
         await self._heard.__aexit__(kind, error, trace)
-        if self._thread is not None:
-            # A hung broker may hold the thread in a call; it is a daemon's, and ends with the process.
-            await asyncio.get_running_loop().run_in_executor(None, self._thread.join, POLL_SECONDS * 2)
+        if self._consumer is not None:
+            await self._consumer.end()
 
-    def _run(self) -> None:
+    async def _consume(self) -> None:
+        """Reads in a thread of its own. A hung broker may hold it in a call; it is a daemon's, and ends with the process."""
+        closing, ended = threading.Event(), asyncio.get_running_loop().create_future()
+
+        def end(error: Exception | None) -> None:
+            if not ended.done():
+                ended.set_result(error)
+
+        def run() -> None:
+            failed: Exception | None = None
+            try:
+                self._run(closing)
+            except Exception as error:
+                failed = error
+            self._on_loop(end, failed)
+
+        thread = threading.Thread(target=run, name="kafka-bus", daemon=True)
+        thread.start()
+        try:
+            if (error := await ended) is not None:
+                raise error
+        finally:
+            closing.set()
+            await asyncio.get_running_loop().run_in_executor(None, thread.join, POLL_SECONDS * 2)
+
+    def _run(self, closing: threading.Event) -> None:
         consumer = Consumer(
             {
                 **COMMON,
@@ -94,7 +117,7 @@ class KafkaBus:
         )
         partitions: frozenset[int] = frozenset()
         due = 0.0
-        while not self._closing.is_set():
+        while not closing.is_set():
             try:
                 if time.monotonic() >= due or self._problem is not None:
                     partitions = self._refresh(consumer, partitions)
@@ -106,11 +129,11 @@ class KafkaBus:
                     self._take(message)
             except KafkaException as error:
                 self._fail(str(error.args[0]) if error.args else str(error))
-                self._closing.wait(RETRY_SECONDS)
+                closing.wait(RETRY_SECONDS)
             except Exception as error:
                 logger.exception("the Kafka consumer failed and goes on")
                 self._fail(str(error))
-                self._closing.wait(RETRY_SECONDS)
+                closing.wait(RETRY_SECONDS)
         consumer.close()
 
     def _refresh(self, consumer: Consumer, known: frozenset[int]) -> frozenset[int]:

@@ -222,6 +222,7 @@ class KafkaPublisher:
             ("revision", str(change.revision).encode()),
             ("kind", change.ref.kind.value.encode()),
             ("schema_version", str(SCHEMA_VERSION).encode()),
+            ("history", change.history.encode()),
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from configsvc.domain.limits import Limits
+from configsvc.domain.limits import LARGEST_KEY_CHARACTERS, Limits
 from configsvc.domain.records import Author
 from configsvc.errors import InvalidInput, Violation
 
@@ -70,9 +70,12 @@ class Fields:
             self.refuse(field_name, "must not be 'evaluate': the REST path /feature-flags/evaluate shadows it")
         return self.name(field_name, value, FLAG_NAME_CHARACTERS)
 
-    def key(self, value: str, field_name: str = "key") -> str:
-        """A configuration key: almost any text that a REST path can address."""
-        most = self.limits.key_characters
+    def key(self, value: str, field_name: str = "key", *, written: bool = False) -> str:
+        """A configuration key: almost any text that a REST path can address.
+
+        Only one that is `written` has to keep the limit: one that was stored under a higher limit can be read and deleted.
+        """
+        most = self.limits.key_characters if written else LARGEST_KEY_CHARACTERS
         if not value:
             self.refuse(field_name, f"is required: 1 to {most} characters")
         elif len(value) > most:

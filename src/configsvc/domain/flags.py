@@ -35,8 +35,9 @@ def read(definition: Mapping[str, Any]) -> Flag:
 
 
 def stored(record: Record) -> Flag:
-    """The flag that a record holds. Its version is the record's."""
-    return replace(Flag.from_json(record.body), version=record.version)
+    """The flag that a record holds, whatever the limits are now. Its version is the record's."""
+    ref = record.ref
+    return replace(Flag.from_stored(record.body), name=ref.key, environment=ref.environment, version=record.version)
 
 
 def shown(body: JsonObject) -> JsonObject:

@@ -41,6 +41,8 @@ class Placement:
     admin_path: str
     endpoints: Sequence[str]
     request_bytes: int
+    memory_bytes: int = 256 << 20
+    connections: int = 10_000
     hosts: frozenset[str] | None = None
     origins: Sequence[str] = ()
 
@@ -83,18 +85,23 @@ def rendered(placement: Placement) -> dict[str, Any]:
     config["admin"]["address"] = {"pipe": {"path": placement.admin_path, "mode": 0o600}}
     listener = config["static_resources"]["listeners"][0]
     listener["address"]["socket_address"] = {"address": placement.host, "port_value": placement.port}
-    listener["per_connection_buffer_limit_bytes"] = placement.request_bytes
     cluster = config["static_resources"]["clusters"][0]
-    cluster["per_connection_buffer_limit_bytes"] = placement.request_bytes
     cluster["load_assignment"]["endpoints"][0]["lb_endpoints"] = [_endpoint(e) for e in placement.endpoints]
     descriptors = base64.b64encode(descriptor_set()).decode()
     for manager in _messages(listener, ".HttpConnectionManager"):
         manager["local_reply_config"] = {"mappers": mappers()}
+        for host in manager["route_config"]["virtual_hosts"]:
+            for route in host["routes"]:
+                route["request_body_buffer_limit"] = placement.request_bytes
     for script in _messages(listener, ".Lua"):
         text = _script(script["default_source_code"]["filename"])
         script["default_source_code"] = {"inline_string": _settings_in_lua(placement) + text}
     for policy in _messages(listener, ".CorsPolicy"):
         policy["allow_origin_string_match"] = [_origin(origin) for origin in placement.origins]
+    for heap in _messages(config, ".FixedHeapConfig"):
+        heap["max_heap_size_bytes"] = placement.memory_bytes
+    for connections in _messages(config, ".DownstreamConnectionsConfig"):
+        connections["max_active_downstream_connections"] = placement.connections
     for buffer in _messages(listener, ".Buffer"):
         buffer["max_request_bytes"] = placement.request_bytes
     for transcoder in _messages(listener, ".GrpcJsonTranscoder"):

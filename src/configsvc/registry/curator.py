@@ -7,7 +7,7 @@ What is this service's own (owner, generation, the registration) is in a member 
 `uriSpec` is the URL as it was registered, word for word: Curator's variables have no scheme but http and https. An
 instance that is not healthy has `"enabled": false`.
 
-A release before 0.2 reads a node of this form as another program's. It then neither replaces nor deletes it, and knows
+An earlier release reads a node of this form as another program's. It then neither replaces nor deletes it, and knows
 from the records who owns the instance; only what it is to take over is not shown before the old session has ended.
 
 Theirs. Any bytes may be there: `from_json` gives a node that can be discovered, or raises `ValueError`.
@@ -110,6 +110,8 @@ def _own(service: str, instance_id: str, own: Mapping[str, Any]) -> Node | None:
 
 
 def _decoded(data: bytes) -> Mapping[str, Any]:
+    if not data:
+        raise ValueError("it has no data")
     text = data.decode("utf-8-sig")
     source = json.loads(text, parse_constant=_no_number)
     if "\\u" in text:

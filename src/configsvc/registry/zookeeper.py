@@ -161,7 +161,11 @@ class ZookeeperRegistryClient:
     async def replicas(self) -> frozenset[str]:
         """See the port."""
         self._check()
-        return frozenset(await self._session.children(self._replicas_path))
+        try:
+            return frozenset(await self._session.children(self._replicas_path))
+        except NoNodeError as error:
+            # Somebody has removed it; it is made again.
+            raise Unavailable(f"{self._replicas_path} is missing", "REGISTRY_UNAVAILABLE") from error
 
     def events(self) -> AsyncIterator[RegistryEvent]:
         """See the port."""

@@ -8,6 +8,7 @@ own access list; if it may not do that, people are told what to do.
 import logging
 from typing import Any
 
+from kazoo.exceptions import NoNodeError
 from kazoo.security import CREATOR_ALL_ACL, make_acl
 
 from configsvc.errors import Unavailable
@@ -44,7 +45,15 @@ class OpenPaths:
         """Looks at a path once for each connection. A path that grants nothing more is left as it is."""
         if self._others is None or path in self._looked_at:
             return
-        granted, version = await self._session.granted_to_everyone(path)
+        try:
+            granted, version = await self._session.granted_to_everyone(path)
+        except NoNodeError:
+            return
+        except Unavailable as error:
+            if error.reason != "REGISTRY_FORBIDDEN":
+                raise
+            # Only who may read it, or administer it, sees the list: it is not open to everyone.
+            granted, version = 0, 0
         letters = "".join(letter for letter, bit in _BITS.items() if granted & bit)
         self._looked_at.add(path)
         if set(letters) <= set(self._others):

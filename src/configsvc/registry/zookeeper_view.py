@@ -76,7 +76,9 @@ class ZookeeperView:
             return ""
         named = [f"'{_short(_path(*key))}' ({why})" for key, why in sorted(self._left_out.items())[:NAMED]]
         more = ", …" if len(self._left_out) > NAMED else ""
-        return f"{len(self._left_out)} nodes can't be read, and are left out: {', '.join(named)}{more}"
+        count = len(self._left_out)
+        nodes = "1 node can't be read, and is" if count == 1 else f"{count} nodes can't be read, and are"
+        return f"{nodes} left out: {', '.join(named)}{more}"
 
     def held(self, service: str) -> Mapping[str, Node | None]:
         """Nodes as they are now. Others may be there, too."""

@@ -52,6 +52,12 @@ def etag_seen(context: Context, etag: str) -> bool:
     return any(_unquoted(part) in (etag, "*") for part in given.split(",") if part.strip())
 
 
+def history_meant(context: Context, request: Any = None) -> str:
+    """The history of the log that the caller's revisions are of: the request's, else `x-history`; empty: not said."""
+    said = getattr(request, "history", "") or metadata_of(context).get("x-history", "")
+    return said.strip()
+
+
 def request_id(context: Context) -> str:
     """The caller's `x-request-id`, or a new one where it has none that an answer's metadata could carry."""
     given = metadata_of(context).get("x-request-id", "")[:128]

@@ -152,7 +152,9 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
         """The state, then every change."""
         service = convert.optional(request, "service_name")
         selector = self._store.selector(request.environment, service, list(request.keys), request.prefix)
-        return self._watches.stream(selector, convert.optional(request, "after_revision"))
+        return self._watches.stream(
+            selector, convert.optional(request, "after_revision"), call.history_meant(context, request)
+        )
 
 
 def _ref(request: Any) -> Ref:

@@ -165,7 +165,7 @@ def config_change(change: Change, detail: Detail = Detail.WHOLE) -> config_pb2.W
                 description=change.before["description"],
                 version=change.version - 1,
                 revision=change.before_revision,
-                etag=etag_of(change.version - 1, change.before_revision),
+                etag=etag_of(change.version - 1, change.before_revision, change.history),
                 created_at=timestamp(change.created_at),
             )
         )
@@ -387,7 +387,7 @@ def _previous_flag(change: Change, detail: Detail) -> flag_pb2.Flag | None:
     message = flag_message(change.ref.environment, change.before)
     message.version = change.version - 1
     message.revision = change.before_revision
-    message.etag = etag_of(change.version - 1, change.before_revision)
+    message.etag = etag_of(change.version - 1, change.before_revision, change.history)
     return message
 
 

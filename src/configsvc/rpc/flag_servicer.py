@@ -145,7 +145,9 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
     def WatchFlags(self, request: Any, context: Any) -> AsyncIterator[Any]:
         """The state, then every change."""
         selector = self._store.selector(request.environment, list(request.names))
-        return self._watches.stream(selector, convert.optional(request, "after_revision"))
+        return self._watches.stream(
+            selector, convert.optional(request, "after_revision"), call.history_meant(context, request)
+        )
 
 
 def _check_alone(request: Any) -> None:

@@ -86,8 +86,10 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         page = pages.page_of(
             ("services",),
             found[:size],
+            token=request.page_token,
             more=len(found) > size,
             revision=self._directory.revision,
+            history=self._directory.history,
             cursor=lambda service: (service.service_name,),
         )
         services, token = shown(page, _summary)
@@ -139,7 +141,9 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         with checked(self._limits) as fields:
             fields.service(request.service_name, required=True)
         selector = Selector(Kind.INSTANCE, "", request.service_name, None, "")
-        return self._watches.stream(selector, convert.optional(request, "after_revision"))
+        return self._watches.stream(
+            selector, convert.optional(request, "after_revision"), call.history_meant(context, request)
+        )
 
     def _page(self, request: Any, listing: Listing, query: tuple[Any, ...]) -> tuple[list[registry_pb2.Instance], str]:
         """As many instances as were asked for (0: all) and fit, and the token that continues after them."""
@@ -150,8 +154,10 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         page = pages.page_of(
             query,
             found[:size],
+            token=request.page_token,
             more=len(found) > size,
             revision=listing.revision,
+            history=self._directory.history,
             cursor=lambda instance: (instance.instance_id,),
         )
         return shown(page, lambda instance, _: convert.instance(instance))
@@ -209,7 +215,14 @@ def _change(change: Change, detail: Detail) -> registry_pb2.WatchServiceResponse
     previous = None
     if change.before is not None and detail.has_before:
         before = Record(
-            change.ref, change.version - 1, change.before_revision, change.before, change.created_at, change.at, ""
+            change.ref,
+            change.version - 1,
+            change.before_revision,
+            change.before,
+            change.created_at,
+            change.at,
+            "",
+            change.history,
         )
         previous = convert.instance(instance_of(before))
     message = registry_pb2.InstanceChange(

@@ -25,7 +25,12 @@ ENCODED_CHANGES, ENCODED_BYTES = 4_096, 16 << 20
 class Watched(Protocol):
     """The hub, or what tells more beside it."""
 
-    def watch(self, selector: Selector, after_revision: int | None) -> AsyncGenerator[Any, None]:
+    @property
+    def history(self) -> str:
+        """See `WatchHub.history`."""
+        ...
+
+    def watch(self, selector: Selector, after_revision: int | None, history: str = "") -> AsyncGenerator[Any, None]:
         """See `WatchHub.watch`."""
         ...
 
@@ -55,12 +60,14 @@ class Watches:
         self._encoded: OrderedDict[tuple[int, int, bool], bytes] = OrderedDict()
         self._encoded_bytes = 0
 
-    async def stream(self, selector: Selector, after_revision: int | None) -> AsyncGenerator[Any, None]:
+    async def stream(
+        self, selector: Selector, after_revision: int | None, history: str = ""
+    ) -> AsyncGenerator[Any, None]:
         """The messages of one watch. An error after the first of them is told in band too, since the end of an HTTP/1.1
         stream can't carry it."""
         began = False
         try:
-            async with aclosing(self._hub.watch(selector, after_revision)) as events:
+            async with aclosing(self._hub.watch(selector, after_revision, history)) as events:
                 async for event in events:
                     began = True
                     match event:
@@ -70,9 +77,11 @@ class Watches:
                             for part in self._parts(records):
                                 yield part
                         case Synced(revision):
-                            yield self._response(synced=watch_pb2.Synced(revision=revision))
+                            yield self._response(synced=watch_pb2.Synced(revision=revision, history=self._hub.history))
                         case Progress(revision):
-                            yield self._response(progress=watch_pb2.Progress(revision=revision))
+                            yield self._response(
+                                progress=watch_pb2.Progress(revision=revision, history=self._hub.history)
+                            )
                         case _:
                             for message in self._other(event):
                                 yield message

@@ -11,6 +11,7 @@ from typing import Self
 
 from configsvc.background import Kept, Supervisor
 from configsvc.domain.instances import Incarnation
+from configsvc.domain.lineage import LEAP_REVISIONS, LogState, Origin, Point
 from configsvc.domain.records import Change, Commit, Ref, View, Write
 from configsvc.errors import ServiceError, Unavailable
 from configsvc.storage.port import (
@@ -19,7 +20,7 @@ from configsvc.storage.port import (
     ChangePage,
     ChangeQuery,
     Keep,
-    LogState,
+    LogPage,
     RecordPage,
     RecordQuery,
     Sign,
@@ -79,6 +80,22 @@ class LateStorage:
     async def read(self, after: int, limit: int, most_bytes: int | None = READ_BYTES) -> Sequence[Change]:
         """See the port."""
         return await self._open().read(after, limit, most_bytes)
+
+    async def follow(self, seen: Point, limit: int, most_bytes: int | None = READ_BYTES) -> LogPage:
+        """See the port."""
+        return await self._open().follow(seen, limit, most_bytes)
+
+    async def reconcile(self, seen: Point, reason: str) -> LogState:
+        """See the port."""
+        return await self._open().reconcile(seen, reason)
+
+    async def new_history(self, reason: str, leap: int = LEAP_REVISIONS) -> LogState:
+        """See the port."""
+        return await self._open().new_history(reason, leap)
+
+    async def origin(self) -> Origin:
+        """See the port."""
+        return await self._open().origin()
 
     async def write(self, write: Write) -> Commit:
         """See the port."""

@@ -2,8 +2,11 @@
 
 Laws that hold for every adapter:
 
-- Revisions are 1, 2, 3 … in the order of commit, without a gap. A reader that has seen revision N will never later
-  find a new change at or below N.
+- Revisions are 1, 2, 3 … in the order of commit, without a gap within a history. A reader that has seen revision N
+  will never later find a new change at or below N.
+- The log has a history, an id that it keeps as long as it is a continuation of what anyone has seen of it
+  (domain/lineage.py). Everything that is read names it. No write is acknowledged by a log that is no continuation of
+  what this process has followed or written: it is `Unavailable`, reason `LOG_DIVERGED`, and has not happened.
 - A write is atomic and durable when `write` returns. Where it raises `Unavailable` it may or may not have happened;
   a `request_id` makes a retry safe. Where it raises anything else it has not happened.
 - Every read is one consistent view, at the revision that it names.
@@ -20,6 +23,7 @@ from typing import Protocol, Self
 
 from configsvc.domain.events import Loss
 from configsvc.domain.instances import Incarnation
+from configsvc.domain.lineage import LEAP_REVISIONS, LogState, Origin, Point
 from configsvc.domain.records import Change, Commit, Kind, Record, Ref, View, Write
 
 # What one read of the store loads where nothing else is said: as much as an answer can have, and one item beyond.
@@ -47,11 +51,12 @@ class RecordQuery:
 
 @dataclass(frozen=True, slots=True)
 class RecordPage:
-    """Records at one revision. `more`: the limit, or `most_bytes`, cut the list."""
+    """Records at one revision of a history. `more`: the limit, or `most_bytes`, cut the list."""
 
     revision: int
     records: tuple[Record, ...]
     more: bool
+    history: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +85,16 @@ class ChangeQuery:
 
 @dataclass(frozen=True, slots=True)
 class ChangePage:
-    """Changes, read at one revision. `more`: the limit, or `most_bytes`, cut the list. Changes up to `compacted` are gone."""
+    """Changes, read at one revision of a history. `more`: the limit, or `most_bytes`, cut the list.
+
+    Changes up to `compacted` are gone.
+    """
 
     revision: int
     changes: tuple[Change, ...]
     more: bool
     compacted: int = 0
+    history: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +109,19 @@ class VersionRange:
 
 
 @dataclass(frozen=True, slots=True)
-class LogState:
-    """`head` is the newest revision, 0 before the first write. Changes up to `compacted` are gone."""
+class LogPage:
+    """What comes after a place in the log, and whether the log still knows that place.
 
-    head: int
-    compacted: int
+    `digest_there` is the log's digest at that revision; empty: it has none.
+    """
+
+    state: LogState
+    digest_there: str
+    changes: tuple[Change, ...]
+
+    def continues(self, seen: Point) -> bool:
+        """Whether the log is a continuation of one in which `seen`, the place asked for, was seen."""
+        return self.state.continues(seen, self.digest_there)
 
 
 class Reader(Protocol):
@@ -155,6 +172,37 @@ class Log(Protocol):
         ...
 
 
+class Lineage(Protocol):
+    """The log's identity."""
+
+    async def follow(self, seen: Point, limit: int, most_bytes: int | None = READ_BYTES) -> LogPage:
+        """The changes after a place, as `Log.read` gives them; only of use where the page continues it.
+
+        Where it does not, or the log was compacted beyond it, it is no error: the page says so.
+        """
+        ...
+
+    async def reconcile(self, seen: Point, reason: str) -> LogState:
+        """Sees to it that `seen` can't be taken for a part of the log, unless it is one.
+
+        Where the log is no continuation of `seen`, it gets a new history, which begins `LEAP_REVISIONS` above both.
+        Decided while nobody writes, so that of several callers one makes it, and the others find it made.
+        """
+        ...
+
+
+class Histories(Protocol):
+    """What an operator does with the log's history."""
+
+    async def new_history(self, reason: str, leap: int = LEAP_REVISIONS) -> LogState:
+        """Gives the log a new history, which begins `leap` above its head."""
+        ...
+
+    async def origin(self) -> Origin:
+        """Where the log's history comes from."""
+        ...
+
+
 class Writer(Protocol):
     """The one way to change anything."""
 
@@ -167,7 +215,7 @@ class Writer(Protocol):
             ServiceError: what `decide` raised; nothing has happened.
             StateForbids: the request id was used for other content (reason `REQUEST_ID_REUSED`).
             InvalidInput: a resource would be too large to be sent (reason `RESOURCE_TOO_LARGE`, see `domain/sizes.py`).
-            Unavailable: the database is away.
+            Unavailable: the database is away; or reason `LOG_DIVERGED`, see above.
         """
         ...
 
@@ -321,7 +369,7 @@ class Signs(Protocol):
         ...
 
 
-class Storage(Reader, History, Log, Writer, Compactor, Outbox, Signs, Protocol):
+class Storage(Reader, History, Log, Lineage, Histories, Writer, Compactor, Outbox, Signs, Protocol):
     """A database. Entering the context opens it and brings its schema up to date."""
 
     @property

@@ -26,6 +26,7 @@ from typing import Any, Self
 from configsvc.background import Supervisor
 from configsvc.domain.events import Loss
 from configsvc.domain.instances import Incarnation
+from configsvc.domain.lineage import LEAP_REVISIONS, LogState, Point
 from configsvc.domain.records import Change, Commit, Ref, View, Write
 from configsvc.errors import DataLoss, Unavailable
 from configsvc.storage.group_commit import DEFAULT_GROUP_WRITES, DEFAULT_QUEUE_WRITES, GroupCommit, Outcome
@@ -34,6 +35,7 @@ from configsvc.storage.port import (
     ChangePage,
     ChangeQuery,
     Keep,
+    LogPage,
     RecordPage,
     RecordQuery,
     Sign,
@@ -164,6 +166,11 @@ class SqliteStorage(Reads):
         self._damage.check_structure()
         return await super().read(after, limit, most_bytes)
 
+    async def follow(self, seen: Point, limit: int, most_bytes: int | None = READ_BYTES) -> LogPage:
+        """See the port."""
+        self._damage.check_structure()
+        return await super().follow(seen, limit, most_bytes)
+
     async def check_file(self) -> None:
         """Returns if the file is where it was opened; raises `Unavailable` (`STORAGE_GONE`) if it is not."""
         await self._in_reader(lambda opened, _: opened.file.check())
@@ -254,9 +261,24 @@ class SqliteStorage(Reads):
         return await asyncio.get_running_loop().run_in_executor(opened.thread, run)
 
     async def _commit_group(self, writes: Sequence[Write]) -> Sequence[Outcome]:
-        outcomes = await self._in_writer(lambda writer: writer.commit(writes))
+        seen = self._seen
+        outcomes, end = await self._in_writer(lambda writer: writer.commit(writes, seen))
+        self._see(end)
         self._grown.set()
         return outcomes
+
+    async def reconcile(self, seen: Point, reason: str) -> LogState:
+        """See the port."""
+        return self._turned(await self._in_writer(lambda writer: writer.reconcile(seen, reason)))
+
+    async def new_history(self, reason: str, leap: int = LEAP_REVISIONS) -> LogState:
+        """See the port."""
+        return self._turned(await self._in_writer(lambda writer: writer.new_history(reason, leap)))
+
+    def _turned(self, state: LogState) -> LogState:
+        self._see(state.end)
+        self._grown.set()
+        return state
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()

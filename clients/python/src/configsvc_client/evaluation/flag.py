@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from configsvc_client.evaluation import limits, validation
 from configsvc_client.evaluation.reading import Members, json_problem, owned, scalar_problem
-from configsvc_client.evaluation.violations import Findings
+from configsvc_client.evaluation.violations import Findings, InvalidFlag
 
 Json = Any
 
@@ -108,6 +108,8 @@ class Flag:
     owner: str = ""
     # 0 before the flag is stored.
     version: int = 0
+    # Not empty: a stored flag that can't be read, and why. It has no definition, and evaluates to an error.
+    problem: str = ""
 
     @property
     def all_variants(self) -> tuple[Variant, ...]:
@@ -143,8 +145,28 @@ class Flag:
         with `source`. Raises `InvalidFlag` with everything that is wrong, whatever `source` is.
         """
         findings = Findings()
-        members = Members.of(source, "", findings)
-        flag = cls(
+        flag = cls._read(Members.of(source, "", findings))
+        # What could be read is checked as well, so that one answer has everything.
+        validation.inspect(flag, findings)
+        findings.raise_if_any()
+        return flag
+
+    @classmethod
+    def from_stored(cls, source: Mapping[str, Json]) -> "Flag":
+        """The flag that was once accepted and stored. No limit is looked at: they may have been higher then.
+
+        Never raises: of what can't be read a flag is left that has its identity and a `problem`.
+        """
+        findings = Findings()
+        flag = cls._read(Members.of(source, "", findings, bounded=False))
+        if not findings.violations and not flag.problem:
+            return flag
+        problem = flag.problem or str(InvalidFlag(findings.violations))
+        return cls(flag.name, flag.environment, salt=flag.salt, version=flag.version, problem=problem)
+
+    @classmethod
+    def _read(cls, members: Members) -> "Flag":
+        return cls(
             name=members.text("name"),
             environment=members.text("environment"),
             enabled=members.truth("enabled"),
@@ -166,11 +188,8 @@ class Flag:
             tags=members.texts("tags", limits.TAGS),
             owner=members.text("owner"),
             version=members.integer("version", limits.LARGEST_VERSION),
+            problem="" if members.bounded else members.text("problem"),
         )
-        # What could be read is checked as well, so that one answer has everything.
-        validation.inspect(flag, findings)
-        findings.raise_if_any()
-        return flag
 
     def to_json(self) -> dict[str, Json]:
         """The flag as new JSON values, every member written out."""
@@ -212,12 +231,13 @@ class Flag:
             "tags": list(self.tags),
             "owner": self.owner,
             "version": self.version,
+            **({"problem": self.problem} if self.problem else {}),
         }
 
 
 def _variant(members: Members) -> Variant:
     value = members.source.get("value")
-    if problem := json_problem(value):
+    if members.bounded and (problem := json_problem(value)):
         members.findings.refuse(members.at("value"), problem)
         value = None
     return Variant(members.text("name"), owned(value))
@@ -255,7 +275,7 @@ def _condition(members: Members) -> Condition:
 def _operands(members: Members) -> list[Json]:
     operands: list[Json] = []
     for path, item in members.items("values", limits.CONDITION_VALUES):
-        if problem := scalar_problem(item):
+        if members.bounded and (problem := scalar_problem(item)):
             members.findings.refuse(path, problem)
             item = None
         operands.append(item)

@@ -24,14 +24,16 @@ class Members:
     source: Mapping[Any, Json]
     path: str
     findings: Findings = field(compare=False)
+    # Whether limits are looked at: not in what was accepted and stored before.
+    bounded: bool = True
 
     @classmethod
-    def of(cls, value: Json, path: str, findings: Findings) -> "Members":
+    def of(cls, value: Json, path: str, findings: Findings, *, bounded: bool = True) -> "Members":
         """The members of a value that should be an object; without members where it is not one."""
         if isinstance(value, Mapping):
-            return cls(value, path, findings)
+            return cls(value, path, findings, bounded)
         findings.refuse(path or "flag", "must be an object")
-        return cls(_EMPTY, path, findings)
+        return cls(_EMPTY, path, findings, bounded)
 
     def at(self, name: str) -> str:
         """The path of a member."""
@@ -61,7 +63,7 @@ class Members:
         if value is None:
             return 0
         whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-        if whole and not isinstance(value, bool) and 0 <= value <= most:
+        if whole and not isinstance(value, bool) and value >= 0 and (value <= most or not self.bounded):
             return int(value)
         self.findings.refuse(self.at(name), f"must be an integer from 0 to {most}")
         return 0
@@ -86,7 +88,7 @@ class Members:
             return
         if not isinstance(value, list | tuple):
             self.findings.refuse(self.at(name), "must be an array")
-        elif len(value) > most:
+        elif self.bounded and len(value) > most:
             self.findings.refuse(self.at(name), f"must have at most {most} items; it has {len(value)}")
         else:
             for index, item in enumerate(value):
@@ -95,7 +97,7 @@ class Members:
     def objects(self, name: str, most: int) -> Iterator["Members"]:
         """The items of an array of objects."""
         for path, item in self.items(name, most):
-            yield Members.of(item, path, self.findings)
+            yield Members.of(item, path, self.findings, bounded=self.bounded)
 
     def texts(self, name: str, most: int) -> tuple[str, ...]:
         """An array of strings."""

@@ -1277,6 +1277,7 @@ class WatchConfigsRequest(_message.Message):
     KEYS_FIELD_NUMBER: _builtins.int
     PREFIX_FIELD_NUMBER: _builtins.int
     AFTER_REVISION_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
     environment: _builtins.str
     """Required. See Config.environment."""
     service_name: _builtins.str
@@ -1287,6 +1288,10 @@ class WatchConfigsRequest(_message.Message):
     """Optional. Resume: no snapshot, but every change after this revision. Which one: see watch.proto. Unset: a snapshot
     first.
     Compacted or in the future: OUT_OF_RANGE; start again without it.
+    """
+    history: _builtins.str
+    """Optional. With `after_revision`, the history that it is of, as `synced` and `progress` said it (`x-history` does the
+    same). Of another history than the log's: OUT_OF_RANGE, reason `HISTORY_CHANGED`; start again without both.
     """
     @_builtins.property
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -1300,10 +1305,11 @@ class WatchConfigsRequest(_message.Message):
         keys: _abc.Iterable[_builtins.str] | None = ...,
         prefix: _builtins.str = ...,
         after_revision: _builtins.int | None = ...,
+        history: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_after_revision", b"_after_revision", "_service_name", b"_service_name", "after_revision", b"after_revision", "service_name", b"service_name"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_revision", b"_after_revision", "_service_name", b"_service_name", "after_revision", b"after_revision", "environment", b"environment", "keys", b"keys", "prefix", b"prefix", "service_name", b"service_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_revision", b"_after_revision", "_service_name", b"_service_name", "after_revision", b"after_revision", "environment", b"environment", "history", b"history", "keys", b"keys", "prefix", b"prefix", "service_name", b"service_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__after_revision: _TypeAlias = _typing.Literal["after_revision"]  # noqa: Y015
     _WhichOneofArgType__after_revision: _TypeAlias = _typing.Literal["_after_revision", b"_after_revision"]  # noqa: Y015

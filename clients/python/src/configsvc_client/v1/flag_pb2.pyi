@@ -1474,12 +1474,17 @@ class WatchFlagsRequest(_message.Message):
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
     NAMES_FIELD_NUMBER: _builtins.int
     AFTER_REVISION_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
     environment: _builtins.str
     """Required. See Flag.environment."""
     after_revision: _builtins.int
     """Optional. Resume: no snapshot, but every change after this revision. Which one: see watch.proto. Unset: a snapshot
     first.
     Compacted or in the future: OUT_OF_RANGE; start again without it.
+    """
+    history: _builtins.str
+    """Optional. With `after_revision`, the history that it is of, as `synced` and `progress` said it (`x-history` does the
+    same). Of another history than the log's: OUT_OF_RANGE, reason `HISTORY_CHANGED`; start again without both.
     """
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -1491,10 +1496,11 @@ class WatchFlagsRequest(_message.Message):
         environment: _builtins.str = ...,
         names: _abc.Iterable[_builtins.str] | None = ...,
         after_revision: _builtins.int | None = ...,
+        history: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_after_revision", b"_after_revision", "after_revision", b"after_revision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_revision", b"_after_revision", "after_revision", b"after_revision", "environment", b"environment", "names", b"names"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_revision", b"_after_revision", "after_revision", b"after_revision", "environment", b"environment", "history", b"history", "names", b"names"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__after_revision: _TypeAlias = _typing.Literal["after_revision"]  # noqa: Y015
     _WhichOneofArgType__after_revision: _TypeAlias = _typing.Literal["_after_revision", b"_after_revision"]  # noqa: Y015

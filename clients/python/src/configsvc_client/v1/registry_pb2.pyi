@@ -867,6 +867,7 @@ class WatchServiceRequest(_message.Message):
 
     SERVICE_NAME_FIELD_NUMBER: _builtins.int
     AFTER_REVISION_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
     service_name: _builtins.str
     """Required. See Instance.service_name."""
     after_revision: _builtins.int
@@ -874,15 +875,20 @@ class WatchServiceRequest(_message.Message):
     watch.proto. What other programs show is sent whole (InstanceSnapshot.foreign). Unset: a snapshot of all first.
     Compacted or in the future: OUT_OF_RANGE; start again without it.
     """
+    history: _builtins.str
+    """Optional. With `after_revision`, the history that it is of, as `synced` and `progress` said it (`x-history` does the
+    same). Of another history than the log's: OUT_OF_RANGE, reason `HISTORY_CHANGED`; start again without both.
+    """
     def __init__(
         self,
         *,
         service_name: _builtins.str = ...,
         after_revision: _builtins.int | None = ...,
+        history: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_after_revision", b"_after_revision", "after_revision", b"after_revision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_revision", b"_after_revision", "after_revision", b"after_revision", "service_name", b"service_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_revision", b"_after_revision", "after_revision", b"after_revision", "history", b"history", "service_name", b"service_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__after_revision: _TypeAlias = _typing.Literal["after_revision"]  # noqa: Y015
     _WhichOneofArgType__after_revision: _TypeAlias = _typing.Literal["_after_revision", b"_after_revision"]  # noqa: Y015
