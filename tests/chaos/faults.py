@@ -3,9 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tests.faults.slow_line import SlowLine
-
 from tests.chaos.foreign import ForeignNodes, write_oversized
+from tests.faults.slow_line import SlowLine
 from tests.replicas.fleet import Replica
 from tests.services.postgres import Postgres
 from tests.services.service import Service

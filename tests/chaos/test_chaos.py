@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.faults.slow_line import SlowLine
 
 from tests.chaos.faults import Cluster
 from tests.chaos.run import report, run_chaos
+from tests.faults.slow_line import SlowLine
 from tests.replicas.fleet import fleet
 from tests.services.plugin import PrivateKafka, PrivatePostgres
 from tests.services.valkey import Valkey
