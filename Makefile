@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-packages chaos bench lint format proto services constraints clean
+.PHONY: help run test test-packages chaos fuzz bench lint format proto services constraints clean
 
 help: ## Says what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -36,6 +36,9 @@ chaos: $(VENV)/.made ## Breaks everything at random under load, and checks what 
 $(VENV)/.bench: $(VENV)/.made
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@touch $@
+
+fuzz: $(VENV)/.made ## Sends random requests, and watches what a neighbour sees: REQUESTS=100000 SEED=7
+	FUZZ_REQUESTS=$(or $(REQUESTS),100000) FUZZ_SEED=$(SEED) $(BIN)/python -m pytest -q -s --timeout 0 tests/fuzz/test_fuzz.py
 
 bench: $(VENV)/.bench ## Compares speeds with peers, side by side, in 4 minutes: ONLY="evaluation server" OUT=figures
 	@$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(OUT),--out $(OUT))

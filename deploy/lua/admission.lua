@@ -63,6 +63,7 @@ local function refuse(handle, http_status, code, reason, message)
     headers:replace("x-configsvc-refused", reason)
     handle:respond({[":status"] = http_status}, message)
   end
+  return true
 end
 
 local function media_type(value)
@@ -173,7 +174,18 @@ local function misframed(handle, compressed)
   end
 end
 
-function envoy_on_request(handle)
+-- A worker reads no trailers of a request, and gRPC parses them as it does headers.
+local function strip_trailers(handle)
+  local trailers, names = handle:trailers(), {}
+  for name in pairs(trailers or {}) do
+    names[name] = true
+  end
+  for name in pairs(names) do
+    trailers:remove(name)
+  end
+end
+
+local function admit(handle)
   local headers = handle:headers()
   local method, authority = headers:get(":method"), headers:get(":authority") or ""
   local media, encoding = media_type(headers:get("content-type")), headers:get("content-encoding")
@@ -184,6 +196,11 @@ function envoy_on_request(handle)
   local wrong, allowed = strip(headers, native)
   if native then
     headers:add("x-configsvc-native", "1")
+  end
+  -- One that is no text ends the server's loop: grpc.aio decodes it (1.85).
+  local path = headers:get(":path") or ""
+  if string.find(authority, "[^\33-\126]") or native and string.find(path, "[^\33-\126]") then
+    return refuse(handle, "400", INVALID_ARGUMENT, "MALFORMED_REQUEST", "the path and the host must be printable ASCII")
   end
   if SETTINGS.hosts and not SETTINGS.hosts[host_of(authority)] then
     return refuse(
@@ -211,8 +228,14 @@ function envoy_on_request(handle)
     return refuse(handle, "405", INVALID_ARGUMENT, "METHOD_NOT_ALLOWED", "gRPC is POST")
   end
   headers:replace("content-type", "application/grpc")
-  local misfit = SETTINGS.one_message[headers:get(":path")] and misframed(handle, compression and compression ~= "identity")
+  local misfit = SETTINGS.one_message[path] and misframed(handle, compression and compression ~= "identity")
   if misfit then
     return refuse(handle, "400", INVALID_ARGUMENT, "MALFORMED_REQUEST", misfit)
+  end
+end
+
+function envoy_on_request(handle)
+  if not admit(handle) then
+    strip_trailers(handle)
   end
 end

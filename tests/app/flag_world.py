@@ -25,7 +25,7 @@ from tests.app.fake_clock import FakeClock
 from tests.app.replica import AT, open_replica, open_storage
 
 AUTHOR = Author("tester", "", "", AT)
-DAY = timedelta(days=1)
+HOUR = timedelta(hours=1)
 USERS = [f"u{number}" for number in range(60)]
 
 
@@ -72,7 +72,7 @@ class World:
     async def evaluator(self, evaluate: Evaluate = in_process) -> Evaluator:
         """A replica's."""
         replica = await self._stack.enter_async_context(open_replica(self.storage, self.clock))
-        copies = await self._stack.enter_async_context(SharedCopies(self.cache, self.clock, DAY))
+        copies = await self._stack.enter_async_context(SharedCopies(self.cache, self.clock, HOUR))
         sets = FlagSets(reader=replica.storage, tail=replica.tail)
         replica.tail.subscribe(sets.apply, sets.reset)
         return Evaluator(

@@ -61,3 +61,47 @@ def grpc_web(port: int, method: str, body: bytes, headers: Headers = ()) -> Answ
     """A gRPC call as gRPC-Web. `method`: with its service."""
     own = [(b"content-type", GRPC_WEB), (b"content-length", str(len(body)).encode())]
     return request(port, "POST", f"/{method}", [*own, *headers], body)
+
+
+def http2(port: int, path: bytes, headers: Headers = (), body: bytes = b"", trailers: Headers = ()) -> bytes:
+    """One POST over HTTP/2, with trailers after it; returns the last header block of the answer, as HPACK has it.
+
+    Fails if the stream is not ended in order.
+    """
+    pseudo = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", path), (b":authority", b"localhost")]
+    sent = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        _frame(SETTINGS, 0, 0, b""),
+        _frame(HEADERS, END_HEADERS, 1, _block([*pseudo, *headers])),
+        _frame(DATA, 0 if trailers else END_STREAM, 1, body),
+    ]
+    if trailers:
+        sent.append(_frame(HEADERS, END_HEADERS | END_STREAM, 1, _block(trailers)))
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS) as connection:
+        connection.sendall(b"".join(sent))
+        reader = connection.makefile("rb")
+        block = b""
+        while True:
+            head = reader.read(9)
+            assert head, "the connection was closed"
+            kind, flags, stream = head[3], head[4], int.from_bytes(head[5:])
+            payload = reader.read(int.from_bytes(head[:3]))
+            assert kind not in (RST_STREAM, GOAWAY), (kind, payload)
+            if stream == 1 and kind == HEADERS:
+                block = payload
+            if stream == 1 and kind in (HEADERS, DATA) and flags & END_STREAM:
+                return block
+
+
+# RFC 9113, 6.
+DATA, HEADERS, RST_STREAM, SETTINGS, GOAWAY = 0, 1, 3, 4, 7
+END_STREAM, END_HEADERS = 1, 4
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
+
+
+def _block(headers: Headers) -> bytes:
+    """Literals without indexing and without Huffman codes (RFC 7541, 6.2.2), shorter than 127 bytes."""
+    return b"".join(b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value for name, value in headers)

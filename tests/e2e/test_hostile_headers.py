@@ -147,3 +147,24 @@ def test_an_actor_that_is_no_text_is_refused_by_name(service: Running) -> None:
     assert answer.status == 400
     assert json.loads(answer.body)["message"].startswith("header x-actor: ")
     assert raw.request(service.port, "GET", LIVE, [(b"x-actor", "Zoë".encode())]).status == 200
+
+
+GRPC = ((b"content-type", b"application/grpc"), (b"te", b"trailers"))
+# HPACK's Huffman code of `grpc-status`, in the literal that Envoy writes, and a status of one digit behind it.
+GRPC_STATUS = b"\x40\x88\x9a\xca\xc8\xb2\x12\x34\xda\x8f\x01"
+
+
+@pytest.mark.parametrize("name", [b"grpc-timeout", b"grpc-encoding", b"grpc-status", b"any-bin"])
+def test_trailers_of_a_request_are_not_read(service: Running, neighbours: Neighbours, name: bytes) -> None:
+    """gRPC parses them as it does headers: the caller got INTERNAL."""
+    last = raw.http2(service.port, f"/{LIVENESS}".encode(), GRPC, raw.framed(b""), [(name, b"!x")])
+    assert GRPC_STATUS + b"0" in last
+    neighbours.call()
+
+
+@pytest.mark.parametrize("path", [b"/configsvc.v1.HealthService/\xff", b"/\xff/\xfe", b"/caf\xc3\xa9/x"])
+def test_a_path_that_is_no_text_harms_no_neighbour(service: Running, neighbours: Neighbours, path: bytes) -> None:
+    """grpc.aio decodes it in the loop that takes calls: the worker took none from then on."""
+    last = raw.http2(service.port, path, GRPC, raw.framed(b""))
+    assert GRPC_STATUS + b"3" in last
+    neighbours.call()

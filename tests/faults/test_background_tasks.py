@@ -36,7 +36,7 @@ ASSIGNMENTS = {"assignments, sending", "assignments, renewal", "assignments, ref
 COPIES = {"copies, sending", "copies, renewal", "copies, refill"}
 EMBEDDED = EVERYWHERE | ASSIGNMENTS | {"watch of the database file", "check of the database file"}
 POSTGRES = EVERYWHERE | {"notifications"}
-REAL = EVERYWHERE | ASSIGNMENTS | COPIES | {"outbox relay", "kafka consumer", "zookeeper session"}
+REAL = EVERYWHERE | ASSIGNMENTS | COPIES | {"log tail's mark", "outbox relay", "kafka consumer", "zookeeper session"}
 
 
 class Ahead(SystemClock):
@@ -159,6 +159,7 @@ STARTED_OTHERWISE = {
     "app/tail.py": 2,  # a timer, and a look that its callers wait for
     "app/near.py": 1,  # a read that its callers wait for
     "app/flag_sets.py": 1,  # likewise
+    "app/lineage.py": 2,  # a wait and a timer of the task that keeps the mark
     "app/relay.py": 2,  # a publishing that the relay waits for, and a timer
     "app/streams.py": 2,  # a race that its caller waits for
     "app/registry_news.py": 1,  # in a task group

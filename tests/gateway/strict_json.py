@@ -11,6 +11,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 MOST_NESTED = 100
+_NUMBERS = (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_INT64)
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -79,7 +80,9 @@ def _walk(value: Any, depth: int) -> Iterator[tuple[int, Any]]:
 
 
 def _check_members(found: dict[str, Any], message: Any, *, top: bool) -> None:
-    """What protobuf lets pass: a member by both of its names, one of them null; null if leaving out means to keep."""
+    """What protobuf lets pass: a member by both of its names, one of them null; null if leaving out means to keep; false
+    for 0.
+    """
     by_name = {name: f for f in message.fields for name in (f.name, f.json_name)}
     if len({by_name[name].name for name in found}) < len(found):
         raise NotStrict("a member comes twice")
@@ -88,6 +91,8 @@ def _check_members(found: dict[str, Any], message: Any, *, top: bool) -> None:
         optional = member.has_presence and member.cpp_type != FieldDescriptor.CPPTYPE_MESSAGE
         if value is None and optional and (not top or member.name == "etag"):
             raise NotStrict(f"{name} is null")
+        if member.cpp_type in _NUMBERS and any(isinstance(v, bool) for v in (value if member.is_repeated else [value])):
+            raise NotStrict(f"{name} is no number")
         nested = member.message_type
         if nested is not None and nested.file.package == message.file.package and not nested.GetOptions().map_entry:
             for item in value if isinstance(value, list) else [value]:

@@ -5,14 +5,16 @@ The bound: its lease, and once the same again, however many changes of owner, re
 
 import random
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
 from configsvc.app.directory import Directory
-from configsvc.app.leases import LISTEN_SECONDS, SETTLE_SECONDS, SWEEP_SECONDS
+from configsvc.app.leases import LISTEN_SECONDS, OWED_SECONDS, SETTLE_SECONDS, SWEEP_SECONDS
 from configsvc.clock import SystemClock
 from configsvc.errors import NotFound, Unavailable
-from tests.registry.world import ME, World, registration
+from configsvc.probes.port import ProbeBusyError
+from tests.registry.world import ME, World, gone, registration
 
 TTL_SECONDS, BEAT_SECONDS, STIR_SECONDS = 10, 3.0, 6.0
 # Each owner may be this late, and what a dead one had not told yet is not counted.
@@ -199,3 +201,56 @@ async def test_whatever_stirs_a_living_instance_stays_and_a_dead_one_leaves(worl
             await played.on(1, *running.values())
     # An owner that is cut off from the registry ends nothing: one absence more.
     played.check(lost_seconds=4)
+
+
+class Busy:
+    """A probe that never comes to look."""
+
+    async def look(self, url: str) -> None:
+        raise ProbeBusyError
+
+
+CHECKED: dict[str, Any] = {"health_check_url": "http://one:1/health"}
+
+
+async def test_a_lease_that_checks_keep_does_not_end_for_want_of_one_for_a_bounded_time(world: World) -> None:
+    world.probe = Busy()  # type: ignore[assignment]
+    async with world.directory("a") as directory:
+        await directory.register(registration(lease_ttl_seconds=TTL_SECONDS, **CHECKED), ME)
+        await world.pass_time(5 * TTL_SECONDS)
+        assert await names(directory) == {"one"}
+        world.clock.forward(OWED_SECONDS)
+        await gone(directory, "one")
+
+
+async def test_passing_checks_keep_an_instance_that_says_nothing(world: World) -> None:
+    async with world.directory("a") as directory:
+        await directory.register(registration(lease_ttl_seconds=TTL_SECONDS, **CHECKED), ME)
+        head = (await world.storage.state()).head
+        for _ in range(10):
+            # Longer than the lease, so that there was no time for a check within it.
+            world.clock.forward(2 * TTL_SECONDS)
+            await world.pass_time(2)
+            assert await names(directory) == {"one"}
+        assert (await world.storage.state()).head == head
+
+
+async def test_failing_checks_keep_nobody(world: World) -> None:
+    async with world.directory("a") as directory:
+        await directory.register(registration(lease_ttl_seconds=TTL_SECONDS, **CHECKED), ME)
+        world.probe.well = False
+        world.clock.forward(TTL_SECONDS + 1)
+        while await names(directory):
+            await world.pass_time(1)
+        assert world.clock.monotonic() < 2 * TTL_SECONDS
+
+
+async def test_a_fresh_replica_looks_before_it_ends_a_lease_that_was_over(world: World) -> None:
+    """Whoever was owner had no time to check it: killed each time before a check."""
+    async with world.directory("a") as directory:
+        await directory.register(registration(lease_ttl_seconds=TTL_SECONDS, **CHECKED), ME)
+    for _ in range(5):
+        async with world.directory("a") as directory:
+            world.clock.forward(TTL_SECONDS + 1)
+            await world.pass_time(1)
+            assert await names(directory) == {"one"}

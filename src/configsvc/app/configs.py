@@ -119,9 +119,14 @@ class ConfigStore:
             if (size := sum(len(key.encode("utf-8", "surrogatepass")) for key in keys)) > ANSWER_BYTES // 2:
                 fields.refuse("keys", f"must be at most {ANSWER_BYTES // 2} bytes together; they have {size}")
         refs = {key: config_ref(environment, service_name, key) for key in keys}
-        view = await self._near.get(tuple(refs.values()))
-        found = tuple(record for ref in refs.values() if (record := view.get(ref)) is not None)
-        return Bulk(found, tuple(key for key, ref in refs.items() if view.get(ref) is None), view.revision)
+        view, left_out = await self._near.first(tuple(refs.values()), READ_BYTES)
+        looked_at = {key: ref for key, ref in refs.items() if ref not in left_out}
+        return Bulk(
+            tuple(record for ref in looked_at.values() if (record := view.get(ref)) is not None),
+            tuple(key for key, ref in looked_at.items() if view.get(ref) is None),
+            view.revision,
+            tuple(key for key, ref in refs.items() if ref in left_out),
+        )
 
     async def effective(
         self, environment: str, service_name: str, prefix: str, page_size: int, page_token: str

@@ -123,7 +123,11 @@ class Leases:
         """
         if not records:
             return
-        await self._tell(self._unnoted(0.0))
+        # Of orphans there is nothing to tell, and the other survivors don't wait.
+        changing = {record.ref for record in records}
+        own = {ref: lease for ref, lease in self._unnoted(0.0).items() if ref in changing}
+        if own or not self._listening.has_begun:
+            await self._tell(own)
         await self._signs.grant([incarnation_of(record) for record in records], self._listening.heard_seconds)
 
     async def sweep(self) -> None:

@@ -22,7 +22,10 @@ from configsvc.app.tail import LogTail
 from configsvc.domain.record_json import record_json, record_of
 from configsvc.domain.records import Change, Kind, Record, Ref, View
 from configsvc.errors import Unavailable
-from configsvc.storage.port import Reader
+from configsvc.storage.port import Reader, RecordQuery
+
+# So many records are read whole, however large they are.
+READ_WHOLE = 16
 
 
 @dataclass(slots=True)
@@ -82,6 +85,26 @@ class NearRecords:
             if (view := await self._copied(refs)) is None:
                 raise
             return view
+
+    async def first(self, refs: Sequence[Ref], most_bytes: int) -> tuple[View, frozenset[Ref]]:
+        """The same for many configurations of one service; and those that were not looked at, since the bodies of those
+        before them, in the order of keys, have `most_bytes`: they are not loaded to be thrown away.
+
+        Such a read is not kept in memory: it would push out what is asked for by name.
+        """
+        if len(refs) <= READ_WHOLE or self._tail.stale_since is not None or all(ref in self._entries for ref in refs):
+            return await self.get(refs), frozenset()
+        keys = tuple(ref.key for ref in refs)
+        query = RecordQuery(
+            refs[0].kind, refs[0].environment, len(refs), (refs[0].service,), keys, most_bytes=most_bytes
+        )
+        try:
+            page = await self._reader.page(query)
+        except Unavailable as error:
+            self._tail.doubt(error)
+            return await self.get(refs), frozenset()
+        view = View(page.revision, {record.ref: record for record in page.records})
+        return view, frozenset(ref for ref in refs if page.more and ref.key > page.records[-1].ref.key)
 
     async def _current(self, refs: Sequence[Ref]) -> View:
         found: dict[Ref, _Entry] = {}

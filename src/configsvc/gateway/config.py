@@ -115,7 +115,15 @@ def _script(name: str) -> str:
     """A Lua filter, behind what it is built on."""
     if name != REST_SCRIPT:
         return _text(name)
-    return "\n".join((routes.lua(), _text("lua/json_body.lua"), _text(name)))
+    return "\n".join(
+        (
+            routes.lua(),
+            _text("lua/json_body.lua"),
+            _text("lua/free_json.lua"),
+            _text("lua/body_members.lua"),
+            _text(name),
+        )
+    )
 
 
 def one_message_paths() -> Iterator[str]:

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psycopg
+
+from configsvc.storage.checksums import checksum
 from configsvc.storage.postgres import PostgresStorage
+from configsvc.storage.rows import CHANGE_COLUMNS
 from configsvc.storage.sqlite import SqliteStorage
 from tests.conformance.storage.writing import StorageFactory
 from tests.services.postgres import Postgres
@@ -17,10 +21,14 @@ Restore = Callable[[], None]
 
 @dataclass(frozen=True)
 class Database:
-    """`open` makes a storage, not yet entered. `back_up` copies what is there, and returns what puts the copy back."""
+    """`open` makes a storage, not yet entered. `back_up` copies what is there, and returns what puts the copy back.
+
+    `run` runs SQL, in which `{}` comes before a table's name, as another program would.
+    """
 
     open: StorageFactory
     back_up: Callable[[], Restore]
+    run: Callable[[str], None]
 
 
 def sqlite_database(folder: Path) -> Database:
@@ -32,7 +40,14 @@ def sqlite_database(folder: Path) -> Database:
         _copy(path, copy)
         return lambda: _copy(copy, path)
 
-    return Database(lambda: SqliteStorage(path), back_up)
+    def run(sql: str) -> None:
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.create_function("row_checksum", -1, checksum)
+            connection.executescript(sql.format(""))
+            # What is altered here is altered on purpose.
+            connection.execute(f"UPDATE changes SET checksum = row_checksum({', '.join(CHANGE_COLUMNS)})")
+
+    return Database(lambda: SqliteStorage(path), back_up, run)
 
 
 @contextmanager
@@ -45,8 +60,12 @@ def postgres_database(url: str) -> Iterator[Database]:
         copies.append(server.back_up(url))
         return lambda: server.restore(url, copies[-1])
 
+    def run(sql: str) -> None:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(sql.format("configsvc.").encode())
+
     try:
-        yield Database(lambda: PostgresStorage(url), back_up)
+        yield Database(lambda: PostgresStorage(url), back_up, run)
     finally:
         for copy in copies:
             server.drop_database(copy)

@@ -100,6 +100,31 @@ class TestDigest:
         page = await storage.follow(old, 10)
         assert (page.digest_there, page.continues(old)) == ("", True)
 
+    async def test_a_log_in_which_an_older_release_has_written_goes_on(self, database: Database) -> None:
+        """Its changes have no digest, and are tolerated; the chain goes on behind them."""
+        async with database.open() as storage:
+            here = await seen_in(storage, "a", "b")
+            # What a process of the release before does: it knows neither column.
+            database.run("UPDATE {0}changes SET digest = NULL WHERE revision = 2")
+            database.run("UPDATE {0}counter SET digest = (SELECT digest FROM {0}changes WHERE revision = 1)")
+            page = await storage.follow(here, 10)
+            assert (page.digest_there, page.continues(here)) == ("", True)
+            after = await seen_in(storage, "c")
+            assert (after.revision, after.history) == (3, here.history)
+            assert after.digest not in ("", here.digest)
+            assert await storage.reconcile(here, "why") == await storage.state()
+
+    async def test_a_log_of_an_older_release_gets_its_first_history(self, database: Database) -> None:
+        async with database.open() as storage:
+            await seen_in(storage, "a")
+        database.run("UPDATE {0}counter SET history = '', digest = ''; UPDATE {0}changes SET digest = NULL")
+        database.run("DELETE FROM {0}histories")
+        async with database.open() as storage:
+            state = await storage.state()
+            assert (len(state.history), state.head, state.since, state.digest) == (26, 1, 0, "")
+            assert (await storage.origin()).history == state.history
+            assert (await storage.write(put(config("b")))).revision == 2
+
 
 class TestFollow:
     async def test_gives_what_comes_after_a_place_that_the_log_knows(self, storage: Storage) -> None:
