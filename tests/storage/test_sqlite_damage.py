@@ -113,6 +113,24 @@ async def test_damaged_row_harms_itself_and_is_named(intact: Path, tmp_path: Pat
             await storage.ping()
 
 
+@pytest.mark.parametrize("broken", [b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xf0\x9f"])
+@pytest.mark.parametrize("text", [b"value 123 ", b"k123"])
+async def test_text_that_is_no_utf8_any_more_is_damage(
+    intact: Path, tmp_path: Path, text: bytes, broken: bytes
+) -> None:
+    path = tmp_path / "configsvc.db"
+    data = intact.read_bytes()
+    assert text in data
+    path.write_bytes(data.replace(text, (broken + text)[: len(text)]))
+    async with SqliteStorage(path) as storage:
+        with pytest.raises(DataLoss):
+            await storage.get([config("k123")])
+        with pytest.raises(DataLoss):
+            await storage.search(ChangeQuery(limit=KEYS + 1))
+        with pytest.raises(DataLoss):
+            await storage.ping()
+
+
 async def test_damage_is_found_in_the_background(intact: Path, tmp_path: Path) -> None:
     path = tmp_path / "configsvc.db"
     shutil.copy(intact, path)
