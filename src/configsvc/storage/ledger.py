@@ -145,9 +145,9 @@ class Ledger:
         made: list[tuple[Change, Row, str | None]] = []
         digest = self.digest
         for ordinal, mutation in enumerate(mutations):
-            change, row, before = self._change(write, mutation, revision, ordinal)
-            digest = change_digest(digest, change, row.text)
-            made.append((replace(change, digest=digest), row, before))
+            change, row, before = self._change(write, mutation, (revision, ordinal), digest)
+            digest = change.digest
+            made.append((change, row, before))
         request_id = write.author.request_id
         return Entry(
             commit=Commit(revision, tuple(change for change, _, _ in made), history=self.history),
@@ -156,9 +156,11 @@ class Ledger:
             request=(request_id, write.fingerprint, revision) if request_id else None,
         )
 
-    def _change(self, write: Write, mutation: Mutation, revision: int, ordinal: int) -> tuple[Change, Row, str | None]:
-        """The change, the record's row after it, and the body's text before it."""
-        author, old = write.author, self._rows[mutation.ref]
+    def _change(
+        self, write: Write, mutation: Mutation, place: tuple[int, int], digest: str
+    ) -> tuple[Change, Row, str | None]:
+        """The change, the record's row after it, and the body's text before it. `digest`: of the log before it."""
+        author, old, (revision, ordinal) = write.author, self._rows[mutation.ref], place
         live: Record | None = old.record_in(self.history) if old else None
         body = mutation.body if isinstance(mutation, Put) else None
         if body is None and live is None:
@@ -191,6 +193,7 @@ class Ledger:
             reason=author.reason,
             request_id=author.request_id,
             at=author.at,
+            digest=change_digest(digest, place, mutation, row, author),
             history=self.history,
         )
         return change, row, old.text if old else None

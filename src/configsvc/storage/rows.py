@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from configsvc.domain.lineage import next_digest
-from configsvc.domain.records import Action, Change, JsonObject, Kind, Record, Ref
+from configsvc.domain.records import Action, Author, Change, JsonObject, Kind, Mutation, Record, Ref
 from configsvc.storage.checksums import verified
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -154,20 +154,12 @@ def change_values(change: Change, before: str | None, after: str | None) -> tupl
     )
 
 
-def change_digest(before: str, change: Change, after: str | None) -> str:
+def change_digest(before: str, place: tuple[int, int], mutation: Mutation, after: Row, author: Author) -> str:
     """The digest of the log up to a change, from that up to the change before. What the change follows is in the latter."""
-    row = (
-        change.revision,
-        change.ordinal,
-        *ref_values(change.ref),
-        change.action.value,
-        change.version,
-        change.actor,
-        change.reason,
-        change.request_id,
-        microseconds(change.at),
+    said = (author.actor, author.reason, author.request_id, microseconds(author.at))
+    return next_digest(
+        before, (*place, *ref_values(mutation.ref), mutation.action.value, after.version, *said), after.text
     )
-    return next_digest(before, row, after)
 
 
 def change_of(values: Sequence[Any], history: str) -> Change:
