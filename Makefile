@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos bench lint format proto services constraints clean
+.PHONY: help run test test-packages chaos fuzz bench lint format proto services constraints clean
 
 help: ## Says what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 # Made anew where the requirements changed. Versions are those of constraints.txt, the same on every machine.
 $(VENV)/.made: pyproject.toml clients/python/pyproject.toml constraints.txt
@@ -26,6 +26,9 @@ run: $(VENV)/.made ## Runs the whole service on http://localhost:8082, with noth
 test: $(VENV)/.made ## Runs all tests, on real services that it starts and stops by itself
 	$(BIN)/python -m pytest -n 3 --dist loadfile
 
+test-packages: $(VENV)/.made ## Installs the client's wheel in fresh environments, at both ends of its ranges, and uses it
+	$(BIN)/python -m pytest -q clients/python/tests
+
 chaos: $(VENV)/.made ## Breaks everything at random under load, and checks what clients saw: SECONDS=600 SEED=7
 	CHAOS_SECONDS=$(or $(SECONDS),60) CHAOS_SEED=$(SEED) $(BIN)/python -m pytest -q -s --timeout 0 tests/chaos/test_chaos.py
 
@@ -33,6 +36,9 @@ chaos: $(VENV)/.made ## Breaks everything at random under load, and checks what 
 $(VENV)/.bench: $(VENV)/.made
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@touch $@
+
+fuzz: $(VENV)/.made ## Sends random requests, and watches what a neighbour sees: REQUESTS=100000 SEED=7
+	FUZZ_REQUESTS=$(or $(REQUESTS),100000) FUZZ_SEED=$(SEED) $(BIN)/python -m pytest -q -s --timeout 0 tests/fuzz/test_fuzz.py
 
 bench: $(VENV)/.bench ## Compares speeds with peers, side by side, in 4 minutes: ONLY="evaluation server" OUT=figures
 	@$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(OUT),--out $(OUT))

@@ -120,7 +120,7 @@ class _Lookups:
         return look_up
 
     def shared(self, cache: RedisCache) -> Way:
-        evaluations = SharedEvaluations(in_process, cache, LIFE)
+        evaluations = SharedEvaluations(in_process, cache, LIFE, lambda _: "h")
         assigned: list[Mapping[str, str]] = [{}] * len(self._names)
 
         async def look_up(_worker: int) -> Sequence[Outcome]:

@@ -4,10 +4,17 @@ The protos' package is `configsvc.v1`, as it is on the wire; the modules are `co
 never share a name with the server's package `configsvc`. protoc has no option for that, so the imports are rewritten
 here; file and symbol names inside the descriptors stay those of the protos.
 
+Code that was generated for one version of protobuf and of grpcio refuses older ones, so the modules are made by the
+oldest tools that the client's package supports (stub-tools.txt), which are installed aside, in build/. Their types
+(`.pyi`) are made by those of this environment.
+
 `--check` writes nothing and fails where the committed stubs are not what the protos give.
 """
 
 import filecmp
+import hashlib
+import os
+import subprocess
 import sys
 import tempfile
 from importlib.resources import files
@@ -17,21 +24,56 @@ from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "proto"
-STUBS = ROOT / "clients" / "python" / "src" / "configsvc_client" / "v1"
+PACKAGE = ROOT / "clients" / "python" / "src" / "configsvc_client"
+STUBS = PACKAGE / "v1"
+# The package carries the protos and the licence; both are copies.
+COPIES = {
+    **{source: PACKAGE / "protos" / source.relative_to(PROTOS) for source in sorted(PROTOS.rglob("*.proto"))},
+    ROOT / "LICENSE": ROOT / "clients" / "python" / "LICENSE",
+}
+
+
+def tools() -> Path:
+    """The folder with the pinned tools; they are installed at the first use."""
+    pinned = Path(__file__).with_name("stub-tools.txt")
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    name = hashlib.sha256(pinned.read_bytes() + version.encode()).hexdigest()[:12]
+    folder = ROOT / "build" / f"stub-tools-{name}"
+    if not folder.is_dir():
+        folder.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+            subprocess.run([*pip, "--target", f"{scratch}/tools", "-r", str(pinned)], check=True)
+            try:
+                os.rename(f"{scratch}/tools", folder)
+            except OSError:
+                # Another run was quicker.
+                if not folder.is_dir():
+                    raise
+    return folder
 
 
 def generate(into: Path) -> None:
     """Writes `*_pb2.py`, `*_pb2_grpc.py` and their `.pyi` into a directory."""
     with tempfile.TemporaryDirectory() as scratch:
         sources = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.rglob("*.proto"))
-        status = protoc.main(
+        paths = [f"--proto_path={PROTOS}", f"--proto_path={ROOT / 'third_party' / 'googleapis'}"]
+        old = tools()
+        subprocess.run(
             [
-                "protoc",
-                f"--proto_path={PROTOS}",
-                f"--proto_path={ROOT / 'third_party' / 'googleapis'}",
-                f"--proto_path={files('grpc_tools') / '_proto'}",
+                *(sys.executable, "-W", "ignore", "-m", "grpc_tools.protoc", *paths),
+                f"--proto_path={old / 'grpc_tools' / '_proto'}",
                 f"--python_out={scratch}",
                 f"--grpc_python_out={scratch}",
+                *sources,
+            ],
+            env={**os.environ, "PYTHONPATH": str(old)},
+            check=True,
+        )
+        status = protoc.main(
+            [
+                *("protoc", *paths),
+                f"--proto_path={files('grpc_tools') / '_proto'}",
                 f"--mypy_out=quiet:{scratch}",
                 f"--mypy_grpc_out=quiet:{scratch}",
                 *sources,
@@ -52,6 +94,9 @@ def main() -> int:
     """Generates, or compares with `--check`; returns the exit status."""
     if sys.argv[1:] != ["--check"]:
         generate(STUBS)
+        for source, copy in COPIES.items():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(source.read_bytes())
         return 0
     with tempfile.TemporaryDirectory() as fresh:
         generate(Path(fresh))
@@ -59,6 +104,9 @@ def main() -> int:
         committed = {path.name for path in STUBS.glob("*_pb2*")}
         _, changed, missing = filecmp.cmpfiles(fresh, STUBS, names, shallow=False)
         drifted = sorted({*changed, *missing, *(committed - names)})
+    for source, copy in COPIES.items():
+        if not copy.is_file() or copy.read_bytes() != source.read_bytes():
+            drifted.append(str(copy.relative_to(ROOT)))
     if drifted:
         sys.stderr.write(f"stubs differ from proto/, run `make proto`: {', '.join(drifted)}\n")
     return 1 if drifted else 0

@@ -1,43 +1,7 @@
 -- What the gateway does to a REST request before it is transcoded, and to the answer after it. The Lua filter in
--- deploy/envoy.yaml names this file; gateway/config.py puts its text there.
-
--- The methods of each path, and the field that the path itself gives; the first pattern that matches counts. Envoy's
--- transcoder answers 404 to a wrong method, which hides that the path is right, and lets a query parameter override the
--- path.
-local METHODS = {
-  {"^/api/v1/config$", "GET, POST"},
-  {"^/api/v1/config/bulk$", "POST"},
-  {"^/api/v1/config:batchWrite$", "POST"},
-  {"^/api/v1/config/.+:rollback$", "POST", "key"},
-  {"^/api/v1/config:effective$", "GET"},
-  {"^/api/v1/config:watch$", "GET"},
-  {"^/api/v1/config/.+:diff$", "GET", "key"},
-  {"^/api/v1/config/.+:effective$", "GET", "key"},
-  {"^/api/v1/config/.+/history$", "GET", "key"},
-  {"^/api/v1/config/.+$", "GET, PUT, DELETE", "key"},
-  {"^/api/v1/feature%-flags$", "GET, POST"},
-  {"^/api/v1/feature%-flags:watch$", "GET"},
-  {"^/api/v1/feature%-flags/evaluate$", "POST"},
-  {"^/api/v1/feature%-flags/evaluate/batch$", "POST"},
-  {"^/api/v1/feature%-flags/[^/]+/history$", "GET", "name"},
-  {"^/api/v1/feature%-flags/[^/]+:rollback$", "POST", "name"},
-  {"^/api/v1/feature%-flags/[^/]+:diff$", "GET", "name"},
-  {"^/api/v1/feature%-flags/[^/]+$", "GET, PUT, DELETE", "name"},
-  {"^/api/v1/registry/register$", "POST"},
-  {"^/api/v1/registry/deregister$", "POST"},
-  {"^/api/v1/registry/heartbeat$", "POST"},
-  {"^/api/v1/registry/services$", "GET"},
-  {"^/api/v1/registry/services/[^/]+/health$", "POST", "service_name"},
-  {"^/api/v1/registry/services/[^/]+/url$", "GET", "service_name"},
-  {"^/api/v1/registry/services/[^/]+$", "GET", "service_name"},
-  {"^/api/v1/registry/discover/[^/]+$", "GET", "service_name"},
-  {"^/api/v1/changes$", "GET"},
-  {"^/health$", "GET"}, {"^/ready$", "GET"}, {"^/live$", "GET"},
-}
-
-local function starts_with(text, start)
-  return text ~= nil and string.sub(text, 1, #start) == start
-end
+-- deploy/envoy.yaml names this file; gateway/config.py puts its text there, behind json_body.lua, free_json.lua, body_members.lua and the tables of
+-- gateway/routes.py. Envoy's transcoder answers 404 to a wrong method, which hides that the path is right; it lets a query
+-- parameter override the path, and ignores what it does not know in a body.
 
 local function with_head_and_options(path, methods)
   -- A watch has no end, so nobody could say what its headers were at the end of a HEAD.
@@ -47,30 +11,104 @@ local function with_head_and_options(path, methods)
   return methods .. ", OPTIONS"
 end
 
-local function has_parameter(query, name)
-  for found in string.gmatch(query, "[?&]([^=&]*)") do
-    local plain = string.gsub(found, "%%(%x%x)", function(hex)
-      return string.char(tonumber(hex, 16))
-    end)
-    if plain == name then
+local function unescaped(value)
+  return (string.gsub(value, "%%(%x%x)", function(hex)
+    return string.char(tonumber(hex, 16))
+  end))
+end
+
+-- The names of the query's parameters.
+local function parameters_of(query)
+  local found = {}
+  for name in string.gmatch(query, "[?&]([^=&]*)") do
+    found[#found + 1] = unescaped(name)
+  end
+  return found
+end
+
+local function contains(list, wanted)
+  for _, item in ipairs(list) do
+    if item == wanted then
       return true
     end
   end
   return false
 end
 
+-- The fields that the query gives, by name, and what is wrong with it. The transcoder takes the last of two, and a
+-- parameter such as `value.string_value` for a part of a field. Unknown ones it refuses by itself.
+local function read_query(parameters, message)
+  local found = {}
+  for _, name in ipairs(parameters) do
+    local whole = string.match(name, "^[^.]*")
+    local field = message.fields[whole]
+    if field and not field.ignored then
+      if whole ~= name then
+        return nil, {reason = "INVALID_INPUT", field = whole, description = "must be whole in a query: no part of it"}
+      elseif found[field.name] and field.shape ~= "list" then
+        return nil, {reason = "DUPLICATE_MEMBER", field = field.name, description = "must be given once"}
+      end
+      found[field.name] = true
+    end
+  end
+  return found
+end
+
+local function quoted(value)
+  return '"' .. string.gsub(value, '[%z\1-\31"\\\127]', function(found)
+    return string.format("\\u%04x", string.byte(found))
+  end) .. '"'
+end
+
+-- In the shape in which the server refuses a field (rpc/status.py).
+local function refuse_request(handle, wrong)
+  local field, description = quoted(wrong.field), quoted(wrong.description)
+  -- It tells gateway/replies.py that the answer is JSON already.
+  handle:headers():add("x-configsvc-violation", "1")
+  handle:respond({[":status"] = "400"}, table.concat({
+    '{"code":3,"message":', quoted(wrong.field .. ": " .. wrong.description), ',"details":[',
+    '{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":', quoted(wrong.reason), ',"domain":"configsvc",',
+    '"metadata":{}},',
+    '{"@type":"type.googleapis.com/google.rpc.BadRequest","field_violations":[{"field":', field, ',"description":',
+    description, ',"reason":""}]}]}'}))
+end
+
+-- Refuses a request that does not say what it means, and tells the server what it names (rpc/presence.py). Every method
+-- may have a body: the transcoder reads it also where the protos have none.
+local function check_request(handle, message, given, parameters)
+  local named, wrong = read_query(parameters, message)
+  local members, length = {}, 0
+  if not wrong then
+    local body = handle:body()
+    length = body and body:length() or 0
+    if length > 0 then
+      members, wrong = read_body(body:getBytes(0, length), message, given, named)
+    end
+  end
+  if wrong then
+    if wrong.failure then
+      handle:logErr("a body could not be read: " .. wrong.failure)
+    end
+    refuse_request(handle, wrong)
+    return
+  end
+  for name in pairs(named) do
+    members[#members + 1] = name
+  end
+  handle:headers():add("x-configsvc-members", table.concat(members, ","))
+  if length > 0 and #emptied > 0 then
+    handle:headers():add("x-configsvc-emptied", table.concat(emptied, ","))
+  end
+end
+
 function envoy_on_request(handle)
   local headers = handle:headers()
-  -- Ours alone: a client can't set the status of its own answer.
-  headers:remove("x-http-status")
-  headers:remove("x-configsvc-native")
-  headers:remove("x-configsvc-rest")
-  if starts_with(headers:get("content-type"), "application/grpc") then
-    headers:add("x-configsvc-native", "1")
+  if headers:get("x-configsvc-native") then
     return
   end
   -- The server then answers with the resource itself (`response_body`).
   headers:add("x-configsvc-rest", "1")
+  handle:streamInfo():dynamicMetadata():set("configsvc", "rest", "1")
   local whole = headers:get(":path")
   local path, query = string.match(whole, "^([^?]*)(.*)$")
   if #path > 1 and string.sub(path, -1) == "/" then
@@ -78,23 +116,37 @@ function envoy_on_request(handle)
     headers:replace(":path", path .. query)
   end
   local method = headers:get(":method")
-  for _, known in ipairs(METHODS) do
-    if string.match(path, known[1]) then
-      local allowed = with_head_and_options(path, known[2])
+  for _, route in ipairs(ROUTES) do
+    local pattern, methods, names, messages = unpack(route)
+    local captured = {string.match(path, pattern)}
+    if captured[1] then
+      local allowed = with_head_and_options(path, methods)
+      local parameters = parameters_of(query)
+      local given, overridden = {}, nil
+      for index, name in ipairs(names) do
+        given[name] = unescaped(captured[index])
+        overridden = overridden or (contains(parameters, name) and name)
+      end
       if method == "OPTIONS" then
         handle:respond({[":status"] = "204", ["allow"] = allowed}, "")
+        return
       elseif not string.find(", " .. allowed .. ",", ", " .. method .. ",", 1, true) then
         handle:respond(
           {[":status"] = "405", ["allow"] = allowed},
           method .. " is not allowed at this path; allowed: " .. allowed)
-      elseif known[3] and has_parameter(query, known[3]) then
+        return
+      elseif overridden then
         handle:respond(
           {[":status"] = "400"},
-          "The path itself gives " .. known[3] .. ": a query parameter of this name is not allowed.")
-      elseif method == "HEAD" then
-        headers:replace(":method", "GET")
+          "The path itself gives " .. overridden .. ": a query parameter of this name is not allowed.")
+        return
+      end
+      if method == "HEAD" then
+        method = "GET"
+        headers:replace(":method", method)
         handle:streamInfo():dynamicMetadata():set("configsvc", "without_body", "1")
       end
+      check_request(handle, messages[method], given, parameters)
       return
     end
   end
@@ -102,10 +154,12 @@ end
 
 function envoy_on_response(handle)
   local headers = handle:headers()
-  local bodiless = handle:streamInfo():dynamicMetadata():get("configsvc") ~= nil
-  if starts_with(headers:get("content-type"), "application/grpc") then
+  local noted = handle:streamInfo():dynamicMetadata():get("configsvc")
+  if noted == nil then
+    -- gRPC, or refused before it came here.
     return
   end
+  local bodiless = noted["without_body"] ~= nil
   -- What the server says with an answer lies in the message of its status (rpc/call.py).
   if headers:get("grpc-status") == "0" then
     for name, value in string.gmatch(headers:get("grpc-message") or "", "(%S-)=(%S+)") do
@@ -117,7 +171,7 @@ function envoy_on_response(handle)
   end
   local status = headers:get("x-http-status")
   headers:remove("x-http-status")
-  if status ~= nil and headers:get(":status") == "200" then
+  if status ~= nil and (headers:get(":status") == "200" or status == "413") then
     headers:replace(":status", status)
     bodiless = bodiless or status == "304" or status == "204"
   end

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from configsvc import __version__
+from configsvc.domain.lineage import LARGEST_LEAP, LEAP_REVISIONS
 from configsvc.errors import ServiceError
 from configsvc.settings import Settings, SettingsError, load, template
 
@@ -66,6 +67,23 @@ def _parser() -> argparse.ArgumentParser:
     migrate = commands.add_parser("migrate", help="bring the database's schema up to date (every start does it too)")
     migrate.set_defaults(run=_migrate)
 
+    history = commands.add_parser(
+        "new-history",
+        help="tell that the database is not what clients knew, for example before a restored copy is used",
+        description="Gives the change log a new history. Etags, page tokens, resume points and cached copies of before are"
+        " refused from then on, and clients read anew. Run it on a restored copy before, or while, servers use it. With"
+        " the embedded database, stop the server first: nothing else remembers what a copy of its file lacks.",
+    )
+    history.add_argument(
+        "--leap",
+        type=_leap,
+        default=LEAP_REVISIONS,
+        metavar="REVISIONS",
+        help="how far above the newest revision the new ones begin: more than the writes that are lost"
+        f" (default: {LEAP_REVISIONS:,})",
+    )
+    history.set_defaults(run=_new_history)
+
     variables = commands.add_parser("env-template", help="print every setting with its unit and default")
     variables.set_defaults(run=_env_template)
     return parser
@@ -102,6 +120,21 @@ def _migrate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _leap(text: str) -> int:
+    leap = int(text)
+    if not 1 <= leap <= LARGEST_LEAP:
+        raise argparse.ArgumentTypeError(f"must be 1 to {LARGEST_LEAP:,}; it is {leap}")
+    return leap
+
+
+def _new_history(options: argparse.Namespace) -> int:
+    from configsvc.wiring import new_history
+
+    state = asyncio.run(new_history(load(), options.leap))
+    sys.stdout.write(f"the log has the history {state.history} from revision {state.since} on\n")
+    return 0
+
+
 def _gateway_config(options: argparse.Namespace) -> int:
     settings = load()
     text = json.dumps(_rendered(settings, options.upstream or ["127.0.0.1:50051"]), indent=1)
@@ -126,6 +159,10 @@ def _rendered(settings: Settings, upstreams: Sequence[str]) -> dict[str, Any]:
         "/tmp/configsvc-admin.sock",
         upstreams,
         settings.max_request_bytes,
+        settings.gateway_memory_bytes,
+        settings.max_connections,
+        settings.host_names,
+        settings.origins,
     )
     return rendered(placement)
 

@@ -1,17 +1,19 @@
 """Every setting, its unit, its default and what is allowed. The only place that reads the environment."""
 
 import os
+import re
 import socket
 import ssl
 import uuid
 from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from configsvc.domain.limits import Limits
+from configsvc.domain.limits import LARGEST_KEY_CHARACTERS, Limits
 
 Network = IPv4Network | IPv6Network
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -30,10 +32,22 @@ class SettingsError(Exception):
 
 
 def _addresses(value: str) -> str:
-    for part in filter(None, value.split(",")):
+    for part in value.split(",") if value else ():
         host, _, port = part.rpartition(":")
-        if not host or not port.split("/")[0].isdigit():
+        if not host or not port.isdigit():
             raise ValueError("must be host:port, several separated by commas")
+    return value
+
+
+def _zookeeper(value: str) -> str:
+    addresses, slash, path = value.partition("/")
+    try:
+        _addresses(addresses)
+    except ValueError as error:
+        raise ValueError(f"{error}, and perhaps one path at the end, such as host:port,host:port/path") from error
+    segments = path.removesuffix("/").split("/")
+    if slash and path and not all(re.fullmatch(r"[A-Za-z0-9._-]+", segment) for segment in segments):
+        raise ValueError("the path at the end must have letters, digits, '.', '_' and '-' between its slashes")
     return value
 
 
@@ -80,6 +94,27 @@ def _ip(value: str) -> str:
     return value
 
 
+def _parts(value: str) -> tuple[str, ...]:
+    """What commas separate."""
+    return tuple(part for part in (part.strip() for part in value.split(",")) if part)
+
+
+def _hosts(value: str) -> str:
+    for part in _parts(value):
+        if part != "*" and not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]", part):
+            raise ValueError("must be names or addresses without a port, IPv6 in brackets, or *; several with commas")
+    return value
+
+
+def _origins(value: str) -> str:
+    for part in _parts(value):
+        if part != "*" and not re.fullmatch(r"https?://[A-Za-z0-9._\[\]:-]+", part):
+            raise ValueError(
+                "must be origins such as https://app.example or http://localhost:3000, or *; several with commas"
+            )
+    return value
+
+
 Addresses = Annotated[str, AfterValidator(_addresses)]
 
 
@@ -89,11 +124,33 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="ignore", case_sensitive=False, env_ignore_empty=True)
 
     # Where it listens.
-    host: Annotated[str, AfterValidator(_ip)] = Field("0.0.0.0", description="address that the gateway listens on")
+    host: Annotated[str, AfterValidator(_ip)] = Field(
+        "127.0.0.1", description="address that the gateway listens on; 0.0.0.0 or :: for all"
+    )
     port: int = Field(8082, ge=0, le=65_535, description="port of REST, gRPC and gRPC-Web; 0: any free one, printed")
     workers: int = Field(1, ge=1, le=64, description="server processes behind the gateway; above 1 needs real backends")
     max_request_bytes: int = Field(
         8 << 20, ge=1 << 16, le=64 << 20, description="largest request body, in bytes; above: 413"
+    )
+
+    max_connections: int = Field(
+        10_000, ge=16, le=1_000_000, description="connections that the gateway holds at once; more are closed"
+    )
+    gateway_memory_bytes: int = Field(
+        256 << 20,
+        ge=64 << 20,
+        le=1 << 40,
+        description="bytes of requests and answers under way at which the gateway takes no more of them: 503",
+    )
+
+    # Who may call.
+    allowed_hosts: Annotated[str, AfterValidator(_hosts)] = Field(
+        "",
+        description="names that the Host header may have beside localhost and HOST, with commas; empty: no other where HOST"
+        " is a loopback address, else any; *: any",
+    )
+    cors_origins: Annotated[str, AfterValidator(_origins)] = Field(
+        "", description="web sites whose pages may call, as https://app.example, with commas; *: all; empty: none"
     )
 
     # Storage: PostgreSQL where DATABASE_URL is set, else the SQLite file.
@@ -123,8 +180,21 @@ class Settings(BaseSettings):
         "config-updates", pattern=r"^[A-Za-z0-9._-]{1,249}$", description="topic of the change events"
     )
 
+    kafka_event_keys: Literal["kind", "plain"] = Field(
+        "kind",
+        description="keys of the events: kind (kind/environment/service/key), or plain (without the kind, as before"
+        " schema version 2; a configuration and a flag may share one)",
+    )
+    kafka_tombstones: bool = Field(
+        False, description="follow the event of a removal by an empty message (tombstone), for a compacted topic"
+    )
+
     # Registry: ZooKeeper where ZOOKEEPER_HOSTS is set, else in process.
-    zookeeper_hosts: Addresses = Field("", description="host:port, several with commas; empty: in process")
+    zookeeper_hosts: Annotated[str, AfterValidator(_zookeeper)] = Field(
+        "",
+        description="host:port, several with commas, and at the end perhaps a path that everything lies below, which is"
+        " made; empty: in process",
+    )
     zookeeper_base_path: Annotated[str, AfterValidator(_path)] = Field("/services", description="where services lie")
     zookeeper_connection_timeout: Seconds = Field(10, description="seconds")
     zookeeper_session_timeout: Seconds = Field(10, description="seconds without contact until ephemeral nodes go")
@@ -157,7 +227,10 @@ class Settings(BaseSettings):
     health_check_unhealthy_threshold: Count = Field(3, description="failures in a row until it is unhealthy")
     health_check_denied_networks: Annotated[str, AfterValidator(_networks), NoDecode] = Field(
         "169.254.0.0/16,fe80::/10,fd00:ec2::254/128",
-        description="networks that are never checked, with commas: link-local and metadata addresses",
+        description="networks that are never checked, with commas; link-local and cloud metadata addresses never are",
+    )
+    health_check_private_networks: bool = Field(
+        True, description="whether health checks may reach loopback and private networks"
     )
     health_check_ca_file: Annotated[str, AfterValidator(_certificates)] = Field(
         "", description="file of certificates (PEM) that https checks trust beside the system's; empty: none"
@@ -168,7 +241,9 @@ class Settings(BaseSettings):
     lease_default_ttl_seconds: int = Field(30, ge=5, le=86_400, description="seconds, where a registration names none")
 
     # Limits of requests.
-    max_key_characters: int = Field(512, ge=1, le=4_096, description="characters of a configuration key")
+    max_key_characters: int = Field(
+        512, ge=1, le=LARGEST_KEY_CHARACTERS, description="characters of a configuration key"
+    )
     max_value_bytes: int = Field(1 << 20, ge=1, le=16 << 20, description="bytes of a value as JSON")
     max_page_size: int = Field(1_000, ge=1, le=10_000, description="items on a page")
     max_batch_size: int = Field(1_000, ge=1, le=10_000, description="items in a batch")
@@ -208,6 +283,23 @@ class Settings(BaseSettings):
             metadata_entries=self.max_metadata_entries,
             default_page_size=min(Limits().default_page_size, self.max_page_size),
         )
+
+    @property
+    def host_names(self) -> frozenset[str] | None:
+        """The names that a Host header may have, in lower case; None: any."""
+        given = _parts(self.allowed_hosts.lower())
+        if "*" in given or not (given or ip_address(self.host).is_loopback):
+            return None
+        own = f"[{self.host}]" if ":" in self.host else self.host
+        # Others know this service by its URL.
+        url = urlsplit(self.service_url).netloc.rpartition("@")[2]
+        named = url if url.endswith("]") else url.rpartition(":")[0] or url
+        return frozenset({"localhost", "127.0.0.1", "[::1]", own, named.lower(), *given} - {""})
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The web sites whose pages may call, in lower case, as browsers name them."""
+        return _parts(self.cors_origins.lower())
 
     @property
     def stop_seconds(self) -> float:

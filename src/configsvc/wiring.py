@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 
 from configsvc.app.assignments import Assignments
+from configsvc.app.batches import Batches
 from configsvc.app.changes import ChangeTrail
 from configsvc.app.checks import Thresholds
 from configsvc.app.commits import FollowedWriter
@@ -26,13 +27,17 @@ from configsvc.app.file_check import FileCheck
 from configsvc.app.flag_sets import FlagSets
 from configsvc.app.flags import FlagStore
 from configsvc.app.health import HealthBoard, Part
+from configsvc.app.lineage import LogMark, OriginBoard
 from configsvc.app.near import NearRecords
+from configsvc.app.outbox_health import OutboxHealth
 from configsvc.app.outcomes import Evaluate, in_process
 from configsvc.app.relay import Relay
 from configsvc.app.shared_evaluations import SharedEvaluations
 from configsvc.app.tail import LogTail
 from configsvc.app.watch import WatchHub
-from configsvc.bus.kafka import KafkaBus, KafkaPublisher
+from configsvc.background import Supervisor, TaskTrouble
+from configsvc.bus.kafka import KafkaBus
+from configsvc.bus.kafka_publisher import KafkaPublisher
 from configsvc.bus.local import LocalBus
 from configsvc.bus.notify import NotifyBus
 from configsvc.bus.port import Bus
@@ -41,15 +46,19 @@ from configsvc.cache.local import LocalCache
 from configsvc.cache.port import Cache
 from configsvc.cache.redis import RedisCache
 from configsvc.clock import Clock, SystemClock
+from configsvc.domain.addresses import AddressRules
 from configsvc.domain.instances import Registration
+from configsvc.domain.lineage import LogState
 from configsvc.domain.records import Author
-from configsvc.errors import ServiceError, Unavailable
+from configsvc.errors import ServiceError
 from configsvc.logs import write_as_json
 from configsvc.probes.network import AddressFilter, HttpProbe, SchemeProbe, TcpProbe
 from configsvc.probes.port import Probe
+from configsvc.probes.targets import Targets
 from configsvc.registry.local import LocalRegistry, LocalRegistryClient
 from configsvc.registry.port import ServiceRegistryClient
 from configsvc.registry.zookeeper import ZookeeperRegistryClient
+from configsvc.rpc.change_operations import Operations
 from configsvc.rpc.change_servicer import ChangeServicer
 from configsvc.rpc.config_servicer import ConfigServicer
 from configsvc.rpc.flag_servicer import FlagServicer
@@ -96,6 +105,7 @@ async def serve(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, logger.warning, "SIGHUP changes nothing")
     async with build(settings, listen, clock):
         if ready is not None:
             ready()
@@ -130,18 +140,20 @@ class Backends:
 
 
 @asynccontextmanager
-async def open_backends(settings: Settings, clock: Clock) -> AsyncIterator[Backends]:
+async def open_backends(settings: Settings, clock: Clock, supervisor: Supervisor) -> AsyncIterator[Backends]:
     """Opens every backend. One that is away does not stop the start, except an embedded one."""
     kinds: dict[str, str] = {}
     async with AsyncExitStack() as stack:
         storage: Storage
         if settings.database_url:
-            inner = PostgresStorage(settings.database_url, connections=settings.database_connections)
-            storage = await stack.enter_async_context(LateStorage(inner))
+            inner = PostgresStorage(
+                settings.database_url, connections=settings.database_connections, supervisor=supervisor
+            )
+            storage = await stack.enter_async_context(LateStorage(inner, supervisor))
             kinds["storage"] = storage.name
         else:
-            embedded = await stack.enter_async_context(_embedded_storage(settings, clock))
-            await stack.enter_async_context(FileCheck(embedded, clock))
+            embedded = await stack.enter_async_context(_embedded_storage(settings, clock, supervisor))
+            await stack.enter_async_context(FileCheck(embedded, clock, supervisor=supervisor))
             storage = embedded
             kinds["storage"] = f"{storage.name} ({settings.sqlite_path})"
 
@@ -163,11 +175,18 @@ async def open_backends(settings: Settings, clock: Clock) -> AsyncIterator[Backe
         publisher: Publisher | None = None
         if settings.kafka_bootstrap_servers:
             servers, topic = settings.kafka_bootstrap_servers, settings.kafka_topic_config_updates
-            bus = await stack.enter_async_context(KafkaBus(servers, topic))
-            publisher = await stack.enter_async_context(KafkaPublisher(servers, topic))
+            bus = await stack.enter_async_context(KafkaBus(servers, topic, supervisor))
+            publisher = await stack.enter_async_context(
+                KafkaPublisher(
+                    servers,
+                    topic,
+                    keys_with_kind=settings.kafka_event_keys == "kind",
+                    tombstones=settings.kafka_tombstones,
+                )
+            )
             kinds["bus"] = f"{bus.name} ({servers}, topic {topic})"
         elif settings.database_url:
-            bus = await stack.enter_async_context(NotifyBus(settings.database_url))
+            bus = await stack.enter_async_context(NotifyBus(settings.database_url, supervisor))
             kinds["bus"] = f"{bus.name} (notifications)"
         else:
             bus = await stack.enter_async_context(LocalBus())
@@ -184,6 +203,7 @@ async def open_backends(settings: Settings, clock: Clock) -> AsyncIterator[Backe
                     session_seconds=settings.zookeeper_session_timeout,
                     auth=settings.zookeeper_credential,
                     others=settings.zookeeper_acl.removeprefix("none"),
+                    supervisor=supervisor,
                 )
             )
             kinds["registry"] = f"{registry.name} ({settings.zookeeper_hosts}{settings.zookeeper_base_path})"
@@ -199,14 +219,28 @@ async def open_backends(settings: Settings, clock: Clock) -> AsyncIterator[Backe
 async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM_CLOCK) -> AsyncIterator[Server]:
     """A whole server, ready. Leaving the context drains and closes it."""
     limits = settings.limits
+    supervisor = Supervisor(clock)
     async with AsyncExitStack() as stack:
-        backends = await stack.enter_async_context(open_backends(settings, clock))
+        backends = await stack.enter_async_context(open_backends(settings, clock, supervisor))
         storage, bus, registry = backends.storage, backends.bus, backends.registry
         tail = await stack.enter_async_context(
-            LogTail(log=storage, bus=bus, clock=clock, poll_seconds=settings.log_poll_seconds)
+            LogTail(
+                log=storage,
+                bus=bus,
+                clock=clock,
+                poll_seconds=settings.log_poll_seconds,
+                mark=LogMark(backends.cache, clock),
+                supervisor=supervisor,
+            )
         )
         copies = await stack.enter_async_context(
-            SharedCopies(backends.cache, clock, timedelta(seconds=settings.cache_ttl_seconds))
+            SharedCopies(
+                backends.cache,
+                clock,
+                timedelta(seconds=settings.cache_ttl_seconds),
+                history=lambda: tail.history,
+                supervisor=supervisor,
+            )
         )
         writer = FollowedWriter(storage, tail)
         near = NearRecords(reader=storage, tail=tail, max_entries=settings.near_cache_entries, copies=copies)
@@ -217,11 +251,17 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             clock=clock,
             buffer_changes=settings.watch_buffer_messages,
             progress_seconds=settings.watch_progress_seconds,
+            supervisor=supervisor,
         )
         configs = ConfigStore(writer=writer, reader=storage, history=storage, near=near, limits=limits)
+        # Not under the log's history: what a user was given is not undone by a restore, as long as the flag is the same.
         assignments = await stack.enter_async_context(
             SharedCopies(
-                _assignment_cache(backends, settings, clock), clock, timedelta(seconds=settings.assignment_ttl_seconds)
+                _assignment_cache(backends, settings, clock),
+                clock,
+                timedelta(seconds=settings.assignment_ttl_seconds),
+                name="assignments",
+                supervisor=supervisor,
             )
         )
         flags = FlagStore(
@@ -232,7 +272,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
         evaluator = Evaluator(
             sets=flag_sets,
             assignments=Assignments(assignments),
-            evaluate=_evaluate(backends, settings),
+            evaluate=_evaluate(backends, settings, flag_sets),
             tail=tail,
             limits=limits,
         )
@@ -240,18 +280,22 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             writer=writer,
             reader=storage,
             registry=registry,
-            probe=_probe(settings),
+            probe=_probe(settings, clock),
+            addresses=AddressRules(settings.denied_networks, settings.health_check_private_networks),
             clock=clock,
             limits=limits,
             applied=lambda: tail.applied,
+            history=lambda: tail.history,
             thresholds=Thresholds(settings.health_check_healthy_threshold, settings.health_check_unhealthy_threshold),
             check_interval_seconds=settings.service_health_check_interval,
+            check_timeout_seconds=settings.health_check_timeout_seconds,
             default_ttl_seconds=settings.lease_default_ttl_seconds,
             stale_seconds=settings.stale_instances_seconds,
             signs=storage,
             is_stale=lambda: tail.stale_since is not None,
             has_news=tail.has_news,
             copies=copies,
+            supervisor=supervisor,
         )
         tail.subscribe(directory.apply, directory.reset)
         await stack.enter_async_context(directory)
@@ -263,27 +307,40 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
                 interval_seconds=settings.compaction_interval_seconds,
                 keep_age=timedelta(days=settings.compaction_keep_days) if settings.compaction_keep_days else None,
                 keep_unpublished=backends.publisher is not None,
+                supervisor=supervisor,
             )
         )
-        relay: Relay | None = None
         if backends.publisher is not None:
-            relay = await stack.enter_async_context(
-                Relay(outbox=storage, log=storage, publisher=backends.publisher, clock=clock)
+            await stack.enter_async_context(
+                Relay(outbox=storage, log=storage, publisher=backends.publisher, clock=clock, supervisor=supervisor)
             )
         board = HealthBoard(
-            _parts(backends, tail, relay), clock, is_complete=lambda: tail.has_begun and directory.is_loaded
+            _parts(backends, tail, clock, supervisor),
+            clock,
+            is_complete=lambda: tail.has_begun and directory.is_loaded,
         )
+        origins = OriginBoard(storage, lambda: tail.history, lambda: tail.since)
         served = (
             Served(ConfigServicer(configs, hub, clock), tail.begun),
             Served(FlagServicer(flags, evaluator, hub, clock), tail.begun),
             Served(RegistryServicer(directory, hub, clock, limits), directory.loaded),
-            Served(ChangeServicer(ChangeTrail(history=storage, limits=limits)), tail.begun),
-            Served(HealthServicer(board, lambda: tail.applied, settings.service_instance_id), _at_once),
+            Served(
+                ChangeServicer(
+                    ChangeTrail(history=storage, limits=limits),
+                    Batches(writer=writer, limits=limits),
+                    Operations(configs, flags),
+                    clock,
+                ),
+                tail.begun,
+            ),
+            Served(HealthServicer(board, lambda: tail.applied, origins.look, settings.service_instance_id), _at_once),
         )
         interceptor = CallInterceptor(tail=tail, default_deadline_seconds=settings.default_deadline_seconds)
-        server = await stack.enter_async_context(Server(served, listen, interceptor, settings.shutdown_grace_seconds))
+        server = await stack.enter_async_context(
+            Server(served, listen, interceptor, settings.shutdown_grace_seconds, settings.max_request_bytes, supervisor)
+        )
         if settings.service_registry_enabled:
-            await stack.enter_async_context(_registered(directory, settings, clock))
+            await stack.enter_async_context(_registered(directory, settings, clock, supervisor))
         logger.info("listening", addresses=list(listen), **backends.kinds, instance_id=settings.service_instance_id)
         try:
             yield server
@@ -295,14 +352,24 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
 
 
 async def _at_once() -> None:
-    """Of a service that has no view to read first."""
+    """Of what there is nothing to wait for."""
+
+
+async def _no_effect() -> str:
+    return ""
+
+
+def _joined(troubles: Iterable[TaskTrouble]) -> str:
+    return "; ".join(map(str, troubles))
 
 
 @asynccontextmanager
-async def _embedded_storage(settings: Settings, clock: Clock) -> AsyncIterator[SqliteStorage]:
+async def _embedded_storage(
+    settings: Settings, clock: Clock, supervisor: Supervisor | None = None
+) -> AsyncIterator[SqliteStorage]:
     """The SQLite file. Raises `SettingsError` where it can't be used and waiting would not help."""
     path = settings.sqlite_path
-    storage = SqliteStorage(Path(path))
+    storage = SqliteStorage(Path(path), supervisor=supervisor)
     give_up_at = clock.monotonic() + HANDOVER_SECONDS
     async with AsyncExitStack() as stack:
         while True:
@@ -327,13 +394,14 @@ def _assignment_cache(backends: Backends, settings: Settings, clock: Clock) -> C
     return backends.cache
 
 
-def _evaluate(backends: Backends, settings: Settings) -> Evaluate:
+def _evaluate(backends: Backends, settings: Settings, flag_sets: FlagSets) -> Evaluate:
     if backends.cache is None or not settings.share_evaluations:
         return in_process
-    return SharedEvaluations(in_process, backends.cache, timedelta(seconds=settings.cache_ttl_seconds))
+    life = timedelta(seconds=settings.cache_ttl_seconds)
+    return SharedEvaluations(in_process, backends.cache, life, flag_sets.history_of)
 
 
-def _parts(backends: Backends, tail: LogTail, relay: Relay | None) -> tuple[Part, ...]:
+def _parts(backends: Backends, tail: LogTail, clock: Clock, supervisor: Supervisor) -> tuple[Part, ...]:
     """What the health board looks at, and what it means for users where it is down."""
 
     async def without_storage() -> str:
@@ -345,36 +413,30 @@ def _parts(backends: Backends, tail: LogTail, relay: Relay | None) -> tuple[Part
         return "no copies are left for other replicas; nothing else is missing"
 
     async def without_bus() -> str:
-        if relay is None:
-            return f"changes of other replicas are seen by polling; revision {tail.applied} is applied"
-        try:
-            waiting = tail.applied - await backends.storage.published()
-        except ServiceError:
-            return "changes wait in the outbox"
-        return f"{max(waiting, 0)} changes waiting"
+        return f"changes of other replicas are seen by polling; revision {tail.applied} is applied"
 
     async def without_registry() -> str:
         return "instances are shown as they are on record, marked stale; no lease ends meanwhile"
-
-    async def bus_works() -> None:
-        await backends.bus.ping()
-        # Another replica may have the turn, and then it knows.
-        if relay is not None and relay.has_turn and relay.trouble is not None:
-            raise Unavailable(
-                f"changes are not published since {relay.trouble.since.isoformat()}: {relay.trouble.reason}"
-            )
 
     storage, cache, registry = backends.storage, backends.cache, backends.registry
     parts = [Part("storage", storage.name, storage.ping, without_storage)]
     if cache is not None:
         parts.append(Part("cache", cache.name, cache.ping, without_cache))
-    parts.append(Part("bus", backends.bus.name, bus_works, without_bus))
-    parts.append(Part("registry", registry.name, registry.ping, without_registry))
+    bus = backends.bus
+    if backends.publisher is None:
+        parts.append(Part("bus", bus.name, bus.ping, without_bus))
+    else:
+        leaving = OutboxHealth(bus.ping, storage, clock)
+        parts.append(Part("bus", bus.name, leaving.ping, leaving.effect, leaving.trouble, leaving.note))
+    parts.append(Part("registry", registry.name, registry.ping, without_registry, note=lambda: registry.notes))
+    parts.append(Part("tasks", "in process", _at_once, _no_effect, trouble=lambda: _joined(supervisor.troubles)))
     return tuple(parts)
 
 
 @asynccontextmanager
-async def _registered(directory: Directory, settings: Settings, clock: Clock) -> AsyncIterator[None]:
+async def _registered(
+    directory: Directory, settings: Settings, clock: Clock, supervisor: Supervisor
+) -> AsyncIterator[None]:
     """Shows this service in its own registry, and keeps its lease while the context is open."""
     own = Registration(
         service_name=OWN_SERVICE,
@@ -397,14 +459,24 @@ async def _registered(directory: Directory, settings: Settings, clock: Clock) ->
             await register("still here")
 
     await register("started")
-    keeper = asyncio.create_task(keep(), name="own-registration")
+    keeper = supervisor.keep("own registration", keep)
     try:
         yield
     finally:
-        keeper.cancel()
-        await asyncio.gather(keeper, return_exceptions=True)
+        await keeper.end()
         with contextlib.suppress(ServiceError):
             await directory.deregister(OWN_SERVICE, settings.service_instance_id, author("stopped"))
+
+
+async def new_history(settings: Settings, leap: int) -> LogState:
+    """Gives the log a new history, which begins `leap` above its head. Raises `Unavailable` where the database is away."""
+    async with AsyncExitStack() as stack:
+        storage: Storage
+        if settings.database_url:
+            storage = await stack.enter_async_context(PostgresStorage(settings.database_url))
+        else:
+            storage = await stack.enter_async_context(_embedded_storage(settings, SYSTEM_CLOCK))
+        return await storage.new_history("an operator marked it (`configsvc new-history`)", leap)
 
 
 async def migrate(settings: Settings) -> str:
@@ -416,8 +488,10 @@ async def migrate(settings: Settings) -> str:
         return f"{embedded.name} ({settings.sqlite_path})"
 
 
-def _probe(settings: Settings) -> SchemeProbe:
-    addresses = AddressFilter(settings.denied_networks)
+def _probe(settings: Settings, clock: Clock) -> SchemeProbe:
+    addresses = AddressFilter(
+        settings.denied_networks, allows_private=settings.health_check_private_networks, targets=Targets(clock)
+    )
     seconds = settings.health_check_timeout_seconds
     http = HttpProbe(addresses, seconds, settings.health_check_ca_file)
     probes: dict[str, Probe] = {

@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from configsvc_client.evaluation import Context
+from configsvc_client.evaluation import Context, Flag
 
 from configsvc.app.assignments import Assignments
 from configsvc.app.copies import SharedCopies
@@ -17,6 +17,7 @@ from configsvc.app.outcomes import Evaluate, in_process
 from configsvc.bus.local import LocalBus
 from configsvc.cache.local import LocalCache
 from configsvc.cache.port import Cache, Entry
+from configsvc.domain.flags import flag_ref
 from configsvc.domain.limits import Limits
 from configsvc.domain.records import Author
 from configsvc.storage.port import Storage
@@ -24,7 +25,7 @@ from tests.app.fake_clock import FakeClock
 from tests.app.replica import AT, open_replica, open_storage
 
 AUTHOR = Author("tester", "", "", AT)
-DAY = timedelta(days=1)
+HOUR = timedelta(hours=1)
 USERS = [f"u{number}" for number in range(60)]
 
 
@@ -71,7 +72,7 @@ class World:
     async def evaluator(self, evaluate: Evaluate = in_process) -> Evaluator:
         """A replica's."""
         replica = await self._stack.enter_async_context(open_replica(self.storage, self.clock))
-        copies = await self._stack.enter_async_context(SharedCopies(self.cache, self.clock, DAY))
+        copies = await self._stack.enter_async_context(SharedCopies(self.cache, self.clock, HOUR))
         sets = FlagSets(reader=replica.storage, tail=replica.tail)
         replica.tail.subscribe(sets.apply, sets.reset)
         return Evaluator(
@@ -79,8 +80,9 @@ class World:
         )
 
     async def flag(self, name: str = "f", **members: Any) -> None:
-        definition = {"name": name, "environment": "test", "enabled": True, **members}
-        await self.store.update(definition, AUTHOR, allow_missing=True)
+        """Writes the whole flag: what is not given has its default."""
+        definition = Flag.from_json({"name": name, "environment": "test", "enabled": True, **members}).to_json()
+        await self.store.update(flag_ref("test", name), definition, AUTHOR, allow_missing=True)
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from configsvc.app.tail import LogTail
 from configsvc.bus.local import LocalBus
 from configsvc.clock import Clock
+from configsvc.domain.lineage import LogState, Point
 from configsvc.domain.records import (
     Action,
     Author,
@@ -26,7 +27,7 @@ from configsvc.domain.records import (
     Write,
 )
 from configsvc.errors import Unavailable
-from configsvc.storage.port import LogState, RecordPage, RecordQuery, Storage
+from configsvc.storage.port import READ_BYTES, LogPage, RecordPage, RecordQuery, Storage
 from configsvc.storage.sqlite import SqliteStorage
 
 AT = datetime(2025, 1, 1, tzinfo=UTC)
@@ -94,12 +95,23 @@ class Door:
         self._check()
         return await self.storage.state()
 
-    async def read(self, after: int, limit: int) -> Sequence[Change]:
+    async def read(self, after: int, limit: int, most_bytes: int | None = READ_BYTES) -> Sequence[Change]:
         self.reads += 1
         self._check()
-        changes = await self.storage.read(after, limit)
+        changes = await self.storage.read(after, limit, most_bytes)
         await self._out()
         return changes
+
+    async def follow(self, seen: Point, limit: int, most_bytes: int | None = READ_BYTES) -> LogPage:
+        self.reads += 1
+        self._check()
+        page = await self.storage.follow(seen, limit, most_bytes)
+        await self._out()
+        return page
+
+    async def reconcile(self, seen: Point, reason: str) -> LogState:
+        self._check()
+        return await self.storage.reconcile(seen, reason)
 
     def _check(self) -> None:
         if self.shut:

@@ -13,9 +13,10 @@ from configsvc.app.flags import FlagStore
 from configsvc.app.outcomes import Asked, FailedItem, Outcome, in_process
 from configsvc.app.shared_evaluations import SharedEvaluations
 from configsvc.cache.port import Entry
+from configsvc.domain.flags import flag_ref
 from configsvc.domain.limits import Limits
 from configsvc.errors import StateForbids
-from tests.app.flag_world import AUTHOR, DAY, USERS, World, given, opened
+from tests.app.flag_world import AUTHOR, HOUR, USERS, World, given, opened
 from tests.app.replica import open_storage
 
 pytestmark = pytest.mark.timeout(60)
@@ -58,7 +59,7 @@ async def test_of_two_replicas_that_disagree_the_first_decides(world: World) -> 
 async def test_a_flag_that_was_deleted_and_made_again_begins_anew(world: World) -> None:
     await world.flag(sticky=True, rollout_percentage=100)
     assert set((await given(await world.evaluator())).values()) == {"on"}
-    await world.store.delete("test", "f", AUTHOR)
+    await world.store.delete(flag_ref("test", "f"), AUTHOR)
     await world.flag(sticky=True, rollout_percentage=0)
     assert set((await given(await world.evaluator())).values()) == {"off"}
 
@@ -83,7 +84,7 @@ async def test_an_assignment_ends_when_the_user_has_not_come_back_for_its_life(w
     await world.flag(sticky=True, rollout_percentage=0)
     evaluator = await world.evaluator()
     for _ in range(6):
-        await world.clock.advance(DAY.total_seconds() / 3)
+        await world.clock.advance(HOUR.total_seconds() / 3)
         assert (await evaluator.one("test", "f", Context("comes")))[0].variant == "on"
     assert (await evaluator.one("test", "f", Context("stays away")))[0].variant == "off"
 
@@ -143,7 +144,7 @@ async def test_a_shared_evaluation_is_made_once_for_all_replicas(world: World) -
         "object", value_type="object", variants=[{"name": "v", "value": {"a": [1, None]}}], default_variant="v"
     )
     asking = Asking()
-    shared = SharedEvaluations(asking, world.cache, DAY)
+    shared = SharedEvaluations(asking, world.cache, HOUR, lambda _: "h")
     one, two = await world.evaluator(shared), await world.evaluator(shared)
     plain = await world.evaluator()
     for user in USERS:
@@ -161,20 +162,20 @@ async def test_a_changed_flag_or_prerequisite_is_never_answered_from_the_cache(w
         "rollout_percentage": 100, "prerequisites": [{"flag_name": "parent", "variants": ["on"]}],
     }  # fmt: skip
     await world.flag("child", **child)
-    evaluator = await world.evaluator(SharedEvaluations(in_process, world.cache, DAY))
+    evaluator = await world.evaluator(SharedEvaluations(in_process, world.cache, HOUR, lambda _: "h"))
     assert (await evaluator.one("test", "child", Context("u")))[0].value is True
     await world.flag("parent", enabled=False)
-    evaluator = await world.evaluator(SharedEvaluations(in_process, world.cache, DAY))
+    evaluator = await world.evaluator(SharedEvaluations(in_process, world.cache, HOUR, lambda _: "h"))
     assert (await evaluator.one("test", "child", Context("u")))[0].reason is Reason.DISABLED
     await world.flag("child", rollout_percentage=100)
-    evaluator = await world.evaluator(SharedEvaluations(in_process, world.cache, DAY))
+    evaluator = await world.evaluator(SharedEvaluations(in_process, world.cache, HOUR, lambda _: "h"))
     assert (await evaluator.one("test", "child", Context("u")))[0].value is True
 
 
 async def test_single_and_batch_share_one_kind_of_entry(world: World) -> None:
     await world.flag(rollout_percentage=100)
     asking = Asking()
-    evaluator = await world.evaluator(SharedEvaluations(asking, world.cache, DAY))
+    evaluator = await world.evaluator(SharedEvaluations(asking, world.cache, HOUR, lambda _: "h"))
     single, _ = await evaluator.one("test", "f", Context("u"))
     batch, _ = await evaluator.batch("test", [], Context("u"))
     many, _ = await evaluator.many([EvaluationRequest("test", Asked("f", Context("u")))])
@@ -185,7 +186,7 @@ async def test_single_and_batch_share_one_kind_of_entry(world: World) -> None:
 async def test_contexts_that_differ_share_nothing(world: World) -> None:
     rules = [{"conditions": [{"attribute": "n", "operator": "equals", "values": [1]}], "variant": "on"}]
     await world.flag(rules=rules)
-    evaluator = await world.evaluator(SharedEvaluations(in_process, world.cache, DAY))
+    evaluator = await world.evaluator(SharedEvaluations(in_process, world.cache, HOUR, lambda _: "h"))
     contexts = [Context("u", {"n": 1}), Context("u", {"n": "1"}), Context("u", {"n": True}), Context("u"), Context("1")]
     for _ in range(2):
         found = [(await evaluator.one("test", "f", context))[0].value for context in contexts]
@@ -194,7 +195,7 @@ async def test_contexts_that_differ_share_nothing(world: World) -> None:
 
 async def test_what_is_not_an_evaluation_in_the_cache_is_passed_over(world: World) -> None:
     await world.flag(rollout_percentage=100)
-    shared = SharedEvaluations(in_process, world.cache, DAY)
+    shared = SharedEvaluations(in_process, world.cache, HOUR, lambda _: "h")
     evaluator = await world.evaluator(shared)
     get = world.cache.get
 
@@ -210,7 +211,7 @@ async def test_what_is_not_an_evaluation_in_the_cache_is_passed_over(world: Worl
 async def test_explanations_and_unknown_flags_are_not_shared(world: World) -> None:
     await world.flag(rollout_percentage=50)
     asking = Asking()
-    evaluator = await world.evaluator(SharedEvaluations(asking, world.cache, DAY))
+    evaluator = await world.evaluator(SharedEvaluations(asking, world.cache, HOUR, lambda _: "h"))
     for _ in range(2):
         found, _ = await evaluator.one("test", "f", Context("u"), explain=True)
         assert found.explanation is not None

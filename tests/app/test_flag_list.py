@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from configsvc.app import flags
 from configsvc.app.flags import FlagStore
 from configsvc.domain.flag_filter import FlagFilter
+from configsvc.domain.flags import flag_ref
 from configsvc.domain.limits import Limits
 from configsvc.domain.records import Record
 from configsvc.errors import InvalidInput
@@ -91,7 +92,8 @@ async def test_the_pages_of_any_filter_are_together_all_that_match(
             }  # fmt: skip
             await store.create(flag, replace(AUTHOR, at=day(created)))
             if passed:
-                await store.update(flag, replace(AUTHOR, at=day(created + passed)))
+                later = replace(AUTHOR, at=day(created + passed))
+                await store.update(flag_ref("test", f"f{number:02}"), flag, later)
             if (
                 wanted.enabled in (None, enabled)
                 and wanted.owner in (None, owner)

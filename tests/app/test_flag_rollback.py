@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from configsvc.app.history import Diff
 from configsvc.domain import flags
+from configsvc.domain.preconditions import Precondition
 from configsvc.domain.records import Action, JsonObject, Record
 from configsvc.errors import NotFound, StaleEtag, StateForbids
 from configsvc.storage.port import Keep
@@ -31,7 +32,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 
 async def back(world: World, version: int, **more: Any) -> Record:
-    record, _ = await world.store.rollback("test", "f", version, AUTHOR, **more)
+    record, _ = await world.store.rollback(flags.flag_ref("test", "f"), version, AUTHOR, **more)
     return record
 
 
@@ -48,7 +49,7 @@ async def test_a_rollback_writes_the_definition_of_any_version_again(versions: l
             for number, flag in enumerate(versions):
                 if number:
                     # Deleted in between, so that any may follow any.
-                    await world.store.delete("test", "f", AUTHOR)
+                    await world.store.delete(flags.flag_ref("test", "f"), AUTHOR)
                     bodies.append(None)
                 record, _ = await world.store.create(flag.to_json(), AUTHOR)
                 bodies.append(record.body)
@@ -59,7 +60,7 @@ async def test_a_rollback_writes_the_definition_of_any_version_again(versions: l
                     continue
                 (newest,) = (await world.store.history("test", "f", 1, "")).page.items
                 if newest.after is not None:
-                    await world.store.delete("test", "f", AUTHOR)
+                    await world.store.delete(flags.flag_ref("test", "f"), AUTHOR)
                 restored = await back(world, version)
                 assert flags.shown(restored.body) == flags.shown(wanted)
                 assert (await diff(world, version)).differences == ()
@@ -87,14 +88,14 @@ async def test_salt_and_later_variants_stay_as_they_are(world: World) -> None:
     evaluator = await world.evaluator()
     assert set((await assigned(evaluator)).values()) == {"on", "off"}
     # Made again with another salt: a version from before keeps the one of now, since buckets never move.
-    await world.store.delete("test", "f", AUTHOR)
+    await world.store.delete(flags.flag_ref("test", "f"), AUTHOR)
     await world.flag(salt="another")
     assert (await back(world, 1)).body["salt"] == "another"
 
 
 async def test_variants_that_can_not_follow_are_refused_and_nothing_is_written(world: World) -> None:
     await world.flag()
-    await world.store.delete("test", "f", AUTHOR)
+    await world.store.delete(flags.flag_ref("test", "f"), AUTHOR)
     colours = [{"name": name, "value": name} for name in ("red", "green")]
     await world.flag(value_type="string", variants=colours, default_variant="red")
     with pytest.raises(StateForbids, match="variants") as refused:
@@ -111,7 +112,7 @@ async def test_prerequisites_are_judged_as_of_now(world: World) -> None:
     await world.flag("parent", prerequisites=[{"flag_name": "f", "variants": ["on"]}])
     with pytest.raises(StateForbids, match=r"cycle: (f -> parent -> f|parent -> f -> parent)"):
         await back(world, 1)
-    await world.store.delete("test", "parent", AUTHOR)
+    await world.store.delete(flags.flag_ref("test", "parent"), AUTHOR)
     with pytest.raises(StateForbids, match=r"prerequisites\[0\].flag_name"):
         await back(world, 1)
     await world.flag("parent")
@@ -125,7 +126,7 @@ async def test_a_deleted_flag_comes_back_with_its_salt_and_nothing_assigned(worl
     assert set((await assigned(await world.evaluator())).values()) == {"on"}
     kept = await back(world, 1)
     assert set((await assigned(await world.evaluator())).values()) == {"on"}, "sticky: no new incarnation"
-    await world.store.delete("test", "f", AUTHOR)
+    await world.store.delete(flags.flag_ref("test", "f"), AUTHOR)
     restored = await back(world, 1)
     assert restored.body["salt"] == salt == kept.body["salt"]
     assert restored.body["incarnation"] not in ("", kept.body["incarnation"])
@@ -156,8 +157,8 @@ async def test_what_is_not_there_says_so(world: World) -> None:
         await back(world, 9)
     record, _ = await world.store.get("test", "f")
     with pytest.raises(StaleEtag):
-        await back(world, 3, etag="1-1")
-    assert (await back(world, 3, etag=record.etag)).version == 5
+        await back(world, 3, precondition=Precondition(("1-1",)))
+    assert (await back(world, 3, precondition=Precondition((record.etag,)))).version == 5
 
 
 async def test_a_diff_of_a_version_from_before_a_member_existed_does_not_show_it(world: World) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from configsvc.app.evaluator import EvaluationRequest
 from configsvc.app.outcomes import Asked
+from configsvc.domain.flags import flag_ref
 from configsvc.domain.json_values import digest
 from configsvc.domain.records import Action, Kind, Put, Scope
 from tests.app.flag_world import AUTHOR, USERS, World, given, opened
@@ -46,7 +47,7 @@ async def on(world: World) -> set[str]:
 
 
 async def delete(world: World) -> None:
-    await world.store.delete("test", "f", AUTHOR)
+    await world.store.delete(flag_ref("test", "f"), AUTHOR)
 
 
 # Each ends all assignments, and leaves the flag as it was but for its percentage, which is 0.

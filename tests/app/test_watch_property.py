@@ -65,7 +65,7 @@ class Client:
             assert self.revision is not None, "progress before the mark"
             assert event.revision >= self.revision, "progress goes back"
             self.revision = event.revision
-        else:
+        elif isinstance(event, Changed):
             self._change(event)
 
     def _change(self, event: Changed) -> None:

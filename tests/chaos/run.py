@@ -9,7 +9,7 @@ import json
 import random
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from configsvc_client.v1 import (
     change_pb2_grpc,
     config_pb2,
     config_pb2_grpc,
+    health_pb2,
     registry_pb2,
     registry_pb2_grpc,
 )
@@ -26,9 +27,9 @@ from confluent_kafka import Consumer, TopicPartition
 from google.protobuf.struct_pb2 import Value
 
 from tests.chaos.checker import violations
+from tests.chaos.faults import Cluster, Fault, apart, faults_of
 from tests.chaos.history import History, Logged, Read, Seen, Watched, Wrote
-from tests.replicas.fleet import ENVIRONMENT, Replica
-from tests.services.service import Service
+from tests.replicas.fleet import ENVIRONMENT, Replica, eventually
 
 KEYS = [f"key-{number}" for number in range(8)]
 WRITERS, READERS = 6, 6
@@ -39,33 +40,6 @@ CHANNEL = (("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backo
 HEALED_WITHIN_SECONDS = 60.0
 # Nothing was done, whatever else is true.
 REFUSED = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.ABORTED)
-
-
-@dataclass
-class Fault:
-    """Something that breaks, for some seconds, and how it is mended."""
-
-    name: str
-    harm: Callable[[], None]
-    mend: Callable[[], None]
-    longest_seconds: float
-
-
-def faults_of(services: Mapping[str, Service], replicas: list[Replica]) -> list[Fault]:
-    """Everything that a run may break."""
-    found = []
-    for name, service in services.items():
-        found.append(Fault(f"{name} killed", service.kill, service.start, 4.0))
-        found.append(Fault(f"{name} hung", service.pause, service.resume, 4.0))
-    for replica in replicas:
-        found.append(Fault(f"{replica.name} killed", replica.kill, replica.start, 2.0))
-        found.append(Fault(f"{replica.name} paused", replica.pause, replica.resume, 6.0))
-        found.append(Fault(f"{replica.name} stopped", lambda r=replica: _stop(r), replica.start, 1.0))  # type: ignore[misc]
-    return found
-
-
-def _stop(replica: Replica) -> None:
-    replica.stop()
 
 
 @dataclass
@@ -185,7 +159,7 @@ class Run:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             first, second = choices.sample(faults, 2)
-            broken = [first, second] if choices.random() < 0.3 and _apart(first, second) else [first]
+            broken = [first, second] if choices.random() < 0.3 and apart(first, second) else [first]
             for fault in broken:
                 self.history.faults.append(fault.name)
                 await asyncio.to_thread(fault.harm)
@@ -197,10 +171,6 @@ class Run:
     def note(self, error: grpc.aio.AioRpcError) -> None:
         name = error.code().name
         self.history.refusals[name] = self.history.refusals.get(name, 0) + 1
-
-
-def _apart(first: Fault, second: Fault) -> bool:
-    return first.name.split()[0] != second.name.split()[0]
 
 
 class AsyncStubs:
@@ -221,11 +191,35 @@ class AsyncStubs:
             await channel.close()
 
 
-async def run_chaos(
-    replicas: list[Replica], services: Mapping[str, Service], settings: Mapping[str, str], *, seed: int, seconds: float
-) -> tuple[History, list[str]]:
-    """The history of one run, and what is wrong with it."""
-    run = Run(replicas, seed)
+async def run_chaos(cluster: Cluster, *, seed: int, seconds: float) -> tuple[list[History], list[str]]:
+    """The histories of one run, and what is wrong with them.
+
+    Between two halves the database is restored from a backup that was made as the first began, under living replicas,
+    caches and watchers. What the first half wrote is lost then, and none of it may be seen in the second.
+    """
+    before = await _half(cluster, seed, seconds / 2)
+    lost = await _restored(cluster, before.history, before.backup)
+    after = await _half(cluster, seed + 1, seconds / 2)
+    await asyncio.to_thread(cluster.postgres.drop_database, before.backup)
+    await asyncio.to_thread(cluster.postgres.drop_database, after.backup)
+    found = [
+        *violations(before.history),
+        *(f"at the restore: {line}" for line in lost),
+        *(f"after the restore: {line}" for line in violations(after.history)),
+    ]
+    return [before.history, after.history], found
+
+
+@dataclass(frozen=True)
+class _Half:
+    """What clients did in one half, and the backup that was made as it began."""
+
+    history: History
+    backup: str
+
+
+async def _half(cluster: Cluster, seed: int, seconds: float) -> _Half:
+    run = Run(cluster.replicas, seed)
     history = run.history
     async with AsyncStubs(run) as stubs:
         for instance_id in LIVING:
@@ -235,6 +229,8 @@ async def run_chaos(
                     lease_ttl_seconds=LEASE_SECONDS,
                 )
             )  # fmt: skip
+        backup = await asyncio.to_thread(cluster.postgres.back_up, cluster.settings["DATABASE_URL"])
+        await _healed(cluster.replicas)
         for key in KEYS:
             run.numbers += 1
             began = time.monotonic()
@@ -242,6 +238,8 @@ async def run_chaos(
                 key=key, environment=ENVIRONMENT, value=Value(number_value=run.numbers), allow_missing=True
             )
             revision = (await stubs.configs[0].UpdateConfig(request)).revision
+            if key == KEYS[0]:
+                history.first_revision = revision
             history.writes.append(Wrote(key, run.numbers, began, time.monotonic(), revision))
         for stub in stubs.configs:
             # Each has heard of all of them before anyone counts.
@@ -249,9 +247,9 @@ async def run_chaos(
                 config_pb2.GetConfigRequest(key=KEYS[0], environment=ENVIRONMENT, min_revision=revision)
             )
         history.living = frozenset(LIVING)
-        history.watchers = [Watched(f"{number} at {r.name}", revision) for number, r in enumerate(replicas * 2)]
+        history.watchers = [Watched(f"{number} at {r.name}", revision) for number, r in enumerate(run.replicas * 2)]
         watching = [
-            asyncio.create_task(run.watch(watched, replicas[number % len(replicas)]))
+            asyncio.create_task(run.watch(watched, run.replicas[number % len(run.replicas)]))
             for number, watched in enumerate(history.watchers)
         ]
         clients: list[asyncio.Task[None]] = [
@@ -260,8 +258,8 @@ async def run_chaos(
             *(asyncio.create_task(run.live(instance_id)) for instance_id in LIVING),
             asyncio.create_task(run.discover()),
         ]
-        await run.fault(faults_of(services, replicas), seconds)
-        await _healed(replicas)
+        await run.fault(faults_of(cluster), seconds)
+        await _healed(cluster.replicas)
         # Once more round, now that all is well.
         await asyncio.sleep(1)
         run.over.set()
@@ -276,8 +274,53 @@ async def run_chaos(
         await _log(stubs.changes[0], history)
         async with asyncio.timeout(HEALED_WITHIN_SECONDS):
             await asyncio.gather(*watching)
-    await asyncio.to_thread(_published, settings, history)
-    return history, violations(history)
+    await asyncio.to_thread(_published, cluster.settings, history)
+    return _Half(history, backup)
+
+
+async def _restored(cluster: Cluster, history: History, backup: str) -> list[str]:
+    """Puts the backup in the database's place; returns what a watcher was not told of it."""
+    known = {replica.name: await asyncio.to_thread(_history_of, replica) for replica in cluster.replicas}
+    watchers = [asyncio.create_task(_watch_on(replica, history.last_revision)) for replica in cluster.replicas]
+    await asyncio.to_thread(cluster.postgres.restore, cluster.settings["DATABASE_URL"], backup)
+    async with asyncio.timeout(HEALED_WITHIN_SECONDS):
+        for replica in cluster.replicas:
+            await asyncio.to_thread(_notice, replica, known[replica.name])
+        ends = await asyncio.gather(*watchers)
+    await _healed(cluster.replicas)
+    return [
+        f"the watcher at {replica.name} was not told: its stream ended with {end}"
+        for replica, end in zip(cluster.replicas, ends, strict=True)
+        if end != grpc.StatusCode.OUT_OF_RANGE.name
+    ]
+
+
+def _notice(replica: Replica, known: str) -> None:
+    """Returns when a replica says another history than the one that is known."""
+    eventually(lambda: _history_of(replica) not in ("", known), f"{replica.name} notices the restore")
+
+
+def _history_of(replica: Replica) -> str:
+    """The history id that a replica says; empty if it does not answer."""
+    try:
+        return replica.health.GetHealth(health_pb2.GetHealthRequest(), timeout=5).health.history
+    except grpc.RpcError:
+        return ""
+
+
+async def _watch_on(replica: Replica, after_revision: int) -> str:
+    """Watches until the stream ends, as a client that resumes once its replica is there again; how it ended."""
+    async with grpc.aio.insecure_channel(replica.address, options=CHANNEL) as channel:
+        stub = config_pb2_grpc.ConfigServiceStub(channel)
+        request = config_pb2.WatchConfigsRequest(environment=ENVIRONMENT, after_revision=after_revision)
+        while True:
+            try:
+                async for _ in stub.WatchConfigs(request):
+                    pass
+            except grpc.aio.AioRpcError as error:
+                if error.code() != grpc.StatusCode.UNAVAILABLE:
+                    return error.code().name
+            await asyncio.sleep(0.1)
 
 
 async def _healed(replicas: list[Replica]) -> None:
@@ -296,15 +339,16 @@ async def _healed(replicas: list[Replica]) -> None:
 
 
 async def _log(stub: change_pb2_grpc.ChangeServiceStub, history: History) -> None:
-    """The whole log, as the audit trail tells it."""
+    """The log from the half's first write on, as the audit trail tells it."""
     token = ""
     while True:
-        page = await stub.ListChanges(  # type: ignore[misc]
-            change_pb2.ListChangesRequest(page_size=1_000, page_token=token), timeout=30
+        request = change_pb2.ListChangesRequest(
+            page_size=1_000, page_token=token, after_revision=history.first_revision - 1
         )
+        page = await stub.ListChanges(request, timeout=30)  # type: ignore[misc]
         for change in page.changes:
             history.revisions.add(change.revision)
-            if change.kind == "config":
+            if (change.kind, change.environment) == ("config", ENVIRONMENT):
                 value = int(change.after.fields["value"].number_value) if change.HasField("after") else None
                 history.log.append(Logged(change.revision, change.key, value))
         token = page.next_page_token
@@ -337,18 +381,17 @@ def _published(settings: Mapping[str, str], history: History) -> None:
         consumer.close()
 
 
-def report(history: History, found: list[str], seed: int, seconds: float) -> str:
+def report(histories: list[History], found: list[str], seed: int, seconds: float) -> str:
     """The figures of a run, in a few lines."""
-    acknowledged = sum(write.revision is not None for write in history.writes)
-    lines = [
-        f"chaos: seed {seed}, {seconds:g} s of faults",
-        f"  operations: {len(history.writes)} writes ({acknowledged} acknowledged), {len(history.reads)} reads"
-        f" ({sum(read.is_stale for read in history.reads)} stale), {len(history.discovered)} discover answers,"
-        f" {sum(len(w.seen) for w in history.watchers)} changes at {len(history.watchers)} watchers"
-        f" ({sum(w.resumed for w in history.watchers)} resumed)",
-        f"  faults: {len(history.faults)}: {', '.join(history.faults)}",
-        f"  calls that failed: {history.refusals or 'none'}",
-        f"  violations: {len(found)}",
-        *(f"    {line}" for line in found[:20]),
-    ]
-    return "\n".join(lines)
+    lines = [f"chaos: seed {seed}, {seconds:g} s of faults, in the middle a backup of the beginning restored"]
+    for history in histories:
+        acknowledged = sum(write.revision is not None for write in history.writes)
+        lines += [
+            f"  operations: {len(history.writes)} writes ({acknowledged} acknowledged), {len(history.reads)} reads"
+            f" ({sum(read.is_stale for read in history.reads)} stale), {len(history.discovered)} discover answers,"
+            f" {sum(len(w.seen) for w in history.watchers)} changes at {len(history.watchers)} watchers"
+            f" ({sum(w.resumed for w in history.watchers)} resumed)",
+            f"  faults: {len(history.faults)}: {', '.join(history.faults)}",
+            f"  calls that failed: {history.refusals or 'none'}",
+        ]
+    return "\n".join([*lines, f"  violations: {len(found)}", *(f"    {line}" for line in found[:20])])

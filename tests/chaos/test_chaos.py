@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos.faults import Cluster
 from tests.chaos.run import report, run_chaos
+from tests.faults.slow_line import SlowLine
 from tests.replicas.fleet import fleet
-from tests.services.kafka import Kafka
-from tests.services.postgres import Postgres
+from tests.services.plugin import PrivateKafka, PrivatePostgres
 from tests.services.valkey import Valkey
 from tests.services.zookeeper import ZooKeeper
 
@@ -19,28 +20,29 @@ SECONDS = float(os.environ.get("CHAOS_SECONDS") or 60)
 SEED = int(os.environ.get("CHAOS_SEED") or random.randrange(1_000_000))
 
 
-@pytest.mark.timeout(SECONDS + 240)
+@pytest.mark.timeout(SECONDS + 300)
 async def test_no_promise_is_broken_while_everything_else_is(
-    private_postgres: Callable[..., Postgres],
+    private_postgres: PrivatePostgres,
     private_valkey: Callable[[], Valkey],
-    private_kafka: Callable[[], Kafka],
+    private_kafka: PrivateKafka,
     private_zookeeper: Callable[[], ZooKeeper],
     tmp_path: Path,
 ) -> None:
-    services = {
-        "postgres": private_postgres(durable=True),
-        "valkey": private_valkey(),
-        "kafka": private_kafka(),
-        "zookeeper": private_zookeeper(),
-    }
-    settings: dict[str, str] = {}
-    for service in services.values():
-        settings |= service.environment()
-    with fleet(tmp_path, settings, "a", "b", "c") as replicas:
-        history, found = await run_chaos(replicas, services, settings, seed=SEED, seconds=SECONDS)
-    text = report(history, found, SEED, SECONDS)
+    with SlowLine() as line:
+        postgres, kafka = private_postgres(durable=True), private_kafka(advertised_port=line.port)
+        line.server_port = kafka.port
+        services = {"postgres": postgres, "valkey": private_valkey(), "kafka": kafka, "zookeeper": private_zookeeper()}
+        settings: dict[str, str] = {}
+        for service in services.values():
+            settings |= service.environment()
+        settings |= {"DATABASE_URL": postgres.create_database(), "KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{line.port}"}
+        with fleet(tmp_path, settings, "a", "b", "c") as replicas:
+            cluster = Cluster(replicas, services, settings, postgres, line)
+            histories, found = await run_chaos(cluster, seed=SEED, seconds=SECONDS)
+    text = report(histories, found, SEED, SECONDS)
     sys.stdout.write(f"{text}\n  logs of the replicas: {tmp_path}\n")
     assert not found, text
-    # A run in which nothing was done, or nothing broken, shows nothing.
-    assert sum(write.revision is not None for write in history.writes) > 100
-    assert history.faults
+    for history in histories:
+        # A run in which nothing was done, or nothing broken, shows nothing.
+        assert sum(write.revision is not None for write in history.writes) > 100
+        assert history.faults

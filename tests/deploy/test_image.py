@@ -45,7 +45,7 @@ def test_every_variable_of_the_service_is_a_setting() -> None:
     assert set(service_environment()) <= names
     (environment,) = instructions("ENV")
     own = {part.partition("=")[0] for part in shlex.split(environment)}
-    assert own - {"PATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"} == {"SQLITE_PATH"}
+    assert own - {"PATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"} == {"SQLITE_PATH", "HOST"}
 
 
 def test_the_service_uses_every_engine_and_runs_several_workers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,7 +137,11 @@ def test_a_page_size_out_of_range(rest: httpx.Client, environment: str, size: in
 def test_a_stale_etag(rest: httpx.Client, environment: str) -> None:
     body = {"value": 2, "environment": environment, "etag": "1-ffff"}
     refused(rest.put(f"{CONFIG}/k", json=body), 409, reason="STALE_ETAG")
-    refused(rest.put(f"{FLAGS}/f", json={"environment": environment, "etag": "x"}), 409, reason="STALE_ETAG")
+    refused(
+        rest.put(f"{FLAGS}/f", json={"environment": environment, "enabled": True, "etag": "x"}),
+        409,
+        reason="STALE_ETAG",
+    )
     gone = rest.request("DELETE", f"{CONFIG}/k", params={"environment": environment}, headers={"if-match": '"x"'})
     refused(gone, 409, reason="STALE_ETAG")
 

@@ -79,21 +79,13 @@ def test_grpc_web_over_http_1(service: Running, environment: str) -> None:
     answer = httpx.post(
         f"{service.url}/configsvc.v1.ConfigService/CreateConfig",
         content=b"\0" + struct.pack(">I", len(message)) + message,
-        headers={"content-type": "application/grpc-web+proto", "x-grpc-web": "1", "origin": "http://app.example"},
+        headers={"content-type": "application/grpc-web+proto", "x-grpc-web": "1"},
     )
     assert answer.status_code == 200
-    assert answer.headers["access-control-allow-origin"]
     (length,) = struct.unpack(">I", answer.content[1:5])
     made = config_pb2.CreateConfigResponse.FromString(answer.content[5 : 5 + length])
     assert made.config.key == "web"
     assert b"grpc-status:0" in answer.content[5 + length :]
-
-
-def test_a_cors_preflight_is_answered(service: Running) -> None:
-    asked = {"origin": "http://app.example", "access-control-request-method": "PUT"}
-    answer = httpx.options(f"{service.url}/api/v1/config/k", headers=asked)
-    assert answer.status_code == 200
-    assert "PUT" in answer.headers["access-control-allow-methods"]
 
 
 def exchange(service: Running, *requests: str) -> str:
@@ -111,10 +103,10 @@ def test_answers_without_a_body_leave_the_connection_usable(
     etag = made.headers["etag"]
     answers = exchange(
         service,
-        f"HEAD {path} HTTP/1.1\r\nhost: x",
-        f"GET {path} HTTP/1.1\r\nhost: x\r\nif-none-match: {etag}",
-        f"HEAD {path} HTTP/1.1\r\nhost: x\r\nif-none-match: {etag}",
-        "GET /live HTTP/1.1\r\nhost: x\r\nconnection: close",
+        f"HEAD {path} HTTP/1.1\r\nhost: localhost",
+        f"GET {path} HTTP/1.1\r\nhost: localhost\r\nif-none-match: {etag}",
+        f"HEAD {path} HTTP/1.1\r\nhost: localhost\r\nif-none-match: {etag}",
+        "GET /live HTTP/1.1\r\nhost: localhost\r\nconnection: close",
     )
     heads = [part for part in answers.split("\r\n\r\n") if part]
     assert [int(head.split()[1]) for head in heads[:-1]] == [200, 304, 304, 200]

@@ -97,6 +97,68 @@ def test_a_flag_is_compared_and_rolled_back(rest: httpx.Client, environment: str
     assert rest.post(f"{url}:rollback", json={"environment": environment}).status_code == 400
 
 
+def test_configurations_and_flags_are_changed_together(rest: httpx.Client, environment: str) -> None:
+    body = {
+        "environment": environment,
+        "operations": [
+            {"create_flag": {"name": "checkout", "enabled": True}},
+            {"create_config": {"key": "checkout/limits", "value": {"max": 10}}},
+        ],
+        "reason": "release",
+    }
+    tried = rest.post("/api/v1/changes:apply", json={**body, "validate_only": True})
+    assert tried.status_code == 200, tried.text
+    answer = rest.post("/api/v1/changes:apply/", json=body)
+    assert answer.status_code == 200, answer.text
+    assert [(r["kind"], r["key"], r["action"]) for r in answer.json()["results"]] == [
+        ("flag", "checkout", "CREATE"),
+        ("config", "checkout/limits", "CREATE"),
+    ]
+    query = {"environment": environment}
+    for url in ("/api/v1/feature-flags/checkout", "/api/v1/config/checkout/limits"):
+        assert rest.get(url, params=query).json()["revision"] == answer.json()["revision"]
+    again = rest.post("/api/v1/changes:apply", json=body)
+    assert again.status_code == 409, again.text
+    assert again.status_code == 409
+    assert again.json()["details"][0]["metadata"]["operation"] == "operations[0]"
+    assert rest.get("/api/v1/changes:apply").headers["allow"] == "POST, OPTIONS"
+
+
+def test_an_update_in_a_batch_clears_the_lists_that_its_body_names(rest: httpx.Client, environment: str) -> None:
+    for name in "abc":
+        create(rest, environment, name, tags=["t"], targeted_users=["u"], description=name, enabled=True)
+    operations: list[dict[str, object]] = [
+        {"update_flag": {"name": "a", "tags": []}},
+        {"updateFlag": {"name": "b", "targetedUsers": [ ], "tags": None, "enabled": False}},
+        {"update_flag": {"name": "c", "tags": [], "description": "", "update_mask": "description"}},
+    ]  # fmt: skip
+    answer = rest.post("/api/v1/changes:apply", json={"environment": environment, "operations": operations})
+    assert answer.status_code == 200, answer.text
+
+    def found(name: str) -> tuple[object, ...]:
+        flag = rest.get(f"/api/v1/feature-flags/{name}", params={"environment": environment}).json()
+        return flag["tags"], flag["targeted_users"], flag["description"], flag["enabled"]
+
+    assert found("a") == ([], ["u"], "a", True)
+    assert found("b") == ([], [], "b", False)
+    assert found("c") == (["t"], ["u"], "", True)
+    # The body of a GET is an operation, too, guarded by its etag.
+    got = rest.get("/api/v1/feature-flags/c", params={"environment": environment}).json()
+    once = {"environment": environment, "operations": [{"update_flag": {**got, "owner": "ann"}}]}
+    assert [rest.post("/api/v1/changes:apply", json=once).status_code for _ in range(2)] == [200, 409]
+    # What comes from outside says nothing of a body.
+    only = [{"update_flag": {"name": "c", "enabled": False}}]
+    rest.post(
+        "/api/v1/changes:apply",
+        json={"environment": environment, "operations": only},
+        headers={"x-configsvc-emptied": "0:tags"},
+    )
+    assert found("c") == (["t"], ["u"], "", False)
+    unknown = [{"update_flag": {"name": "c", "rollout": 5}}]
+    refused = rest.post("/api/v1/changes:apply", json={"environment": environment, "operations": unknown})
+    assert (refused.status_code, "operations[0].update_flag.rollout" in refused.text) == (400, True)
+
+
 def test_a_sticky_flag_keeps_what_it_gave_also_on_embedded_defaults(rest: httpx.Client, environment: str) -> None:
     flag = {"environment": environment, "enabled": True, "sticky": True, "rollout_percentage": 50}
     assert create(rest, name="sticky", **flag).status_code == 201  # type: ignore[arg-type]
@@ -136,10 +198,10 @@ def test_evaluate_and_explain(rest: httpx.Client, environment: str, slash: str) 
 
 
 def test_a_write_is_seen_by_the_next_evaluation(rest: httpx.Client, environment: str) -> None:
-    flag = create(rest, environment, "f", enabled=True).json()
+    create(rest, environment, "f", enabled=True)
     body = {"flag_name": "f", "user_id": "u", "environment": environment}
     for percentage, value in ((100, True), (0, False), (100, True)):
-        rest.put("/api/v1/feature-flags/f", json={**flag, "etag": "", "rollout_percentage": percentage})
+        rest.put("/api/v1/feature-flags/f", json={"environment": environment, "rollout_percentage": percentage})
         assert rest.post("/api/v1/feature-flags/evaluate", json=body).json()["value"] is value
 
 

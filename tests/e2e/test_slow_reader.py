@@ -18,7 +18,7 @@ def stuck_watcher(service: Running, environment: str) -> socket.socket:
     watcher.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     watcher.settimeout(10)
     watcher.connect(("127.0.0.1", service.port))
-    watcher.sendall(f"GET /api/v1/config:watch?environment={environment} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+    watcher.sendall(f"GET /api/v1/config:watch?environment={environment} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
     seen = b""
     while b"synced" not in seen:
         seen += watcher.recv(1024)

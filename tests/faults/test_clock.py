@@ -123,6 +123,8 @@ def test_history_is_in_the_order_of_revisions_and_not_of_times(world: World) -> 
 def test_a_lease_ends_neither_early_nor_late(world: World, hours: float) -> None:
     moved, steady = world.moved, world.steady
     service = f"lease{hours:g}".replace("-", "-minus-")
+    for replica in (moved, steady):
+        eventually(lambda r=replica: r.discovered("configsvc") == ["moved", "steady"], "both show themselves")  # type: ignore[misc]
     own = [Poll(lambda r=replica: tuple(r.discovered("configsvc"))) for replica in (moved, steady)]
     registered = time.monotonic()
     moved.register(service, "silent", ttl=LEASE_SECONDS)

@@ -15,13 +15,14 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
 
 from configsvc.app.relay import Relay
-from configsvc.bus.kafka import PARTITIONS, KafkaPublisher
+from configsvc.bus.kafka_publisher import KafkaPublisher
+from configsvc.bus.kafka_topic import PARTITIONS
 from configsvc.clock import SystemClock
 from configsvc.domain.records import Action, Change, Kind, Ref
-from configsvc.errors import Unavailable
 from configsvc.storage.postgres import PostgresStorage
 from tests.conformance.storage.writing import config, put
 from tests.faults.poison import poison
+from tests.faults.topics import make_topic
 from tests.replicas.conftest import events, own_settings
 from tests.replicas.fleet import Replica, eventually, fleet
 from tests.replicas.test_replicas import Watcher
@@ -48,7 +49,7 @@ def check_published(found: Sequence[Mapping[str, Any]], revisions: set[int]) -> 
 async def another_producer(publisher: KafkaPublisher, known: list[Producer]) -> Producer:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
-            producer = publisher._producer
+            producer = publisher.producer
             if producer is not None and producer not in known:
                 return producer
             await asyncio.sleep(0.005)
@@ -83,7 +84,7 @@ async def test_every_change_is_published_though_producer_after_producer_dies(
             while relay.published < head:  # noqa: ASYNC110 - it tells nobody
                 await asyncio.sleep(0.01)
         assert relay.trouble is None
-        assert publisher._producer not in poisoned
+        assert publisher.producer not in poisoned
     settings = {"KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap, "KAFKA_TOPIC_CONFIG_UPDATES": topic}
     check_published(await asyncio.to_thread(events, settings, head), set(range(1, head + 1)))
 
@@ -94,6 +95,19 @@ def change(revision: int) -> Change:
     return Change(revision, 0, ref, Action.UPDATE, revision, None, {"value": revision}, 0, AT, "tester", "", "", AT)
 
 
+async def publish(publisher: KafkaPublisher, revisions: range) -> int:
+    """Publishes them all; returns how often that failed."""
+    waiting = [change(revision) for revision in revisions]
+    failures = 0
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while waiting:
+            receipt = await publisher.publish(waiting)
+            settled = [delivery.change for delivery in receipt.deliveries]
+            waiting = [change for change in waiting if change not in settled]
+            failures += receipt.problem is not None
+    return failures
+
+
 async def test_a_broker_that_has_forgotten_makes_the_producer_fatal_and_the_next_one_publishes(
     private_kafka: Callable[[], Kafka], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -102,30 +116,22 @@ async def test_a_broker_that_has_forgotten_makes_the_producer_fatal_and_the_next
     data = kafka.process.log_file.parent / "data"
     topic = f"test-{secrets.token_hex(6)}"
     async with KafkaPublisher(kafka.address, topic) as publisher:
-        await publisher.publish([change(revision) for revision in range(1, 11)])
+        await publish(publisher, range(1, 11))
         await asyncio.to_thread(kafka.stop)
         if kafka.durable:
             shutil.copytree(data, tmp_path / "data")
         await asyncio.to_thread(kafka.start)
         # Twice: of the last batches that it knows a broker takes the next one to be a repetition.
-        await publisher.publish([change(revision) for revision in range(11, 16)])
-        await publisher.publish([change(revision) for revision in range(16, 21)])
-        before = publisher._producer
+        await publish(publisher, range(11, 16))
+        await publish(publisher, range(16, 21))
+        before = publisher.producer
         await asyncio.to_thread(kafka.kill)
         if kafka.durable:
             shutil.rmtree(data)
             shutil.copytree(tmp_path / "data", data)
         await asyncio.to_thread(kafka.start)
-        refused = 0
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while True:
-                try:
-                    await publisher.publish([change(revision) for revision in range(21, 31)])
-                    break
-                except Unavailable:
-                    refused += 1
-        assert refused
-        assert publisher._producer is not before
+        assert await publish(publisher, range(21, 31)), "the broker has taken them at once"
+        assert publisher.producer is not before
         fatal = [record for record in caplog.records if record.levelno == logging.CRITICAL]
         assert "out of order sequence number" in fatal[0].getMessage(), "the fault was not the one that is meant"
     settings = {"KAFKA_BOOTSTRAP_SERVERS": kafka.address, "KAFKA_TOPIC_CONFIG_UPDATES": topic}
@@ -198,4 +204,41 @@ def test_a_topic_with_one_partition_is_used_as_it_is_and_may_grow(
         # A key may have moved to another partition: what is in order is each partition.
         found = events(settings, second[-1])
         assert {event["revision"] for event in found} == {*first, *second}
+        assert [replica.troubles() for replica in replicas] == [[], []]
+
+
+def test_what_waits_is_told_while_the_replica_that_publishes_sleeps(
+    services: ServiceSet, settings: dict[str, str], tmp_path: Path
+) -> None:
+    """The other one tells it from the store; then the database ends the sleeper's turn, and it publishes itself."""
+    make_topic(services.kafka.address, settings["KAFKA_TOPIC_CONFIG_UPDATES"], {})
+    with fleet(tmp_path, settings, "a") as (first,):
+        # It has the turn when it has published.
+        events(settings, put_some([first, first], 3)[-1])
+        with fleet(tmp_path, settings, "b") as (second,):
+            first.pause()
+            last = [second.put(f"key-{number}", number).revision for number in range(5)][-1]
+            eventually(lambda: "5 changes waiting, the oldest since 20" in second.component("bus").detail, "it is told")
+            eventually(lambda: second.component("bus").state == "degraded", "they are late")
+            assert "5 changes waiting, the oldest since 20" in second.component("bus").detail
+            check_published(events(settings, last), set(range(1, last + 1)))
+            eventually(lambda: not second.troubles(), "all is well")
+            first.resume()
+            eventually(lambda: not first.troubles(), "all is well with the other, too")
+
+
+def test_an_event_that_is_too_large_is_told_by_every_replica_with_what_to_do(
+    services: ServiceSet, settings: dict[str, str], tmp_path: Path
+) -> None:
+    topic = settings["KAFKA_TOPIC_CONFIG_UPDATES"]
+    make_topic(services.kafka.address, topic, {"max.message.bytes": "10240"})
+    with fleet(tmp_path, settings, "a", "b") as replicas:
+        large = secrets.token_urlsafe(20_000)
+        head = [replica.put(f"large-{replica.name}", large).revision for replica in replicas][-1]
+        found = events(settings, head)
+        assert [event["value_omitted"] for event in found] == ["too_large"] * 2
+        # The cursor moves after the acknowledgement.
+        told = f"2 events were published incomplete, 0 not at all; the last: revision {head} (config test/large-b)"
+        eventually(lambda: [told in replica.component("bus").detail for replica in replicas] == [True] * 2, "told")
+        assert ["max.message.bytes" in replica.component("bus").detail for replica in replicas] == [True] * 2
         assert [replica.troubles() for replica in replicas] == [[], []]

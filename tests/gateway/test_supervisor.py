@@ -1,6 +1,7 @@
 """The supervisor with a backend that is away: it waits, and says so."""
 
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -48,3 +49,35 @@ def test_a_backend_that_is_away_for_long_does_not_end_the_start(monkeypatch: pyt
         monkeypatch.setenv("PORT", "0")
         monkeypatch.setenv("DATABASE_URL", f"postgresql://user@127.0.0.1:{nobody.number}/none")
         asyncio.run(run())
+
+
+class Scarce:
+    """A child on a machine that has no process to spare, twice."""
+
+    name = "worker 0"
+
+    def __init__(self) -> None:
+        self.refusals = 2
+        self.started = asyncio.Event()
+
+    async def start(self) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        self.started.set()
+
+    async def wait(self) -> int:
+        if self.started.is_set():
+            await asyncio.Event().wait()
+        return -signal.SIGKILL
+
+
+async def test_a_child_that_cant_be_started_now_is_started_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE_SECONDS", 0.01)
+    child = Scarce()
+    keeper = asyncio.create_task(supervisor.Supervisor(settings.load())._keep(child))  # type: ignore[arg-type]
+    async with asyncio.timeout(30):
+        await child.started.wait()
+    assert not keeper.done()
+    keeper.cancel()
+    await asyncio.gather(keeper, return_exceptions=True)

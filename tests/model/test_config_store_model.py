@@ -17,8 +17,9 @@ from configsvc.app.near import NearRecords
 from configsvc.app.tail import LogTail
 from configsvc.bus.local import LocalBus
 from configsvc.clock import SystemClock
-from configsvc.domain.configs import Draft, Operation
+from configsvc.domain.configs import Draft, Operation, config_ref
 from configsvc.domain.limits import Limits
+from configsvc.domain.preconditions import NO_PRECONDITION, Precondition
 from configsvc.domain.records import Author
 from configsvc.errors import AlreadyExists, NotFound, ServiceError, StaleEtag
 from configsvc.storage.sqlite import SqliteStorage
@@ -86,8 +87,9 @@ class ConfigStoreModel(RuleBasedStateMachine):
 
     @rule(key=KEYS, service=SERVICES, value=JSON, stale=st.booleans())
     def update(self, key: str, service: str, value: Any, stale: bool) -> None:
+        asked = Precondition(match=("0-0",)) if stale else NO_PRECONDITION
         try:
-            self.run(self.store.update(Draft("e", service, key, value), self.author(), etag="0-0" if stale else ""))
+            self.run(self.store.update(Draft("e", service, key, value), self.author(), precondition=asked))
         except NotFound:
             assert (service, key) not in self.live
         except StaleEtag:
@@ -101,7 +103,7 @@ class ConfigStoreModel(RuleBasedStateMachine):
     @rule(key=KEYS, service=SERVICES)
     def delete(self, key: str, service: str) -> None:
         try:
-            self.run(self.store.delete("e", service, key, self.author()))
+            self.run(self.store.delete(config_ref("e", service, key), self.author()))
         except NotFound:
             assert (service, key) not in self.live
         else:
@@ -112,7 +114,7 @@ class ConfigStoreModel(RuleBasedStateMachine):
     def roll_back(self, key: str, service: str, version: int) -> None:
         known = self.versions.get((service, key), [])
         try:
-            self.run(self.store.rollback("e", service, key, version, self.author()))
+            self.run(self.store.rollback(config_ref("e", service, key), version, self.author()))
         except ServiceError:
             assert version > len(known) or known[version - 1][0] == "DELETE"
         else:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from configsvc.probes.network import AddressFilter, HttpProbe, SchemeProbe, TcpProbe
-from configsvc.probes.port import ProbeFailedError
+from configsvc.probes.port import ProbeFailedError, ProbeUnansweredError
 from configsvc.rpc.grpc_probe import GrpcProbe
 from configsvc.settings import load
 
@@ -61,10 +61,13 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     return made
 
 
-def probe(authorities: str = "", timeout_seconds: float = TIMEOUT_SECONDS, denied: str = "") -> SchemeProbe:
+def probe(
+    authorities: str = "", timeout_seconds: float = TIMEOUT_SECONDS, denied: str = "", allows_private: bool = True
+) -> SchemeProbe:
     """All probes, as the service puts them together; `denied`: networks more than the default ones."""
     default = load().health_check_denied_networks
-    addresses = AddressFilter(load(health_check_denied_networks=f"{default},{denied}").denied_networks)
+    networks = load(health_check_denied_networks=f"{default},{denied}").denied_networks
+    addresses = AddressFilter(networks, allows_private=allows_private)
     http = HttpProbe(addresses, timeout_seconds, authorities)
     tcp, grpc = TcpProbe(addresses, timeout_seconds), GrpcProbe(addresses, timeout_seconds)
     return SchemeProbe({"http": http, "https": http, "tcp": tcp, "grpc": grpc}, timeout_seconds)
@@ -132,6 +135,10 @@ async def problem(url: str, **more: Any) -> str:
     """What a look says is wrong; empty where all is well."""
     try:
         await probe(**more).look(url)
+    except ProbeUnansweredError as error:
+        # The text is the same, whatever it was.
+        same = str(error) == str(ProbeUnansweredError("something else"))
+        return f"{'unanswered' if same else 'told apart'}: {error.detail}"
     except ProbeFailedError as error:
         return str(error) or "it does not say what"
     return ""

@@ -8,7 +8,7 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from tests.probes.conftest import Listening, problem
-from tests.probes.test_network import hold
+from tests.probes.test_network import answering, hold
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -49,7 +49,13 @@ async def test_a_server_without_health_checks_is_not_well() -> None:
 
 
 async def test_one_that_never_answers_is_not_well(listening: Listening) -> None:
-    assert await problem(f"grpc://127.0.0.1:{await listening(hold)}", timeout_seconds=0.3)
+    found = await problem(f"grpc://127.0.0.1:{await listening(hold)}", timeout_seconds=0.3)
+    assert found.startswith("unanswered")
+
+
+async def test_one_that_speaks_something_else_is_not_told_from_one_that_never_answers(listening: Listening) -> None:
+    found = await problem(f"grpc://127.0.0.1:{await listening(answering())}", timeout_seconds=0.5)
+    assert found.startswith("unanswered")
 
 
 async def test_the_next_address_is_tried_where_the_first_is_not_reached(

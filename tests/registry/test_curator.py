@@ -11,12 +11,7 @@ from configsvc.registry.port import Node
 def built(data: bytes) -> str:
     """The URI that a client on Curator builds (`ServiceInstance.buildUriSpec`)."""
     source = json.loads(data)
-    secure = source["sslPort"] is not None
-    values = {
-        **source,
-        "scheme": "https" if secure else "http",
-        "port": source["sslPort"] if secure else source["port"],
-    }
+    values = {**source, "scheme": "http" if source["sslPort"] is None else "https", "ssl-port": source["sslPort"]}
     return "".join(
         str(values[part["value"]]) if part["variable"] else part["value"] for part in source["uriSpec"]["parts"]
     )
@@ -32,12 +27,32 @@ def test_a_client_on_curator_builds_the_url_that_was_registered(url: str) -> Non
     assert curator.from_json("asr", "one", curator.to_json(node)) == node
 
 
-def test_the_usual_port_is_filled_in() -> None:
-    assert built(curator.to_json(Node("asr", "one", "r1", 1, {"service_url": "https://asr/x"}))) == "https://asr:443/x"
+def test_a_reader_of_host_and_port_gets_the_usual_port() -> None:
+    source = json.loads(curator.to_json(Node("asr", "one", "r1", 1, {"service_url": "https://asr/x"})))
+    assert (source["address"], source["port"], source["sslPort"]) == ("asr", None, 443)
 
 
 def test_a_foreign_instance_is_read_with_its_path() -> None:
     data = curator.to_json(Node("asr", "one", "r1", 1, {"service_url": "http://asr:8087/api"}))
-    foreign = {**json.loads(data), "payload": None}
+    foreign = {**json.loads(data), curator.OWN: None}
     found = curator.from_json("asr", "one", json.dumps(foreign).encode())
     assert (found.owner, found.payload["service_url"]) == ("", "http://asr:8087/api")
+
+
+def test_what_an_earlier_release_shows_is_read_as_this_services_own() -> None:
+    """A rolling upgrade has both forms."""
+    data = (
+        b'{"name":"asr","id":"one","address":"asr","port":8087,"sslPort":null,"payload":{"owner":"old","generation":3,'
+        b'"registration":{"service_url":"http://asr:8087","status":"HEALTHY"}},"registrationTimeUTC":1795521600000,'
+        b'"serviceType":"DYNAMIC","uriSpec":{"parts":[{"value":"scheme","variable":true},{"value":"://","variable":false},'
+        b'{"value":"address","variable":true},{"value":":","variable":false},{"value":"port","variable":true}]}}'
+    )
+    registration = {"service_url": "http://asr:8087", "status": "HEALTHY"}
+    assert curator.from_json("asr", "one", data) == Node("asr", "one", "old", 3, registration)
+
+
+def test_an_earlier_release_takes_ours_for_another_programs_with_the_right_url() -> None:
+    """It looks for the owner in the payload alone, and refuses to replace what has none."""
+    source = json.loads(curator.to_json(Node("asr", "one", "new", 4, {"service_url": "https://asr:8443/x"})))
+    assert source["payload"] is None
+    assert "".join(part["value"] for part in source["uriSpec"]["parts"] if not part["variable"]) == "https://asr:8443/x"

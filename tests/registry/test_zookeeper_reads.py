@@ -44,7 +44,7 @@ async def test_an_instance_that_comes_or_changes_costs_no_reading_of_the_others(
         await seen
         # What it has been told of and still reads is over when all of it is held.
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while len(reader._held.get("svc", {})) < NODES or reader._tasks:  # noqa: ASYNC110 - kazoo tells nobody
+            while len(reader._view.held("svc")) < NODES or not reader._view.is_read:  # noqa: ASYNC110 - kazoo tells nobody
                 await asyncio.sleep(0.01)
         before = requests(server, reader)
         seen = asyncio.create_task(until_seen(reader, NODES + 1))

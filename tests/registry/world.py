@@ -1,13 +1,15 @@
 """A directory on a clock that the test turns, over the real SQLite storage and the real local registry."""
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from configsvc.app.checks import Thresholds
 from configsvc.app.directory import Directory
+from configsvc.app.leases import SWEEP_SECONDS
 from configsvc.app.tail import LogTail
 from configsvc.bus.local import LocalBus
 from configsvc.clock import SystemClock
@@ -16,6 +18,7 @@ from configsvc.domain.limits import Limits
 from configsvc.domain.records import Author
 from configsvc.probes.port import ProbeFailedError
 from configsvc.registry.local import LocalRegistry, LocalRegistryClient
+from configsvc.registry.port import ServiceRegistryClient
 from configsvc.storage.port import Reader
 from configsvc.storage.sqlite import SqliteStorage
 
@@ -27,6 +30,7 @@ class HandClock(SystemClock):
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.naps: Counter[float] = Counter()
 
     def monotonic(self) -> float:
         return self.seconds
@@ -35,6 +39,7 @@ class HandClock(SystemClock):
         self.seconds += seconds
 
     async def sleep(self, seconds: float) -> None:
+        self.naps[seconds] += 1
         await super().sleep(min(seconds, 0.001))
 
 
@@ -54,6 +59,16 @@ class World:
     probe: Switch
     storage: SqliteStorage
     registry: LocalRegistry
+    sessions: dict[str, LocalRegistryClient] = field(default_factory=dict)
+
+    async def pass_time(self, seconds: float) -> None:
+        """Moves the clock, half a second at a time, and lets every replica sweep its leases each time."""
+        for _ in range(round(seconds / SWEEP_SECONDS)):
+            self.clock.forward(SWEEP_SECONDS)
+            # Each begins a sweep after now, and ends it.
+            enough = self.clock.naps[SWEEP_SECONDS] + 2 * len(self.registry.sessions) + 1
+            while self.registry.sessions and self.clock.naps[SWEEP_SECONDS] < enough:
+                await SystemClock().sleep(0.0005)
 
     @asynccontextmanager
     async def directory(
@@ -63,9 +78,16 @@ class World:
         registry: LocalRegistry | None = None,
         reader: Reader | None = None,
         poll_seconds: float = 0.02,
+        client: ServiceRegistryClient | None = None,
     ) -> AsyncIterator[Directory]:
+        """`client` is a session that is open, in place of one of the local registry."""
         async with AsyncExitStack() as stack:
-            session = await stack.enter_async_context(LocalRegistryClient(registry or self.registry, replica))
+            local = LocalRegistryClient(registry or self.registry, replica)
+            session: ServiceRegistryClient = local
+            if client is None:
+                self.sessions[replica] = await stack.enter_async_context(local)
+            else:
+                session = client
             bus = await stack.enter_async_context(LocalBus())
             tail = await stack.enter_async_context(
                 LogTail(log=self.storage, bus=bus, clock=SystemClock(), poll_seconds=poll_seconds)
@@ -73,7 +95,7 @@ class World:
             directory = (
                 Directory(
                     writer=self.storage, reader=reader or self.storage, registry=session, probe=self.probe, clock=self.clock,
-                    limits=Limits(), applied=lambda: 0, thresholds=Thresholds(1, 3), check_interval_seconds=1e6,
+                    limits=Limits(), applied=lambda: 0, history=lambda: tail.history, thresholds=Thresholds(1, 3), check_interval_seconds=1e6,
                     default_ttl_seconds=30, stale_seconds=60, signs=self.storage, has_news=tail.has_news,
                 )
             )  # fmt: skip

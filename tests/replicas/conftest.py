@@ -68,7 +68,7 @@ def shown(zookeeper: KazooClient, settings: Mapping[str, str], service: str) -> 
         # One that goes with a dead session between the two calls is not shown.
         with suppress(NoNodeError):
             data, _ = zookeeper.get(f"{base}/{name}")
-            found[name] = json.loads(data)["payload"]["owner"]
+            found[name] = json.loads(data)["configsvc"]["owner"]
     return found
 
 

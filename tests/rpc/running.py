@@ -76,6 +76,12 @@ class Running:
                 health_pb2.GetLivenessRequest(), timeout=PATIENCE_SECONDS, wait_for_ready=True
             )
 
+    def peak_bytes(self) -> int:
+        """The most memory that it had (VmHWM of proc(5))."""
+        assert self._process is not None
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
     def terminate(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)

@@ -12,7 +12,6 @@ from configsvc_client.v1 import config_pb2, config_pb2_grpc
 from google.protobuf import descriptor_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from configsvc.rpc.server import MESSAGE_BYTES
 from tests.rpc.running import Running, Stream, put, refused, value
 
 SERVICES = {
@@ -25,11 +24,12 @@ SERVICES = {
     "grpc.reflection.v1alpha.ServerReflection",
 }
 VALUE_BYTES = 1 << 20
+REQUEST_BYTES = 32 << 20
 
 
 @pytest.fixture(scope="module")
 def settings() -> dict[str, str]:
-    return {"WATCH_PROGRESS_SECONDS": "600"}
+    return {"WATCH_PROGRESS_SECONDS": "600", "MAX_REQUEST_BYTES": str(REQUEST_BYTES)}
 
 
 @pytest.fixture
@@ -104,8 +104,24 @@ def test_the_longest_key_fits_into_the_answers_headers(own_server: Callable[...,
 def test_a_message_beyond_what_the_server_receives_is_resource_exhausted(
     large: config_pb2_grpc.ConfigServiceStub, environment: str
 ) -> None:
-    request = config_pb2.GetConfigRequest(key="x" * (MESSAGE_BYTES + 1), environment=environment)
+    request = config_pb2.GetConfigRequest(key="x" * (REQUEST_BYTES + 1), environment=environment)
     assert refused(lambda: large.GetConfig(request, timeout=60)).code == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_the_limit_holds_while_a_message_is_decompressed(own_server: Callable[..., Running]) -> None:
+    """Ten bombs at once, 60 KiB each and 60 MiB decompressed, took the server to 1.3 GB."""
+    server = own_server(MAX_REQUEST_BYTES=str(1 << 20))
+    before = server.peak_bytes()
+    with server.channel(max_send_message_length=-1) as channel:
+        configs = config_pb2_grpc.ConfigServiceStub(channel)
+        bomb = config_pb2.GetConfigRequest(key="x" * (60 << 20), environment="e")
+        calls = [configs.GetConfig.future(bomb, timeout=60, compression=grpc.Compression.Gzip) for _ in range(10)]
+        assert {call.code() for call in calls} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        # What fits is taken, compressed or not.
+        assert put(configs, "e", "k", "x" * 500_000).revision
+        fits = config_pb2.GetConfigRequest(key="k", environment="e")
+        assert configs.GetConfig(fits, compression=grpc.Compression.Gzip).config.version == 1
+    assert server.peak_bytes() - before < 100 << 20
 
 
 PINGS = {"keepalive_time_ms": 50, "http2.max_pings_without_data": 0, "keepalive_timeout_ms": 20_000}

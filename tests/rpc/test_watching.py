@@ -18,10 +18,11 @@ from configsvc.app.watcher import Selector
 from configsvc.clock import SystemClock
 from configsvc.domain.configs import body
 from configsvc.domain.limits import Limits
-from configsvc.domain.records import Action, Author, Change, Kind, Put, Record, Ref, Write
+from configsvc.domain.records import Action, Author, Change, Kind, Put, Ref, Write
 from configsvc.rpc import convert, watching
 from configsvc.rpc.config_servicer import ConfigServicer
 from configsvc.rpc.interceptors import CallInterceptor
+from configsvc.rpc.room import Detail
 from configsvc.rpc.watching import Watches
 from tests.app.replica import AT, Replica, config, open_replica, open_storage
 from tests.rpc.running import eventually, refusal
@@ -57,17 +58,20 @@ class Encoding:
     def __init__(self) -> None:
         self.count = 0
 
-    def change(self, change: Change) -> Any:
+    def change(self, change: Change, detail: Detail) -> Any:
         self.count += 1
-        return convert.config_change(change)
+        return convert.config_change(change, detail)
 
-    def snapshot(self, records: Sequence[Record]) -> Any:
-        return config_pb2.ConfigSnapshot(configs=map(convert.config, records))
+
+def snapshot(configs: Sequence[Any]) -> Any:
+    return config_pb2.ConfigSnapshot(configs=configs)
 
 
 async def test_a_change_is_encoded_once_for_all_who_watch(replica: Replica, hub: WatchHub) -> None:
     encoding = Encoding()
-    watches = Watches(hub, response=config_pb2.WatchConfigsResponse, snapshot=encoding.snapshot, change=encoding.change)
+    watches = Watches(
+        hub, response=config_pb2.WatchConfigsResponse, snapshot=snapshot, item=convert.config, change=encoding.change
+    )
     async with AsyncExitStack() as stack:
         streams: list[Any] = [
             await stack.enter_async_context(aclosing(watches.stream(ALL, None))) for _ in range(WATCHERS)
@@ -87,7 +91,9 @@ async def test_the_encoded_changes_that_are_kept_are_bounded_in_bytes(
 ) -> None:
     monkeypatch.setattr(watching, "ENCODED_BYTES", 3_000)
     encoding = Encoding()
-    watches = Watches(hub, response=config_pb2.WatchConfigsResponse, snapshot=encoding.snapshot, change=encoding.change)
+    watches = Watches(
+        hub, response=config_pb2.WatchConfigsResponse, snapshot=snapshot, item=convert.config, change=encoding.change
+    )
     for number in range(10):
         await put(replica, config(f"k{number}"), "x" * 1_000)
 
@@ -107,10 +113,12 @@ async def test_the_encoded_changes_that_are_kept_are_bounded_in_bytes(
 async def test_an_error_that_no_one_expected_is_told_in_band_too(replica: Replica, hub: WatchHub) -> None:
     """The end of an HTTP/1.1 stream can't say that it is none."""
 
-    def spoilt(change: Change) -> Any:
+    def spoilt(change: Change, detail: Detail) -> Any:
         raise KeyError("hunter2")
 
-    watches = Watches(hub, response=config_pb2.WatchConfigsResponse, snapshot=Encoding().snapshot, change=spoilt)
+    watches = Watches(
+        hub, response=config_pb2.WatchConfigsResponse, snapshot=snapshot, item=convert.config, change=spoilt
+    )
     async with aclosing(watches.stream(ALL, None)) as stream:
         await anext(stream)
         await put(replica, config("k"), "1")

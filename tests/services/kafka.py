@@ -69,8 +69,18 @@ class Kafka(Service):
 
     name: ClassVar[str] = "Kafka"
 
-    def __init__(self, *, given: str | None = None, version: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        given: str | None = None,
+        version: str | None = None,
+        settings: Mapping[str, str] | None = None,
+        advertised_port: int | None = None,
+    ) -> None:
+        """`settings`: further ones of a private broker. `advertised_port`: a proxy's, where it sends its clients."""
         super().__init__(given=given, version=version)
+        self._settings = settings or {}
+        self._advertised_port = advertised_port
         self._fallback: str | None = None
         self._controller: Port | None = None
         self._log: Path | None = None
@@ -158,9 +168,10 @@ class Kafka(Service):
             {
                 **_SETTINGS,
                 "listeners": f"PLAINTEXT://{broker},CONTROLLER://{controller}",
-                "advertised.listeners": f"PLAINTEXT://{broker}",
+                "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self._advertised_port or self.port}",
                 "controller.quorum.voters": f"1@{controller}",
                 "log.dirs": str(data),
+                **self._settings,
             },
         )
         shutil.copytree(_formatted(folder), data)

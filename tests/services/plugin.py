@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -82,6 +82,10 @@ class RedisAddress:
 
 class PrivatePostgres(Protocol):
     def __call__(self, *, durable: bool = True) -> Postgres: ...
+
+
+class PrivateKafka(Protocol):
+    def __call__(self, *, settings: Mapping[str, str] | None = None, advertised_port: int | None = None) -> Kafka: ...
 
 
 class _Run:
@@ -294,9 +298,13 @@ def private_valkey(_private: ExitStack) -> Callable[[], Valkey]:
 
 
 @pytest.fixture(scope="module")
-def private_kafka(_private: ExitStack) -> Callable[[], Kafka]:
-    """Starts a Kafka of this module's own."""
-    return lambda: _private.enter_context(Kafka())
+def private_kafka(_private: ExitStack) -> PrivateKafka:
+    """Starts a Kafka of this module's own, with further settings, or behind a proxy."""
+
+    def start(*, settings: Mapping[str, str] | None = None, advertised_port: int | None = None) -> Kafka:
+        return _private.enter_context(Kafka(settings=settings, advertised_port=advertised_port))
+
+    return start
 
 
 @pytest.fixture(scope="module")

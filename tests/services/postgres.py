@@ -10,6 +10,7 @@ import pwd
 import secrets
 import shutil
 import signal
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -28,6 +29,7 @@ _CONNECTIONS = 300
 _INITDB_SECONDS = 120.0
 _VERSION_SECONDS = 20.0
 _CONNECT_SECONDS = 2
+_DISCONNECT_SECONDS = 20.0
 
 _FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 """For tests that never kill the server: they lose data in a crash of the server or machine."""
@@ -75,6 +77,35 @@ class Postgres(Service):
         statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
         with self._maintenance() as connection:
             connection.execute(statement.format(sql.Identifier(name)))
+
+    def back_up(self, url: str) -> str:
+        """Copy a database that may be in use, as a backup would have it; the copy's URL. Its users lose their connections."""
+        name = sql.Identifier(urlsplit(url).path.lstrip("/"))
+        with self._maintenance() as connection:
+            connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(name))
+            try:
+                self._disconnect(connection, url)
+                return self.create_database(template=urlsplit(url).path.lstrip("/"))
+            finally:
+                connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(name))
+
+    def restore(self, url: str, backup: str) -> None:
+        """Put a backup in the place of a database, whoever is connected to it."""
+        name, copy = (sql.Identifier(urlsplit(one).path.lstrip("/")) for one in (url, backup))
+        self.drop_database(url)
+        with self._maintenance() as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, copy))
+
+    def _disconnect(self, connection: psycopg.Connection, url: str) -> None:
+        """End every session of a database, and wait until the last has gone."""
+        name = urlsplit(url).path.lstrip("/")
+        deadline = time.monotonic() + _DISCONNECT_SECONDS
+        while connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,)
+        ).fetchall():
+            if time.monotonic() > deadline:
+                raise ServiceError(f"PostgreSQL: sessions of {name} do not end")
+            time.sleep(0.01)
 
     @contextmanager
     def database(self) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,6 +44,11 @@ class ZooKeeper(Service):
 
     def environment(self) -> dict[str, str]:
         return {"ZOOKEEPER_HOSTS": self.address}
+
+    def wipe(self) -> None:
+        """Loses all data of a server that is down, as with an empty disk."""
+        assert not self.running
+        shutil.rmtree(self.process.log_file.parent / "data")
 
     def ask(self, word: str) -> str:
         """The answer to a four-letter word. Raises OSError where there is none."""

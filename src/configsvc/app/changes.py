@@ -76,4 +76,4 @@ class ChangeTrail:
                 before=(cursor[0], cursor[1]) if cursor else None,
             )
         )
-        return Trail(paged(found, query), found.compacted)
+        return Trail(paged(found, query, page_token), found.compacted)

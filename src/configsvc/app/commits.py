@@ -21,9 +21,14 @@ class FollowedWriter:
 
     async def write(self, write: Write) -> Commit:
         """Writes, and waits until this replica has applied it. The same law as the port's."""
-        commit = await self._writer.write(write)
+        try:
+            commit = await self._writer.write(write)
+        except Unavailable as error:
+            if error.reason == "LOG_DIVERGED":
+                self._tail.suspect()
+            raise
         self._tail.committed(commit)
-        if self._tail.applied < commit.revision:
+        if self._tail.applied < commit.revision or self._tail.history != commit.history:
             with contextlib.suppress(Unavailable):
                 await self._tail.wait_for(commit.revision, APPLY_SECONDS)
         return commit

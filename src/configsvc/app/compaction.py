@@ -1,13 +1,14 @@
 """Keeps the change log bounded, in the background. Several replicas may do it at once; nothing depends on who does."""
 
-import asyncio
 import logging
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
 from configsvc.app.log_age import LogAge
+from configsvc.background import Kept, Supervisor
 from configsvc.clock import Clock
+from configsvc.errors import ServiceError
 from configsvc.storage.port import Compactor, Keep
 
 logger = logging.getLogger(__name__)
@@ -32,25 +33,26 @@ class Compaction:
         interval_seconds: float,
         keep_age: timedelta | None = None,
         keep_unpublished: bool = False,
+        supervisor: Supervisor | None = None,
     ) -> None:
+        self._supervisor = supervisor or Supervisor(clock)
         self._compactor = compactor
         self._clock = clock
         self._keep_changes = keep_changes
         self._age = None if keep_age is None else LogAge(compactor, clock, keep_age)
         self._interval_seconds = interval_seconds
         self._keep_unpublished = keep_unpublished
-        self._task: asyncio.Task[None] | None = None
+        self._task: Kept | None = None
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run(), name="compaction")
+        self._task = self._supervisor.keep("compaction", self._run)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await self._task.end()
             self._task = None
 
     async def _run(self) -> None:
@@ -58,7 +60,7 @@ class Compaction:
             try:
                 compacted = await self._compactor.compact(await self._keep())
                 logger.debug("the log is compacted up to revision %d", compacted)
-            except Exception:
+            except ServiceError:
                 logger.exception("the log could not be compacted; next try in %g s", self._interval_seconds)
             await self._clock.sleep(self._interval_seconds)
 

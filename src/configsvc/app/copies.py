@@ -5,6 +5,8 @@ cache keeps the highest revision of each, so it does not matter who leaves it, o
 answer is never older, and come here while it is away; so what is here costs no read anything, and is never taken for
 more than a copy.
 
+What is derived from the log lies under the log's history, so that nobody finds a copy of a future that is lost.
+
 A cache that was away, or was emptied, is filled anew from what each replica holds: it may be needed before anyone
 changes or reads all of that again.
 """
@@ -21,6 +23,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
+from configsvc.background import Kept, Supervisor
 from configsvc.cache.port import Cache, Entry
 from configsvc.clock import Clock, SystemClock
 from configsvc.domain.records import Ref
@@ -53,17 +56,37 @@ def config_key(ref: Ref) -> str:
     return f"config:{len(ref.environment)}:{ref.environment}:{len(ref.service)}:{ref.service}:{ref.key}"
 
 
-class SharedCopies:
-    """Leaves copies behind the scenes while its context is open, and reads those of others; without a cache, neither."""
+def _of_no_log() -> str:
+    """Of what is not derived from the log."""
+    return ""
 
-    def __init__(self, cache: Cache | None, clock: Clock, life: timedelta) -> None:
+
+class SharedCopies:
+    """Leaves copies behind the scenes while its context is open, and reads those of others; without a cache, neither.
+
+    `history` says which history of the log the copies are of.
+    """
+
+    def __init__(
+        self,
+        cache: Cache | None,
+        clock: Clock,
+        life: timedelta,
+        *,
+        history: Callable[[], str] = _of_no_log,
+        name: str = "copies",
+        supervisor: Supervisor | None = None,
+    ) -> None:
+        self._name = name
+        self._supervisor = supervisor or Supervisor(clock)
         self._cache = cache
+        self._history = history
         self._clock = clock
         self._life = life
         self._waiting: OrderedDict[str, Copy] = OrderedDict()
         self._more = asyncio.Event()
         self._sources: list[Callable[[], Iterable[Copy]]] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: list[Kept] = []
 
     @property
     def are_kept(self) -> bool:
@@ -72,13 +95,14 @@ class SharedCopies:
 
     def leave(self, copy: Copy) -> None:
         """Leaves a copy soon. One that waits already is replaced by a newer one."""
-        waiting = self._waiting.get(copy.key)
         if self._cache is None:
             return
+        key = self._place(copy.key)
+        waiting = self._waiting.get(key)
         if waiting is not None and waiting.revision > copy.revision:
             return
-        self._waiting[copy.key] = copy
-        self._waiting.move_to_end(copy.key)
+        self._waiting[key] = copy
+        self._waiting.move_to_end(key)
         while len(self._waiting) > WAITING_COPIES:
             self._waiting.popitem(last=False)
         self._more.set()
@@ -93,7 +117,9 @@ class SharedCopies:
         found: dict[str, tuple[int, Any]] = {}
         if self._cache is None:
             return found
-        for key, entry in (await self._cache.get(keys)).items():
+        places = {self._place(key): key for key in keys}
+        for place, entry in (await self._cache.get([*places])).items():
+            key = places[place]
             try:
                 found[key] = (entry.revision, json.loads(entry.payload))
             except ValueError:
@@ -104,23 +130,25 @@ class SharedCopies:
         """Leaves these at once, and returns what is there then: of several replicas' the first, at one revision."""
         if self._cache is None or not copies:
             return {}
-        await self._cache.put({copy.key: Entry(copy.revision, _payload(copy)) for copy in copies}, self._life)
+        await self._cache.put(
+            {self._place(copy.key): Entry(copy.revision, _payload(copy)) for copy in copies}, self._life
+        )
         return await self.find([copy.key for copy in copies])
 
+    def _place(self, key: str) -> str:
+        history = self._history()
+        return f"{history}:{key}" if history else key
+
     async def __aenter__(self) -> Self:
-        self._tasks = [
-            asyncio.create_task(self._send(), name="copies"),
-            asyncio.create_task(self._renew(), name="copies-renewal"),
-            asyncio.create_task(self._refill(), name="copies-refill"),
-        ]
+        if self._cache is not None:
+            work = {"sending": self._send, "renewal": self._renew, "refill": self._refill}
+            self._tasks = [self._supervisor.keep(f"{self._name}, {part}", run) for part, run in work.items()]
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(task.end() for task in self._tasks))
         await self._send_some()
 
     async def _send(self) -> None:

@@ -12,16 +12,18 @@ from dataclasses import asdict, replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from configsvc.app.background import Background
 from configsvc.app.checks import HealthChecks, Thresholds
 from configsvc.app.copies import NO_COPIES, SharedCopies
+from configsvc.app.discovery import Discovery
+from configsvc.app.foreign import ForeignInstances
 from configsvc.app.leases import Leases
 from configsvc.app.ownership import Ownership
 from configsvc.app.registrations import Registrations, not_loaded
 from configsvc.app.streams import KeepAlive, Streams
+from configsvc.background import Background, Kept, Supervisor
 from configsvc.clock import Clock
 from configsvc.domain import instances
-from configsvc.domain.balancing import Balancer, checked_strategy, in_zone_first
+from configsvc.domain.addresses import ANYONE, AddressRules
 from configsvc.domain.fields import SERVICE_NAME_CHARACTERS, checked
 from configsvc.domain.instances import (
     HEALTHY,
@@ -40,6 +42,7 @@ from configsvc.domain.instances import (
 )
 from configsvc.domain.json_values import digest
 from configsvc.domain.limits import Limits
+from configsvc.domain.preconditions import NO_PRECONDITION, Precondition
 from configsvc.domain.records import Author, Change, Mutation, Record, Ref, Remove, View
 from configsvc.errors import NotFound, Unavailable
 from configsvc.probes.port import Probe
@@ -69,64 +72,93 @@ class Directory:
         clock: Clock,
         limits: Limits,
         applied: Callable[[], int],
+        history: Callable[[], str],
         thresholds: Thresholds,
         check_interval_seconds: float,
         default_ttl_seconds: int,
         stale_seconds: float,
         signs: Signs,
+        check_timeout_seconds: float = 0.0,
+        addresses: AddressRules = ANYONE,
         is_stale: Callable[[], bool] = lambda: False,
         has_news: Callable[[], Awaitable[bool]] = _no_news,
         copies: SharedCopies = NO_COPIES,
+        supervisor: Supervisor | None = None,
     ) -> None:
+        self._supervisor = supervisor or Supervisor(clock)
+        self._kept: list[Kept] = []
+        self._reloading: Kept | None = None
         self._registry = registry
         self._clock = clock
         self._limits = limits
+        self._addresses = addresses
         self._default_ttl_seconds = default_ttl_seconds
-        self._stale_seconds = stale_seconds
         self._is_stale = is_stale
         self._has_news = has_news
-        self._fell_at: dict[Ref, float] = {}
-        self._balancers: dict[str, Balancer] = {}
         self._background = Background("directory")
         self._registrations = Registrations(
-            writer=writer, reader=reader, clock=clock, copies=copies, applied=applied, me=registry.replica_id
+            writer=writer,
+            reader=reader,
+            clock=clock,
+            copies=copies,
+            applied=applied,
+            history=history,
+            me=registry.replica_id,
+        )
+        self._checks = HealthChecks(
+            probe=probe,
+            clock=clock,
+            thresholds=thresholds,
+            interval_seconds=check_interval_seconds,
+            timeout_seconds=check_timeout_seconds,
+            owns=self._registrations.owns,
+            told=self._looked_at,
+            supervisor=self._supervisor,
         )
         self._leases = Leases(
             registrations=self._registrations,
             signs=signs,
             clock=clock,
             is_out_of_touch=lambda: self.is_out_of_touch,
+            owes_check=self._checks.owes,
         )
         self._ownership = Ownership(
-            registrations=self._registrations, registry=registry, clock=clock, background=self._background
+            registrations=self._registrations,
+            registry=registry,
+            clock=clock,
+            background=self._background,
+            supervisor=self._supervisor,
+            grant=self._leases.grant,
         )
         self._streams = Streams(self._registrations, self._background)
-        for follower in (self, self._streams, self._leases, self._ownership):
-            self._registrations.follow(follower)
-        self._checks = HealthChecks(
-            probe=probe,
+        self._discovery = Discovery(
+            registrations=self._registrations,
+            foreign=self._ownership.foreign,
             clock=clock,
-            thresholds=thresholds,
-            interval_seconds=check_interval_seconds,
-            instances=lambda: [instance_of(record) for record in self._registrations.owned()],
-            told=self._looked_at,
+            limits=limits,
+            stale_seconds=stale_seconds,
+            seen_at=self._leases.seen_at,
+            is_out_of_touch=lambda: self.is_out_of_touch,
+            has_news=has_news,
         )
+        for follower in (self._discovery, self._streams, self._leases, self._checks, self._ownership):
+            self._registrations.follow(follower)
 
     async def __aenter__(self) -> Self:
         """Loads all registrations and takes over those that nobody keeps, each with a fresh lease.
 
         Where the store is away, what other replicas left in the shared cache is shown until it is back.
         """
-        events = self._registry.events()
         try:
             await self._registrations.load()
         except Unavailable as error:
             logger.warning("the registrations can't be read; those that other replicas knew are shown: %s", error)
             await self._registrations.load_copies()
-        else:
-            await self._ownership.meet()
-        self._background.start(self._leases.sweep())
-        self._background.start(self._ownership.follow(events))
+        await self._ownership.news.begin()
+        self._kept = [
+            self._supervisor.keep("lease sweep", self._leases.sweep),
+            self._supervisor.keep("registry follower", self._ownership.news.follow),
+        ]
         await self._checks.__aenter__()
         return self
 
@@ -135,21 +167,32 @@ class Directory:
     ) -> None:
         await self._checks.__aexit__(kind, error, trace)
         await self._ownership.hand_on()
+        await asyncio.gather(*(kept.end() for kept in self._kept))
+        await self._ownership.end()
+        if self._reloading is not None:
+            await self._reloading.end()
         await self._background.end()
 
-    async def register(self, registration: Registration, author: Author) -> tuple[Instance, int]:
+    async def register(
+        self, registration: Registration, author: Author, precondition: Precondition = NO_PRECONDITION
+    ) -> tuple[Instance, int]:
         """Registers an instance or replaces its registration without a gap; it is discoverable at once."""
         with checked(self._limits) as fields:
-            instances.check(fields, registration)
+            instances.check(fields, registration, self._addresses)
             fields.author(author)
         registration = instances.complete(registration, self._default_ttl_seconds)
         ref = instance_ref(registration.service_name, registration.instance_id)
+        if precondition is NO_PRECONDITION and (known := self._registrations.get(ref)) is not None:
+            # The request is a sign of life, however long the write takes.
+            self._leases.renew(known)
         me, live = self._registry.replica_id, self._ownership.live
-        fingerprint = digest("register", asdict(registration)) if author.request_id else ""
+        fingerprint = digest("register", asdict(registration), *precondition.contents) if author.request_id else ""
         seen: list[Record] = []
 
         def decide(view: View) -> Sequence[Mutation]:
-            seen[:] = [record for record in (view.get(ref),) if record is not None]
+            current = view.get(ref)
+            precondition.check(ref, current)
+            seen[:] = [record for record in (current,) if record is not None]
             return instances.registering(registration, me, live, view)
 
         commit = await self._registrations.write(ref, author, decide, fingerprint)
@@ -162,20 +205,31 @@ class Directory:
         await self._ownership.shown(ref)
         return self._instance(record), commit.revision
 
-    async def deregister(self, service: str, instance_id: str, author: Author) -> int:
+    async def deregister(
+        self, service: str, instance_id: str, author: Author, precondition: Precondition = NO_PRECONDITION
+    ) -> int:
         """Removes an instance at once; returns the revision. Raises `NotFound`."""
         ref = self._ref(service, instance_id, author)
 
         def decide(view: View) -> Sequence[Mutation]:
-            if view.get(ref) is None:
+            current = view.get(ref)
+            if current is None:
                 raise _instance_not_found(service, instance_id)
+            precondition.check(ref, current)
             return (Remove(ref),)
 
-        fingerprint = f"deregister {ref!r}" if author.request_id else ""
+        fingerprint = f"deregister {ref!r}{precondition.contents or ''}" if author.request_id else ""
         commit = await self._registrations.write(ref, author, decide, fingerprint)
         return commit.revision
 
-    async def heartbeat(self, service: str, instance_id: str, *, of: Incarnation | None = None) -> tuple[Instance, int]:
+    async def heartbeat(
+        self,
+        service: str,
+        instance_id: str,
+        precondition: Precondition = NO_PRECONDITION,
+        *,
+        of: Incarnation | None = None,
+    ) -> tuple[Instance, int]:
         """Renews a lease; a suspect instance is healthy again.
 
         Raises `NotFound` if it has expired, or with `of` if that incarnation has left.
@@ -186,6 +240,7 @@ class Directory:
             record = self._registrations.get(ref)
         if record is None or (of is not None and incarnation_of(record) != of):
             raise _instance_not_found(service, instance_id) if self.is_loaded else not_loaded()
+        precondition.check(ref, record)
         self._leases.renew(record)
         if record.body["status"] == SUSPECT:
             await self._registrations.restate(
@@ -229,65 +284,52 @@ class Directory:
         return self._registrations.revision
 
     @property
+    def history(self) -> str:
+        """The history of the log that it is of."""
+        return self._registrations.history
+
+    @property
+    def foreign(self) -> ForeignInstances:
+        """What other programs show."""
+        return self._ownership.foreign
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the registry can be reached, and all of it was read."""
+        return self._ownership.news.is_complete
+
+    def is_registered(self, service: str, instance_id: str) -> bool:
+        """Whether an instance is on record."""
+        return self._registrations.get(instance_ref(service, instance_id)) is not None
+
+    @property
     def is_out_of_touch(self) -> bool:
         """Whether what is shown may be old: the store or the registry is away."""
-        return not self._ownership.is_connected or self._is_stale()
+        return not self.is_complete or self._is_stale()
 
     def services(self) -> tuple[ServiceSummary, ...]:
-        """All services that have instances, in the order of name."""
-        named = {*self._registrations.services, *self._ownership.foreign}
-        if not self.is_loaded and not named:
-            raise not_loaded()
-        found = {name: self._instances(name) for name in sorted(named)}
-        return tuple(
-            ServiceSummary(name, len(listed), sum(instance.status == HEALTHY for instance in listed))
-            for name, listed in found.items()
-        )
+        """See `Discovery`."""
+        return self._discovery.services()
 
     async def service(self, name: str) -> Listing:
-        """Every instance, whatever its status. Raises `NotFound`."""
-        found = await self._found(name)
-        if not found:
-            raise _service_not_found(name)
-        return Listing(found, self.is_out_of_touch, self.revision)
+        """See `Discovery`."""
+        return await self._discovery.service(name)
 
     async def discover(
         self, name: str, *, metadata: Mapping[str, str] | None = None, zone: str = "", version: str = ""
     ) -> Listing:
-        """The healthy instances. Where failing checks left none, those that were healthy last, marked, for a while.
-
-        They are marked, too, while the store or the registry is away.
-        """
-        found = await self._found(name)
-        serving = tuple(instance for instance in found if instance.status == HEALTHY)
-        stale = self.is_out_of_touch
-        if not serving:
-            limit = self._clock.monotonic() - self._stale_seconds
-            serving = tuple(i for i in found if self._fell_at.get(i.ref, limit) > limit)
-            stale = stale or bool(serving)
-        wanted = (metadata or {}).items()
-        matching = tuple(
-            instance
-            for instance in serving
-            if wanted <= instance.metadata.items() and zone in ("", instance.zone) and version in ("", instance.version)
-        )
-        return Listing(matching, stale, self.revision)
+        """See `Discovery`."""
+        return await self._discovery.discover(name, metadata=metadata, zone=zone, version=version)
 
     async def pick(self, name: str, *, strategy: str = "", hash_key: str = "", zone: str = "") -> Picked:
-        """One instance by a strategy, the caller's zone first. Raises `NotFound` where there is none to give."""
-        strategy = checked_strategy(strategy, hash_key)
-        listing = await self.discover(name)
-        if not listing.instances:
-            raise NotFound(f"service '{name}' has no healthy instance", "NO_HEALTHY_INSTANCE", {"service_name": name})
-        balancer = self._balancers.setdefault(name, Balancer())
-        chosen = balancer.pick(in_zone_first(listing.instances, zone), strategy, hash_key)
-        return Picked(chosen.service_url, chosen.instance_id, strategy, listing.stale, listing.revision)
+        """See `Discovery`."""
+        return await self._discovery.pick(name, strategy=strategy, hash_key=hash_key, zone=zone)
 
     async def check(self, name: str) -> tuple[CheckResult, ...]:
         """Looks at every instance now. Raises `NotFound` where the service has none."""
         listing = await self.service(name)
         results = await asyncio.gather(*(self._checks.look(instance) for instance in listing.instances))
-        now = {i.instance_id: i.status for i in self._instances(name)}
+        now = {i.instance_id: i.status for i in self._discovery.instances(name)}
         return tuple(replace(result, status=now.get(result.instance_id, result.status)) for result in results)
 
     def apply(self, changes: Sequence[Change]) -> None:
@@ -297,25 +339,14 @@ class Directory:
     def reset(self, revision: int) -> None:
         """The log can't say what changed up to a revision: everything is read anew."""
         self._registrations.outdate()
-        self._background.start(self._reload())
-
-    def taken(self, record: Record, before: Record | None) -> None:
-        """See `Follower`."""
-        was, status = before.body["status"] if before else HEALTHY, record.body["status"]
-        if status == HEALTHY:
-            self._fell_at.pop(record.ref, None)
-        elif was == HEALTHY and status == UNHEALTHY:
-            self._fell_at[record.ref] = self._clock.monotonic()
-
-    def dropped(self, record: Record) -> None:
-        """See `Follower`."""
-        self._fell_at.pop(record.ref, None)
-        if record.ref.service not in self._registrations.services:
-            self._balancers.pop(record.ref.service, None)
+        if self._reloading is not None:
+            self._reloading.cancel()
+        self._reloading = self._supervisor.keep("registrations' reload", self._reload, may_end=True)
 
     async def _reload(self) -> None:
         await self._registrations.reload()
-        await self._ownership.meet()
+        await self._ownership.retract()
+        self._ownership.news.meet()
 
     def _looked_at(self, instance: Instance, passed: bool, changed: bool) -> "asyncio.Future[None] | None":
         record = self._registrations.get(instance.ref)
@@ -337,19 +368,6 @@ class Directory:
             )
         )
 
-    async def _found(self, service: str) -> tuple[Instance, ...]:
-        """A service's instances. Where none are known, the log is looked at before anyone is told so."""
-        with checked(self._limits) as fields:
-            fields.service(service, required=True)
-        return self._instances(service) or (self._instances(service) if await self._has_news() else ())
-
-    def _instances(self, service: str) -> tuple[Instance, ...]:
-        """Those on record, and those that other programs show in the registry, in the order of id."""
-        records = self._registrations.of(service)
-        own = [self._instance(record) for record in records.values()]
-        foreign = [i for i in self._ownership.foreign.get(service, ()) if i.instance_id not in records]
-        return tuple(sorted((*own, *foreign), key=lambda instance: instance.instance_id))
-
     def _instance(self, record: Record) -> Instance:
         return instance_of(record, self._leases.seen_at(record.ref))
 
@@ -360,10 +378,6 @@ class Directory:
             if author is not None:
                 fields.author(author)
         return instance_ref(service, instance_id)
-
-
-def _service_not_found(name: str) -> NotFound:
-    return NotFound(f"service '{name}' has no instances", "SERVICE_NOT_FOUND", {"service_name": name})
 
 
 def _instance_not_found(service: str, instance_id: str) -> NotFound:

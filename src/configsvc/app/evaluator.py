@@ -10,10 +10,10 @@ from configsvc.app.assignments import Assignments
 from configsvc.app.flag_sets import FlagSets
 from configsvc.app.outcomes import Asked, Evaluate, FailedItem, Outcome
 from configsvc.app.tail import LogTail
-from configsvc.domain.configs import not_found
 from configsvc.domain.fields import FLAG_NAME_CHARACTERS, Fields, checked
 from configsvc.domain.flags import flag_ref
 from configsvc.domain.limits import Limits
+from configsvc.domain.refusals import not_found
 
 USER_ID_CHARACTERS = 512
 ATTRIBUTES = 256

@@ -3,11 +3,12 @@
 What is found is kept by the storage, which tells it in its `ping`, and so in health.
 """
 
+import asyncio
 import logging
 from types import TracebackType
 from typing import Protocol, Self
 
-from configsvc.app.background import Background
+from configsvc.background import Kept, Supervisor
 from configsvc.clock import Clock
 from configsvc.errors import Unavailable
 
@@ -38,20 +39,23 @@ class CheckedFile(Protocol):
 class FileCheck:
     """Checks while its context is open."""
 
-    def __init__(self, file: CheckedFile, clock: Clock) -> None:
+    def __init__(self, file: CheckedFile, clock: Clock, supervisor: Supervisor | None = None) -> None:
         self._file = file
         self._clock = clock
-        self._background = Background("check of the database's file")
+        self._supervisor = supervisor or Supervisor(clock)
+        self._tasks: list[Kept] = []
 
     async def __aenter__(self) -> Self:
-        self._background.start(self._watch())
-        self._background.start(self._check())
+        self._tasks = [
+            self._supervisor.keep("watch of the database file", self._watch),
+            self._supervisor.keep("check of the database file", self._check),
+        ]
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._background.end()
+        await asyncio.gather(*(task.end() for task in self._tasks))
 
     async def _watch(self) -> None:
         known = ""

@@ -68,6 +68,11 @@ class FlagSets:
             return max(flag_set.revision, self._tail.applied)
         return flag_set.revision
 
+    def history_of(self, flag_set: FlagSet) -> str:
+        """The history of the log that a set is of; empty where it is not the one in use any more."""
+        held = (self._sets.get(flag_set.environment), self._copied.get(flag_set.environment))
+        return self._tail.history if any(one is flag_set for one in held) else ""
+
     def apply(self, changes: Sequence[Change]) -> None:
         """Takes in what the log says. A set changes between two evaluations, never under one."""
         for change in changes:
@@ -93,8 +98,8 @@ class FlagSets:
             if found is None:
                 return None
             revision, definitions = found
-            # Whole or not at all: one that can't be read is no set.
-            self._copied[environment] = FlagSet(environment, map(Flag.from_json, definitions), revision)
+            # Whole or not at all: a flag that can't be read is in it, and says so.
+            self._copied[environment] = FlagSet(environment, map(Flag.from_stored, definitions), revision)
         return self._copied[environment]
 
     async def _read_set(self, environment: str) -> FlagSet:
@@ -115,6 +120,10 @@ class FlagSets:
             if page.more:
                 raise TooMuch(f"environment '{environment}' has more than {FLAGS_PER_ENVIRONMENT} flags")
             flag_set = FlagSet(environment, (flags.stored(record) for record in page.records), page.revision)
+            if page.history != self._tail.history:
+                # The log has another history, and the tail does not know yet, or this answer is from before.
+                self._tail.suspect()
+                return flag_set
             if loading is not None and self._loading.get(environment) is loading:
                 for change in loading.changes:
                     flag_set = _changed(flag_set, change)

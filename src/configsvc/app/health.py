@@ -17,12 +17,17 @@ JUMP_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A backend. `effect` says what it means for users that it is down."""
+    """A backend, or another part. `effect` says what it means for users that it is down.
+
+    What `trouble` says, if anything, makes it degraded; what `note` says is worth knowing though all is well.
+    """
 
     name: str
     backend: str
     ping: Callable[[], Awaitable[None]]
     effect: Callable[[], Awaitable[str]]
+    trouble: Callable[[], str] = lambda: ""
+    note: Callable[[], str] = lambda: ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +47,7 @@ class Component:
 class Health:
     """All parts. `ready`: this replica should get traffic.
 
-    `status`: `up`; `degraded` where a part is down, and what is left goes on; `down` where it is not ready.
+    `status`: `up`; `degraded` if a part is not up, and what is left goes on; `down` if it is not ready.
     """
 
     status: str
@@ -73,7 +78,7 @@ class HealthBoard:
         )
         self._since = {component.name: component for component in components}
         ready = self._is_complete() and not self.stopping
-        status = DOWN if not ready else DEGRADED if any(c.state == DOWN for c in components) else UP
+        status = DOWN if not ready else DEGRADED if any(c.state != UP for c in components) else UP
         return Health(status, ready, tuple(_described(component) for component in components))
 
     async def _one(self, part: Part) -> Component:
@@ -81,6 +86,8 @@ class HealthBoard:
         try:
             async with asyncio.timeout(LOOK_SECONDS):
                 await part.ping()
+            detail = part.trouble()
+            state, detail = (DEGRADED, detail) if detail else (UP, part.note())
         except ServiceError as error:
             state, detail = DOWN, f"{error}; {await part.effect()}"
         except TimeoutError:
@@ -100,4 +107,4 @@ def _continued(before: Component, now: Component) -> Component:
 def _described(component: Component) -> Component:
     if component.state == UP:
         return component
-    return replace(component, detail=f"down since {component.since.isoformat()}: {component.detail}")
+    return replace(component, detail=f"{component.state} since {component.since.isoformat()}: {component.detail}")

@@ -5,13 +5,13 @@ so its current version can always be shown, compared and rolled back to.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from configsvc.domain.configs import named, not_found, place
 from configsvc.domain.json_values import ABSENT, Difference, Json, differences
 from configsvc.domain.pages import Page, page_cursor, page_of
 from configsvc.domain.records import Action, Change, JsonObject, Record, Ref
+from configsvc.domain.refusals import named, not_found, place
 from configsvc.errors import NotFound, StateForbids
 from configsvc.storage.port import ChangePage, ChangeQuery, History, Reader
 
@@ -60,10 +60,10 @@ class Versioned:
                 before=(cursor[0], cursor[1]) if cursor else None,
             )
         )
-        page = paged(found, query)
+        page = paged(found, query, token)
         if not page.items and cursor is None:
             current = await self._current(ref)
-            page = page_of(query, (current,), more=False, revision=found.revision, cursor=_place)
+            page = replace(page, items=(current,))
             return Versions(page, current.version - 1)
         there = await self._history.versions(ref) if found.compacted else None
         return Versions(page, there.oldest - 1 if there else 0)
@@ -135,9 +135,17 @@ class Versioned:
         )
 
 
-def paged(found: ChangePage, query: tuple[Any, ...]) -> Page[Change]:
-    """A page of changes with the tokens that continue it."""
-    return page_of(query, found.changes, more=found.more, revision=found.revision, cursor=_place)
+def paged(found: ChangePage, query: tuple[Any, ...], token: str) -> Page[Change]:
+    """A page of changes, read by `token`, with the tokens that continue it."""
+    return page_of(
+        query,
+        found.changes,
+        token=token,
+        more=found.more,
+        revision=found.revision,
+        history=found.history,
+        cursor=_place,
+    )
 
 
 def _place(change: Change) -> tuple[int, int]:
@@ -160,4 +168,5 @@ def _as_change(record: Record) -> Change:
         reason="",
         request_id="",
         at=record.updated_at,
+        history=record.history,
     )

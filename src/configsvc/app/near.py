@@ -22,7 +22,10 @@ from configsvc.app.tail import LogTail
 from configsvc.domain.record_json import record_json, record_of
 from configsvc.domain.records import Change, Kind, Record, Ref, View
 from configsvc.errors import Unavailable
-from configsvc.storage.port import Reader
+from configsvc.storage.port import Reader, RecordQuery
+
+# So many records are read whole, however large they are.
+READ_WHOLE = 16
 
 
 @dataclass(slots=True)
@@ -32,6 +35,7 @@ class _Entry:
     record: Record | None
     since: int
     until: int
+    history: str
 
 
 @dataclass(eq=False, slots=True)
@@ -82,6 +86,26 @@ class NearRecords:
                 raise
             return view
 
+    async def first(self, refs: Sequence[Ref], most_bytes: int) -> tuple[View, frozenset[Ref]]:
+        """The same for many configurations of one service; and those that were not looked at, since the bodies of those
+        before them, in the order of keys, have `most_bytes`: they are not loaded to be thrown away.
+
+        Such a read is not kept in memory: it would push out what is asked for by name.
+        """
+        if len(refs) <= READ_WHOLE or self._tail.stale_since is not None or all(ref in self._entries for ref in refs):
+            return await self.get(refs), frozenset()
+        keys = tuple(ref.key for ref in refs)
+        query = RecordQuery(
+            refs[0].kind, refs[0].environment, len(refs), (refs[0].service,), keys, most_bytes=most_bytes
+        )
+        try:
+            page = await self._reader.page(query)
+        except Unavailable as error:
+            self._tail.doubt(error)
+            return await self.get(refs), frozenset()
+        view = View(page.revision, {record.ref: record for record in page.records})
+        return view, frozenset(ref for ref in refs if page.more and ref.key > page.records[-1].ref.key)
+
     async def _current(self, refs: Sequence[Ref]) -> View:
         found: dict[Ref, _Entry] = {}
         missing = [ref for ref in refs if ref not in self._entries]
@@ -97,13 +121,17 @@ class NearRecords:
                 # It was in memory when we looked, and has gone while others were read.
                 return await self._reader.get(refs)
         if not found:
-            return View(self._tail.applied, {})
+            return View(self._tail.applied, {}, history=self._tail.history)
+        if missing and len({entry.history for entry in found.values()}) > 1:
+            # The log got another history meanwhile: states of two of them don't belong together.
+            return await self._reader.get(refs)
         until = min(entry.until for entry in found.values())
         if max(entry.since for entry in found.values()) > until:
             # They were not read together, and the tail is not far enough to say that they stood together.
             with contextlib.suppress(Unavailable):
                 return await self._reader.get(refs)
-        return View(until, {ref: entry.record for ref, entry in found.items() if entry.record is not None})
+        live = {ref: entry.record for ref, entry in found.items() if entry.record is not None}
+        return View(until, live, history=self._tail.history)
 
     async def _copied(self, refs: Sequence[Ref]) -> View | None:
         """From memory and the shared copies; None where that is not all."""
@@ -148,13 +176,17 @@ class NearRecords:
 
     def _land(self, flight: _Flight, ref: Ref, view: View) -> _Entry:
         record = view.get(ref)
-        entry = _Entry(record, record.revision if record else view.revision, view.revision)
+        entry = _Entry(record, record.revision if record else view.revision, view.revision, view.history)
+        if view.history != self._tail.history:
+            # The log has another history, and the tail does not know yet, or this answer is from before. Not to be kept.
+            self._tail.suspect()
+            return entry
         if view.revision < flight.floor:
             # An answer from before the flight: what the tail said in between is not known. Not to be kept.
             return entry
         change = flight.noted.get(ref)
         if change is not None and change.revision > view.revision:
-            entry = _Entry(change.record, change.revision, change.revision)
+            entry = _Entry(change.record, change.revision, change.revision, change.history)
         entry.until = max(entry.until, self._tail.applied)
         self._entries[ref] = entry
         self._copies.leave(_copy(ref, entry.record, entry.since))
@@ -168,7 +200,7 @@ class NearRecords:
                 self._copies.leave(_copy(change.ref, change.record, change.revision))
             entry = self._entries.get(change.ref)
             if entry is not None and change.revision > entry.until:
-                self._entries[change.ref] = _Entry(change.record, change.revision, change.revision)
+                self._entries[change.ref] = _Entry(change.record, change.revision, change.revision, change.history)
             flying = self._flights.get(change.ref)
             if flying is not None:
                 flying[0].noted[change.ref] = change

@@ -10,25 +10,17 @@ import itertools
 import logging
 import random
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 
-from configsvc.app.background import Background
+from configsvc.app.foreign import ForeignInstances
 from configsvc.app.registrations import Registrations
+from configsvc.app.registry_news import RegistryNews
+from configsvc.background import Background, Kept, Supervisor
 from configsvc.clock import Clock
 from configsvc.domain import instances
-from configsvc.domain.instances import Instance
 from configsvc.domain.records import Action, Mutation, Record, Ref, View
-from configsvc.errors import ServiceError
-from configsvc.registry.port import (
-    Node,
-    NodesChanged,
-    RegistryEvent,
-    ReplicasChanged,
-    ServiceRegistryClient,
-    SessionChanged,
-    SessionState,
-)
+from configsvc.errors import ServiceError, StateForbids
+from configsvc.registry.port import Node, ServiceRegistryClient
 
 logger = logging.getLogger(__name__)
 
@@ -52,22 +44,28 @@ class Ownership:
         registry: ServiceRegistryClient,
         clock: Clock,
         background: Background,
+        supervisor: Supervisor,
+        grant: Callable[[Sequence[Record]], Awaitable[None]],
     ) -> None:
         self._registrations = registrations
+        self._grant = grant
         self._registry = registry
         self._clock = clock
         self._background = background
+        self._supervisor = supervisor
         self._me = registry.replica_id
-        self._foreign: dict[str, tuple[Instance, ...]] = {}
+        self.foreign = ForeignInstances(clock)
+        self.news = RegistryNews(
+            registry=registry,
+            clock=clock,
+            look=self._look,
+            adopt=self._adopt,
+            known=lambda: self.foreign.services,
+            connected=self._connected,
+        )
         self._projections: dict[Ref, asyncio.Task[None]] = {}
-        self._adopting: asyncio.Task[None] | None = None
+        self._adopting: Kept | None = None
         self.live = frozenset({self._me})
-        self.is_connected = True
-
-    @property
-    def foreign(self) -> Mapping[str, Sequence[Instance]]:
-        """What other programs show, by service."""
-        return self._foreign
 
     def taken(self, record: Record, before: Record | None) -> None:
         """See `Follower`."""
@@ -84,33 +82,24 @@ class Ownership:
         if (projection := self._projections.get(ref)) is not None:
             await asyncio.shield(projection)
 
-    async def follow(self, events: AsyncIterator[RegistryEvent]) -> None:
-        """Acts on the registry's news, until it is closed."""
-        async for event in events:
-            try:
-                match event:
-                    case SessionChanged(state):
-                        self.is_connected = state is SessionState.CONNECTED
-                        if self.is_connected:
-                            for record in self._registrations.owned():
-                                self._project(record.ref)
-                            await self.meet()
-                    case ReplicasChanged() if self.is_connected:
-                        await self._adopt()
-                    case NodesChanged(service) if self.is_connected:
-                        await self._look(service)
-            except ServiceError as error:
-                logger.warning("the registry's news could not be acted on: %s", error)
+    def _connected(self) -> None:
+        for record in self._registrations.owned():
+            self._project(record.ref)
 
-    async def meet(self) -> None:
-        """What is to do when the registry can be reached: adopt orphans, look for foreign nodes."""
+    async def retract(self) -> None:
+        """Takes back the nodes of instances that are another's, or nobody's, on record.
+
+        Where owners change one by one, the next puts its node in the place of this one. After a restore the record says
+        who the owner was, and that one's node may have a lower generation than the one that is shown.
+        """
         try:
-            await self._adopt()
             for service in await self._registry.services():
-                await self._look(service)
+                for node in await self._registry.nodes(service):
+                    ref = instances.instance_ref(service, node.instance_id)
+                    if node.owner == self._me and not self._registrations.owns(self._registrations.get(ref)):
+                        await self._registry.remove(service, node.instance_id)
         except ServiceError as error:
-            # The registry says when it is back, and then this is done again.
-            logger.warning("the registry can't be read: %s", error)
+            logger.warning("nodes that are not this replica's any more can't be taken back: %s", error)
 
     async def hand_on(self) -> None:
         """Gives what this replica owns to the others that live, and waits a moment until they show it."""
@@ -120,6 +109,7 @@ class Ownership:
                 if not heirs:
                     # The next replica that starts adopts them.
                     return
+                await self._grant(self._registrations.owned())
                 given: Collection[Record] = self._registrations.owned()
                 while given and heirs:
                     chosen = itertools.cycle(random.sample(sorted(heirs), len(heirs)))
@@ -155,9 +145,13 @@ class Ownership:
         Survivors meet the same orphans at the same time: each first claims its share, and a moment later what is left.
         """
         self.live = await self._registry.replicas()
+        if not self._registrations.is_loaded:
+            # Copies may be old. When all are read, this is done again.
+            return
         orphans = self._orphans()
-        if orphans and (self._adopting is None or self._adopting.done()):
-            self._adopting = self._background.start(self._adopt_rest())
+        if orphans and self._adopting is None:
+            self._adopting = self._supervisor.keep("adoption", self._adopt_rest, may_end=True)
+            self._adopting.over(self._adopted)
         survivors = {self._me, *self.live}
         await self._claim([orphan for orphan in orphans if instances.heir_of(orphan.ref, survivors) == self._me])
 
@@ -173,10 +167,19 @@ class Ownership:
             else:
                 return
 
+    def _adopted(self, _: Kept) -> None:
+        self._adopting = None
+
+    async def end(self) -> None:
+        """Adopts nothing any more."""
+        if self._adopting is not None:
+            await self._adopting.end()
+
     def _orphans(self) -> list[Record]:
         return [record for record in self._registrations.all() if record.body["owner"] not in self.live]
 
     async def _claim(self, orphans: list[Record]) -> None:
+        await self._grant(orphans)
         random.shuffle(orphans)
         await self._all(self._move(r, self._me, f"replica '{r.body['owner']}' is gone") for r in orphans)
 
@@ -210,20 +213,18 @@ class Ownership:
     async def _look(self, service: str) -> None:
         """Reads a service's nodes: foreign ones are shown as they are, own ones that are missing are made again."""
         nodes = await self._registry.nodes(service)
-        foreign = tuple(
-            instances.foreign(service, n.instance_id, n.payload, self._clock.now()) for n in nodes if not n.owner
-        )
-        known = {instance.instance_id: instance for instance in self._foreign.pop(service, ())}
-        if foreign:
-            # As long as it shows, it was registered when it was first seen.
-            self._foreign[service] = tuple(
-                replace(i, registered_at=known[i.instance_id].registered_at) if i.instance_id in known else i
-                for i in foreign
-            )
-        shown = {node.instance_id for node in nodes}
+        self.foreign.take(service, nodes)
+        shown = {node.instance_id: node for node in nodes}
         for record in self._registrations.owned(service):
-            if record.ref.key not in shown:
+            node = shown.get(record.ref.key)
+            if node is None or (node.owner == self._me and node != _node(record)):
                 self._project(record.ref)
+        if self._registrations.is_loaded:
+            for node in nodes:
+                ref = instances.instance_ref(service, node.instance_id)
+                if node.owner == self._me and self._registrations.get(ref) is None:
+                    # It was removed from the records while the registry was away.
+                    self._project(ref)
 
     def _project(self, ref: Ref) -> None:
         """Makes the registry show what this replica's records say of an instance, soon. One at a time for each."""
@@ -242,8 +243,10 @@ class Ownership:
                     await self._registry.put(_node(record))
                 # Another's: it puts its node in the place of this one, so that there is none without.
             except ServiceError as error:
-                # The record is the truth; this is made good when the registry is back.
+                # The record is the truth; this is made good when the registry is back, or what is in its way has gone.
                 logger.warning("the registry does not show instance '%s' as it is: %s", ref.key, error)
+                if not isinstance(error, StateForbids):
+                    self.news.again(ref.service)
                 return
             if self._registrations.get(ref) is record:
                 return

@@ -53,6 +53,7 @@ class Registrations:
         clock: Clock,
         copies: SharedCopies,
         applied: Callable[[], int],
+        history: Callable[[], str],
         me: str,
     ) -> None:
         self.me = me
@@ -63,6 +64,7 @@ class Registrations:
         self._records: dict[str, dict[str, Record]] = {}
         self._followers: list[Follower] = []
         self._applied = applied
+        self._history = history
         self._loaded = asyncio.Event()
         # The revision of the last reading, and whether the log has told everything since.
         self._read_at = 0
@@ -88,6 +90,11 @@ class Registrations:
         return max(self._read_at, self._applied()) if self._is_current else self._read_at
 
     @property
+    def history(self) -> str:
+        """The history of the log that they are of."""
+        return self._history()
+
+    @property
     def services(self) -> Sequence[str]:
         """The services that have registrations."""
         return tuple(self._records)
@@ -106,6 +113,11 @@ class Registrations:
         """Every registration."""
         return [record for records in self._records.values() for record in records.values()]
 
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return sum(map(len, self._records.values()))
+
     def owned(self, service: str = "") -> list[Record]:
         """Those that this replica owns; of one service where it is named."""
         records = self._records.get(service, {}).values() if service else self.all()
@@ -118,9 +130,12 @@ class Registrations:
     async def load(self) -> None:
         """Reads all of them. Raises `Unavailable`."""
         page = await self._reader.page(RecordQuery(Kind.INSTANCE, "", limit=INSTANCES))
+        if page.history != (history := self._history()):
+            # The log has another history, and the tail knows in a moment.
+            raise Unavailable(f"the registrations are of history {page.history}, not {history}", "HISTORY_CHANGED")
         fresh = {record.ref for record in page.records}
         for known in self.all():
-            if known.ref not in fresh and known.revision <= page.revision:
+            if known.ref not in fresh and (known.revision <= page.revision or known.history != history):
                 self._drop(known.ref)
         for record in page.records:
             self.take(record)
@@ -157,9 +172,11 @@ class Registrations:
                 self._copies.leave(copy)
 
     def take(self, record: Record) -> None:
-        """Takes in a registration, unless what is known of it is as new."""
-        before = self.get(record.ref)
-        if before is not None and before.revision >= record.revision:
+        """Takes in a registration, unless what is known of it is as new, or it is of another history of the log."""
+        before, history = self.get(record.ref), self._history()
+        if record.history != history:
+            return
+        if before is not None and before.history == history and before.revision >= record.revision:
             return
         if before is not None and instances.incarnation_of(before) != instances.incarnation_of(record):
             # It left and came back while the log was not read. What was learnt of it ends all the same.
@@ -215,7 +232,7 @@ class Registrations:
                 self.take(change.record)
                 continue
             known = self.get(change.ref)
-            if known is not None and known.revision < change.revision:
+            if known is not None and known.history == change.history and known.revision < change.revision:
                 self._drop(change.ref)
 
     def _drop(self, ref: Ref) -> None:

@@ -5,7 +5,7 @@ Off by default. An evaluation takes about a microsecond in process, and a look i
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -22,11 +22,13 @@ _REVISION = 1
 class SharedEvaluations:
     """An `Evaluate` before another one.
 
-    The key has everything that an evaluation follows from: the flag, its version and those of its prerequisites, the
-    context, and what is assigned. So a change of a flag needs no clearing: nobody asks for the old key any more.
+    The key has everything that an evaluation follows from: the log's history, the flag, its version and those of its
+    prerequisites, the context, and what is assigned. So a change of a flag needs no clearing: nobody asks for the old
+    key any more. `history_of` says which history a set is of; empty: nobody knows, and nothing is shared.
     """
 
-    def __init__(self, inner: Evaluate, cache: Cache, life: timedelta) -> None:
+    def __init__(self, inner: Evaluate, cache: Cache, life: timedelta, history_of: Callable[[FlagSet], str]) -> None:
+        self._history_of = history_of
         self._inner = inner
         self._cache = cache
         self._life = life
@@ -38,8 +40,10 @@ class SharedEvaluations:
         # Most batches have one context.
         contexts = {id(one.context): one.context for one in asked}
         digests = {number: digest(c.user_id, c.attributes) for number, c in contexts.items()}
+        history = self._history_of(flag_set)
         keys = [
-            _key(flag_set, one, known, digests[id(one.context)]) for one, known in zip(asked, assigned, strict=True)
+            _key(history, flag_set, one, known, digests[id(one.context)])
+            for one, known in zip(asked, assigned, strict=True)
         ]
         found = await self._cache.get([key for key in keys if key])
         outcomes: list[Outcome | None] = [_read(found.get(key)) for key in keys]
@@ -48,21 +52,22 @@ class SharedEvaluations:
         new: dict[str, Entry] = {}
         for place, outcome in zip(missing, made, strict=True):
             outcomes[place] = outcome
-            if keys[place] and isinstance(outcome, Evaluation):
+            # A flag that this release can't read may be none to others.
+            if keys[place] and isinstance(outcome, Evaluation) and outcome.error_code is not ErrorCode.PARSE_ERROR:
                 new[keys[place]] = Entry(_REVISION, _written(outcome))
         if new:
             await self._cache.put(new, self._life)
         return [outcome for outcome in outcomes if outcome is not None]
 
 
-def _key(flag_set: FlagSet, asked: Asked, assigned: Mapping[str, str], context: str) -> str:
+def _key(history: str, flag_set: FlagSet, asked: Asked, assigned: Mapping[str, str], context: str) -> str:
     """Empty where the evaluation is not to be shared."""
-    if asked.explain or asked.flag_name not in flag_set:
+    if not history or asked.explain or asked.flag_name not in flag_set:
         return ""
     flag, *required = flag_set.required_by(asked.flag_name)
     versions = sorted((other.name, other.version) for other in required)
     more = digest(versions, assigned) if versions or assigned else ""
-    return f"evaluation:{flag_set.environment}:{flag.name}:{flag.version}:{context}:{more}"
+    return f"{history}:evaluation:{flag_set.environment}:{flag.name}:{flag.version}:{context}:{more}"
 
 
 def _written(evaluation: Evaluation) -> bytes:

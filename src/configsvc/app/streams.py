@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from configsvc.app.background import Background
 from configsvc.app.registrations import Registrations
+from configsvc.background import Background
 from configsvc.domain.instances import HEALTHY, SUSPECT, Incarnation, Instance, incarnation_of
 from configsvc.domain.records import Record
 from configsvc.errors import Unavailable

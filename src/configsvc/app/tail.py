@@ -18,13 +18,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
+from configsvc.app.lineage import LogMark, compared
+from configsvc.background import Kept, Supervisor
 from configsvc.bus.port import Bus
 from configsvc.clock import Clock
+from configsvc.domain.lineage import LogState, Point, history_changed
 from configsvc.domain.records import Change, Commit
 from configsvc.errors import RevisionOutOfRange, Unavailable
-from configsvc.storage.port import Log
+from configsvc.storage.port import Lineage, Log
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +39,11 @@ EARLY_COMMITS = 256
 NEWS_SECONDS = 1.0
 # The longest pause between two tries at a log that can't be read: a recovery is noticed at most this late.
 LONGEST_PAUSE_SECONDS = 5.0
+
+
+class FollowedLog(Log, Lineage, Protocol):
+    """What the tail needs of the storage."""
+
 
 Listener = Callable[[Sequence[Change]], None]
 Reset = Callable[[int], None]
@@ -86,15 +94,32 @@ class LogTail:
     `applied` is the revision up to which every listener has been told everything: whoever subscribes and then loads
     its state at a revision at or above `applied` misses nothing.
 
+    `history` is that of the log, and `since` the revision at which it began. Where the log has another one, every
+    listener is reset. Before the log was read for the first time it is what the shared cache says, or empty.
+
     `stale_since` is set while the log can't be read: the last time when it could, or the start.
     """
 
-    def __init__(self, *, log: Log, bus: Bus, clock: Clock, poll_seconds: float) -> None:
+    def __init__(
+        self,
+        *,
+        log: FollowedLog,
+        bus: Bus,
+        clock: Clock,
+        poll_seconds: float,
+        mark: LogMark | None = None,
+        supervisor: Supervisor | None = None,
+    ) -> None:
+        self._supervisor = supervisor or Supervisor(clock)
         self._log = log
+        self._mark = mark or LogMark(None, clock)
         self._bus = bus
         self._clock = clock
         self._poll_seconds = poll_seconds
         self.applied = 0
+        self.history = ""
+        self.since = 0
+        self._digest = ""
         self.stale_since: datetime | None = None
         self._begun = asyncio.Event()
         self._current_at = clock.now()
@@ -106,7 +131,8 @@ class LogTail:
         self._hint = 0
         self._wake = _Latch()
         self._alive = _Latch()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: list[Kept] = []
+        self._messages: AsyncIterator[int] | None = None
         self._closed = False
         # The look at the head that has not begun yet: whoever asks now shares it.
         self._next_look: asyncio.Task[int] | None = None
@@ -114,35 +140,48 @@ class LogTail:
 
     async def __aenter__(self) -> Self:
         """Starts at the head of the log; where that can't be read, stale at 0, and at the head as soon as it can."""
-        messages = self._bus.reached()
+        self._messages = self._bus.reached()
         try:
             await self._begin()
         except Unavailable as error:
             self._mark_stale(error)
+            if (mark := await self._mark.find()) is not None:
+                self.history = mark.history
         self._tasks = [
-            asyncio.create_task(self._follow(), name="log-tail"),
-            asyncio.create_task(self._listen(messages), name="log-tail-bus"),
+            self._supervisor.keep("log tail", self._follow),
+            self._supervisor.keep("log tail's bus", self._listen),
         ]
+        if self._mark.is_kept:
+            self._tasks.append(
+                self._supervisor.keep("log tail's mark", lambda: self._mark.keep(lambda: self.point, self._compare))
+            )
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closed = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(task.end() for task in self._tasks))
         self._tasks = []
         for _, _, future in self._waiting:
             if not future.done():
                 future.set_result(None)
 
+    @property
+    def point(self) -> Point:
+        """The place in the log up to which everything is applied; nowhere before the log was read."""
+        return Point(self.history if self.has_begun else "", self.applied, self._digest)
+
+    def history_changed(self) -> RevisionOutOfRange:
+        """The error for what is of another history."""
+        return history_changed(self.history, self.since, self.applied)
+
     def subscribe(self, listener: Listener, reset: Reset | None = None) -> Callable[[], None]:
         """Calls `listener` with every change from now on, before `applied` advances to it. Returns the way out.
 
         `reset` is called with a revision where the listener can't be told what happened up to it (the log was compacted
-        or replaced under this replica, or the listener itself failed): it has to load its state anew, at that revision
-        or above. `applied` still has the old value then.
+        or has another history, or the listener itself failed): it has to load its state anew, at that revision or
+        above. `applied` still has the old value then, `history` the new one.
         """
         subscriber = _Subscriber(listener, reset)
         self._subscribers.append(subscriber)
@@ -157,7 +196,10 @@ class LogTail:
         """Takes in a write of this replica, and announces it. Calls may come in any order of revision."""
         if commit.changes and not commit.replayed:
             self._bus.announce(commit.changes)
-            if commit.revision == self.applied + 1:
+            if commit.history != self.history:
+                # The log has another history; it is read before anything of it is taken in.
+                self.suspect()
+            elif commit.revision == self.applied + 1:
                 self._apply(commit.changes)
                 # The log has just taken a write, and there is nothing that we have not seen.
                 self._mark_current(self._clock.now())
@@ -227,7 +269,16 @@ class LogTail:
         """The head of the log. One look at a time; those who ask meanwhile share the next one."""
         async with self._looking:
             self._next_look = None
-            return (await self._log.state()).head
+            state = await self._log.state()
+            if state.history != self.history or state.head < self.applied:
+                self.suspect()
+                return max(state.head, self.applied + 1)
+            return state.head
+
+    def suspect(self) -> None:
+        """Something was read or refused that does not fit what is known here: the log is looked at, whatever it reaches."""
+        self._hint = max(self._hint, self.applied + 1)
+        self._wake.release()
 
     def doubt(self, error: Exception) -> None:
         """A read of the store has failed: what is answered from now on is stale, until the log can be read again."""
@@ -240,17 +291,11 @@ class LogTail:
             self._hint = max(self._hint, revision)
             self._wake.release()
 
-    async def _listen(self, messages: AsyncIterator[int]) -> None:
-        while True:
-            try:
-                async for revision in messages:
-                    self._expect(revision)
-            except Exception:
-                logger.exception("the bus failed; the poll goes on alone until it is back")
-            else:
-                return
-            await self._clock.sleep(self._poll_seconds)
-            messages = self._bus.reached()
+    async def _listen(self) -> None:
+        # The first time from before the log was read; after a failure from then on, and the poll finds what was missed.
+        messages, self._messages = self._messages or self._bus.reached(), None
+        async for revision in messages:
+            self._expect(revision)
 
     async def _follow(self) -> None:
         failures = 0
@@ -278,10 +323,13 @@ class LogTail:
             await self._begin()
         more = True
         while more:
-            began = self._clock.now()
-            try:
-                changes = await self._log.read(self.applied, READ_CHANGES)
-            except RevisionOutOfRange:
+            began, seen = self._clock.now(), self.point
+            page = await self._log.follow(seen, READ_CHANGES)
+            if page.state.history != seen.history or not page.continues(seen):
+                await self._turn(seen)
+                continue
+            changes = page.changes
+            if seen.revision < page.state.compacted:
                 await self._skip()
                 changes = ()
             self._mark_current(began)
@@ -289,28 +337,47 @@ class LogTail:
             fresh = [change for change in changes if change.revision > self.applied]
             if fresh:
                 self._apply(fresh)
-            more = len(changes) >= READ_CHANGES
+            # A read may end early, by bytes.
+            more = bool(changes) and self.applied < page.state.head
 
     async def _begin(self) -> None:
         """Goes to the head. Whoever listens already has seen nothing, and loads its state."""
         began = self._clock.now()
-        head = (await self._log.state()).head
-        for subscriber in tuple(self._subscribers):
-            self._reset(subscriber, head)
-        self._advance(max(head, self.applied))
+        mark = await self._mark.find()
+        state = await self._log.state() if mark is None else await compared(self._log, mark)
+        self._go_to(state)
         self._begun.set()
         self._mark_current(began)
 
-    async def _skip(self) -> None:
-        """Goes to the head of a log that has forgotten where we are."""
-        applied = self.applied
-        state = await self._log.state()
-        if state.compacted <= self.applied and applied <= state.head:
-            return
-        logger.warning("the log no longer has revision %d; all listeners reload at %d", self.applied, state.head)
+    async def _turn(self, seen: Point) -> None:
+        """Goes to the head of a log that has another history, or has to get one. Nothing of before is of use."""
+        state = await compared(self._log, seen)
+        if state.history == seen.history:
+            raise Unavailable("the database that was read lags behind the one that is written", "LOG_LAGS")
+        logger.warning("the log has the history %s; all listeners reload at %d", state.history, state.head)
+        self._early.clear()
+        self._go_to(state)
+
+    async def _compare(self, mark: Point) -> None:
+        """A replica has left a mark beyond `applied`."""
+        if mark.history != self.history or (await compared(self._log, mark)).history != self.history:
+            self.suspect()
+
+    def _go_to(self, state: LogState) -> None:
+        self.history, self.since = state.history, state.since
         for subscriber in tuple(self._subscribers):
             self._reset(subscriber, state.head)
-        self._advance(state.head)
+        self._digest = state.digest
+        self._advance(max(state.head, self.applied))
+
+    async def _skip(self) -> None:
+        """Goes to the head of a log that has forgotten where we are."""
+        state = await self._log.state()
+        if state.history != self.history or state.head < self.applied or state.compacted <= self.applied:
+            # It is another log, or an own commit was applied meanwhile.
+            return
+        logger.warning("the log no longer has revision %d; all listeners reload at %d", self.applied, state.head)
+        self._go_to(state)
 
     def _apply(self, changes: Sequence[Change]) -> None:
         while True:
@@ -320,6 +387,7 @@ class LogTail:
                 except Exception:
                     logger.exception("a listener failed on revision %d and is reset", changes[-1].revision)
                     self._reset(subscriber, changes[-1].revision)
+            self._digest = changes[-1].digest
             self._advance(changes[-1].revision)
             early = self._early.pop(self.applied + 1, None)
             if early is None:
@@ -336,6 +404,7 @@ class LogTail:
 
     def _advance(self, revision: int) -> None:
         self.applied = revision
+        self._mark.moved()
         if self._early:
             self._early = {early: changes for early, changes in self._early.items() if early > revision}
         reached = bisect_left(self._waiting, revision + 1, key=lambda waiting: waiting[0])

@@ -22,10 +22,12 @@ from itertools import groupby
 
 from configsvc.app.tail import LogTail
 from configsvc.app.watcher import Changed, Selector, Snapshot, Synced, Watcher, WatchEvent
+from configsvc.background import Kept, Supervisor
 from configsvc.clock import Clock
+from configsvc.domain.lineage import LogState
 from configsvc.domain.records import Change, Kind, Ref
 from configsvc.errors import RevisionOutOfRange, TooMuch, Unavailable
-from configsvc.storage.port import Log, LogState, Reader, RecordPage
+from configsvc.storage.port import Log, Reader, RecordPage
 
 # What a watcher that is behind reads at a time, and holds.
 CATCH_UP_CHANGES = 250
@@ -82,7 +84,9 @@ class WatchHub:
         buffer_changes: int,
         progress_seconds: float,
         max_watchers: int = 10_000,
+        supervisor: Supervisor | None = None,
     ) -> None:
+        self._supervisor = supervisor or Supervisor(clock)
         self._tail = tail
         self._reader = reader
         self._log = log
@@ -95,10 +99,12 @@ class WatchHub:
         self._watchers: set[Watcher] = set()
         # Those that are synced, with the time of their last event; the longest idle first.
         self._idle: OrderedDict[Watcher, float] = OrderedDict()
-        self._ticker: asyncio.Task[None] | None = None
+        # Runs while there are watchers.
+        self._ticker: Kept | None = None
         self._reads = asyncio.Semaphore(CONCURRENT_READS)
         self._conflated = 0
         self._stopped = False
+        self._history = tail.history
         self._unsubscribe: Callable[[], None] = tail.subscribe(self._dispatch, self._reset)
 
     @property
@@ -111,13 +117,22 @@ class WatchHub:
         """How many changes a newer one of the same ref has replaced in a full backlog, so far."""
         return self._conflated + sum(watcher.backlog.conflated for watcher in self._watchers)
 
-    async def watch(self, selector: Selector, after_revision: int | None) -> AsyncGenerator[WatchEvent, None]:
+    @property
+    def history(self) -> str:
+        """The history of the log that all events are of. A watch ends where the log gets another one."""
+        return self._tail.history
+
+    async def watch(
+        self, selector: Selector, after_revision: int | None, history: str = ""
+    ) -> AsyncGenerator[WatchEvent, None]:
         """The events of one watch. Close the generator to end it.
 
         Without `after_revision`: `Snapshot` in parts, `Synced`, then changes and progress. With it: `Synced` with that
-        revision, then every change after it.
+        revision, then every change after it. `history`: the one that `after_revision` is of. Whoever does not say it
+        can resume only within the one that the log has.
 
         Raises:
+            RevisionOutOfRange: the log has another history (perhaps only now), reason `HISTORY_CHANGED`.
             RevisionOutOfRange: what comes after `after_revision` was compacted away (perhaps only now, since the
                 client was slow), or has not happened yet; with `oldest_revision` and `current_revision`.
             TooMuch: there are too many watches, reason `TOO_MANY_WATCHES`.
@@ -134,7 +149,7 @@ class WatchHub:
                     async for part in opening:
                         yield part
             else:
-                await self._check(after_revision)
+                await self._check(after_revision, history)
                 watcher.resume(after_revision, self._tail.applied)
                 yield Synced(after_revision)
             self._idle[watcher] = self._clock.monotonic()
@@ -157,6 +172,11 @@ class WatchHub:
         finally:
             self._unregister(watcher)
 
+    def poke(self, kind: Kind, environment: str, service: str) -> None:
+        """Gives each watcher of this a `Poked` in its turn: something beside the log has news for it."""
+        for watcher in self._index.get((kind, environment, service), ()):
+            watcher.poke()
+
     def shutdown(self) -> None:
         """Ends all watches with `Unavailable`, reason `SHUTTING_DOWN`, and refuses new ones."""
         self._stopped = True
@@ -175,7 +195,7 @@ class WatchHub:
         self._watchers.add(watcher)
         self._index.setdefault((selector.kind, selector.environment, selector.service), {})[watcher] = None
         if self._ticker is None:
-            self._ticker = asyncio.create_task(self._tick(), name="watch-progress")
+            self._ticker = self._supervisor.keep("watch progress", self._tick, may_end=True)
         return watcher
 
     def _unregister(self, watcher: Watcher) -> None:
@@ -187,14 +207,26 @@ class WatchHub:
         if not self._index[key]:
             del self._index[key]
 
-    async def _check(self, after: int) -> None:
+    async def _check(self, after: int, history: str) -> None:
+        if history and history != self._tail.history:
+            # Another replica may have told of a history that this one has not met yet.
+            await self._tail.has_news()
+        if history != self._tail.history if history else after < self._tail.since:
+            raise self._tail.history_changed()
         if after == self._tail.applied:
             # The clients that come back at once, all together, after a short disconnection.
             return
         async with self._reads:
             state = await self._log.state()
+        self._check_history(state.history)
         if not state.compacted <= after <= state.head:
             raise _out_of_range(after, state)
+
+    def _check_history(self, read: str) -> None:
+        """What was read must be of the history that this watch is of."""
+        if self._tail.has_begun and read != self._tail.history:
+            self._tail.suspect()
+            raise self._tail.history_changed()
 
     async def _open(self, watcher: Watcher, known: _Known) -> AsyncGenerator[Snapshot | Synced, None]:
         """The snapshot and its mark."""
@@ -203,6 +235,7 @@ class WatchHub:
             async with self._reads:
                 page = await self._reader.page(watcher.selector.query(after))
             watcher.check()
+            self._check_history(page.history)
             after = known.add(page)
             if page.records:
                 yield Snapshot(page.records)
@@ -259,9 +292,14 @@ class WatchHub:
     async def _read(self, after: int) -> Sequence[Change]:
         async with self._reads:
             try:
-                return await self._log.read(after, CATCH_UP_CHANGES)
+                changes = await self._log.read(after, CATCH_UP_CHANGES)
             except RevisionOutOfRange as error:
-                raise _out_of_range(after, await self._log.state()) from error
+                state = await self._log.state()
+                self._check_history(state.history)
+                raise _out_of_range(after, state) from error
+        if changes:
+            self._check_history(changes[0].history)
+        return changes
 
     def _dispatch(self, changes: Sequence[Change]) -> None:
         now, applied = self._clock.monotonic(), self._tail.applied
@@ -288,7 +326,15 @@ class WatchHub:
         ]
 
     def _reset(self, revision: int) -> None:
-        """The tail has skipped changes: each watcher looks for them itself, and learns if they are gone."""
+        """The tail has skipped changes: each watcher looks for them itself, and learns if they are gone.
+
+        Where the log has another history, all watches end.
+        """
+        if self._history != self._tail.history:
+            self._history = self._tail.history
+            for watcher in self._watchers:
+                watcher.end(self._tail.history_changed())
+            return
         for watcher in self._watchers:
             watcher.fall_behind(self._tail.applied)
 

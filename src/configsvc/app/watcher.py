@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from configsvc.domain.records import Change, Kind, Record, Ref
 from configsvc.errors import ServiceError
-from configsvc.storage.port import RecordQuery
+from configsvc.storage.port import READ_BYTES, RecordQuery
 
 # A page of a snapshot. Below it a snapshot is one consistent read.
 SNAPSHOT_RECORDS = 500
@@ -42,7 +42,9 @@ class Selector:
         """The next page of what it is about."""
         services = None if self.service is None else (self.service,)
         keys = None if self.keys is None else tuple(sorted(self.keys))
-        return RecordQuery(self.kind, self.environment, SNAPSHOT_RECORDS, services, keys, self.prefix, after)
+        return RecordQuery(
+            self.kind, self.environment, SNAPSHOT_RECORDS, services, keys, self.prefix, after, most_bytes=READ_BYTES
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,12 @@ class Progress:
     revision: int
 
 
-WatchEvent = Snapshot | Synced | Changed | Progress
+@dataclass(frozen=True, slots=True)
+class Poked:
+    """Something beside the log has news for this watcher (`WatchHub.poke`). It is told in its turn, like a change."""
+
+
+WatchEvent = Snapshot | Synced | Changed | Progress | Poked
 
 
 class Backlog:
@@ -142,6 +149,7 @@ class Watcher:
         # The client knows that it has everything up to here. Progress never goes below it.
         self.told = 0
         self._progress: int | None = None
+        self._is_poked = False
         self._error: ServiceError | None = None
         self._waiter: asyncio.Future[None] | None = None
 
@@ -183,6 +191,11 @@ class Watcher:
             self._progress = max(applied, self.told)
             self._wake()
 
+    def poke(self) -> None:
+        """It gets a `Poked`, after what is in its backlog now; one, however often."""
+        self._is_poked = True
+        self._wake()
+
     def end(self, error: ServiceError) -> None:
         """The watch ends with this error, whatever is still to be sent: the client resumes after what it has."""
         self._error = error
@@ -193,7 +206,7 @@ class Watcher:
         if self._error is not None:
             raise self._error
 
-    async def take(self) -> Changed | Progress | None:
+    async def take(self) -> Changed | Progress | Poked | None:
         """The next event; None where it is behind."""
         while True:
             self.check()
@@ -205,6 +218,9 @@ class Watcher:
                 return Progress(revision)
             if self.backlog:
                 return self.backlog.take()
+            if self._is_poked:
+                self._is_poked = False
+                return Poked()
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
 

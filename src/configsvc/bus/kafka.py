@@ -1,170 +1,31 @@
-"""Kafka: events leave through `KafkaPublisher`, and wake the other replicas through `KafkaBus`.
+"""Kafka as the bus: the events that leave through `kafka_publisher` wake the other replicas.
 
-The publisher is idempotent and waits for all replicas of a partition. A producer with which something went wrong is
-thrown away with everything that it still held, so that nothing of an old batch is sent by it after a newer one; what
-the broker has of it already are repetitions.
-
-The bus has no consumer group: each replica reads all partitions, from the end. librdkafka's calls block, so each of the
-two has a thread of its own, and hands over to the loop.
+There is no consumer group: each replica reads all partitions, from the end. librdkafka's calls block, so the bus has a
+thread of its own, and hands over to the loop.
 """
 
 import asyncio
-import json
 import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
-from confluent_kafka import (
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Message,
-    Producer,
-    TopicPartition,
-)
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from configsvc.background import Kept, Supervisor
+from configsvc.bus.kafka_topic import COMMON, METADATA_SECONDS, driver_logger, ensure_topic
 from configsvc.bus.local import LocalBus
-from configsvc.domain.events import event_key, event_of
 from configsvc.domain.records import Change
 from configsvc.errors import Unavailable
 
 logger = logging.getLogger(__name__)
 
-# librdkafka's own words.
-_driver = logging.getLogger("configsvc.bus.kafka.driver")
-_driver.setLevel(logging.ERROR)
-
-PARTITIONS = 6
-# The broker's own default.
-REPLICATION_FACTOR = -1
-
 POLL_SECONDS = 0.2
 # While all is well, partitions are looked at this often; while not, the broker.
 REFRESH_SECONDS, RETRY_SECONDS = 5.0, 0.5
-METADATA_SECONDS = 2.0
-EVENT_BYTES = 32 << 20
-
-_COMMON: dict[str, Any] = {
-    "client.id": "configsvc",
-    # A broker that is back is found at once.
-    "reconnect.backoff.ms": 100,
-    "reconnect.backoff.max.ms": 1_000,
-    "socket.timeout.ms": 5_000,
-    "socket.connection.setup.timeout.ms": 5_000,
-    "topic.metadata.refresh.interval.ms": 5_000,
-    "log.connection.close": False,
-}
-
-
-class KafkaPublisher:
-    """See `port.Publisher`. A publishing that is not acknowledged within `answer_seconds` has failed."""
-
-    def __init__(self, bootstrap: str, topic: str, *, answer_seconds: float = 10.0) -> None:
-        self._bootstrap = bootstrap
-        self._topic = topic
-        self._answer_seconds = answer_seconds
-        self._producer: Producer | None = None
-        self._thread = ThreadPoolExecutor(1, "kafka-publisher")
-
-    async def publish(self, changes: Sequence[Change]) -> None:
-        """See the port."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._publish, changes)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._thread.submit(self._discard)
-        self._thread.shutdown(wait=False)
-
-    def _publish(self, changes: Sequence[Change]) -> None:
-        acknowledged = 0
-        problems: list[KafkaError] = []
-
-        def told(problem: KafkaError | None, _: Message) -> None:
-            nonlocal acknowledged
-            if problem is None:
-                acknowledged += 1
-            else:
-                problems.append(problem)
-
-        try:
-            producer = self._ready()
-            for change in changes:
-                self._produce(producer, change, told)
-            producer.flush(self._answer_seconds)
-        except (KafkaException, BufferError) as error:
-            self._discard()
-            raise _unavailable(error) from error
-        if problems or acknowledged < len(changes):
-            self._discard()
-            said = problems[0].str() if problems else f"no acknowledgement within {self._answer_seconds:g} s"
-            raise _unavailable(said)
-
-    def _produce(self, producer: Producer, change: Change, told: Any) -> None:
-        event = json.dumps(event_of(change), ensure_ascii=False, separators=(",", ":")).encode()
-        headers: list[tuple[str, str | bytes | None]] = [
-            ("revision", str(change.revision)),
-            ("kind", change.ref.kind.value),
-        ]
-        while True:
-            try:
-                producer.produce(self._topic, event, event_key(change), headers=headers, on_delivery=told)
-            except BufferError:
-                if not producer.poll(self._answer_seconds):
-                    raise
-            else:
-                producer.poll(0)
-                return
-
-    def _ready(self) -> Producer:
-        if self._producer is None:
-            ensure_topic(self._bootstrap, self._topic)
-            self._producer = Producer(
-                {
-                    **_COMMON,
-                    "bootstrap.servers": self._bootstrap,
-                    "enable.idempotence": True,
-                    "acks": "all",
-                    "compression.type": "lz4",
-                    "linger.ms": 1,
-                    "message.max.bytes": EVENT_BYTES,
-                    "message.timeout.ms": round(self._answer_seconds * 1000),
-                    # As the JVM's clients do, so that all agree which partition a key has.
-                    "partitioner": "murmur2_random",
-                },
-                logger=_driver,
-            )
-        return self._producer
-
-    def _discard(self) -> None:
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            producer.purge()
-            producer.flush(0)
-
-
-def ensure_topic(bootstrap: str, topic: str) -> None:
-    """Makes the topic where it is missing. Raises `KafkaException`."""
-    admin = AdminClient({**_COMMON, "bootstrap.servers": bootstrap}, logger=_driver)
-    if topic in admin.list_topics(timeout=METADATA_SECONDS).topics:
-        return
-    wanted = NewTopic(topic, num_partitions=PARTITIONS, replication_factor=REPLICATION_FACTOR)
-    (made,) = admin.create_topics([wanted], request_timeout=METADATA_SECONDS).values()
-    try:
-        made.result(METADATA_SECONDS * 2)
-    except KafkaException as error:
-        # Another replica was quicker.
-        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-            raise
 
 
 class KafkaBus:
@@ -172,12 +33,12 @@ class KafkaBus:
 
     name = "kafka"
 
-    def __init__(self, bootstrap: str, topic: str) -> None:
+    def __init__(self, bootstrap: str, topic: str, supervisor: Supervisor | None = None) -> None:
+        self._supervisor = supervisor or Supervisor()
+        self._consumer: Kept | None = None
         self._bootstrap = bootstrap
         self._topic = topic
         self._heard = LocalBus()
-        self._closing = threading.Event()
-        self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._listening = asyncio.Event()
         self._problem: tuple[datetime, str] | None = (datetime.now(UTC), "not connected yet")
@@ -203,23 +64,45 @@ class KafkaBus:
     async def __aenter__(self) -> Self:
         await self._heard.__aenter__()
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._run, name="kafka-bus", daemon=True)
-        self._thread.start()
+        self._consumer = self._supervisor.keep("kafka consumer", self._consume)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._closing.set()
         await self._heard.__aexit__(kind, error, trace)
-        if self._thread is not None:
-            # A hung broker may hold the thread in a call; it is a daemon's, and ends with the process.
-            await asyncio.get_running_loop().run_in_executor(None, self._thread.join, POLL_SECONDS * 2)
+        if self._consumer is not None:
+            await self._consumer.end()
 
-    def _run(self) -> None:
+    async def _consume(self) -> None:
+        """Reads in a thread of its own. A hung broker may hold it in a call; it is a daemon's, and ends with the process."""
+        closing, ended = threading.Event(), asyncio.get_running_loop().create_future()
+
+        def end(error: Exception | None) -> None:
+            if not ended.done():
+                ended.set_result(error)
+
+        def run() -> None:
+            failed: Exception | None = None
+            try:
+                self._run(closing)
+            except Exception as error:
+                failed = error
+            self._on_loop(end, failed)
+
+        thread = threading.Thread(target=run, name="kafka-bus", daemon=True)
+        thread.start()
+        try:
+            if (error := await ended) is not None:
+                raise error
+        finally:
+            closing.set()
+            await asyncio.get_running_loop().run_in_executor(None, thread.join, POLL_SECONDS * 2)
+
+    def _run(self, closing: threading.Event) -> None:
         consumer = Consumer(
             {
-                **_COMMON,
+                **COMMON,
                 "bootstrap.servers": self._bootstrap,
                 # Asked for by the client; no group is joined, and nothing is committed.
                 "group.id": "configsvc",
@@ -230,11 +113,11 @@ class KafkaBus:
                 "allow.auto.create.topics": False,
                 "error_cb": self._driver_failed,
             },
-            logger=_driver,
+            logger=driver_logger,
         )
         partitions: frozenset[int] = frozenset()
         due = 0.0
-        while not self._closing.is_set():
+        while not closing.is_set():
             try:
                 if time.monotonic() >= due or self._problem is not None:
                     partitions = self._refresh(consumer, partitions)
@@ -246,11 +129,11 @@ class KafkaBus:
                     self._take(message)
             except KafkaException as error:
                 self._fail(str(error.args[0]) if error.args else str(error))
-                self._closing.wait(RETRY_SECONDS)
+                closing.wait(RETRY_SECONDS)
             except Exception as error:
                 logger.exception("the Kafka consumer failed and goes on")
                 self._fail(str(error))
-                self._closing.wait(RETRY_SECONDS)
+                closing.wait(RETRY_SECONDS)
         consumer.close()
 
     def _refresh(self, consumer: Consumer, known: frozenset[int]) -> frozenset[int]:
@@ -300,7 +183,3 @@ class KafkaBus:
         assert self._loop is not None
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(call, *arguments)
-
-
-def _unavailable(cause: object) -> Unavailable:
-    return Unavailable(f"Kafka does not take events: {cause}", "BUS_UNAVAILABLE")

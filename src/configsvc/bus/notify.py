@@ -13,6 +13,7 @@ from typing import Any, Self
 import psycopg
 from psycopg import AsyncConnection
 
+from configsvc.background import Kept, Supervisor
 from configsvc.bus.local import LocalBus
 from configsvc.domain.records import Change
 from configsvc.errors import Unavailable
@@ -34,11 +35,12 @@ class NotifyBus:
 
     name = "postgresql"
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, supervisor: Supervisor | None = None) -> None:
+        self._supervisor = supervisor or Supervisor()
         self._url = url
         self._heard = LocalBus()
         self._listening = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._task: Kept | None = None
         self._problem = "not connected yet"
 
     def announce(self, changes: Sequence[Change]) -> None:
@@ -60,15 +62,14 @@ class NotifyBus:
 
     async def __aenter__(self) -> Self:
         await self._heard.__aenter__()
-        self._task = asyncio.create_task(self._run(), name="notify-bus")
+        self._task = self._supervisor.keep("notifications", self._run)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await self._task.end()
         await self._heard.__aexit__(kind, error, trace)
 
     async def _run(self) -> None:

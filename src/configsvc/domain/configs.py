@@ -3,16 +3,18 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from configsvc.domain.json_values import Json
+from configsvc.domain.json_values import MISSING, MISSING_VALUE, Json
+from configsvc.domain.preconditions import NO_PRECONDITION, Precondition
 from configsvc.domain.records import Action, JsonObject, Kind, Mutation, Put, Record, Ref, Remove, View
-from configsvc.errors import AlreadyExists, NotFound, ServiceError, StaleEtag
+from configsvc.domain.refusals import already_exists, not_found
+from configsvc.errors import InvalidInput
 
 Decision = Callable[[View], Sequence[Mutation]]
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What a write wants a configuration to be. `description` None: as it was."""
+    """What a write wants a configuration to be. `value` MISSING and `description` None: as it was."""
 
     environment: str
     service_name: str
@@ -32,7 +34,7 @@ class Operation:
 
     draft: Draft
     delete: bool = False
-    etag: str = ""
+    precondition: Precondition = NO_PRECONDITION
     must_not_exist: bool = False
 
 
@@ -76,57 +78,47 @@ def creation(draft: Draft) -> Decision:
     return decide
 
 
-def update(draft: Draft, etag: str, *, allow_missing: bool, action: Action = Action.UPDATE) -> Decision:
-    """The configuration must exist, unless `allow_missing`, and have this etag where one is given."""
+def update(
+    draft: Draft, precondition: Precondition, *, allow_missing: bool, action: Action = Action.UPDATE
+) -> Decision:
+    """The configuration must exist, unless `allow_missing`, and be as the precondition says."""
 
     def decide(view: View) -> Sequence[Mutation]:
         current = view.get(draft.ref)
-        if current is None and (etag or not allow_missing):
+        precondition.check(draft.ref, current)
+        if current is None and not (allow_missing or precondition.creates):
             raise not_found(draft.ref)
-        check_etag(draft.ref, current, etag)
-        description = draft.description
-        if description is None:
-            description = current.body["description"] if current else ""
+        before: JsonObject = current.body if current else {"value": MISSING, "description": ""}
+        value = before["value"] if draft.value is MISSING else draft.value
+        if value is MISSING:
+            raise InvalidInput.of("value", MISSING_VALUE)
+        description = before["description"] if draft.description is None else draft.description
         created = current is None and action is Action.UPDATE
-        return (Put(draft.ref, body(draft.value, description), Action.CREATE if created else action),)
+        return (Put(draft.ref, body(value, description), Action.CREATE if created else action),)
 
     return decide
 
 
-def deletion(ref: Ref, etag: str) -> Decision:
-    """The configuration must exist and have this etag where one is given."""
+def deletion(ref: Ref, precondition: Precondition) -> Decision:
+    """The configuration must exist and be as the precondition says."""
 
     def decide(view: View) -> Sequence[Mutation]:
         current = view.get(ref)
         if current is None:
             raise not_found(ref)
-        check_etag(ref, current, etag)
+        precondition.check(ref, current)
         return (Remove(ref),)
 
     return decide
 
 
-def batch(operations: Sequence[Operation]) -> Decision:
-    """All of them or none; an error names the operation that it is about."""
-
-    def single(operation: Operation) -> Decision:
-        if operation.delete:
-            return deletion(operation.draft.ref, operation.etag)
-        if operation.must_not_exist:
-            return creation(operation.draft)
-        return update(operation.draft, operation.etag, allow_missing=True)
-
-    def decide(view: View) -> Sequence[Mutation]:
-        mutations: list[Mutation] = []
-        for index, operation in enumerate(operations):
-            try:
-                mutations.extend(single(operation)(view))
-            except ServiceError as error:
-                error.metadata = {**error.metadata, "operation": f"operations[{index}]"}
-                raise
-        return mutations
-
-    return decide
+def decision(operation: Operation) -> Decision:
+    """What an operation of a batch is by itself."""
+    if operation.delete:
+        return deletion(operation.draft.ref, operation.precondition)
+    if operation.must_not_exist:
+        return creation(operation.draft)
+    return update(operation.draft, operation.precondition, allow_missing=True)
 
 
 def effective(service_name: str, records: Sequence[Record]) -> tuple[Effective, ...]:
@@ -136,42 +128,3 @@ def effective(service_name: str, records: Sequence[Record]) -> tuple[Effective, 
     return tuple(
         Effective(own.get(key) or shared[key], key in own and key in shared) for key in sorted({*shared, *own})
     )
-
-
-def check_etag(ref: Ref, current: Record | None, etag: str) -> None:
-    """Raises `StaleEtag` where an etag is given and is not the current one. `*`: anything that exists."""
-    if etag and current is not None and etag not in ("*", current.etag):
-        raise StaleEtag(
-            f"{ref.kind} '{ref.key}' has changed since it was read: its etag is {current.etag}, not {etag}",
-            metadata={**named(ref), "etag": current.etag},
-        )
-
-
-def not_found(ref: Ref) -> NotFound:
-    """The error for a missing record of any kind."""
-    return NotFound(f"{ref.kind} '{ref.key}'{place(ref)} does not exist", f"{ref.kind.upper()}_NOT_FOUND", named(ref))
-
-
-def already_exists(record: Record) -> AlreadyExists:
-    """The error for a record of any kind that should not be there."""
-    ref = record.ref
-    return AlreadyExists(
-        f"{ref.kind} '{ref.key}'{place(ref)} exists, in version {record.version}",
-        f"{ref.kind.upper()}_ALREADY_EXISTS",
-        {**named(ref), "etag": record.etag},
-    )
-
-
-def place(ref: Ref) -> str:
-    """Where a record belongs, for messages."""
-    of_service = f" of service '{ref.service}'" if ref.service else ""
-    return of_service + (f" in environment '{ref.environment}'" if ref.environment else "")
-
-
-def named(ref: Ref) -> dict[str, str]:
-    """A record's identity as error metadata."""
-    return {
-        name: part
-        for name, part in (("environment", ref.environment), ("service_name", ref.service), ("key", ref.key))
-        if part
-    }

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from configsvc.domain.limits import Limits
+from configsvc.domain.limits import LARGEST_KEY_CHARACTERS, Limits
 from configsvc.domain.records import Author
 from configsvc.errors import InvalidInput, Violation
 
@@ -24,14 +24,28 @@ REST_VERBS = (":batchWrite", ":diff", ":effective", ":rollback", ":watch")
 
 @dataclass(slots=True)
 class Fields:
-    """Collects violations while a request is read."""
+    """Collects violations while a request is read. `prefix` comes before each field's name."""
 
     limits: Limits
     violations: list[Violation] = field(default_factory=list)
+    prefix: str = ""
+
+    def inside(self, path: str) -> "Fields":
+        """The fields of a part of the request; what they refuse is refused here."""
+        return Fields(self.limits, self.violations, f"{self.prefix}{path}.")
 
     def refuse(self, name: str, description: str) -> None:
         """Records that a field can't be accepted and what is allowed."""
-        self.violations.append(Violation(name, description))
+        self.violations.append(Violation(self.prefix + name, description))
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Refuses what the block says of its input, in place of raising it."""
+        try:
+            yield
+        except InvalidInput as error:
+            for violation in error.violations:
+                self.refuse(violation.field, violation.description)
 
     def name(self, field_name: str, value: str, most: int, *, required: bool = True) -> str:
         """A name in the one alphabet, up to `most` characters."""
@@ -56,9 +70,12 @@ class Fields:
             self.refuse(field_name, "must not be 'evaluate': the REST path /feature-flags/evaluate shadows it")
         return self.name(field_name, value, FLAG_NAME_CHARACTERS)
 
-    def key(self, value: str, field_name: str = "key") -> str:
-        """A configuration key: almost any text that a REST path can address."""
-        most = self.limits.key_characters
+    def key(self, value: str, field_name: str = "key", *, written: bool = False) -> str:
+        """A configuration key: almost any text that a REST path can address.
+
+        Only one that is `written` has to keep the limit: one that was stored under a higher limit can be read and deleted.
+        """
+        most = self.limits.key_characters if written else LARGEST_KEY_CHARACTERS
         if not value:
             self.refuse(field_name, f"is required: 1 to {most} characters")
         elif len(value) > most:

@@ -1,15 +1,21 @@
-"""Flags in the store: the decisions of each write. What a flag is and does is the evaluation package's."""
+"""Flags in the store: the decisions of each write. What a flag is and does is the evaluation package's.
+
+A decision here is about its flag alone. What the flags of an environment must be together is judged after it, by
+`prerequisites`.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from configsvc_client.evaluation import Flag, InvalidFlag, check_flag, check_prerequisites, check_successor, find_cycle
+from configsvc_client.evaluation import Flag, InvalidFlag, Variant, check_successor
 from configsvc_client.evaluation.conditions import USER_ID
 
-from configsvc.domain.configs import Decision, already_exists, check_etag, named, not_found
-from configsvc.domain.records import Action, JsonObject, Kind, Mutation, Put, Record, Ref, Remove, Scope, View
-from configsvc.errors import InvalidInput, StateForbids, Violation
+from configsvc.domain.configs import Decision
+from configsvc.domain.preconditions import Precondition
+from configsvc.domain.records import Action, JsonObject, Kind, Mutation, Put, Record, Ref, Remove, View
+from configsvc.domain.refusals import already_exists, not_found
+from configsvc.errors import InvalidInput, Violation
 
 _DEFAULTS = Flag("", "").to_json()
 _NOT_SHOWN = ("name", "environment", "version", "incarnation")
@@ -29,8 +35,9 @@ def read(definition: Mapping[str, Any]) -> Flag:
 
 
 def stored(record: Record) -> Flag:
-    """The flag that a record holds. Its version is the record's."""
-    return replace(Flag.from_json(record.body), version=record.version)
+    """The flag that a record holds, whatever the limits are now. Its version is the record's."""
+    ref = record.ref
+    return replace(Flag.from_stored(record.body), name=ref.key, environment=ref.environment, version=record.version)
 
 
 def shown(body: JsonObject) -> JsonObject:
@@ -51,74 +58,47 @@ def creation(flag: Flag, token: str) -> Decision:
         if (current := view.get(ref)) is not None:
             raise already_exists(current)
         after = incarnated(None, replace(flag, salt=flag.salt or token), token)
-        return _put(view, after, Action.CREATE)
+        return (Put(ref, body(after), Action.CREATE),)
 
     return decide
 
 
-def update(flag: Flag, token: str, etag: str, *, allow_missing: bool) -> Decision:
-    """The flag must exist, unless `allow_missing`, and have this etag where one is given. `token`: see `creation`."""
+def update(
+    ref: Ref, changes: Mapping[str, Any], token: str, precondition: Precondition, *, allow_missing: bool
+) -> Decision:
+    """Writes these members of the definition over the current one; all others stay.
 
-    def decide(view: View) -> Sequence[Mutation]:
-        ref = flag_ref(flag.environment, flag.name)
-        current = view.get(ref)
-        if current is None:
-            if etag or not allow_missing:
-                raise not_found(ref)
-            return creation(flag, token)(view)
-        check_etag(ref, current, etag)
-        before = stored(current)
-        after = replace(flag, salt=flag.salt or before.salt)
-        try:
-            check_successor(before, after)
-        except InvalidFlag as error:
-            raise refused(error) from error
-        return _put(view, incarnated(before, after, token), Action.UPDATE)
-
-    return decide
-
-
-def rollback(ref: Ref, version: int, definition: JsonObject, token: str, etag: str) -> Decision:
-    """Writes an earlier version's definition again; brings a deleted flag back. `token`: see `creation`.
-
-    What never changes stays as it is now: the salt, and the variants that came later, behind the earlier ones. Raises
-    `StateForbids` (reason `VERSION_NOT_RESTORABLE`) if the flag, or the others, don't allow the definition any more.
+    The flag must exist, unless `allow_missing`, and be as the precondition says. What results is checked as a whole:
+    raises `InvalidInput`. `token`: see `creation`.
     """
 
     def decide(view: View) -> Sequence[Mutation]:
         current = view.get(ref)
-        if current is None and etag:
-            raise not_found(ref)
-        check_etag(ref, current, etag)
-        before = None if current is None else stored(current)
+        precondition.check(ref, current)
+        if current is None:
+            if not (allow_missing or precondition.creates):
+                raise not_found(ref)
+            return creation(read({"name": ref.key, "environment": ref.environment, **changes}), token)(view)
+        after = read({**current.body, **changes})
+        before = _former(current.body)
+        after = replace(after, salt=after.salt or before.salt)
         try:
-            after = read(definition)
-            if before is not None:
-                after = _succeeding(before, after)
-            return _put(view, incarnated(before, after, token), Action.ROLLBACK)
+            check_successor(before, after)
         except InvalidFlag as error:
-            raise _not_restorable(ref, version, refused(error)) from error
-        except InvalidInput as error:
-            raise _not_restorable(ref, version, error) from error
+            raise refused(error) from error
+        return (Put(ref, body(incarnated(before, after, token)), Action.UPDATE),)
 
     return decide
 
 
-def deletion(ref: Ref, etag: str) -> Decision:
-    """The flag must exist, have this etag where one is given, and be nobody's prerequisite."""
+def deletion(ref: Ref, precondition: Precondition) -> Decision:
+    """The flag must exist and be as the precondition says."""
 
     def decide(view: View) -> Sequence[Mutation]:
         current = view.get(ref)
         if current is None:
             raise not_found(ref)
-        check_etag(ref, current, etag)
-        for other in view.of(Scope(Kind.FLAG, ref.environment)):
-            if any(needed["flag_name"] == ref.key for needed in other.body["prerequisites"]):
-                raise StateForbids(
-                    f"flag '{ref.key}' is a prerequisite of flag '{other.ref.key}'",
-                    "FLAG_IS_PREREQUISITE",
-                    {**named(ref), "dependent": other.ref.key},
-                )
+        precondition.check(ref, current)
         return (Remove(ref),)
 
     return decide
@@ -147,45 +127,16 @@ def refused(error: InvalidFlag) -> InvalidInput:
     return InvalidInput(Violation(v.field, v.description) for v in error.violations)
 
 
-def _succeeding(before: Flag, earlier: Flag) -> Flag:
-    """An earlier version as the one that follows `before`. Raises `InvalidFlag` if it can't be."""
-    after = replace(earlier, salt=before.salt)
-    later = before.all_variants[len(earlier.all_variants) :]
-    if later and not earlier.variants:
-        # Implied variants are written out, and so is what is implied with them.
-        after = replace(
-            after,
-            variants=earlier.all_variants,
-            default_variant=earlier.served_default,
-            off_variant=earlier.served_off,
-            on_variant=earlier.served_on,
-        )
-    after = replace(after, variants=(*after.variants, *later))
-    check_flag(after)
-    check_successor(before, after)
-    return after
-
-
-def _not_restorable(ref: Ref, version: int, error: InvalidInput) -> StateForbids:
-    return StateForbids(
-        f"version {version} of flag '{ref.key}' can't be written again as things are now: {error}",
-        "VERSION_NOT_RESTORABLE",
-        {**named(ref), "version": str(version)},
+def _former(body: JsonObject) -> Flag:
+    """What is asked of a flag when the next version follows it. The rest need not be read while the store is locked."""
+    return Flag(
+        body["name"],
+        body["environment"],
+        enabled=body["enabled"],
+        value_type=body["value_type"],
+        variants=tuple(Variant(variant["name"], variant["value"]) for variant in body["variants"]),
+        bucket_by=body["bucket_by"],
+        sticky=body.get("sticky", False),
+        incarnation=body.get("incarnation", ""),
+        salt=body["salt"],
     )
-
-
-def _put(view: View, flag: Flag, action: Action) -> Sequence[Mutation]:
-    if flag.prerequisites:
-        records = view.of(Scope(Kind.FLAG, flag.environment))
-        wanted = {needed.flag_name for needed in flag.prerequisites}
-        # Only what the check looks at is read: the flags that are named, and those that name others.
-        others = {r.ref.key: stored(r) for r in records if r.ref.key in wanted or r.body["prerequisites"]}
-        others[flag.name] = flag
-        try:
-            check_prerequisites(flag, others)
-        except InvalidFlag as error:
-            raise refused(error) from error
-        if cycle := find_cycle(others.values()):
-            path = " -> ".join(cycle)
-            raise InvalidInput.of("prerequisites", f"must not form a cycle: {path}", "PREREQUISITE_CYCLE")
-    return (Put(flag_ref(flag.environment, flag.name), body(flag), action),)

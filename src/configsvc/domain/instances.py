@@ -6,10 +6,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from urllib.parse import urlsplit
 
+from configsvc.domain.addresses import ANYONE, AddressRules
 from configsvc.domain.fields import SERVICE_NAME_CHARACTERS, Fields
 from configsvc.domain.records import Action, JsonObject, Kind, Mutation, Put, Record, Ref, View
 
 HEALTHY, UNHEALTHY, SUSPECT = "HEALTHY", "UNHEALTHY", "SUSPECT"
+# Of an instance that another program shows, and says of it that it takes no requests.
+OUT_OF_SERVICE = "OUT_OF_SERVICE"
 
 SERVICE_SCHEMES = ("http", "https", "grpc", "tcp")
 CHECK_SCHEMES = ("http", "https", "tcp", "grpc")
@@ -146,12 +149,16 @@ def complete(registration: Registration, default_ttl_seconds: int) -> Registrati
     )
 
 
-def check(fields: Fields, registration: Registration) -> None:
-    """Refuses what can't be accepted, naming the fields of a RegisterInstanceRequest."""
+def check(fields: Fields, registration: Registration, addresses: AddressRules = ANYONE) -> None:
+    """Refuses what can't be accepted, naming the fields of a RegisterInstanceRequest.
+
+    `addresses`: what may be checked. This service never connects to a service URL, so of that only what no caller may be
+    sent to is refused.
+    """
     fields.service(registration.service_name, required=True)
     fields.name("instance_id", registration.instance_id, SERVICE_NAME_CHARACTERS, required=False)
-    _check_url(fields, "service_url", registration.service_url, SERVICE_SCHEMES, required=True)
-    _check_url(fields, "health_check_url", registration.health_check_url, CHECK_SCHEMES, required=False)
+    _check_url(fields, "service_url", registration.service_url, SERVICE_SCHEMES, ANYONE, required=True)
+    _check_url(fields, "health_check_url", registration.health_check_url, CHECK_SCHEMES, addresses, required=False)
     fields.count("metadata", len(registration.metadata), fields.limits.metadata_entries)
     for name, value in list(registration.metadata.items())[: fields.limits.metadata_entries]:
         fields.text("metadata", name, LABEL_CHARACTERS, required=True)
@@ -233,21 +240,24 @@ def registering(registration: Registration, me: str, live: Container[str], view:
 
 
 def foreign(service: str, instance_id: str, payload: Mapping[str, object], seen_at: datetime) -> Instance:
-    """An instance that another program shows in the registry. It has no record, so no version and no lease of ours."""
+    """An instance that another program shows in the registry. It has no record, so no version and no lease of ours.
+
+    `seen_at`: when it was first seen; it has registered then, if it does not say when.
+    """
     metadata = payload.get("metadata")
-    weight = payload.get("weight")
+    at = payload.get("registered_at")
     return Instance(
         service_name=service,
         instance_id=instance_id,
         service_url=str(payload.get("service_url", "")),
         health_check_url="",
-        status=HEALTHY,
+        status=str(payload.get("status", HEALTHY)),
         metadata={str(k): str(v) for k, v in metadata.items()} if isinstance(metadata, Mapping) else {},
-        weight=weight if isinstance(weight, int) and weight > 0 else DEFAULT_WEIGHT,
-        zone=str(payload.get("zone", "")),
-        version=str(payload.get("version", "")),
+        weight=DEFAULT_WEIGHT,
+        zone="",
+        version="",
         lease_ttl_seconds=0,
-        registered_at=seen_at,
+        registered_at=datetime.fromisoformat(at) if isinstance(at, str) else seen_at,
         last_heartbeat_at=seen_at,
         revision=0,
         etag="",
@@ -261,7 +271,9 @@ def restated(current: Record, action: Action, **changes: object) -> Mutation:
     return Put(current.ref, {**current.body, **changes}, action)
 
 
-def _check_url(fields: Fields, name: str, url: str, schemes: Sequence[str], *, required: bool) -> None:
+def _check_url(
+    fields: Fields, name: str, url: str, schemes: Sequence[str], addresses: AddressRules, *, required: bool
+) -> None:
     if not url:
         if required:
             fields.refuse(name, f"is required: an absolute URL with one of the schemes {', '.join(schemes)}")
@@ -284,3 +296,5 @@ def _check_url(fields: Fields, name: str, url: str, schemes: Sequence[str], *, r
         fields.refuse(name, "must not have a user or a password: everyone who discovers the service would read them")
     elif port == 0 or (port is None and parts.scheme in ("tcp", "grpc")):
         fields.refuse(name, f"must name a port from 1 to 65535 with the scheme {parts.scheme}")
+    elif refusal := addresses.refusal_of_host(host):
+        fields.refuse(name, f"must have another address: '{host[:64]}' {refusal}")

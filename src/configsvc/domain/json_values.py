@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from configsvc.domain.sizes import MEASURED_CHARACTERS, sending_problem
+
 Json = Any
 
 # Beyond this a double, and so most JSON clients, can't tell neighbouring integers apart.
@@ -25,6 +27,7 @@ class Absent:
 ABSENT = Absent()
 # A request's value that was not given; `problem` says so.
 MISSING = Absent()
+MISSING_VALUE = "is required: any JSON value, null included"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ def digest(*parts: Json) -> str:
 def problem(value: Json, most_bytes: int) -> str:
     """Why a value can't be kept and given back as it was sent; empty where it can."""
     if value is MISSING:
-        return "is required: any JSON value, null included"
+        return MISSING_VALUE
     if is_nested_too_deeply(value):
         return f"must not have objects and lists more than {NESTED_LEVELS} deep"
     for number in _numbers(value):
@@ -63,7 +66,9 @@ def problem(value: Json, most_bytes: int) -> str:
                 " send it as a string"
             )
     size = len(encoded(value).encode("utf-8", "surrogatepass"))
-    return f"must be at most {most_bytes} bytes of JSON; it has {size}" if size > most_bytes else ""
+    if size > most_bytes:
+        return f"must be at most {most_bytes} bytes of JSON; it has {size}"
+    return sending_problem(value) if size > MEASURED_CHARACTERS else ""
 
 
 def is_nested_too_deeply(value: Json) -> bool:
@@ -77,6 +82,30 @@ def is_nested_too_deeply(value: Json) -> bool:
 def differences(before: Json, after: Json) -> tuple[Difference, ...]:
     """What has to change in `before` to give `after`, in the order of the paths. Lists are compared by position."""
     return tuple(_differences("", before, after))
+
+
+def changed_members(before: Mapping[str, Json] | None, after: Mapping[str, Json] | None) -> tuple[str, ...]:
+    """The members whose values differ; none if a side is missing.
+
+    A member that was not kept yet when `before` was stored counts as its default: false, zero or empty.
+    """
+    if before is None or after is None:
+        return ()
+    names = dict.fromkeys((*after, *before))
+    return tuple(name for name in names if not _is_same(before.get(name), after.get(name), name in before))
+
+
+def _is_same(before: Json, after: Json, known: bool) -> bool:
+    return _is_equal(before, after) if known else not after
+
+
+def _is_equal(one: Json, other: Json) -> bool:
+    """Equal as JSON text: Python takes 1, 1.0 and true for equal."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_is_equal(item, other[name]) for name, item in one.items())
+    if _is_list(one) and _is_list(other):
+        return len(one) == len(other) and all(map(_is_equal, one, other))
+    return type(one) is type(other) and (one == other if isinstance(one, str) else encoded(one) == encoded(other))
 
 
 def _differences(path: str, before: Json | Absent, after: Json | Absent) -> Iterator[Difference]:

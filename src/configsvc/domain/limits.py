@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+# The highest limit of a key that settings allow, and so the longest key that may be stored.
+LARGEST_KEY_CHARACTERS = 4_096
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

@@ -18,6 +18,7 @@ def record_json(record: Record) -> dict[str, Any]:
         "created_at": record.created_at.isoformat(),
         "updated_at": record.updated_at.isoformat(),
         "updated_by": record.updated_by,
+        "history": record.history,
     }
 
 
@@ -32,4 +33,5 @@ def record_of(source: Mapping[str, Any]) -> Record:
         datetime.fromisoformat(source["created_at"]),
         datetime.fromisoformat(source["updated_at"]),
         source["updated_by"],
+        source["history"],
     )

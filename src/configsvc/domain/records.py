@@ -10,6 +10,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from configsvc.domain.lineage import Point
+
 JsonObject = Mapping[str, Any]
 
 
@@ -59,9 +61,13 @@ class Scope:
     environment: str
 
 
-def etag_of(version: int, revision: int) -> str:
-    """The opaque tag of one state of one record. The revision makes it differ even after the history was lost."""
-    return f"{version}-{revision:x}"
+def etag_of(version: int, revision: int, history: str) -> str:
+    """The opaque tag of one state of one record.
+
+    Version and revision come again after a restore, for other states; the history of the log (domain/lineage.py) does
+    not. One without it, as releases before it gave out, is equal to none: nobody knows which future it is of.
+    """
+    return f"{version}-{revision:x}-{history}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,7 @@ class Record:
     """The current state of a live resource.
 
     `version` counts 1, 2, 3 … per `ref` and goes on after delete and re-create; `revision` is that of the last write.
-    `body` is a JSON object that must not be changed.
+    `body` is a JSON object that must not be changed. `history` is that of the log which told it.
     """
 
     ref: Ref
@@ -79,11 +85,12 @@ class Record:
     created_at: datetime
     updated_at: datetime
     updated_by: str
+    history: str = ""
 
     @property
     def etag(self) -> str:
         """The opaque tag of this state."""
-        return etag_of(self.version, self.revision)
+        return etag_of(self.version, self.revision, self.history)
 
     @property
     def is_new(self) -> bool:
@@ -97,6 +104,8 @@ class Change:
 
     `ordinal` orders the changes of one revision, from 0. `before` is None for a create, `after` for a removal.
     `before_revision` is the revision of the state before, 0 where there was none. `created_at` is the record's.
+    `digest` is that of the log up to here (domain/lineage.py), empty where an older release wrote the row. `history`
+    is that of the log which told the change.
     """
 
     revision: int
@@ -112,6 +121,13 @@ class Change:
     reason: str
     request_id: str
     at: datetime
+    digest: str = ""
+    history: str = ""
+
+    @property
+    def point(self) -> Point:
+        """The place in the log."""
+        return Point(self.history, self.revision, self.digest)
 
     @property
     def has_lost_before(self) -> bool:
@@ -123,7 +139,9 @@ class Change:
         """The state after the change; None for a removal."""
         if self.after is None:
             return None
-        return Record(self.ref, self.version, self.revision, self.after, self.created_at, self.at, self.actor)
+        return Record(
+            self.ref, self.version, self.revision, self.after, self.created_at, self.at, self.actor, self.history
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +176,7 @@ class Author:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Live records as they stood together at one revision. What is missing is not there.
+    """Live records as they stood together at one revision of a history. What is missing is not there.
 
     `versions`: the last version of each record that `reads` names, removed ones too. Filled inside a write alone.
     """
@@ -166,6 +184,7 @@ class View:
     revision: int
     records: Mapping[Ref, Record]
     versions: Mapping[Ref, int] = field(default_factory=dict)
+    history: str = ""
 
     def get(self, ref: Ref) -> Record | None:
         """The live record, or None."""
@@ -204,8 +223,10 @@ class Commit:
     """The outcome of a write: its revision and changes, in the order of the mutations.
 
     `replayed`: a retry of a request id; this is the first outcome. Without changes `revision` is the current one.
+    `history` is that of the log which took the write.
     """
 
     revision: int
     changes: tuple[Change, ...]
     replayed: bool = False
+    history: str = ""

@@ -9,10 +9,10 @@ import contextlib
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -24,6 +24,7 @@ import httpx
 from configsvc.gateway import admin
 from configsvc.gateway.children import Child
 from configsvc.gateway.config import Placement, rendered
+from configsvc.gateway.run_directory import run_directory
 from configsvc.settings import Settings, SettingsError, child_environment
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ DRAIN_SECONDS = 1
 # A worker ends itself when its time is over; this is for one that can't.
 KILL_SECONDS = 1
 POLL_SECONDS = 0.02
+# The most that Linux allows a process unless it was built or set otherwise (fs.nr_open).
+MOST_FILES = 1 << 20
 # A backend may be away for long, and the service waits for it; people are told.
 NOT_READY_SECONDS = 30.0
 # A child that dies at once is started again after this, doubled each time, up to the longest.
@@ -58,6 +61,18 @@ def check_port(settings: Settings) -> None:
             ) from error
 
 
+def _hung_up() -> None:
+    logger.warning("SIGHUP changes nothing: settings are read at the start; SIGTERM stops the service")
+
+
+def _allow_open_files() -> None:
+    """Each connection is an open file, and many systems allow 1,024 unless a program asks for more. Children inherit it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if resource.RLIM_INFINITY != soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 class Supervisor:
     """One run of the service. `run` returns when a signal has stopped it."""
 
@@ -72,11 +87,13 @@ class Supervisor:
         began = time.monotonic()
         asked = asyncio.Event()
         async with AsyncExitStack() as stack:
-            self._directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="configsvc-")))
+            self._directory = stack.enter_context(run_directory())
+            _allow_open_files()
             workers = [self._worker(number) for number in range(self._settings.workers)]
             gateway = self._envoy()
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, self._asked, asked, [*workers, gateway])
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _hung_up)
             tasks = [stack.enter_async_context(self._kept(child)) for child in (*workers, gateway)]
             keepers = await asyncio.gather(*tasks)
             stop = asyncio.create_task(asked.wait())
@@ -106,6 +123,10 @@ class Supervisor:
             admin_path=self._admin,
             endpoints=[self._socket(number) for number in range(self._settings.workers)],
             request_bytes=self._settings.max_request_bytes,
+            memory_bytes=self._settings.gateway_memory_bytes,
+            connections=self._settings.max_connections,
+            hosts=self._settings.host_names,
+            origins=self._settings.origins,
         )
         file = self._directory / "envoy.json"
         file.write_text(json.dumps(rendered(placement)))
@@ -155,9 +176,15 @@ class Supervisor:
             if time.monotonic() - began > WELL_SECONDS:
                 pause = FIRST_PAUSE_SECONDS
             logger.error("%s ended with status %d; it is started again in %.1f s", child.name, status, pause)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-            await child.start()
+            while True:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                try:
+                    await child.start()
+                    break
+                except OSError as error:
+                    # No process to be had, or no memory: the others go on, and this is tried again.
+                    logger.error("%s can't be started, and is tried again in %.1f s: %s", child.name, pause, error)
 
     async def _ready(self, began: float) -> None:
         """Returns when /ready answers 200 through the listener, and says so; until then it says now and then that it waits."""

@@ -10,61 +10,100 @@ nobody known fails every caller, so an instance that shows one is not well.
 """
 
 import asyncio
+import logging
 import socket
 import ssl
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
 import httpx
 
-from configsvc.probes.port import Probe, ProbeFailedError
+from configsvc.domain.addresses import AddressRules, Network, literal
+from configsvc.probes.port import Probe, ProbeBusyError, ProbeFailedError, ProbeUnansweredError
+from configsvc.probes.targets import Targets
 
 # A health answer is a status; what comes with it is of no use here.
 ANSWER_BYTES = 65_536
 DEFAULT_PORTS = {"http": 80, "https": 443}
-# Where a gateway translates to IPv4 (RFC 6052): the last 32 bits are the address that is reached.
-NAT64 = ip_network("64:ff9b::/96")
+# Names that are looked up at the same time: the system has few threads for it, and a lookup can't be ended.
+RESOLVED_TOGETHER = 4
+# Names whose last addresses are kept for when no lookup can begin. They are judged again each time.
+KNOWN_NAMES = 4_096
+
+logger = logging.getLogger(__name__)
 
 
 class AddressFilter:
-    """Which addresses may be looked at."""
+    """Which addresses may be looked at, and by how many at the same time."""
 
-    def __init__(self, denied: Sequence[IPv4Network | IPv6Network]) -> None:
-        self._denied = tuple(denied)
+    def __init__(
+        self, denied: Sequence[Network] = (), *, allows_private: bool = True, targets: Targets | None = None
+    ) -> None:
+        self._rules = AddressRules(tuple(denied), allows_private)
+        self._targets = targets or Targets()
+        self._resolving: dict[tuple[str, int], asyncio.Task[tuple[str, ...]]] = {}
+        self._known: OrderedDict[tuple[str, int], tuple[str, ...]] = OrderedDict()
 
-    async def resolve(self, host: str, port: int) -> tuple[str, ...]:
-        """The addresses of a host, at least one. Raises `ProbeFailedError` where any of them is denied."""
-        try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            raise ProbeFailedError(f"'{host}' can't be resolved: {error.strerror}") from error
-        except UnicodeError as error:
-            # A label of more than 63 characters, or what no name may have.
-            raise ProbeFailedError(f"'{host}' is no name of a host") from error
-        addresses = tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
-        for text in addresses:
-            address = ip_address(text.partition("%")[0])
-            for meant in {address, _reached(address)}:
-                if meant.is_multicast or meant.is_unspecified or meant.is_link_local:
-                    raise ProbeFailedError(f"the address {text} of '{host}' is never checked")
-                if any(meant.version == network.version and meant in network for network in self._denied):
-                    raise ProbeFailedError(f"the address {text} of '{host}' is in HEALTH_CHECK_DENIED_NETWORKS")
-        return addresses
+    async def reach(self, host: str, port: int, look: Callable[[str, int], Awaitable[None]]) -> None:
+        """Looks at one address of a host after the other, until one is reached: `look(address, of_how_many)`.
+
+        Raises `ProbeFailedError` if any of them may not be looked at, and then none is; `ProbeBusyError`.
+        """
+        addresses = await self._addresses(host, port)
+        for address in addresses:
+            # One host may be written in many ways and have many names: what is judged here is where the look goes.
+            refusal = self._rules.refusal(ip_address(address.partition("%")[0]))
+            if refusal:
+                logger.info("the address %s of '%s' %s", address, host, refusal)
+                raise ProbeFailedError(f"its address {refusal}")
+        for number, address in enumerate(addresses, 1):
+            async with self._targets.visited(address, port):
+                try:
+                    return await look(address, len(addresses))
+                except NotReachedError:
+                    if number == len(addresses):
+                        raise
+
+    async def _addresses(self, host: str, port: int) -> tuple[str, ...]:
+        """The addresses of a host, at least one."""
+        if (address := literal(host)) is not None:
+            return (str(address),)
+        name = (host, port)
+        if name not in self._resolving:
+            if len(self._resolving) >= RESOLVED_TOGETHER:
+                # Names whose servers never answer must not hold up the others.
+                if name in self._known:
+                    return self._known[name]
+                raise ProbeBusyError
+            task = self._resolving[name] = asyncio.create_task(_resolved(host, port))
+            task.add_done_callback(lambda done: self._has_resolved(name, done))
+        # The system goes on looking for it, though this look has no more time; until it ends it counts.
+        return await asyncio.shield(self._resolving[name])
+
+    def _has_resolved(self, name: tuple[str, int], task: "asyncio.Task[tuple[str, ...]]") -> None:
+        del self._resolving[name]
+        if not task.cancelled() and task.exception() is None:
+            self._known[name] = task.result()
+            self._known.move_to_end(name)
+            if len(self._known) > KNOWN_NAMES:
+                self._known.popitem(last=False)
 
 
-class NotReachedError(ProbeFailedError):
+async def _resolved(host: str, port: int) -> tuple[str, ...]:
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise ProbeUnansweredError(f"'{host}' can't be resolved: {error.strerror}") from error
+    except UnicodeError as error:
+        # A label of more than 63 characters, or what no name may have.
+        raise ProbeUnansweredError(f"'{host}' is no name of a host") from error
+    return tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+class NotReachedError(ProbeUnansweredError):
     """There is no connection to this address; another may do."""
-
-
-async def first_reached(addresses: Sequence[str], look: Callable[[str], Awaitable[None]]) -> None:
-    """Looks at one address after the other, until one is reached."""
-    for address in addresses[:-1]:
-        try:
-            return await look(address)
-        except NotReachedError:
-            continue
-    return await look(addresses[-1])
 
 
 def asked_of(url: str) -> httpx.URL:
@@ -88,17 +127,19 @@ class HttpProbe:
 
     async def look(self, url: str) -> None:
         """See the port."""
-        asked = asked_of(url)
         host, port = _target(urlsplit(url))
-        addresses = await self._addresses.resolve(host, port)
         seconds = self._timeout_seconds
-        async with httpx.AsyncClient(
-            timeout=httpx.Timeout(seconds, connect=seconds / len(addresses)),
-            verify=self._tls,
-            follow_redirects=False,
-            trust_env=False,
-        ) as client:
-            await first_reached(addresses, lambda address: self._ask(client, asked, address))
+
+        async def ask(address: str, of_how_many: int) -> None:
+            async with httpx.AsyncClient(
+                timeout=httpx.Timeout(seconds, connect=seconds / of_how_many),
+                verify=self._tls,
+                follow_redirects=False,
+                trust_env=False,
+            ) as client:
+                await self._ask(client, asked_of(url), address)
+
+        await self._addresses.reach(host, port, ask)
 
     async def _ask(self, client: httpx.AsyncClient, asked: httpx.URL, address: str) -> None:
         # The name still counts for the certificate and for virtual hosts.
@@ -117,7 +158,7 @@ class HttpProbe:
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise NotReachedError(f"no connection: {error or type(error).__name__}") from error
         except httpx.HTTPError as error:
-            raise ProbeFailedError(f"{type(error).__name__}: {error}") from error
+            raise ProbeUnansweredError(f"{type(error).__name__}: {error}") from error
 
 
 class TcpProbe:
@@ -130,18 +171,17 @@ class TcpProbe:
     async def look(self, url: str) -> None:
         """See the port."""
         host, port = _target(urlsplit(url))
-        addresses = await self._addresses.resolve(host, port)
 
-        async def connect(address: str) -> None:
+        async def connect(address: str, of_how_many: int) -> None:
             try:
-                async with asyncio.timeout(self._timeout_seconds / len(addresses)):
+                async with asyncio.timeout(self._timeout_seconds / of_how_many):
                     _, writer = await asyncio.open_connection(address, port)
             except OSError as error:
                 # TimeoutError is one.
                 raise NotReachedError(f"no connection: {error.strerror or 'no answer in time'}") from error
             writer.close()
 
-        await first_reached(addresses, connect)
+        await self._addresses.reach(host, port, connect)
 
 
 class SchemeProbe:
@@ -160,17 +200,8 @@ class SchemeProbe:
             async with asyncio.timeout(self._timeout_seconds):
                 await probe.look(url)
         except TimeoutError as error:
-            raise ProbeFailedError(f"no answer within {self._timeout_seconds:g} s") from error
+            raise ProbeUnansweredError(f"no answer within {self._timeout_seconds:g} s") from error
 
 
 def _target(parts: SplitResult) -> tuple[str, int]:
     return parts.hostname or "", parts.port or DEFAULT_PORTS.get(parts.scheme, 0)
-
-
-def _reached(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """The IPv4 address that an IPv6 one stands for, where it does."""
-    if isinstance(address, IPv4Address):
-        return address
-    if address in NAT64:
-        return IPv4Address(int(address) & 0xFFFF_FFFF)
-    return address.ipv4_mapped or address.sixtofour or address

@@ -1,11 +1,11 @@
 """The embedded registry: sessions of one process. What ZooKeeper does between machines, this does between objects."""
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Self
 
 from configsvc.errors import StateForbids, Unavailable
+from configsvc.registry.listeners import Listeners
 from configsvc.registry.port import Node, NodesChanged, RegistryEvent, ReplicasChanged, SessionChanged, SessionState
 
 
@@ -31,9 +31,7 @@ class LocalRegistryClient:
         self._registry = registry
         self.replica_id = replica_id
         self._state = SessionState.LOST
-        # By content, so that an event that is told already is not told twice: merged, never lost.
-        self._listeners: list[tuple[dict[RegistryEvent, None], asyncio.Event]] = []
-        self._closed = False
+        self._listeners = Listeners()
 
     async def __aenter__(self) -> Self:
         self._open()
@@ -43,9 +41,12 @@ class LocalRegistryClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.expire()
-        self._closed = True
-        for _, wake in self._listeners:
-            wake.set()
+        self._listeners.close()
+
+    @property
+    def notes(self) -> str:
+        """See the port."""
+        return ""
 
     async def put(self, node: Node) -> None:
         """See the port."""
@@ -80,34 +81,17 @@ class LocalRegistryClient:
         self._check()
         return frozenset(self._registry.sessions)
 
-    async def events(self) -> AsyncIterator[RegistryEvent]:
+    def events(self) -> AsyncIterator[RegistryEvent]:
         """See the port."""
-        waiting: dict[RegistryEvent, None] = {}
-        wake = asyncio.Event()
-        entry = (waiting, wake)
-        self._listeners.append(entry)
-        try:
-            while not self._closed or waiting:
-                if not waiting:
-                    wake.clear()
-                    await wake.wait()
-                    continue
-                event = next(iter(waiting))
-                del waiting[event]
-                yield event
-        finally:
-            self._listeners.remove(entry)
+        return self._listeners.listen()
 
     async def ping(self) -> None:
         """See the port."""
         self._check()
 
     def take(self, event: RegistryEvent) -> None:
-        """Hears what happened. A newer event goes behind those that wait."""
-        for waiting, wake in self._listeners:
-            waiting.pop(event, None)
-            waiting[event] = None
-            wake.set()
+        """Hears what happened."""
+        self._listeners.tell(event)
 
     def suspend(self) -> None:
         """Loses contact, as behind a broken network: nodes stay, calls fail."""

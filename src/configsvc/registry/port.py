@@ -70,6 +70,11 @@ class ServiceRegistryClient(Protocol):
         """The id under which this replica shows."""
         ...
 
+    @property
+    def notes(self) -> str:
+        """What people should know though it works, such as nodes that can't be read; empty if there is nothing."""
+        ...
+
     async def put(self, node: Node) -> None:
         """Shows a node as this session's, in place of an older one without a gap.
 
@@ -88,7 +93,10 @@ class ServiceRegistryClient(Protocol):
         ...
 
     async def nodes(self, service: str) -> Sequence[Node]:
-        """The live nodes of a service, own and others', in the order of instance id. Raises `Unavailable`."""
+        """The live nodes of a service, own and others', in the order of instance id. Raises `Unavailable`.
+
+        A node that can't be read is left out; see `notes`.
+        """
         ...
 
     async def services(self) -> Sequence[str]:
@@ -100,7 +108,7 @@ class ServiceRegistryClient(Protocol):
         ...
 
     def events(self) -> AsyncIterator[RegistryEvent]:
-        """What happens from now on. Events may be merged, never lost. Ends when the session is closed."""
+        """What happens from this call on. Events may be merged, never lost. Ends when the session is closed."""
         ...
 
     async def ping(self) -> None:

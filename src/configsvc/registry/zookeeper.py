@@ -1,37 +1,37 @@
 """ZooKeeper: an instance is an ephemeral node `BASE_PATH/SERVICE/INSTANCE_ID`, a replica one in `BASE_PATH-replicas`.
 
-Watches fire once, and are gone with a lost connection. So each one that fires is set again before its event is handed
-on, and all of them are set, and every service is called changed, on each new connection.
-
-A watched node is held as it was read: ZooKeeper tells of a change before it answers anything that comes after it, and
-both take the same way to the loop. So what a service looks like is one read however many nodes it has, and an instance
-that comes costs the reading of one node.
+What is there is `zookeeper_view`'s, how it is asked `zookeeper_session`'s; here is what this replica does.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from functools import partial
+from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from kazoo.exceptions import KazooException, NoNodeError
 from kazoo.protocol.states import KazooState
 
+from configsvc.background import Kept, Supervisor
 from configsvc.errors import StateForbids, Unavailable
 from configsvc.registry import curator
+from configsvc.registry.listeners import Listeners
 from configsvc.registry.port import Node, NodesChanged, RegistryEvent, ReplicasChanged, SessionChanged, SessionState
-from configsvc.registry.zookeeper_session import Watch, ZookeeperSession
+from configsvc.registry.zookeeper_acl import OpenPaths, access_list
+from configsvc.registry.zookeeper_session import ZookeeperSession
+from configsvc.registry.zookeeper_view import SETTLE_PAUSE_SECONDS, ZookeeperView
 
 logger = logging.getLogger(__name__)
 
 # Tries of an operation that another client's gets in the way of.
 ATTEMPTS = 10
-SETTLE_PAUSE_SECONDS = 0.2
 
 
 class ZookeeperRegistryClient:
     """See `port.ServiceRegistryClient`. Entering waits for the first connection, but no longer than the time-out.
+
+    `hosts` is ZooKeeper's connect string: addresses with commas, and at its end perhaps a path that everything lies
+    below; it is made if it is missing.
 
     `auth` is a scheme and a credential (`digest`, `user:password`): what this service makes is then its own, and others
     may do with it what `others` says, in letters of `cdrwa` as zkCli has them. JVM services that only read need `r`;
@@ -50,27 +50,36 @@ class ZookeeperRegistryClient:
         session_seconds: float,
         auth: tuple[str, str] | None = None,
         others: str = "r",
+        supervisor: Supervisor | None = None,
     ) -> None:
         self.replica_id = replica_id
-        self._base = base_path
-        self._replicas_path = f"{base_path}-replicas"
+        addresses, _, chroot = hosts.partition("/")
+        self._base = f"/{chroot.strip('/')}{base_path}" if chroot.strip("/") else base_path
+        self._replicas_path = f"{self._base}-replicas"
         self._connection_seconds = connection_seconds
-        self._session = ZookeeperSession(hosts, seconds=session_seconds, auth=auth, others=others, heard=self._changed)
+        self._supervisor = supervisor or Supervisor()
+        self._session = ZookeeperSession(
+            addresses,
+            seconds=session_seconds,
+            auth=auth,
+            acl=access_list(others) if auth else None,
+            heard=self._changed,
+            supervisor=self._supervisor,
+        )
+        self._open_paths = OpenPaths(self._session, others if auth else None)
+        self._view = ZookeeperView(
+            self._session,
+            self._base,
+            self._replicas_path,
+            show=self._show_replica,
+            tell=self._tell,
+            supervisor=self._supervisor,
+        )
         self._state = SessionState.LOST
         # Whether this replica shows, and sees everything.
         self._is_settled = asyncio.Event()
-        # By content: merged, never lost.
-        self._listeners: list[tuple[dict[RegistryEvent, None], asyncio.Event]] = []
-        self._known: set[str] = set()
-        # What is watched on this connection: services whose list of nodes is, and nodes as they were read (None: such as
-        # are no instance's), by service and instance id.
-        self._listed: set[str] = set()
-        self._held: dict[str, dict[str, Node | None]] = {}
-        # Watches being set, by the same names. One that fires before its answer is seen is none any more.
-        self._setting: dict[str, object] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._connecting: asyncio.Task[None] | None = None
-        self._watches: dict[tuple[str, str], Watch] = {}
+        self._listeners = Listeners()
+        self._connecting: Kept | None = None
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -85,13 +94,16 @@ class ZookeeperRegistryClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closed = True
-        tasks = [*self._tasks, *((self._connecting,) if self._connecting else ())]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._connecting is not None:
+            await self._connecting.end()
+        await self._view.close()
         await self._session.stop()
-        for _, wake in self._listeners:
-            wake.set()
+        self._listeners.close()
+
+    @property
+    def notes(self) -> str:
+        """See the port."""
+        return "; ".join(filter(None, (self._view.note, self._open_paths.note)))
 
     async def put(self, node: Node) -> None:
         """See the port. A foreign node is never replaced: its program has no other place to show."""
@@ -102,6 +114,7 @@ class ZookeeperRegistryClient:
                 held, stat = await self._session.get(path)
             except NoNodeError:
                 if await self._session.create(path, data):
+                    await self._open_paths.close(f"{self._base}/{node.service}")
                     return
                 continue
             if stat.ephemeralOwner == self._session.id:
@@ -126,15 +139,12 @@ class ZookeeperRegistryClient:
                 return
 
     async def nodes(self, service: str) -> Sequence[Node]:
-        """See the port. Data that is not an instance's is left out."""
+        """See the port."""
         self._check()
-        try:
-            names = await self._session.children(f"{self._base}/{service}")
-        except NoNodeError:
-            return ()
-        held = self._held.get(service, {})
+        names = await self._children(service)
+        held = self._view.held(service)
         other = [name for name in names if name not in held]
-        read = await asyncio.gather(*(self._node(service, name) for name in other))
+        read = await asyncio.gather(*(self._view.read(service, name) for name in other))
         found = {**{name: held[name] for name in names if name in held}, **dict(zip(other, read, strict=True))}
         return [node for _, node in sorted(found.items()) if node is not None]
 
@@ -142,45 +152,29 @@ class ZookeeperRegistryClient:
         """See the port."""
         self._check()
         try:
-            names = await self._session.children(self._base)
+            names = [name for name in await self._session.children(self._base) if self._view.can_be_asked_for(name)]
         except NoNodeError:
             return ()
-        full = await asyncio.gather(*(self._has_nodes(name) for name in names))
-        return sorted(name for name, has_nodes in zip(names, full, strict=True) if has_nodes)
+        full = await asyncio.gather(*(self._children(name) for name in names))
+        return sorted(name for name, nodes in zip(names, full, strict=True) if nodes)
 
     async def replicas(self) -> frozenset[str]:
         """See the port."""
         self._check()
-        return frozenset(await self._session.children(self._replicas_path))
-
-    async def events(self) -> AsyncIterator[RegistryEvent]:
-        """See the port."""
-        waiting: dict[RegistryEvent, None] = {}
-        wake = asyncio.Event()
-        entry = (waiting, wake)
-        self._listeners.append(entry)
         try:
-            while not self._closed or waiting:
-                if not waiting:
-                    wake.clear()
-                    await wake.wait()
-                    continue
-                event = next(iter(waiting))
-                del waiting[event]
-                yield event
-        finally:
-            self._listeners.remove(entry)
+            return frozenset(await self._session.children(self._replicas_path))
+        except NoNodeError as error:
+            # Somebody has removed it; it is made again.
+            raise Unavailable(f"{self._replicas_path} is missing", "REGISTRY_UNAVAILABLE") from error
+
+    def events(self) -> AsyncIterator[RegistryEvent]:
+        """See the port."""
+        return self._listeners.listen()
 
     async def ping(self) -> None:
         """See the port."""
         self._check()
         await self._session.exists(self._replicas_path)
-
-    def _watch(self, kind: str, name: str) -> Watch:
-        """The watch for a path: always the same one, so that kazoo holds it once."""
-        if (kind, name) not in self._watches:
-            self._watches[kind, name] = self._session.watch(self._seen, kind, name)
-        return self._watches[kind, name]
 
     def _changed(self, state: str) -> None:
         if self._closed:
@@ -188,11 +182,10 @@ class ZookeeperRegistryClient:
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None
-        self._listed.clear()
-        self._held.clear()
-        self._setting.clear()
+        self._view.forget()
+        self._open_paths.forget()
         if state == KazooState.CONNECTED:
-            self._connecting = asyncio.create_task(self._connect(), name="zookeeper-connect")
+            self._connecting = self._supervisor.keep("zookeeper connection", self._connect, may_end=True)
             return
         self._session.left()
         self._is_settled.clear()
@@ -203,10 +196,7 @@ class ZookeeperRegistryClient:
         self._session.is_reachable = True
         while True:
             try:
-                await self._session.ensure(self._base)
-                await self._show_replica()
-                await self._watch_replicas()
-                await self._watch_services()
+                await self._settle()
                 break
             except (Unavailable, KazooException) as error:
                 if str(error) != self._session.problem:
@@ -216,9 +206,22 @@ class ZookeeperRegistryClient:
         self._session.arrived()
         self._is_settled.set()
         self._become(SessionState.CONNECTED)
-        for service in sorted(self._known):
+        for service in sorted(self._view.services):
             self._tell(NodesChanged(service))
         self._tell(ReplicasChanged())
+
+    async def _settle(self) -> None:
+        try:
+            await self._session.ensure(self._base)
+        except Unavailable as error:
+            if error.reason != "REGISTRY_FORBIDDEN":
+                raise
+            where = "the path of ZOOKEEPER_HOSTS with ZOOKEEPER_BASE_PATH"
+            raise Unavailable(f"{where}, {self._base}, can't be made or read: {error}", error.reason) from error
+        await self._show_replica()
+        for path in (self._base, self._replicas_path):
+            await self._open_paths.close(path)
+        await self._view.watch_all()
 
     async def _show_replica(self) -> None:
         path = f"{self._replicas_path}/{self.replica_id}"
@@ -233,116 +236,16 @@ class ZookeeperRegistryClient:
                 return
         raise Unavailable(f"node {path} is changed by others all the time", "REGISTRY_UNAVAILABLE")
 
-    def _seen(self, kind: str, name: str) -> None:
-        if self._closed:
-            return
-        work: Callable[[], Coroutine[Any, Any, None]]
-        service, _, instance_id = name.partition("/")
-        self._setting.pop(name, None)
-        if kind == "replicas":
-            work = self._replicas_seen
-        elif kind == "services":
-            work = self._services_seen
-        elif kind == "service":
-            self._listed.discard(service)
-            work = partial(self._nodes_seen, service)
-        else:
-            self._held.get(service, {}).pop(instance_id, None)
-            work = partial(self._node_seen, service, instance_id)
-        task = asyncio.create_task(self._followed(work), name=f"zookeeper-{kind}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _followed(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        while True:
-            try:
-                await work()
-                return
-            except (Unavailable, KazooException) as error:
-                logger.debug("a change in ZooKeeper could not be followed yet: %s", error)
-            if not self._session.is_reachable:
-                # The next connection tells everything again.
-                return
-            await asyncio.sleep(SETTLE_PAUSE_SECONDS)
-
-    async def _replicas_seen(self) -> None:
-        await self._watch_replicas()
-        self._tell(ReplicasChanged())
-
-    async def _services_seen(self) -> None:
-        for service in await self._watch_services():
-            self._tell(NodesChanged(service))
-
-    async def _nodes_seen(self, service: str) -> None:
-        await self._watch_nodes(service)
-        self._tell(NodesChanged(service))
-
-    async def _node_seen(self, service: str, instance_id: str) -> None:
-        await self._watch_node(service, instance_id)
-        self._tell(NodesChanged(service))
-
-    async def _watch_replicas(self) -> None:
-        await self._session.children(self._replicas_path, self._watch("replicas", ""))
-
-    async def _watch_services(self) -> Sequence[str]:
-        """Returns the services that are new."""
-        found = set(await self._session.children(self._base, self._watch("services", "")))
-        new = sorted(found - self._known)
-        self._known |= found
-        await asyncio.gather(*(self._watch_nodes(service) for service in sorted(self._known - self._listed)))
-        return new
-
-    async def _watch_nodes(self, service: str) -> None:
-        setting = self._setting[service] = object()
+    async def _children(self, service: str) -> Sequence[str]:
+        """None if the service has gone, or may not be read."""
         try:
-            names = await self._session.children(f"{self._base}/{service}", self._watch("service", service))
+            return await self._session.children(f"{self._base}/{service}")
         except NoNodeError:
-            self._known.discard(service)
-            self._setting.pop(service, None)
-            names = []
-        else:
-            if self._is_set(service, setting):
-                self._listed.add(service)
-        held = self._held.get(service, {})
-        for gone in held.keys() - set(names):
-            del held[gone]
-            self._watches.pop(("node", f"{service}/{gone}"), None)
-        if not held:
-            self._held.pop(service, None)
-        await asyncio.gather(*(self._watch_node(service, name) for name in names if name not in held))
-
-    async def _watch_node(self, service: str, instance_id: str) -> None:
-        key, setting = f"{service}/{instance_id}", object()
-        self._setting[key] = setting
-        try:
-            data, _ = await self._session.get(f"{self._base}/{key}", self._watch("node", key))
-        except NoNodeError:
-            # Gone again; the children's watch tells.
-            self._watches.pop(("node", key), None)
-            self._setting.pop(key, None)
-            return
-        if self._is_set(key, setting):
-            self._held.setdefault(service, {})[instance_id] = _instance(service, instance_id, data)
-
-    def _is_set(self, name: str, setting: object) -> bool:
-        """Whether a watch that has its answer has not fired since, and is of this connection."""
-        if self._setting.get(name) is not setting:
-            return False
-        del self._setting[name]
-        return True
-
-    async def _node(self, service: str, name: str) -> Node | None:
-        try:
-            data, _ = await self._session.get(self._path(service, name))
-        except NoNodeError:
-            return None
-        return _instance(service, name, data)
-
-    async def _has_nodes(self, service: str) -> bool:
-        try:
-            return bool(await self._session.children(f"{self._base}/{service}"))
-        except NoNodeError:
-            return False
+            return ()
+        except Unavailable as error:
+            if error.reason != "REGISTRY_FORBIDDEN":
+                raise
+            return ()
 
     def _refuse_younger(self, node: Node, data: bytes) -> None:
         try:
@@ -367,16 +270,4 @@ class ZookeeperRegistryClient:
             self._tell(SessionChanged(state))
 
     def _tell(self, event: RegistryEvent) -> None:
-        for waiting, wake in self._listeners:
-            waiting.pop(event, None)
-            waiting[event] = None
-            wake.set()
-
-
-def _instance(service: str, name: str, data: bytes) -> Node | None:
-    """None where the node is not an instance's."""
-    try:
-        return curator.from_json(service, name, data)
-    except ValueError as error:
-        logger.warning("node '%s' of service '%s' is not an instance: %s", name, service, error)
-        return None
+        self._listeners.tell(event)

@@ -21,12 +21,13 @@ from kazoo.exceptions import (
     RolledBackError,
 )
 from kazoo.handlers.threading import KazooTimeoutError, SequentialThreadingHandler
-from kazoo.protocol.states import EventType, WatchedEvent
+from kazoo.protocol.states import EventType, KazooState, WatchedEvent
 from kazoo.retry import KazooRetry
-from kazoo.security import CREATOR_ALL_ACL, make_acl
 
+from configsvc.background import Kept, Supervisor
 from configsvc.errors import Unavailable
 
+logger = logging.getLogger(__name__)
 _driver = logging.getLogger("configsvc.registry.zookeeper.driver")
 _driver.setLevel(logging.ERROR)
 
@@ -51,28 +52,34 @@ class _InOrderHandler(SequentialThreadingHandler):  # type: ignore[misc]
 class ZookeeperSession:
     """Calls raise `Unavailable` where there is no connection or no answer, and kazoo's errors on nodes as they are.
 
-    `heard` is told of each change of the connection's state, on the loop. `auth` and `others`: see
-    `ZookeeperRegistryClient`.
+    `heard` is told of each change of the connection's state, on the loop. `auth` is the credential, `acl` the access
+    list of what is made.
     """
 
     def __init__(
-        self, hosts: str, *, seconds: float, auth: tuple[str, str] | None, others: str, heard: Callable[[str], None]
+        self,
+        hosts: str,
+        *,
+        seconds: float,
+        auth: tuple[str, str] | None,
+        acl: Sequence[Any] | None,
+        heard: Callable[[str], None],
+        supervisor: Supervisor,
     ) -> None:
-        self._client: Any = KazooClient(
-            hosts,
-            timeout=seconds,
-            connection_retry=KazooRetry(max_tries=-1, delay=0.1, backoff=2, max_delay=1.0),
-            command_retry=KazooRetry(max_tries=0),
-            auth_data=[auth] if auth else None,
-            default_acl=_acl(others) if auth else None,
-            logger=_driver,
-            handler=_InOrderHandler(),
-        )
+        self._hosts = hosts
+        self._seconds = seconds
+        self._auth = auth
+        self._acl = acl
+        self._client: Any = self._made()
         self._heard = heard
+        self._supervisor = supervisor
+        self._keeper: Kept | None = None
+        # Whether this client is connected, and whether it has ever been.
+        self._joined, self._left = asyncio.Event(), asyncio.Event()
         self._calls = asyncio.Semaphore(CALLS)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._away_since: datetime | None = datetime.now(UTC)
-        self._is_closed = False
+        self.is_closed = False
         # Whether calls are possible; and why it can't be used though it is connected.
         self.is_reachable = False
         self.problem = ""
@@ -86,14 +93,15 @@ class ZookeeperSession:
     def start(self) -> None:
         """Connects, and goes on trying for ever."""
         self._loop = asyncio.get_running_loop()
-        self._client.add_listener(lambda state: self._hand_over(self._heard, state))
-        self._client.start_async()
+        self._begin()
+        self._keeper = self._supervisor.keep("zookeeper session", self._keep_joining)
 
     async def stop(self) -> None:
         """Says goodbye, so that the nodes go at once. A server that hangs is not waited for; its session expires."""
-        self._is_closed = True
-        closing = asyncio.get_running_loop().run_in_executor(None, self._end)
-        await asyncio.wait((closing,), timeout=CLOSE_SECONDS)
+        self.is_closed = True
+        if self._keeper is not None:
+            await self._keeper.end()
+        await self._ended(self._client)
 
     def arrived(self) -> None:
         """It can be used again."""
@@ -133,6 +141,19 @@ class ZookeeperSession:
     async def exists(self, path: str) -> bool:
         """Whether there is a node."""
         return await self._call(self._client.exists_async, path) is not None
+
+    async def granted_to_everyone(self, path: str) -> tuple[int, int]:
+        """What a node's access list grants to everyone, in ZooKeeper's bits, and the list's version."""
+        found, stat = await self._call(self._client.get_acls_async, path)
+        bits = 0
+        for entry in found:
+            if (entry.id.scheme, entry.id.id) == ("world", "anyone"):
+                bits |= entry.perms
+        return bits, stat.aversion
+
+    async def restrict(self, path: str, acl: Sequence[Any], version: int) -> None:
+        """Gives a node another access list, unless it has another than that of `version`."""
+        await self._tried(self._call(self._client.set_acls_async, path, list(acl), version=version))
 
     async def ensure(self, path: str) -> None:
         """Makes a node and those above it where they are missing."""
@@ -181,7 +202,7 @@ class ZookeeperSession:
         return True
 
     async def _call(self, method: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        if not self.is_reachable or self._is_closed:
+        if not self.is_reachable or self.is_closed:
             raise self.away()
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
@@ -212,13 +233,57 @@ class ZookeeperSession:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(call, *arguments)
 
-    def _end(self) -> None:
-        self._client.stop()
-        self._client.close()
+    def _made(self) -> Any:
+        return KazooClient(
+            self._hosts,
+            timeout=self._seconds,
+            connection_retry=KazooRetry(max_tries=-1, delay=0.1, backoff=2, max_delay=1.0),
+            command_retry=KazooRetry(max_tries=0),
+            auth_data=[self._auth] if self._auth else None,
+            default_acl=self._acl,
+            logger=_driver,
+            handler=_InOrderHandler(),
+        )
 
+    def _begin(self) -> None:
+        client = self._client
+        client.add_listener(lambda state: self._hand_over(self._changed, client, state))
+        client.start_async()
 
-def _acl(others: str) -> list[Any]:
-    """All for whoever has the session's credential, and for everyone else what these letters say."""
-    letters = {"c": "create", "d": "delete", "r": "read", "w": "write", "a": "admin"}
-    granted = {letters[letter]: True for letter in others}
-    return [*CREATOR_ALL_ACL, *([make_acl("world", "anyone", **granted)] if granted else [])]
+    def _changed(self, client: Any, state: str) -> None:
+        if client is not self._client:
+            return
+        if state == KazooState.CONNECTED:
+            self._left.clear()
+            self._joined.set()
+        elif self._joined.is_set():
+            self._joined.clear()
+            self._left.set()
+        self._heard(state)
+
+    async def _keep_joining(self) -> None:
+        """Begins anew with a client that knows nothing, if the session's time has passed without a connection.
+
+        A server refuses a client that has seen later changes than itself, for ever: one that has lost its data looks
+        like one that lags behind. The session is over by then, so nothing is given up.
+        """
+        while True:
+            await self._left.wait()
+            try:
+                async with asyncio.timeout(self._seconds):
+                    await self._joined.wait()
+                continue
+            except TimeoutError:
+                logger.warning("ZooKeeper is away for longer than the session lasts: a new one is begun")
+            old, self._client = self._client, self._made()
+            self._left.clear()
+            self._heard(KazooState.LOST)
+            self._begin()
+            await self._ended(old)
+
+    async def _ended(self, client: Any) -> None:
+        def end() -> None:
+            client.stop()
+            client.close()
+
+        await asyncio.wait((asyncio.get_running_loop().run_in_executor(None, end),), timeout=CLOSE_SECONDS)

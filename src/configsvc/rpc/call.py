@@ -6,6 +6,7 @@ metadata. For REST it lies in the status (`in_status`), and the gateway makes he
 status of the answer.
 """
 
+import re
 import uuid
 from collections.abc import Iterable
 from contextvars import ContextVar
@@ -22,6 +23,9 @@ Context = Any
 # where the settings allow such keys: then the answer goes without its location, rather than not at all.
 LOCATION_CHARACTERS = 6_500
 
+# The values that gRPC's metadata takes, but for spaces: `in_status` parts by them.
+_TELLABLE = re.compile(r"[!-~]+").fullmatch
+
 # What the call that runs has to say with its answer.
 ANSWER: ContextVar[list[tuple[str, str]]] = ContextVar("answer")
 
@@ -31,31 +35,33 @@ def metadata_of(context: Context) -> dict[str, str]:
     return {str(k): v for k, v in context.invocation_metadata() or () if isinstance(v, str)}
 
 
+def values_of(context: Context, name: str) -> list[str | bytes]:
+    """Every value of one name; bytes if a value is not text."""
+    return [value for key, value in context.invocation_metadata() or () if key == name]
+
+
 def author(context: Context, request: Any, clock: Clock) -> Author:
     """Who writes: the `x-actor` metadata until there is sign-in, else `anonymous`."""
     actor = metadata_of(context).get("x-actor") or "anonymous"
     return Author(actor, request.reason, request.request_id, clock.now())
 
 
-def etag_wanted(context: Context, request: Any) -> str:
-    """The precondition: the request's etag, else the `If-Match` header."""
-    return request.etag or _unquoted(metadata_of(context).get("if-match", ""))
-
-
-def create_only(context: Context) -> bool:
-    """`If-None-Match: *`: write only what is not there."""
-    return metadata_of(context).get("if-none-match", "").strip() == "*"
-
-
 def etag_seen(context: Context, etag: str) -> bool:
-    """Whether the caller has this state already (`If-None-Match`)."""
-    given = metadata_of(context).get("if-none-match", "")
+    """Whether the caller of a read has this state already (`If-None-Match`). What is no etag is none of ours."""
+    given = ",".join(str(value) for value in values_of(context, "if-none-match"))
     return any(_unquoted(part) in (etag, "*") for part in given.split(",") if part.strip())
 
 
+def history_meant(context: Context, request: Any = None) -> str:
+    """The history of the log that the caller's revisions are of: the request's, else `x-history`; empty: not said."""
+    said = getattr(request, "history", "") or metadata_of(context).get("x-history", "")
+    return said.strip()
+
+
 def request_id(context: Context) -> str:
-    """The caller's `x-request-id`, or a new one."""
-    return metadata_of(context).get("x-request-id", "")[:128] or uuid.uuid4().hex
+    """The caller's `x-request-id`, or a new one where it has none that an answer's metadata could carry."""
+    given = metadata_of(context).get("x-request-id", "")[:128]
+    return given if given and _TELLABLE(given) else uuid.uuid4().hex
 
 
 def is_rest(context: Context) -> bool:

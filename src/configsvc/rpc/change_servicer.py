@@ -4,15 +4,30 @@ from typing import Any
 
 from configsvc_client.v1 import change_pb2, change_pb2_grpc
 
+from configsvc.app.batches import Batches
 from configsvc.app.changes import ChangeTrail
-from configsvc.rpc import convert
+from configsvc.clock import Clock
+from configsvc.rpc import call, convert
+from configsvc.rpc.change_operations import Operations
+from configsvc.rpc.room import shown
 
 
 class ChangeServicer(change_pb2_grpc.ChangeServiceServicer):
     """See proto/configsvc/v1/change.proto."""
 
-    def __init__(self, trail: ChangeTrail) -> None:
+    def __init__(self, trail: ChangeTrail, batches: Batches, operations: Operations, clock: Clock) -> None:
         self._trail = trail
+        self._batches = batches
+        self._operations = operations
+        self._clock = clock
+
+    async def ApplyChanges(self, request: Any, context: Any) -> change_pb2.ApplyChangesResponse:
+        """Many writes in one revision."""
+        author = call.author(context, request, self._clock)
+        applied, revision = await self._batches.apply(
+            self._operations.asked(context, request), author, validate_only=request.validate_only
+        )
+        return change_pb2.ApplyChangesResponse(results=map(convert.applied, applied), revision=revision)
 
     async def ListChanges(self, request: Any, context: Any) -> change_pb2.ListChangesResponse:
         """One page of the audit trail."""
@@ -30,9 +45,10 @@ class ChangeServicer(change_pb2_grpc.ChangeServiceServicer):
             page_size=request.page_size,
             page_token=request.page_token,
         )
+        changes, token = shown(trail.page, convert.audit)
         return change_pb2.ListChangesResponse(
-            changes=map(convert.audit, trail.page.items),
-            next_page_token=trail.page.next_page_token,
+            changes=changes,
+            next_page_token=token,
             revision=trail.page.revision,
             compacted_revision=trail.compacted_revision,
         )

@@ -1,6 +1,7 @@
 """ConfigService: check, call, convert."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
+from dataclasses import replace
 from typing import Any
 
 from configsvc_client.v1 import config_pb2, config_pb2_grpc
@@ -8,11 +9,17 @@ from configsvc_client.v1 import config_pb2, config_pb2_grpc
 from configsvc.app.configs import ConfigStore
 from configsvc.app.watch import WatchHub
 from configsvc.clock import Clock
-from configsvc.domain.configs import Draft, Operation
-from configsvc.domain.records import Record
+from configsvc.domain.configs import Draft, Operation, config_ref
+from configsvc.domain.json_values import MISSING, MISSING_VALUE
+from configsvc.domain.records import Record, Ref
 from configsvc.errors import InvalidInput
-from configsvc.rpc import call, convert
+from configsvc.rpc import answers, call, convert, preconditions, presence
+from configsvc.rpc.room import shown
 from configsvc.rpc.watching import Watches
+
+WRITABLE = presence.writable_fields(
+    config_pb2.UpdateConfigRequest, config_pb2.Config, identity=("key", "environment", "service_name")
+)
 
 
 class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
@@ -24,13 +31,15 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
         self._watches = Watches(
             hub,
             response=config_pb2.WatchConfigsResponse,
-            snapshot=lambda records: config_pb2.ConfigSnapshot(configs=map(convert.config, records)),
+            snapshot=lambda configs: config_pb2.ConfigSnapshot(configs=configs),
+            item=convert.config,
             change=convert.config_change,
         )
 
     async def CreateConfig(self, request: Any, context: Any) -> config_pb2.CreateConfigResponse:
         """Creates a configuration."""
-        record, revision = await self._store.create(_draft(request), call.author(context, request, self._clock))
+        preconditions.check_creation(context)
+        record, revision = await self._store.create(draft(request), call.author(context, request, self._clock))
         _tell(record, status=201)
         return config_pb2.CreateConfigResponse(config=convert.config(record), revision=revision)
 
@@ -50,27 +59,29 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
             request.page_size,
             request.page_token,
         )
-        return config_pb2.ListConfigsResponse(
-            configs=map(convert.config, page.items), next_page_token=page.next_page_token, revision=page.revision
-        )
+        configs, token = shown(page, convert.config)
+        return config_pb2.ListConfigsResponse(configs=configs, next_page_token=token, revision=page.revision)
 
     async def UpdateConfig(self, request: Any, context: Any) -> config_pb2.UpdateConfigResponse:
         """Writes a new version."""
-        draft, author = _draft(request), call.author(context, request, self._clock)
-        if call.create_only(context):
-            record, revision = await self._store.create(draft, author)
-        else:
-            record, revision = await self._store.update(
-                draft, author, etag=call.etag_wanted(context, request), allow_missing=request.allow_missing
-            )
+        named = presence.named_fields(context, request, WRITABLE)
+        change = await self._store.update(
+            partial_draft(request, named),
+            call.author(context, request, self._clock),
+            precondition=preconditions.precondition(context, request),
+            allow_missing=request.allow_missing,
+        )
+        record = convert.written(change)
         _tell(record, status=201 if record.is_new else 0)
-        return config_pb2.UpdateConfigResponse(config=convert.config(record), revision=revision)
+        return config_pb2.UpdateConfigResponse(
+            config=convert.config(record), revision=change.revision, changed_fields=convert.changed_fields(change)
+        )
 
     async def DeleteConfig(self, request: Any, context: Any) -> config_pb2.DeleteConfigResponse:
         """Deletes a configuration."""
         author = call.author(context, request, self._clock)
-        etag = call.etag_wanted(context, request)
-        change = await self._store.delete(request.environment, request.service_name, request.key, author, etag=etag)
+        asked = preconditions.precondition(context, request)
+        change = await self._store.delete(_ref(request), author, precondition=asked)
         return config_pb2.DeleteConfigResponse(
             key=request.key,
             environment=request.environment,
@@ -84,9 +95,10 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
         found = await self._store.history(
             request.environment, request.service_name, request.key, request.page_size, request.page_token
         )
+        versions, token = shown(found.page, convert.config_version)
         return config_pb2.ListConfigHistoryResponse(
-            versions=map(convert.config_version, found.page.items),
-            next_page_token=found.page.next_page_token,
+            versions=versions,
+            next_page_token=token,
             revision=found.page.revision,
             compacted_through_version=found.compacted_through,
         )
@@ -94,18 +106,15 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
     async def BulkGetConfigs(self, request: Any, context: Any) -> config_pb2.BulkGetConfigsResponse:
         """Many configurations."""
         bulk = await self._store.bulk(request.environment, request.service_name, list(request.keys))
-        return config_pb2.BulkGetConfigsResponse(
-            configs=map(convert.config, bulk.found), missing=bulk.missing, revision=bulk.revision
-        )
+        return answers.bulk(request.keys, bulk)
 
     async def GetEffectiveConfig(self, request: Any, context: Any) -> config_pb2.GetEffectiveConfigResponse:
         """All values as a service sees them."""
         page = await self._store.effective(
             request.environment, request.service_name, request.prefix, request.page_size, request.page_token
         )
-        return config_pb2.GetEffectiveConfigResponse(
-            configs=map(convert.effective, page.items), next_page_token=page.next_page_token, revision=page.revision
-        )
+        configs, token = shown(page, convert.effective)
+        return config_pb2.GetEffectiveConfigResponse(configs=configs, next_page_token=token, revision=page.revision)
 
     async def GetEffectiveValue(self, request: Any, context: Any) -> config_pb2.GetEffectiveValueResponse:
         """One value as a service sees it."""
@@ -115,25 +124,19 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
 
     async def BatchWriteConfigs(self, request: Any, context: Any) -> config_pb2.BatchWriteConfigsResponse:
         """Many writes in one revision."""
+        preconditions.check_none(context)
         operations = [_operation(request, index) for index in range(len(request.operations))]
         author = call.author(context, request, self._clock)
         commit = await self._store.batch_write(request.environment, operations, author)
-        records = [change.record for change in commit.changes if change.record is not None]
-        return config_pb2.BatchWriteConfigsResponse(
-            configs=map(convert.config, records),
-            revision=commit.revision,
-            deleted=[change.ref.key for change in commit.changes if change.record is None],
-        )
+        return answers.batch(commit)
 
     async def RollbackConfig(self, request: Any, context: Any) -> config_pb2.RollbackConfigResponse:
         """Writes an earlier version again."""
         record, revision = await self._store.rollback(
-            request.environment,
-            request.service_name,
-            request.key,
+            _ref(request),
             request.version,
             call.author(context, request, self._clock),
-            etag=call.etag_wanted(context, request),
+            precondition=preconditions.precondition(context, request),
         )
         _tell(record)
         return config_pb2.RollbackConfigResponse(config=convert.config(record), revision=revision)
@@ -143,34 +146,43 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
         diff = await self._store.diff(
             request.environment, request.service_name, request.key, request.from_version, request.to_version
         )
-        response = config_pb2.DiffConfigResponse(
-            to=convert.config_version(diff.newer), differences=map(convert.difference, diff.differences)
-        )
-        # `from` is a word of the language.
-        getattr(response, "from").CopyFrom(convert.config_version(diff.older))
-        return response
+        return answers.compared(config_pb2.DiffConfigResponse, convert.config_version, diff)
 
     def WatchConfigs(self, request: Any, context: Any) -> AsyncIterator[Any]:
         """The state, then every change."""
         service = convert.optional(request, "service_name")
         selector = self._store.selector(request.environment, service, list(request.keys), request.prefix)
-        return self._watches.stream(selector, convert.optional(request, "after_revision"))
+        return self._watches.stream(
+            selector, convert.optional(request, "after_revision"), call.history_meant(context, request)
+        )
 
 
-def _draft(request: Any) -> Draft:
+def _ref(request: Any) -> Ref:
+    return config_ref(request.environment, request.service_name, request.key)
+
+
+def draft(request: Any) -> Draft:
+    """What a request to write a configuration wants it to be."""
     # Everything else is checked together in the store; here a value that is missing stands in for itself.
     return Draft(
         environment=request.environment,
         service_name=request.service_name,
         key=request.key,
         value=convert.json_or_missing(request),
-        description=request.description if _has_description(request) else None,
+        description=request.description,
     )
 
 
-def _has_description(request: Any) -> bool:
-    field = request.DESCRIPTOR.fields_by_name["description"]
-    return not field.has_presence or request.HasField("description")
+def partial_draft(request: Any, named: Collection[str]) -> Draft:
+    """What is named; all else stays."""
+    whole = draft(request)
+    if "value" in named and whole.value is MISSING:
+        raise InvalidInput.of("value", MISSING_VALUE)
+    return replace(
+        whole,
+        value=whole.value if "value" in named else MISSING,
+        description=whole.description if "description" in named else None,
+    )
 
 
 def _operation(request: Any, index: int) -> Operation:
@@ -181,10 +193,11 @@ def _operation(request: Any, index: int) -> Operation:
         environment=request.environment,
         service_name=asked.service_name,
         key=asked.key,
-        value=None if asked.delete else convert.json_or_missing(asked),
+        value=convert.json_or_missing(asked),
         description=convert.optional(asked, "description"),
     )
-    return Operation(draft, delete=asked.delete, etag=asked.etag, must_not_exist=asked.must_not_exist)
+    precondition = preconditions.of_operation(asked, f"operations[{index}]")
+    return Operation(draft, delete=asked.delete, precondition=precondition, must_not_exist=asked.must_not_exist)
 
 
 def _tell(record: Record, *, status: int = 0) -> None:

@@ -1,6 +1,6 @@
 """Between messages and the domain's values."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,15 +9,17 @@ from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from configsvc.app.batches import Applied
 from configsvc.app.outcomes import FailedItem, Outcome
 from configsvc.domain.configs import Effective
 from configsvc.domain.instances import CheckResult, Instance, Registration
-from configsvc.domain.json_values import LARGEST_EXACT_INTEGER, MISSING, Absent, Difference, Json
+from configsvc.domain.json_values import LARGEST_EXACT_INTEGER, MISSING, Absent, Difference, Json, changed_members
 from configsvc.domain.records import Change, JsonObject, Record, etag_of
 from configsvc.errors import InvalidInput
+from configsvc.rpc.room import Detail
 
-# Fields of a flag's definition that are not part of it.
-NOT_DEFINITION = frozenset({"reason", "request_id", "etag", "allow_missing"})
+# Fields of a CreateFlagRequest that are not part of the definition.
+NOT_DEFINITION = frozenset({"reason", "request_id"})
 
 
 def json_of(value: Value) -> Json:
@@ -91,63 +93,71 @@ def optional(message: Any, field: str) -> Any:
     return getattr(message, field) if message.HasField(field) else None
 
 
-def config(record: Record) -> config_pb2.Config:
+def config(record: Record, detail: Detail = Detail.WHOLE) -> config_pb2.Config:
     """A configuration."""
+    whole = detail.has_after
     return config_pb2.Config(
         key=record.ref.key,
-        value=value_of(record.body["value"]),
+        value=value_of(record.body["value"]) if whole else None,
         environment=record.ref.environment,
         service_name=record.ref.service,
         version=record.version,
         etag=record.etag,
         revision=record.revision,
-        description=record.body["description"],
+        description=record.body["description"] if whole else "",
         created_at=timestamp(record.created_at),
         updated_at=timestamp(record.updated_at),
         updated_by=record.updated_by,
+        value_omitted=not whole,
     )
 
 
-def effective(found: Effective) -> config_pb2.EffectiveConfig:
-    """A value as a service sees it."""
+def effective(found: Effective, detail: Detail = Detail.WHOLE) -> config_pb2.EffectiveConfig:
+    """A configuration as a service sees it."""
     record = found.record
     return config_pb2.EffectiveConfig(
         key=record.ref.key,
-        value=value_of(record.body["value"]),
+        value=value_of(record.body["value"]) if detail.has_after else None,
         source=found.source,
         overrides_shared=found.overrides_shared,
         version=record.version,
         etag=record.etag,
         revision=record.revision,
+        value_omitted=not detail.has_after,
     )
 
 
-def config_version(change: Change) -> config_pb2.ConfigVersion:
+def config_version(change: Change, detail: Detail = Detail.WHOLE) -> config_pb2.ConfigVersion:
     """One write in a configuration's history."""
+    before = change.before if detail.has_before else None
+    after = change.after if detail.has_after else None
     return config_pb2.ConfigVersion(
         version=change.version,
         action=change.action,
-        before=value_of(change.before["value"]) if change.before is not None else None,
-        after=value_of(change.after["value"]) if change.after is not None else None,
+        before=value_of(before["value"]) if before is not None else None,
+        after=value_of(after["value"]) if after is not None else None,
         actor=change.actor,
         reason=change.reason,
         at=timestamp(change.at),
         revision=change.revision,
         description=change.after["description"] if change.after is not None else "",
-        before_omitted=change.has_lost_before,
+        before_omitted=before is not change.before or change.has_lost_before,
+        after_omitted=after is not change.after,
+        changed_fields=changed_fields(change),
     )
 
 
-def config_change(change: Change) -> config_pb2.WatchConfigsResponse:
+def config_change(change: Change, detail: Detail = Detail.WHOLE) -> config_pb2.WatchConfigsResponse:
     """A change as a watch tells it."""
     ref = change.ref
     message = config_pb2.ConfigChange(revision=change.revision, type="PUT" if change.record else "DELETE")
     identity: dict[str, Any] = {"key": ref.key, "environment": ref.environment, "service_name": ref.service}
     if change.record:
-        message.config.CopyFrom(config(change.record))
+        message.config.CopyFrom(config(change.record, detail))
     else:
         message.config.CopyFrom(config_pb2.Config(**identity, version=change.version, revision=change.revision))
-    if change.before is not None:
+    message.previous_omitted = change.before is not None and not detail.has_before
+    if change.before is not None and detail.has_before:
         message.previous.CopyFrom(
             config_pb2.Config(
                 **identity,
@@ -155,30 +165,54 @@ def config_change(change: Change) -> config_pb2.WatchConfigsResponse:
                 description=change.before["description"],
                 version=change.version - 1,
                 revision=change.before_revision,
-                etag=etag_of(change.version - 1, change.before_revision),
+                etag=etag_of(change.version - 1, change.before_revision, change.history),
                 created_at=timestamp(change.created_at),
             )
         )
     return config_pb2.WatchConfigsResponse(change=message)
 
 
-def difference(found: Difference) -> config_pb2.ConfigDifference:
+def difference(found: Difference, detail: Detail = Detail.WHOLE) -> config_pb2.ConfigDifference:
     """One difference; a side that has no value is not set."""
+    has_before, has_after = not isinstance(found.before, Absent), not isinstance(found.after, Absent)
     return config_pb2.ConfigDifference(
         path=found.path,
         op=found.op,
-        before=None if isinstance(found.before, Absent) else value_of(found.before),
-        after=None if isinstance(found.after, Absent) else value_of(found.after),
+        before=value_of(found.before) if has_before and detail.has_before else None,
+        after=value_of(found.after) if has_after and detail.has_after else None,
+        before_omitted=has_before and not detail.has_before,
+        after_omitted=has_after and not detail.has_after,
     )
 
 
 def definition(request: Any) -> dict[str, Any]:
     """A flag's definition as the evaluation package reads it."""
+    return members(request, {field.name for field in request.DESCRIPTOR.fields} - NOT_DEFINITION)
+
+
+def members(request: Any, named: Collection[str]) -> dict[str, Any]:
+    """These fields as JSON, in the order of the message."""
     return {
         field.name: _plain(getattr(request, field.name), field)
         for field in request.DESCRIPTOR.fields
-        if field.name not in NOT_DEFINITION
+        if field.name in named
     }
+
+
+def changed_fields(change: Change) -> tuple[str, ...]:
+    """What a write changed of a resource that was there and is there."""
+    return changed_members(change.before, change.after)
+
+
+def changed_flag_fields(change: Change) -> tuple[str, ...]:
+    """The same, of what a flag shows."""
+    return tuple(name for name in changed_fields(change) if name in flag_pb2.Flag.DESCRIPTOR.fields_by_name)
+
+
+def written(change: Change) -> Record:
+    """What a write that removes nothing has left."""
+    assert change.record is not None, "an update leaves a record"
+    return change.record
 
 
 def flag_message(ref_environment: str, body: JsonObject) -> flag_pb2.Flag:
@@ -189,9 +223,10 @@ def flag_message(ref_environment: str, body: JsonObject) -> flag_pb2.Flag:
     return message
 
 
-def flag(record: Record) -> flag_pb2.Flag:
+def flag(record: Record, detail: Detail = Detail.WHOLE) -> flag_pb2.Flag:
     """A flag."""
-    message = flag_message(record.ref.environment, record.body)
+    message = flag_message(record.ref.environment, record.body if detail.has_after else {"name": record.ref.key})
+    message.definition_omitted = not detail.has_after
     message.version = record.version
     message.etag = record.etag
     message.revision = record.revision
@@ -201,22 +236,23 @@ def flag(record: Record) -> flag_pb2.Flag:
     return message
 
 
-def flag_version(change: Change) -> flag_pb2.FlagVersion:
+def flag_version(change: Change, detail: Detail = Detail.WHOLE) -> flag_pb2.FlagVersion:
     """One write in a flag's history."""
     return flag_pb2.FlagVersion(
         version=change.version,
         action=change.action,
-        before=_previous_flag(change),
-        after=flag(change.record) if change.record else None,
+        before=_previous_flag(change, detail),
+        after=flag(change.record, detail) if change.record else None,
         actor=change.actor,
         reason=change.reason,
         at=timestamp(change.at),
         revision=change.revision,
-        before_omitted=change.has_lost_before,
+        before_omitted=change.has_lost_before or (change.before is not None and not detail.has_before),
+        changed_fields=changed_flag_fields(change),
     )
 
 
-def flag_change(change: Change) -> flag_pb2.WatchFlagsResponse:
+def flag_change(change: Change, detail: Detail = Detail.WHOLE) -> flag_pb2.WatchFlagsResponse:
     """A change as a watch tells it."""
     gone = flag_pb2.Flag(
         name=change.ref.key, environment=change.ref.environment, version=change.version, revision=change.revision
@@ -224,13 +260,14 @@ def flag_change(change: Change) -> flag_pb2.WatchFlagsResponse:
     message = flag_pb2.FlagChange(
         revision=change.revision,
         type="PUT" if change.record else "DELETE",
-        flag=flag(change.record) if change.record else gone,
-        previous=_previous_flag(change),
+        flag=flag(change.record, detail) if change.record else gone,
+        previous=_previous_flag(change, detail),
+        previous_omitted=change.before is not None and not detail.has_before,
     )
     return flag_pb2.WatchFlagsResponse(change=message)
 
 
-def evaluation(outcome: Outcome, user_id: str) -> flag_pb2.Evaluation:
+def evaluation(outcome: Outcome, user_id: str, detail: Detail = Detail.WHOLE) -> flag_pb2.Evaluation:
     """What a flag is for a context, or why that can't be said."""
     if isinstance(outcome, FailedItem):
         return flag_pb2.Evaluation(
@@ -251,7 +288,8 @@ def evaluation(outcome: Outcome, user_id: str) -> flag_pb2.Evaluation:
     if outcome.error_code is not None:
         message.error.code = outcome.error_code
         message.error.message = outcome.error_message
-    if outcome.explanation is not None:
+    message.explanation_omitted = outcome.explanation is not None and not detail.has_before
+    if outcome.explanation is not None and detail.has_before:
         message.explanation.CopyFrom(struct_of(outcome.explanation.to_json()))
     return message
 
@@ -288,6 +326,7 @@ def instance(found: Instance) -> registry_pb2.Instance:
         last_heartbeat_at=timestamp(found.last_heartbeat_at),
         revision=found.revision,
         etag=found.etag,
+        foreign=not found.owner,
     )
 
 
@@ -304,8 +343,24 @@ def check_result(result: CheckResult) -> registry_pb2.HealthCheckResult:
     )
 
 
-def audit(change: Change) -> change_pb2.Change:
+def applied(found: Applied) -> change_pb2.AppliedChange:
+    """What an operation of a batch did."""
+    ref = found.ref
+    return change_pb2.AppliedChange(
+        kind=ref.kind,
+        environment=ref.environment,
+        service_name=ref.service,
+        key=ref.key,
+        action=found.action,
+        version=found.version,
+        etag=found.etag,
+    )
+
+
+def audit(change: Change, detail: Detail = Detail.WHOLE) -> change_pb2.Change:
     """One row of the audit trail."""
+    before = change.before if detail.has_before else None
+    after = change.after if detail.has_after else None
     return change_pb2.Change(
         revision=change.revision,
         kind=change.ref.kind,
@@ -314,22 +369,25 @@ def audit(change: Change) -> change_pb2.Change:
         key=change.ref.key,
         action=change.action,
         version=change.version,
-        before=struct_of(change.before) if change.before is not None else None,
-        after=struct_of(change.after) if change.after is not None else None,
+        before=struct_of(before) if before is not None else None,
+        after=struct_of(after) if after is not None else None,
         actor=change.actor,
         reason=change.reason,
         request_id=change.request_id,
         at=timestamp(change.at),
+        before_omitted=before is not change.before,
+        after_omitted=after is not change.after,
+        changed_fields=changed_fields(change),
     )
 
 
-def _previous_flag(change: Change) -> flag_pb2.Flag | None:
-    if change.before is None:
+def _previous_flag(change: Change, detail: Detail) -> flag_pb2.Flag | None:
+    if change.before is None or not detail.has_before:
         return None
     message = flag_message(change.ref.environment, change.before)
     message.version = change.version - 1
     message.revision = change.before_revision
-    message.etag = etag_of(change.version - 1, change.before_revision)
+    message.etag = etag_of(change.version - 1, change.before_revision, change.history)
     return message
 
 

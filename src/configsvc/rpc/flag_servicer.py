@@ -12,10 +12,15 @@ from configsvc.app.outcomes import Asked
 from configsvc.app.watch import WatchHub
 from configsvc.clock import Clock
 from configsvc.domain.flag_filter import FlagFilter
+from configsvc.domain.flags import flag_ref
 from configsvc.domain.records import Record
 from configsvc.errors import InvalidInput
-from configsvc.rpc import call, convert
+from configsvc.rpc import answers, call, convert, preconditions, presence
+from configsvc.rpc.evaluations import evaluations
+from configsvc.rpc.room import fitting, shown
 from configsvc.rpc.watching import Watches
+
+WRITABLE = presence.writable_fields(flag_pb2.UpdateFlagRequest, flag_pb2.Flag, identity=("name", "environment"))
 
 
 class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
@@ -28,12 +33,14 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
         self._watches = Watches(
             hub,
             response=flag_pb2.WatchFlagsResponse,
-            snapshot=lambda records: flag_pb2.FlagSnapshot(flags=map(convert.flag, records)),
+            snapshot=lambda flags: flag_pb2.FlagSnapshot(flags=flags),
+            item=convert.flag,
             change=convert.flag_change,
         )
 
     async def CreateFlag(self, request: Any, context: Any) -> flag_pb2.CreateFlagResponse:
         """Creates a flag."""
+        preconditions.check_creation(context)
         author = call.author(context, request, self._clock)
         record, revision = await self._store.create(convert.definition(request), author)
         _tell(record, status=201)
@@ -55,28 +62,30 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
             updated_before=convert.time_of(request, "updated_before"),
         )
         page = await self._store.list(request.environment, wanted, request.page_size, request.page_token)
-        return flag_pb2.ListFlagsResponse(
-            flags=map(convert.flag, page.items), next_page_token=page.next_page_token, revision=page.revision
-        )
+        flags, token = shown(page, convert.flag)
+        return flag_pb2.ListFlagsResponse(flags=flags, next_page_token=token, revision=page.revision)
 
     async def UpdateFlag(self, request: Any, context: Any) -> flag_pb2.UpdateFlagResponse:
-        """Replaces a definition."""
-        author = call.author(context, request, self._clock)
-        definition = convert.definition(request)
-        if call.create_only(context):
-            record, revision = await self._store.create(definition, author)
-        else:
-            record, revision = await self._store.update(
-                definition, author, etag=call.etag_wanted(context, request), allow_missing=request.allow_missing
-            )
+        """Writes those members of a definition that are named."""
+        named = presence.named_fields(context, request, WRITABLE)
+        change = await self._store.update(
+            flag_ref(request.environment, request.name),
+            convert.members(request, named),
+            call.author(context, request, self._clock),
+            precondition=preconditions.precondition(context, request),
+            allow_missing=request.allow_missing,
+        )
+        record = convert.written(change)
         _tell(record, status=201 if record.is_new else 0)
-        return flag_pb2.UpdateFlagResponse(flag=convert.flag(record), revision=revision)
+        return flag_pb2.UpdateFlagResponse(
+            flag=convert.flag(record), revision=change.revision, changed_fields=convert.changed_flag_fields(change)
+        )
 
     async def DeleteFlag(self, request: Any, context: Any) -> flag_pb2.DeleteFlagResponse:
         """Deletes a flag."""
         author = call.author(context, request, self._clock)
-        etag = call.etag_wanted(context, request)
-        change = await self._store.delete(request.environment, request.name, author, etag=etag)
+        asked = preconditions.precondition(context, request)
+        change = await self._store.delete(flag_ref(request.environment, request.name), author, precondition=asked)
         return flag_pb2.DeleteFlagResponse(
             name=request.name, environment=request.environment, version=change.version, revision=change.revision
         )
@@ -84,9 +93,10 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
     async def ListFlagHistory(self, request: Any, context: Any) -> flag_pb2.ListFlagHistoryResponse:
         """One page of versions."""
         found = await self._store.history(request.environment, request.name, request.page_size, request.page_token)
+        versions, token = shown(found.page, convert.flag_version)
         return flag_pb2.ListFlagHistoryResponse(
-            versions=map(convert.flag_version, found.page.items),
-            next_page_token=found.page.next_page_token,
+            versions=versions,
+            next_page_token=token,
             revision=found.page.revision,
             compacted_through_version=found.compacted_through,
         )
@@ -94,11 +104,10 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
     async def RollbackFlag(self, request: Any, context: Any) -> flag_pb2.RollbackFlagResponse:
         """Writes an earlier version again."""
         record, revision = await self._store.rollback(
-            request.environment,
-            request.name,
+            flag_ref(request.environment, request.name),
             request.version,
             call.author(context, request, self._clock),
-            etag=call.etag_wanted(context, request),
+            precondition=preconditions.precondition(context, request),
         )
         _tell(record)
         return flag_pb2.RollbackFlagResponse(flag=convert.flag(record), revision=revision)
@@ -106,19 +115,15 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
     async def DiffFlag(self, request: Any, context: Any) -> flag_pb2.DiffFlagResponse:
         """Compares two versions."""
         diff = await self._store.diff(request.environment, request.name, request.from_version, request.to_version)
-        response = flag_pb2.DiffFlagResponse(
-            to=convert.flag_version(diff.newer), differences=map(convert.difference, diff.differences)
-        )
-        # `from` is a word of the language.
-        getattr(response, "from").CopyFrom(convert.flag_version(diff.older))
-        return response
+        return answers.compared(flag_pb2.DiffFlagResponse, convert.flag_version, diff)
 
     async def EvaluateFlag(self, request: Any, context: Any) -> flag_pb2.EvaluateFlagResponse:
         """One flag for one context."""
         found, revision = await self._evaluator.one(
             request.environment, request.flag_name, _context(request), explain=request.explain
         )
-        return flag_pb2.EvaluateFlagResponse(evaluation=convert.evaluation(found, request.user_id), revision=revision)
+        evaluation = fitting(lambda outcome, detail: convert.evaluation(outcome, request.user_id, detail), found)
+        return flag_pb2.EvaluateFlagResponse(evaluation=evaluation, revision=revision)
 
     async def BatchEvaluateFlags(self, request: Any, context: Any) -> flag_pb2.BatchEvaluateFlagsResponse:
         """Many flags for one context, or many requests."""
@@ -135,13 +140,14 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
                 request.environment, list(request.flag_names), _context(request), explain=request.explain
             )
             users = [request.user_id] * len(outcomes)
-        results = [convert.evaluation(outcome, user) for outcome, user in zip(outcomes, users, strict=True)]
-        return flag_pb2.BatchEvaluateFlagsResponse(results=results, revision=revision)
+        return flag_pb2.BatchEvaluateFlagsResponse(results=evaluations(outcomes, users), revision=revision)
 
     def WatchFlags(self, request: Any, context: Any) -> AsyncIterator[Any]:
         """The state, then every change."""
         selector = self._store.selector(request.environment, list(request.names))
-        return self._watches.stream(selector, convert.optional(request, "after_revision"))
+        return self._watches.stream(
+            selector, convert.optional(request, "after_revision"), call.history_meant(context, request)
+        )
 
 
 def _check_alone(request: Any) -> None:

@@ -5,9 +5,10 @@ from urllib.parse import urlsplit
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from configsvc.probes.network import ANSWER_BYTES, AddressFilter, NotReachedError, asked_of, first_reached
-from configsvc.probes.port import ProbeFailedError
+from configsvc.probes.network import ANSWER_BYTES, AddressFilter, NotReachedError, asked_of
+from configsvc.probes.port import ProbeFailedError, ProbeUnansweredError
 
+NO_GRPC = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED)
 # Of the other side's own words.
 DETAILS_CHARACTERS = 200
 
@@ -23,17 +24,15 @@ class GrpcProbe:
         """See the port."""
         parts = urlsplit(url)
         port = parts.port or 0
-        addresses = await self._addresses.resolve(parts.hostname or "", port)
-        authority = asked_of(url).netloc.decode("ascii")
         request = health_pb2.HealthCheckRequest(service=parts.path.strip("/"))
-        seconds = self._timeout_seconds / len(addresses)
 
-        async def ask(address: str) -> None:
+        async def ask(address: str, of_how_many: int) -> None:
             # A numeric target, so that gRPC resolves nothing itself.
             target = f"ipv6:[{address}]:{port}" if ":" in address else f"ipv4:{address}:{port}"
-            await self._ask(target, authority, request, seconds)
+            authority = asked_of(url).netloc.decode("ascii")
+            await self._ask(target, authority, request, self._timeout_seconds / of_how_many)
 
-        await first_reached(addresses, ask)
+        await self._addresses.reach(parts.hostname or "", port, ask)
 
     async def _ask(self, target: str, authority: str, request: health_pb2.HealthCheckRequest, seconds: float) -> None:
         options = (
@@ -51,8 +50,12 @@ class GrpcProbe:
                     request, timeout=seconds
                 )
             except grpc.aio.AioRpcError as error:
-                away = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-                failed = NotReachedError if away else ProbeFailedError
-                raise failed(f"{error.code().name}: {(error.details() or '')[:DETAILS_CHARACTERS]}") from error
+                detail = f"{error.code().name}: {(error.details() or '')[:DETAILS_CHARACTERS]}"
+                if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                    raise NotReachedError(detail) from error
+                if error.code() in NO_GRPC:
+                    # What gRPC makes of an answer that is none.
+                    raise ProbeUnansweredError(detail) from error
+                raise ProbeFailedError(f"it answered {error.code().name}") from error
         if answer.status != health_pb2.HealthCheckResponse.SERVING:
             raise ProbeFailedError(f"it says {health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)}")

@@ -1,39 +1,48 @@
 """HealthService: the health board over REST and gRPC."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from configsvc_client.v1 import health_pb2, health_pb2_grpc
 
 from configsvc import __version__
 from configsvc.app.health import Health, HealthBoard
+from configsvc.domain.lineage import Origin
 from configsvc.rpc import call, convert
 
 
 class HealthServicer(health_pb2_grpc.HealthServiceServicer):
     """See proto/configsvc/v1/health.proto."""
 
-    def __init__(self, board: HealthBoard, applied: Callable[[], int], instance_id: str) -> None:
+    def __init__(
+        self,
+        board: HealthBoard,
+        applied: Callable[[], int],
+        origin: Callable[[], Awaitable[Origin]],
+        instance_id: str,
+    ) -> None:
         self._board = board
         self._applied = applied
+        self._origin = origin
         self._instance_id = instance_id
 
     async def GetHealth(self, request: Any, context: Any) -> health_pb2.GetHealthResponse:
         """The state of each part."""
-        return health_pb2.GetHealthResponse(health=self._message(await self._board.look()))
+        return health_pb2.GetHealthResponse(health=await self._message(await self._board.look()))
 
     async def GetReadiness(self, request: Any, context: Any) -> health_pb2.GetReadinessResponse:
         """Whether this replica should get traffic: 503 over REST where not."""
         health = await self._board.look()
         if not health.ready:
             call.tell(("x-http-status", "503"))
-        return health_pb2.GetReadinessResponse(health=self._message(health))
+        return health_pb2.GetReadinessResponse(health=await self._message(health))
 
     async def GetLiveness(self, request: Any, context: Any) -> health_pb2.GetLivenessResponse:
         """That the process answers."""
         return health_pb2.GetLivenessResponse(status="up")
 
-    def _message(self, health: Health) -> health_pb2.Health:
+    async def _message(self, health: Health) -> health_pb2.Health:
+        origin = await self._origin()
         return health_pb2.Health(
             status=health.status,
             components=[
@@ -50,4 +59,7 @@ class HealthServicer(health_pb2_grpc.HealthServiceServicer):
             applied_revision=self._applied(),
             instance_id=self._instance_id,
             software_version=__version__,
+            history=origin.history,
+            history_since=origin.since,
+            history_reason=origin.reason,
         )

@@ -4,7 +4,7 @@
 2. access log: one JSON line a call, without values
 3. deadline: a unary call that has none gets one
 4. errors: the domain's errors become statuses by the one table; so does a request that can't be read
-5. revision: `min_revision` is waited for, and an answer that is older after all (from a copy, while the store is away)
+5. revision: a call that counts on another history of the log (`x-history`) is refused; `min_revision` is waited for, and an answer that is older after all (from a copy, while the store is away)
    is not given; the answer says the applied revision, and whether it may be stale
 6. REST: the resource itself for calls from the gateway (`response_body` of google.api.http)
 
@@ -92,6 +92,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             try:
                 async with scope:
                     request = _request(decode, received)
+                    await self._check_history(method, context)
                     await self._reach(request, seconds)
                     response = await inner(request, context)
                     _check_reached(request, response)
@@ -161,6 +162,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     started = True
                 await context.write(message)
 
+    async def _check_history(self, method: str, context: call.Context) -> None:
+        """Refuses a call that counts on another history of the log (`x-history`)."""
+        meant = call.history_meant(context)
+        if not meant or meant == self._tail.history or method.startswith((*QUIET, LIBRARY)):
+            return
+        # Another replica may have told of a history that this one has not met yet.
+        await self._tail.has_news()
+        if meant != self._tail.history:
+            raise self._tail.history_changed()
+
     async def _reach(self, request: Any, seconds: float) -> None:
         wanted = getattr(request, "min_revision", 0)
         if wanted < 0:
@@ -174,10 +185,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _view(self) -> tuple[tuple[str, str], ...]:
         """How new this replica's view is."""
-        applied = ("x-revision", str(self._tail.applied))
+        place = (("x-revision", str(self._tail.applied)), ("x-history", self._tail.history))
         if self._tail.stale_since is None:
-            return (applied,)
-        return (applied, ("x-stale", "true"), ("x-stale-since", self._tail.stale_since.isoformat()))
+            return place
+        return (*place, ("x-stale", "true"), ("x-stale-since", self._tail.stale_since.isoformat()))
 
 
 class _Line:

@@ -1,21 +1,23 @@
 """RegistryService: check, call, convert."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 from configsvc_client.v1 import registry_pb2, registry_pb2_grpc
 
 from configsvc.app.directory import Directory
+from configsvc.app.service_watch import ForeignChanged, ForeignSnapshot, ServiceEvent, ServiceWatches
 from configsvc.app.watch import WatchHub
 from configsvc.app.watcher import Selector
 from configsvc.clock import Clock
 from configsvc.domain import pages
 from configsvc.domain.fields import checked
-from configsvc.domain.instances import instance_of
+from configsvc.domain.instances import Listing, ServiceSummary, instance_of
 from configsvc.domain.limits import Limits
 from configsvc.domain.records import Change, Kind, Record
 from configsvc.errors import InvalidInput
-from configsvc.rpc import call, convert
+from configsvc.rpc import call, convert, preconditions
+from configsvc.rpc.room import Detail, Room, shown
 from configsvc.rpc.watching import Watches
 
 
@@ -26,26 +28,39 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         self._directory = directory
         self._clock = clock
         self._limits = limits
-        self._watches = Watches(hub, response=registry_pb2.WatchServiceResponse, snapshot=_snapshot, change=_change)
+        watched = ServiceWatches(
+            hub, directory.foreign, is_registered=directory.is_registered, is_complete=lambda: directory.is_complete
+        )
+        self._watches = Watches(
+            watched,
+            response=registry_pb2.WatchServiceResponse,
+            snapshot=lambda instances: registry_pb2.InstanceSnapshot(instances=instances),
+            item=lambda record, _: convert.instance(instance_of(record)),
+            change=_change,
+            other=_foreign,
+        )
 
     async def RegisterInstance(self, request: Any, context: Any) -> registry_pb2.RegisterInstanceResponse:
         """Registers an instance."""
         author = call.author(context, request, self._clock)
-        instance, revision = await self._directory.register(convert.registration(request), author)
+        asked = preconditions.precondition(context, request)
+        instance, revision = await self._directory.register(convert.registration(request), author, asked)
         call.tell_resource(instance.etag, status=201, location=call.path("registry", "services", instance.service_name))
         return registry_pb2.RegisterInstanceResponse(instance=convert.instance(instance), revision=revision)
 
     async def DeregisterInstance(self, request: Any, context: Any) -> registry_pb2.DeregisterInstanceResponse:
         """Removes an instance."""
         author = call.author(context, request, self._clock)
-        revision = await self._directory.deregister(request.service_name, request.instance_id, author)
+        asked = preconditions.precondition(context, request)
+        revision = await self._directory.deregister(request.service_name, request.instance_id, author, asked)
         return registry_pb2.DeregisterInstanceResponse(
             service_name=request.service_name, instance_id=request.instance_id, revision=revision
         )
 
     async def Heartbeat(self, request: Any, context: Any) -> registry_pb2.HeartbeatResponse:
         """Renews a lease."""
-        instance, revision = await self._directory.heartbeat(request.service_name, request.instance_id)
+        asked = preconditions.precondition(context, request)
+        instance, revision = await self._directory.heartbeat(request.service_name, request.instance_id, asked)
         return registry_pb2.HeartbeatResponse(instance=convert.instance(instance), revision=revision)
 
     async def KeepAlive(self, requests: Any, context: Any) -> AsyncIterator[registry_pb2.KeepAliveResponse]:
@@ -68,22 +83,24 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
             size = fields.page_size(request.page_size)
         cursor = pages.page_cursor(request.page_token, ("services",), str)
         found = [s for s in self._directory.services() if cursor is None or s.service_name > cursor[0]]
-        shown = found[:size]
-        token = pages.page_token(("services",), (shown[-1].service_name,)) if len(found) > size else ""
-        return registry_pb2.ListServicesResponse(
-            services=[
-                registry_pb2.ServiceSummary(service_name=s.service_name, instances=s.instances, healthy=s.healthy)
-                for s in shown
-            ],
-            next_page_token=token,
+        page = pages.page_of(
+            ("services",),
+            found[:size],
+            token=request.page_token,
+            more=len(found) > size,
             revision=self._directory.revision,
+            history=self._directory.history,
+            cursor=lambda service: (service.service_name,),
         )
+        services, token = shown(page, _summary)
+        return registry_pb2.ListServicesResponse(services=services, next_page_token=token, revision=page.revision)
 
     async def GetService(self, request: Any, context: Any) -> registry_pb2.GetServiceResponse:
         """Every instance of a service."""
         listing = await self._directory.service(request.service_name)
+        instances, token = self._page(request, listing, ("service", request.service_name))
         return registry_pb2.GetServiceResponse(
-            instances=map(convert.instance, listing.instances), stale=listing.stale, revision=listing.revision
+            instances=instances, stale=listing.stale, revision=listing.revision, next_page_token=token
         )
 
     async def GetServiceUrl(self, request: Any, context: Any) -> registry_pb2.GetServiceUrlResponse:
@@ -102,7 +119,8 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
     async def CheckServiceHealth(self, request: Any, context: Any) -> registry_pb2.CheckServiceHealthResponse:
         """Checks every instance now."""
         results = await self._directory.check(request.service_name)
-        return registry_pb2.CheckServiceHealthResponse(results=map(convert.check_result, results))
+        told = Room().fill(lambda result, _: convert.check_result(result), results)
+        return registry_pb2.CheckServiceHealthResponse(results=told, results_omitted=len(results) - len(told))
 
     async def DiscoverInstances(self, request: Any, context: Any) -> registry_pb2.DiscoverInstancesResponse:
         """The healthy instances."""
@@ -112,8 +130,10 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
             zone=request.zone,
             version=request.version,
         )
+        query = ("discover", request.service_name, sorted(request.metadata), request.zone, request.version)
+        instances, token = self._page(request, listing, query)
         return registry_pb2.DiscoverInstancesResponse(
-            instances=map(convert.instance, listing.instances), stale=listing.stale, revision=listing.revision
+            instances=instances, stale=listing.stale, revision=listing.revision, next_page_token=token
         )
 
     def WatchService(self, request: Any, context: Any) -> AsyncIterator[Any]:
@@ -121,7 +141,26 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         with checked(self._limits) as fields:
             fields.service(request.service_name, required=True)
         selector = Selector(Kind.INSTANCE, "", request.service_name, None, "")
-        return self._watches.stream(selector, convert.optional(request, "after_revision"))
+        return self._watches.stream(
+            selector, convert.optional(request, "after_revision"), call.history_meant(context, request)
+        )
+
+    def _page(self, request: Any, listing: Listing, query: tuple[Any, ...]) -> tuple[list[registry_pb2.Instance], str]:
+        """As many instances as were asked for (0: all) and fit, and the token that continues after them."""
+        with checked(self._limits) as fields:
+            size = fields.page_size(request.page_size) if request.page_size else len(listing.instances)
+        cursor = pages.page_cursor(request.page_token, query, str)
+        found = [one for one in listing.instances if cursor is None or one.instance_id > cursor[0]]
+        page = pages.page_of(
+            query,
+            found[:size],
+            token=request.page_token,
+            more=len(found) > size,
+            revision=listing.revision,
+            history=self._directory.history,
+            cursor=lambda instance: (instance.instance_id,),
+        )
+        return shown(page, lambda instance, _: convert.instance(instance))
 
 
 async def _next(messages: AsyncIterator[Any]) -> Any:
@@ -140,16 +179,50 @@ def _metadata(given: Sequence[str], most: int) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def _snapshot(records: Sequence[Record]) -> registry_pb2.InstanceSnapshot:
-    return registry_pb2.InstanceSnapshot(instances=[convert.instance(instance_of(record)) for record in records])
+def _summary(service: ServiceSummary, _: Detail) -> registry_pb2.ServiceSummary:
+    return registry_pb2.ServiceSummary(
+        service_name=service.service_name, instances=service.instances, healthy=service.healthy
+    )
 
 
-def _change(change: Change) -> registry_pb2.WatchServiceResponse:
+def _foreign(event: ServiceEvent) -> Iterator[registry_pb2.WatchServiceResponse]:
+    match event:
+        case ForeignSnapshot(instances):
+            rest, is_first = list(instances), True
+            while rest or is_first:
+                # Each of them fits: its texts are as long as those of a registration, at most.
+                part = Room().fill(lambda instance, _: convert.instance(instance), rest)
+                snapshot = registry_pb2.InstanceSnapshot(instances=part, foreign=is_first)
+                yield registry_pb2.WatchServiceResponse(snapshot=snapshot)
+                rest, is_first = rest[len(part) :], False
+        case ForeignChanged(revision, instance, previous, is_gone):
+            gone = registry_pb2.Instance(
+                service_name=instance.service_name, instance_id=instance.instance_id, foreign=True
+            )
+            yield registry_pb2.WatchServiceResponse(
+                change=registry_pb2.InstanceChange(
+                    revision=revision,
+                    type="DELETE" if is_gone else "PUT",
+                    instance=gone if is_gone else convert.instance(instance),
+                    previous=None if previous is None else convert.instance(previous),
+                    revision_complete=True,
+                )
+            )
+
+
+def _change(change: Change, detail: Detail) -> registry_pb2.WatchServiceResponse:
     gone = registry_pb2.Instance(service_name=change.ref.service, instance_id=change.ref.key, revision=change.revision)
     previous = None
-    if change.before is not None:
+    if change.before is not None and detail.has_before:
         before = Record(
-            change.ref, change.version - 1, change.before_revision, change.before, change.created_at, change.at, ""
+            change.ref,
+            change.version - 1,
+            change.before_revision,
+            change.before,
+            change.created_at,
+            change.at,
+            "",
+            change.history,
         )
         previous = convert.instance(instance_of(before))
     message = registry_pb2.InstanceChange(
@@ -157,5 +230,6 @@ def _change(change: Change) -> registry_pb2.WatchServiceResponse:
         type="PUT" if change.record else "DELETE",
         instance=convert.instance(instance_of(change.record)) if change.record else gone,
         previous=previous,
+        previous_omitted=change.before is not None and not detail.has_before,
     )
     return registry_pb2.WatchServiceResponse(change=message)

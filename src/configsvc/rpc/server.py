@@ -8,6 +8,7 @@ answers from what others have left in the shared cache, and a gateway must not k
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,16 +28,17 @@ from configsvc_client.v1 import health_pb2_grpc as service_health_pb2_grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from configsvc.background import Kept, Supervisor
 from configsvc.rpc.interceptors import CallInterceptor
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
-# A page of a thousand large values is the largest answer; a batch of them the largest request.
-MESSAGE_BYTES = 64 << 20
+# Every answer is below what stock clients take (`domain/sizes.py`), but for a single resource that was stored before
+# there was a limit: who asks for it alone gets it, if their client takes it.
+LARGEST_STORED_BYTES = 64 << 20
 OPTIONS = (
-    ("grpc.max_receive_message_length", MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MESSAGE_BYTES),
+    ("grpc.max_send_message_length", LARGEST_STORED_BYTES),
     # Clients may ping an idle watch every 10 s; with the default of 5 min they would be cut off (too_many_pings).
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -65,20 +67,33 @@ class Served:
 
 
 class Server:
-    """Serves while its context is open. `served` is in the order of `SERVICES`."""
+    """Serves while its context is open. `served` is in the order of `SERVICES`.
+
+    A message of more than `request_bytes`, decompressed, is refused before it is read.
+    """
 
     def __init__(
-        self, served: Sequence[Served], listen: Sequence[str], interceptor: CallInterceptor, grace_seconds: float
+        self,
+        served: Sequence[Served],
+        listen: Sequence[str],
+        interceptor: CallInterceptor,
+        grace_seconds: float,
+        request_bytes: int,
+        supervisor: Supervisor | None = None,
     ) -> None:
+        self._supervisor = supervisor or Supervisor()
         self._served = served
         self._listen = listen
         self._interceptor = interceptor
         self._grace_seconds = grace_seconds
-        self._watching: list[asyncio.Task[None]] = []
+        self._request_bytes = request_bytes
+        self._watching: list[Kept] = []
         self.ports: list[int] = []
 
     async def __aenter__(self) -> Self:
-        self._server = grpc.aio.server(interceptors=[self._interceptor], options=OPTIONS)
+        # gRPC counts while it decompresses, and stops there.
+        options = (*OPTIONS, ("grpc.max_receive_message_length", self._request_bytes))
+        self._server = grpc.aio.server(interceptors=[self._interceptor], options=options)
         self._health = health.aio.HealthServicer()
         names: list[str] = []
         for (module, add), served in zip(SERVICES.items(), self._served, strict=True):
@@ -86,7 +101,8 @@ class Server:
             (name,) = (service.full_name for service in module.DESCRIPTOR.services_by_name.values())
             names.append(name)
             await self._health.set(name, NOT_SERVING)
-            self._watching.append(asyncio.create_task(self._serve_once_complete(name, served), name=f"health-{name}"))
+            work = partial(self._serve_once_complete, name, served)
+            self._watching.append(self._supervisor.keep(f"readiness of {name}", work, may_end=True))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         self.ports = [self._server.add_insecure_port(address) for address in self._listen]
@@ -101,9 +117,7 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Takes no new calls, and gives those in flight their grace."""
-        for task in self._watching:
-            task.cancel()
-        await asyncio.gather(*self._watching, return_exceptions=True)
+        await asyncio.gather(*(task.end() for task in self._watching))
         stopped = asyncio.ensure_future(self._server.stop(self._grace_seconds))
         self._interceptor.end_streams()
         await stopped

@@ -1,15 +1,20 @@
-"""A watch's events as messages. A change is encoded once, for all who watch it on this replica."""
+"""A watch's events as messages, each small enough for every client (`room`).
+
+A part of a snapshot that is too large becomes several. A change that is too large goes without what was before, and is
+encoded once, for all who watch it on this replica.
+"""
 
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Protocol
 
 from configsvc_client.v1 import watch_pb2
 
-from configsvc.app.watch import WatchHub
 from configsvc.app.watcher import Changed, Progress, Selector, Snapshot, Synced
 from configsvc.domain.records import Change, Record
+from configsvc.domain.sizes import ANSWER_BYTES
+from configsvc.rpc.room import Detail, Room
 from configsvc.rpc.status import status_of
 
 # Encoded changes kept: enough for all watchers that are live, who are never far apart. A change can have megabytes (a
@@ -17,52 +22,93 @@ from configsvc.rpc.status import status_of
 ENCODED_CHANGES, ENCODED_BYTES = 4_096, 16 << 20
 
 
+class Watched(Protocol):
+    """The hub, or what tells more beside it."""
+
+    @property
+    def history(self) -> str:
+        """See `WatchHub.history`."""
+        ...
+
+    def watch(self, selector: Selector, after_revision: int | None, history: str = "") -> AsyncGenerator[Any, None]:
+        """See `WatchHub.watch`."""
+        ...
+
+
 class Watches:
-    """Streams of one service. `response` is its watch's message type."""
+    """Streams of one service. `response` is its watch's message type; `snapshot` makes a part of one of its items.
+
+    `other` makes the messages of an event that this service alone has.
+    """
 
     def __init__(
         self,
-        hub: WatchHub,
+        hub: Watched,
         *,
         response: type[Any],
-        snapshot: Callable[[Sequence[Record]], Any],
-        change: Callable[[Change], Any],
+        snapshot: Callable[[Sequence[Any]], Any],
+        item: Callable[[Record, Detail], Any],
+        change: Callable[[Change, Detail], Any],
+        other: Callable[[Any], Iterable[Any]] = lambda _: (),
     ) -> None:
         self._hub = hub
         self._response = response
         self._snapshot = snapshot
+        self._item = item
         self._change = change
+        self._other = other
         self._encoded: OrderedDict[tuple[int, int, bool], bytes] = OrderedDict()
         self._encoded_bytes = 0
 
-    async def stream(self, selector: Selector, after_revision: int | None) -> AsyncGenerator[Any, None]:
+    async def stream(
+        self, selector: Selector, after_revision: int | None, history: str = ""
+    ) -> AsyncGenerator[Any, None]:
         """The messages of one watch. An error after the first of them is told in band too, since the end of an HTTP/1.1
         stream can't carry it."""
         began = False
         try:
-            async with aclosing(self._hub.watch(selector, after_revision)) as events:
+            async with aclosing(self._hub.watch(selector, after_revision, history)) as events:
                 async for event in events:
                     began = True
                     match event:
                         case Changed():
                             yield self._bytes(event)
                         case Snapshot(records):
-                            yield self._response(snapshot=self._snapshot(records))
+                            for part in self._parts(records):
+                                yield part
                         case Synced(revision):
-                            yield self._response(synced=watch_pb2.Synced(revision=revision))
+                            yield self._response(synced=watch_pb2.Synced(revision=revision, history=self._hub.history))
                         case Progress(revision):
-                            yield self._response(progress=watch_pb2.Progress(revision=revision))
+                            yield self._response(
+                                progress=watch_pb2.Progress(revision=revision, history=self._hub.history)
+                            )
+                        case _:
+                            for message in self._other(event):
+                                yield message
         except Exception as error:
             if began:
                 yield self._response(error=status_of(error))
             raise
 
+    def _parts(self, records: Sequence[Record]) -> Iterator[Any]:
+        while records:
+            items = Room().fill(self._item, records)
+            yield self._response(snapshot=self._snapshot(items))
+            records = records[len(items) :]
+
+    def _encode(self, event: Changed) -> bytes:
+        for detail in Detail:
+            message = self._change(event.change, detail)
+            message.change.revision_complete = event.completes
+            encoded: bytes = message.SerializeToString()
+            if len(encoded) <= ANSWER_BYTES:
+                break
+        return encoded
+
     def _bytes(self, event: Changed) -> bytes:
         encoded = self._encoded.get(event.identity)
         if encoded is None:
-            message = self._change(event.change)
-            message.change.revision_complete = event.completes
-            encoded = self._encoded[event.identity] = message.SerializeToString()
+            encoded = self._encoded[event.identity] = self._encode(event)
             self._encoded_bytes += len(encoded)
             while len(self._encoded) > ENCODED_CHANGES or self._encoded_bytes > ENCODED_BYTES:
                 self._encoded_bytes -= len(self._encoded.popitem(last=False)[1])

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from configsvc.background import Kept, Supervisor
 from configsvc.domain.records import Commit, Write
 from configsvc.errors import TooMuch, Unavailable
 
@@ -66,13 +67,15 @@ class GroupCommit:
         *,
         queue_writes: int = DEFAULT_QUEUE_WRITES,
         group_writes: int = DEFAULT_GROUP_WRITES,
+        supervisor: Supervisor | None = None,
     ) -> None:
+        self._supervisor = supervisor or Supervisor()
         self._commit_group = commit_group
         self._group_writes = group_writes
         # None, put last, ends the work.
         self._queue: asyncio.Queue[_Waiting | None] = asyncio.Queue(queue_writes)
         self._open = False
-        self._worker: asyncio.Task[None] | None = None
+        self._worker: Kept | None = None
 
     async def write(self, write: Write) -> Commit:
         """Returns the write's commit when its group is durable.
@@ -94,7 +97,7 @@ class GroupCommit:
         return (await waiting.outcome).result()
 
     async def __aenter__(self) -> Self:
-        self._worker = asyncio.create_task(self._work(), name="group-commit")
+        self._worker = self._supervisor.keep("group commit", self._work, may_end=True)
         self._open = True
         return self
 
@@ -104,7 +107,7 @@ class GroupCommit:
         self._open = False
         if self._worker is not None:
             await self._queue.put(None)
-            await self._worker
+            await self._worker.ended()
             self._worker = None
 
     async def _work(self) -> None:

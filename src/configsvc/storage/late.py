@@ -9,13 +9,18 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
+from configsvc.background import Kept, Supervisor
+from configsvc.domain.instances import Incarnation
+from configsvc.domain.lineage import LEAP_REVISIONS, LogState, Origin, Point
 from configsvc.domain.records import Change, Commit, Ref, View, Write
 from configsvc.errors import ServiceError, Unavailable
 from configsvc.storage.port import (
+    READ_BYTES,
+    Backlog,
     ChangePage,
     ChangeQuery,
     Keep,
-    LogState,
+    LogPage,
     RecordPage,
     RecordQuery,
     Sign,
@@ -37,10 +42,11 @@ class LateStorage:
     stays what calls say.
     """
 
-    def __init__(self, inner: Storage) -> None:
+    def __init__(self, inner: Storage, supervisor: Supervisor | None = None) -> None:
+        self._supervisor = supervisor or Supervisor()
         self._inner = inner
         self._problem: ServiceError | None = Unavailable("the storage is closed", "STORAGE_CLOSED")
-        self._opening: asyncio.Task[None] | None = None
+        self._opening: Kept | None = None
 
     @property
     def name(self) -> str:
@@ -71,9 +77,25 @@ class LateStorage:
         """See the port."""
         return await self._open().state()
 
-    async def read(self, after: int, limit: int) -> Sequence[Change]:
+    async def read(self, after: int, limit: int, most_bytes: int | None = READ_BYTES) -> Sequence[Change]:
         """See the port."""
-        return await self._open().read(after, limit)
+        return await self._open().read(after, limit, most_bytes)
+
+    async def follow(self, seen: Point, limit: int, most_bytes: int | None = READ_BYTES) -> LogPage:
+        """See the port."""
+        return await self._open().follow(seen, limit, most_bytes)
+
+    async def reconcile(self, seen: Point, reason: str) -> LogState:
+        """See the port."""
+        return await self._open().reconcile(seen, reason)
+
+    async def new_history(self, reason: str, leap: int = LEAP_REVISIONS) -> LogState:
+        """See the port."""
+        return await self._open().new_history(reason, leap)
+
+    async def origin(self) -> Origin:
+        """See the port."""
+        return await self._open().origin()
 
     async def write(self, write: Write) -> Commit:
         """See the port."""
@@ -87,9 +109,9 @@ class LateStorage:
         """See the port."""
         return await self._open().compact(keep)
 
-    async def published(self) -> int:
+    async def backlog(self) -> Backlog:
         """See the port."""
-        return await self._open().published()
+        return await self._open().backlog()
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[Turn]:
@@ -97,13 +119,25 @@ class LateStorage:
         async with self._open().turn() as turn:
             yield turn
 
-    async def note(self, refs: Collection[Ref]) -> None:
+    async def listen(self, heard_seconds: float) -> float:
         """See the port."""
-        await self._open().note(refs)
+        return await self._open().listen(heard_seconds)
 
-    async def signs(self, refs: Collection[Ref]) -> Mapping[Ref, Sign]:
+    async def note(self, seen: Mapping[Incarnation, float]) -> None:
         """See the port."""
-        return await self._open().signs(refs)
+        await self._open().note(seen)
+
+    async def grant(self, incarnations: Collection[Incarnation], heard_seconds: float) -> None:
+        """See the port."""
+        await self._open().grant(incarnations, heard_seconds)
+
+    async def signs(self, incarnations: Collection[Incarnation]) -> Mapping[Incarnation, Sign]:
+        """See the port."""
+        return await self._open().signs(incarnations)
+
+    async def forget(self, before: float) -> None:
+        """See the port."""
+        await self._open().forget(before)
 
     async def ping(self) -> None:
         """See the port."""
@@ -115,15 +149,14 @@ class LateStorage:
         except Unavailable as error:
             logger.error("the database is away; this replica starts with what the caches have: %s", error)
             self._problem = error
-            self._opening = asyncio.create_task(self._keep_trying(), name="late-storage")
+            self._opening = self._supervisor.keep("storage opening", self._keep_trying, may_end=True)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._opening is not None:
-            self._opening.cancel()
-            await asyncio.gather(self._opening, return_exceptions=True)
+            await self._opening.end()
         if self._problem is None:
             await self._inner.__aexit__(kind, error, trace)
 

@@ -4,19 +4,21 @@ The lock makes this right: nobody else can write until the transaction ends, so 
 taken, with the group's own accepted entries over it, is the state. Each write is judged on its own, and leaves no
 trace unless its entry is accepted. Pure: the adapter loads, judges, stores, commits.
 
-    ledger = Ledger(head)
+    ledger = Ledger(state)
     ledger.learn(refs, scopes, rows); ledger.remember(...)      what the writes name, after the lock
     entry = ledger.judge(write)                                 may raise: that write's own outcome
     ledger.accept(entry)                                        once its rows are stored
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from configsvc.domain.lineage import LogState, Point
 from configsvc.domain.records import Change, Commit, Mutation, Put, Record, Ref, Scope, View, Write
+from configsvc.domain.sizes import MEASURED_CHARACTERS, check_sendable
 from configsvc.errors import StateForbids
-from configsvc.storage.rows import Row, change_values, json_text
+from configsvc.storage.rows import Row, change_digest, change_values, json_text
 
 
 class UnknownRefsError(LookupError):
@@ -71,10 +73,17 @@ def needs_of(writes: Iterable[Write]) -> Needs:
 class Ledger:
     """The state under the lock, with the group's accepted entries over it."""
 
-    def __init__(self, head: int) -> None:
-        self.head = head
+    def __init__(self, state: LogState) -> None:
+        self.head = state.head
+        self.digest = state.digest
+        self.history = state.history
         self._rows: dict[Ref, Row | None] = {}
         self._requests: dict[str, Remembered] = {}
+
+    @property
+    def end(self) -> Point:
+        """Where the log ends."""
+        return Point(self.history, self.head, self.digest)
 
     def learn(self, refs: Iterable[Ref], rows: Iterable[Row]) -> None:
         """What the database has of `refs` and of whole scopes: those of `refs` that have no row never existed."""
@@ -92,6 +101,7 @@ class Ledger:
         Raises:
             UnknownRefsError: see there.
             StateForbids: its request id was used for other content.
+            InvalidInput: it makes a resource that could not be sent (reason `RESOURCE_TOO_LARGE`).
             BaseException: whatever `decide` raised, or what its mutations made of.
         """
         request_id = write.author.request_id
@@ -102,7 +112,8 @@ class Ledger:
                     "REQUEST_ID_REUSED",
                     {"request_id": request_id},
                 )
-            return Entry(Commit(first.commit.revision, first.commit.changes, replayed=True))
+            changes = tuple(replace(change, history=self.history) for change in first.commit.changes)
+            return Entry(Commit(first.commit.revision, changes, replayed=True, history=self.history))
         mutations = tuple(write.decide(self._view(write)))
         refs = [mutation.ref for mutation in mutations]
         if len(set(refs)) < len(refs):
@@ -114,6 +125,8 @@ class Ledger:
     def accept(self, entry: Entry) -> None:
         """The entry's rows are stored: what follows in the group sees them."""
         self.head = max(self.head, entry.commit.revision)
+        if entry.changes:
+            self.digest = entry.commit.changes[-1].digest
         self._rows.update((row.ref, row) for row in entry.records)
         if entry.request:
             request_id, fingerprint, _ = entry.request
@@ -124,27 +137,31 @@ class Ledger:
         rows = [row for name in write.reads if isinstance(name, Ref) and (row := self._rows[name])]
         if scopes:
             rows += [row for row in self._rows.values() if row and (row.ref.kind, row.ref.environment) in scopes]
-        return View(
-            self.head,
-            {row.ref: record for row in rows if (record := row.record)},
-            {row.ref: row.version for row in rows},
-        )
+        live = {row.ref: record for row in rows if (record := row.record_in(self.history))}
+        return View(self.head, live, {row.ref: row.version for row in rows}, self.history)
 
     def _entry(self, write: Write, mutations: Sequence[Mutation]) -> Entry:
         revision = self.head + 1 if mutations else self.head
-        made = [self._change(write, mutation, revision, ordinal) for ordinal, mutation in enumerate(mutations)]
+        made: list[tuple[Change, Row, str | None]] = []
+        digest = self.digest
+        for ordinal, mutation in enumerate(mutations):
+            change, row, before = self._change(write, mutation, (revision, ordinal), digest)
+            digest = change.digest
+            made.append((change, row, before))
         request_id = write.author.request_id
         return Entry(
-            commit=Commit(revision, tuple(change for change, _, _ in made)),
+            commit=Commit(revision, tuple(change for change, _, _ in made), history=self.history),
             records=tuple(row for _, row, _ in made),
             changes=tuple(change_values(change, before, row.text) for change, row, before in made),
             request=(request_id, write.fingerprint, revision) if request_id else None,
         )
 
-    def _change(self, write: Write, mutation: Mutation, revision: int, ordinal: int) -> tuple[Change, Row, str | None]:
-        """The change, the record's row after it, and the body's text before it."""
-        author, old = write.author, self._rows[mutation.ref]
-        live: Record | None = old.record if old else None
+    def _change(
+        self, write: Write, mutation: Mutation, place: tuple[int, int], digest: str
+    ) -> tuple[Change, Row, str | None]:
+        """The change, the record's row after it, and the body's text before it. `digest`: of the log before it."""
+        author, old, (revision, ordinal) = write.author, self._rows[mutation.ref], place
+        live: Record | None = old.record_in(self.history) if old else None
         body = mutation.body if isinstance(mutation, Put) else None
         if body is None and live is None:
             raise ValueError(f"a write removes a record that is not live: {mutation.ref}")
@@ -158,6 +175,10 @@ class Ledger:
             updated_at=author.at,
             updated_by=author.actor,
         )
+        # What could not be sent is not stored. An older resource that is too large may still change, if it does not grow.
+        grows = len(row.text or "") > len((old.text if old else "") or "")
+        if body is not None and grows and len(row.text or "") > MEASURED_CHARACTERS:
+            check_sendable(mutation.ref.kind, body)
         change = Change(
             revision=revision,
             ordinal=ordinal,
@@ -172,5 +193,7 @@ class Ledger:
             reason=author.reason,
             request_id=author.request_id,
             at=author.at,
+            digest=change_digest(digest, place, mutation, row, author),
+            history=self.history,
         )
         return change, row, old.text if old else None

@@ -2,8 +2,11 @@
 
 Laws that hold for every adapter:
 
-- Revisions are 1, 2, 3 … in the order of commit, without a gap. A reader that has seen revision N will never later
-  find a new change at or below N.
+- Revisions are 1, 2, 3 … in the order of commit, without a gap within a history. A reader that has seen revision N
+  will never later find a new change at or below N.
+- The log has a history, an id that it keeps as long as it is a continuation of what anyone has seen of it
+  (domain/lineage.py). Everything that is read names it. No write is acknowledged by a log that is no continuation of
+  what this process has followed or written: it is `Unavailable`, reason `LOG_DIVERGED`, and has not happened.
 - A write is atomic and durable when `write` returns. Where it raises `Unavailable` it may or may not have happened;
   a `request_id` makes a retry safe. Where it raises anything else it has not happened.
 - Every read is one consistent view, at the revision that it names.
@@ -18,7 +21,13 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Protocol, Self
 
+from configsvc.domain.events import Loss
+from configsvc.domain.instances import Incarnation
+from configsvc.domain.lineage import LEAP_REVISIONS, LogState, Origin, Point
 from configsvc.domain.records import Change, Commit, Kind, Record, Ref, View, Write
+
+# What one read of the store loads where nothing else is said: as much as an answer can have, and one item beyond.
+READ_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +35,8 @@ class RecordQuery:
     """Live records of one kind in one environment, in the order of (key, service).
 
     `services` and `keys`: only these; None: all. `prefix`: keys that start with it. `after`: only what comes after
-    this (key, service). `limit`: at most this many, above 0.
+    this (key, service). `limit`: at most this many, above 0. `most_bytes`: no more once the bodies that were read have so
+    many bytes (or characters), except other records of the last key; None: no bound.
     """
 
     kind: Kind
@@ -36,15 +46,17 @@ class RecordQuery:
     keys: tuple[str, ...] | None = None
     prefix: str = ""
     after: tuple[str, str] | None = None
+    most_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RecordPage:
-    """Records at one revision. `more`: the limit cut the list."""
+    """Records at one revision of a history. `more`: the limit, or `most_bytes`, cut the list."""
 
     revision: int
     records: tuple[Record, ...]
     more: bool
+    history: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +64,8 @@ class ChangeQuery:
     """Changes, newest first: by falling (revision, ordinal). Filters that are not None must all match.
 
     `reason` matches reasons that contain it. Times and revisions: `from_time` and `until_revision` are inclusive,
-    `until_time` and `after_revision` exclusive. `before`: only what is older than this (revision, ordinal).
+    `until_time` and `after_revision` exclusive. `before`: only what is older than this (revision, ordinal). `most_bytes`:
+    no more once the bodies that were read have so many bytes (or characters); None: no bound.
     """
 
     limit: int
@@ -67,16 +80,21 @@ class ChangeQuery:
     after_revision: int | None = None
     until_revision: int | None = None
     before: tuple[int, int] | None = None
+    most_bytes: int | None = READ_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class ChangePage:
-    """Changes, read at one revision. `more`: the limit cut the list. Changes up to `compacted` are gone."""
+    """Changes, read at one revision of a history. `more`: the limit, or `most_bytes`, cut the list.
+
+    Changes up to `compacted` are gone.
+    """
 
     revision: int
     changes: tuple[Change, ...]
     more: bool
     compacted: int = 0
+    history: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +109,19 @@ class VersionRange:
 
 
 @dataclass(frozen=True, slots=True)
-class LogState:
-    """`head` is the newest revision, 0 before the first write. Changes up to `compacted` are gone."""
+class LogPage:
+    """What comes after a place in the log, and whether the log still knows that place.
 
-    head: int
-    compacted: int
+    `digest_there` is the log's digest at that revision; empty: it has none.
+    """
+
+    state: LogState
+    digest_there: str
+    changes: tuple[Change, ...]
+
+    def continues(self, seen: Point) -> bool:
+        """Whether the log is a continuation of one in which `seen`, the place asked for, was seen."""
+        return self.state.continues(seen, self.digest_there)
 
 
 class Reader(Protocol):
@@ -133,14 +159,47 @@ class Log(Protocol):
         """The newest and the compacted revision."""
         ...
 
-    async def read(self, after: int, limit: int) -> Sequence[Change]:
-        """The changes after a revision, oldest first: at least `limit` where there are that many.
+    async def read(self, after: int, limit: int, most_bytes: int | None = READ_BYTES) -> Sequence[Change]:
+        """The changes after a revision, oldest first: `limit` where there are that many, and their bodies have no more
+        than about `most_bytes` bytes (None: no bound); else fewer, but at least one revision. Only none at all means that
+        there are no more.
 
         A revision is never cut: its changes come all together, so that the answer may be longer than `limit`.
 
         Raises:
             RevisionOutOfRange: `after` is below the compacted revision, or above the newest.
         """
+        ...
+
+
+class Lineage(Protocol):
+    """The log's identity."""
+
+    async def follow(self, seen: Point, limit: int, most_bytes: int | None = READ_BYTES) -> LogPage:
+        """The changes after a place, as `Log.read` gives them; only of use where the page continues it.
+
+        Where it does not, or the log was compacted beyond it, it is no error: the page says so.
+        """
+        ...
+
+    async def reconcile(self, seen: Point, reason: str) -> LogState:
+        """Sees to it that `seen` can't be taken for a part of the log, unless it is one.
+
+        Where the log is no continuation of `seen`, it gets a new history, which begins `LEAP_REVISIONS` above both.
+        Decided while nobody writes, so that of several callers one makes it, and the others find it made.
+        """
+        ...
+
+
+class Histories(Protocol):
+    """What an operator does with the log's history."""
+
+    async def new_history(self, reason: str, leap: int = LEAP_REVISIONS) -> LogState:
+        """Gives the log a new history, which begins `leap` above its head."""
+        ...
+
+    async def origin(self) -> Origin:
+        """Where the log's history comes from."""
         ...
 
 
@@ -155,7 +214,8 @@ class Writer(Protocol):
         Raises:
             ServiceError: what `decide` raised; nothing has happened.
             StateForbids: the request id was used for other content (reason `REQUEST_ID_REUSED`).
-            Unavailable: the database is away.
+            InvalidInput: a resource would be too large to be sent (reason `RESOURCE_TOO_LARGE`, see `domain/sizes.py`).
+            Unavailable: the database is away; or reason `LOG_DIVERGED`, see above.
         """
         ...
 
@@ -199,6 +259,24 @@ class Compactor(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """How far the log has left for the outside, and what has not.
+
+    Everything up to `published` has; `waiting` revisions have not, the oldest made at `waiting_since`, None if none
+    waits. `trouble`: why, as whoever has the turn saw it last; empty: it goes on. `reduced` and `skipped` count the
+    events that left with less in them, and not at all; `last_loss` is the last of them.
+    """
+
+    published: int
+    waiting: int
+    waiting_since: datetime | None
+    trouble: str
+    reduced: int
+    skipped: int
+    last_loss: Loss | None
+
+
 class Turn(Protocol):
     """The right to publish the log, of one process at a time."""
 
@@ -206,12 +284,21 @@ class Turn(Protocol):
         """The revision up to which everything has been published; 0 at first. Raises `Unavailable`."""
         ...
 
-    async def advance(self, revision: int) -> None:
-        """Remembers, durably, that everything up to `revision` has been published.
+    async def advance(self, revision: int, losses: Sequence[Loss] = ()) -> None:
+        """Remembers, durably, that everything up to `revision` has been published, but for these losses, and that it
+        goes on: trouble is over.
 
         Raises:
             Unavailable: it could not be remembered, or the turn was lost. End the turn and take a new one.
         """
+        ...
+
+    async def tell(self, trouble: str) -> None:
+        """Remembers why nothing can be published, for every replica to see. Raises `Unavailable` as `advance` does."""
+        ...
+
+    async def keep(self) -> None:
+        """Shows that the holder is alive: call it every second or so. Raises `Unavailable` if the turn is lost."""
         ...
 
     async def news(self, within_seconds: float) -> None:
@@ -222,8 +309,8 @@ class Turn(Protocol):
 class Outbox(Protocol):
     """How far the log has left for the outside."""
 
-    async def published(self) -> int:
-        """The revision up to which everything has been published, whoever has the turn. Raises `Unavailable`."""
+    async def backlog(self) -> Backlog:
+        """What waits and what was lost, whoever has the turn. Raises `Unavailable`."""
         ...
 
     def turn(self) -> AbstractAsyncContextManager[Turn]:
@@ -239,29 +326,50 @@ class Outbox(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """The last sign of life of an instance.
+    """What is known of the life of one incarnation, in heard seconds (see `Signs`).
 
-    `at` is of use only to tell it from an earlier one. `age_seconds` is by the database's clock, which may have jumped
-    since it was given: negative, or beyond all reason.
+    `seen_at`: its last sign of life. `granted_at`: when it last got a lease without one; less than `seen_at` if it has
+    got none since then.
     """
 
-    at: float
-    age_seconds: float
+    seen_at: float
+    granted_at: float
 
 
 class Signs(Protocol):
-    """Signs of life of instances, told to replicas that do not own them, for those that do."""
+    """Signs of life of instances, as all replicas have heard them.
 
-    async def note(self, refs: Collection[Ref]) -> None:
-        """These gave a sign just now. Raises `Unavailable`."""
+    Points in time are *heard seconds*: for how long, since the database was made, at least one replica has listened. The
+    replicas measure them, on monotonic clocks, and the store keeps the highest. So they stand still while nobody listens,
+    and no jump of a wall clock changes them. What is noted survives a restart of the store.
+    """
+
+    async def listen(self, heard_seconds: float) -> float:
+        """A replica listens, and measures this now. Returns the highest that any has measured. Raises `Unavailable`."""
         ...
 
-    async def signs(self, refs: Collection[Ref]) -> Mapping[Ref, Sign]:
-        """The last sign of each; those that gave none are missing. Raises `Unavailable`."""
+    async def note(self, seen: Mapping[Incarnation, float]) -> None:
+        """These gave a sign of life at these points. What is older than what is known changes nothing, nor does what is
+        of an earlier incarnation. Raises `Unavailable`."""
+        ...
+
+    async def grant(self, incarnations: Collection[Incarnation], heard_seconds: float) -> None:
+        """Each gets a lease at this point without a sign of life, unless it got one since its last sign.
+
+        One of which nothing is known counts as seen at this point. Raises `Unavailable`.
+        """
+        ...
+
+    async def signs(self, incarnations: Collection[Incarnation]) -> Mapping[Incarnation, Sign]:
+        """What is known of each; those of which nothing is known are missing. Raises `Unavailable`."""
+        ...
+
+    async def forget(self, before: float) -> None:
+        """Forgets those that have neither been seen nor granted a lease since then. Raises `Unavailable`."""
         ...
 
 
-class Storage(Reader, History, Log, Writer, Compactor, Outbox, Signs, Protocol):
+class Storage(Reader, History, Log, Lineage, Histories, Writer, Compactor, Outbox, Signs, Protocol):
     """A database. Entering the context opens it and brings its schema up to date."""
 
     @property

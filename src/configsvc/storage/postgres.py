@@ -14,24 +14,29 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any, Self
 
 import psycopg
-from psycopg import AsyncConnection
 from psycopg import errors as failures
 from psycopg_pool import AsyncConnectionPool
 
-from configsvc.domain.records import Commit, Ref, Write
+from configsvc.background import Supervisor
+from configsvc.domain.instances import Incarnation
+from configsvc.domain.lineage import LEAP_REVISIONS, LogState, Point
+from configsvc.domain.records import Commit, Write
 from configsvc.errors import TooMuch, Unavailable
 from configsvc.storage.group_commit import DEFAULT_GROUP_WRITES, DEFAULT_QUEUE_WRITES, GroupCommit, Outcome
 from configsvc.storage.ledger import Entry, Ledger, UnknownRefsError, needs_of
 from configsvc.storage.port import Keep, Sign, Turn
+from configsvc.storage.postgres_connection import BEGIN, Connection, execute, rolled_back_on_error, rows_of
+from configsvc.storage.postgres_lineage import new_history, reconcile
 from configsvc.storage.postgres_outbox import PostgresTurn
 from configsvc.storage.postgres_schema import migrate
-from configsvc.storage.reads import Reads, Rows, T, requests_in, rows_in
+from configsvc.storage.postgres_signs import PostgresSigns
+from configsvc.storage.reads import Reads, Rows, T, again, diverged, requests_in, rows_in
 from configsvc.storage.rows import CHANGE_COLUMNS, RECORD_COLUMNS, ref_values
 from configsvc.storage.statements import Dialect, Statement, Statements
 
@@ -57,8 +62,6 @@ _WAITING_READS = 1_000
 
 _logger = logging.getLogger(__name__)
 
-Connection = AsyncConnection[tuple[Any, ...]]
-
 DIALECT = Dialect(
     tables="configsvc.",
     among="{} = ANY(?::text[])",
@@ -66,6 +69,7 @@ DIALECT = Dialect(
     refs=("(SELECT * FROM unnest(?::text[], ?::text[], ?::text[], ?::text[]) AS u (kind, environment, service, key))"),
     many=list,
     many_refs=lambda refs: tuple([ref_values(ref)[part] for ref in refs] for part in range(4)),
+    now="(extract(epoch FROM clock_timestamp()) * 1000000)::bigint",
 )
 
 
@@ -91,6 +95,7 @@ class PostgresStorage(Reads):
         answer_seconds: float = 12.0,
         queue_writes: int = DEFAULT_QUEUE_WRITES,
         group_writes: int = DEFAULT_GROUP_WRITES,
+        supervisor: Supervisor | None = None,
     ) -> None:
         super().__init__(DIALECT)
         self._url = url
@@ -103,7 +108,10 @@ class PostgresStorage(Reads):
             "idle_in_transaction_session_timeout": f"{round(answer_seconds * 1000)}ms",
         }
         self._answer_seconds = answer_seconds
-        self._group = GroupCommit(self._commit_group, queue_writes=queue_writes, group_writes=group_writes)
+        self._group = GroupCommit(
+            self._commit_group, queue_writes=queue_writes, group_writes=group_writes, supervisor=supervisor
+        )
+        self._signs = PostgresSigns(self._executed)
         self._reading: AsyncConnectionPool[Connection] | None = None
         self._writing: AsyncConnectionPool[Connection] | None = None
         self._left_behind: set[asyncio.Task[Any]] = set()
@@ -122,28 +130,36 @@ class PostgresStorage(Reads):
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[Turn]:
         """See the port."""
-        async with PostgresTurn(self._url, CHANNEL) as turn:
+        async with PostgresTurn(self._url, CHANNEL, self._statements) as turn:
             yield turn
 
-    async def note(self, refs: Collection[Ref]) -> None:
+    async def listen(self, heard_seconds: float) -> float:
         """See the port."""
-        # In one order, so that two replicas that note the same instances can't lock each other.
-        ordered = sorted(refs)
-        await self._bounded(
-            self._executed(_NOTE_SIGNS, ([ref.service for ref in ordered], [ref.key for ref in ordered]))
-        )
+        return await self._signs.listen(heard_seconds)
 
-    async def signs(self, refs: Collection[Ref]) -> Mapping[Ref, Sign]:
+    async def note(self, seen: Mapping[Incarnation, float]) -> None:
         """See the port."""
-        by_name = {(ref.service, ref.key): ref for ref in refs}
-        names = ([service for service, _ in by_name], [key for _, key in by_name])
-        found = await self._bounded(self._executed(_SIGNS, names))
-        return {by_name[service, key]: Sign(float(at), float(age)) for service, key, at, age in found}
+        await self._signs.note(seen)
+
+    async def grant(self, incarnations: Collection[Incarnation], heard_seconds: float) -> None:
+        """See the port."""
+        await self._signs.grant(incarnations, heard_seconds)
+
+    async def signs(self, incarnations: Collection[Incarnation]) -> Mapping[Incarnation, Sign]:
+        """See the port."""
+        return await self._signs.signs(incarnations)
+
+    async def forget(self, before: float) -> None:
+        """See the port."""
+        await self._signs.forget(before)
 
     async def _executed(self, sql: str, parameters: Sequence[Any]) -> Rows:
-        async with self._lent(self._reading) as connection:
-            cursor = await connection.execute(sql, parameters)
-            return await cursor.fetchall() if cursor.description else ()
+        async def run() -> Rows:
+            async with self._lent(self._reading) as connection:
+                cursor = await connection.execute(sql, parameters)
+                return await cursor.fetchall() if cursor.description else ()
+
+        return await self._bounded(run())
 
     async def _read(self, statement: Statement, decode: Callable[[Rows], T]) -> T:
         async def run() -> Rows:
@@ -151,12 +167,12 @@ class PostgresStorage(Reads):
             for _ in range(self._connections):
                 async with self._lent(self._reading) as connection:
                     try:
-                        return await _rows(connection, statement)
+                        return await rows_of(connection, statement)
                     except (psycopg.OperationalError, psycopg.InterfaceError):
                         if not connection.closed:
                             raise
             async with self._lent(self._reading) as connection:
-                return await _rows(connection, statement)
+                return await rows_of(connection, statement)
 
         return decode(await self._bounded(run()))
 
@@ -169,14 +185,14 @@ class PostgresStorage(Reads):
             return [outcome for write in writes for outcome in await self._commit_group([write])]
         except Unavailable as error:
             # One each: an exception that several callers raise would gather all of their tracebacks.
-            return [Outcome(error=_unavailable(error.__cause__ or error)) for _ in writes]
+            return [Outcome(error=again(error)) for _ in writes]
 
     async def _commit_together(self, writes: Sequence[Write]) -> Sequence[Outcome]:
         for _ in range(_ATTEMPTS - 1):
             async with self._lent(self._writing) as connection:
                 transaction = _Transaction(connection)
                 try:
-                    return await transaction.commit(writes)
+                    return await self._committed(transaction, writes)
                 except (failures.SerializationFailure, failures.DeadlockDetected):
                     continue
                 except (psycopg.OperationalError, psycopg.InterfaceError):
@@ -184,7 +200,29 @@ class PostgresStorage(Reads):
                     if not connection.closed or transaction.has_stored:
                         raise
         async with self._lent(self._writing) as connection:
-            return await _Transaction(connection).commit(writes)
+            return await self._committed(_Transaction(connection), writes)
+
+    async def _committed(self, transaction: "_Transaction", writes: Sequence[Write]) -> Sequence[Outcome]:
+        outcomes, end = await transaction.commit(writes, self._seen)
+        self._see(end)
+        return outcomes
+
+    async def reconcile(self, seen: Point, reason: str) -> LogState:
+        """See the port."""
+        return await self._turned(lambda writer: reconcile(writer, self._statements, CHANNEL, seen, reason))
+
+    async def new_history(self, reason: str, leap: int = LEAP_REVISIONS) -> LogState:
+        """See the port."""
+        return await self._turned(lambda writer: new_history(writer, self._statements, CHANNEL, reason, leap))
+
+    async def _turned(self, work: Callable[[Connection], Awaitable[LogState]]) -> LogState:
+        async def run() -> LogState:
+            async with self._lent(self._writing) as connection:
+                return await work(connection)
+
+        state = await self._bounded(run())
+        self._see(state.end)
+        return state
 
     async def _forget_some(self, keep: Keep) -> bool:
         async with self._lent(self._writing) as connection:
@@ -222,7 +260,7 @@ class PostgresStorage(Reads):
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             with _translated():
-                await migrate(self._url, _CONNECT_SECONDS)
+                await migrate(self._url, _CONNECT_SECONDS, self._statements)
             stack.callback(self._forget_pools)
             self._reading = await self._pool(stack, "reading", self._connections)
             self._writing = await self._pool(stack, "writing", 1)
@@ -287,25 +325,30 @@ class _Transaction:
         # Whether anything was sent that the server could still commit.
         self.has_stored = False
 
-    async def commit(self, writes: Sequence[Write]) -> Sequence[Outcome]:
-        """One transaction for all of them; an outcome for each."""
-        async with self._rolled_back_on_error():
-            ledger = await self._begin(writes)
+    async def commit(self, writes: Sequence[Write], seen: Point) -> tuple[Sequence[Outcome], Point]:
+        """One transaction for all of them; an outcome for each, and where the log ends.
+
+        Raises:
+            Unavailable: the log is no continuation of `seen`.
+        """
+        async with rolled_back_on_error(self._connection):
+            ledger = await self._begin(writes, seen)
             judged = [await self._judge(ledger, write) for write in writes]
             entries = [entry for entry in judged if isinstance(entry, Entry)]
             try:
-                await self._store([entry for entry in entries if entry.changes or entry.request])
+                await self._store([entry for entry in entries if entry.changes or entry.request], ledger.digest)
             except (psycopg.DataError, UnicodeEncodeError, failures.ProgramLimitExceeded) as error:
                 raise _RefusedValuesError(_refusal(error)) from error
-        return [Outcome(entry.commit) if isinstance(entry, Entry) else Outcome(error=entry) for entry in judged]
+        outcomes = [Outcome(entry.commit) if isinstance(entry, Entry) else Outcome(error=entry) for entry in judged]
+        return outcomes, ledger.end
 
     async def forget_some(self, keep: Keep) -> bool:
         """Forgets some of what `compact` shall forget; False where there is nothing left to forget."""
-        async with self._rolled_back_on_error():
-            await self._connection.execute(_BEGIN)
+        async with rolled_back_on_error(self._connection):
+            await self._connection.execute(BEGIN)
             await self._connection.execute(_LOCK)
             wanted = self._statements.compaction(keep, _COMPACTION_CHANGES)
-            found = await _rows(self._connection, wanted)
+            found = await rows_of(self._connection, wanted)
             for revision in found:
                 await self._connection.execute("DELETE FROM configsvc.changes WHERE revision <= %s", revision)
                 await self._connection.execute("DELETE FROM configsvc.requests WHERE revision <= %s", revision)
@@ -313,22 +356,25 @@ class _Transaction:
             await self._connection.execute("COMMIT")
             return bool(found)
 
-    async def _begin(self, writes: Sequence[Write]) -> Ledger:
+    async def _begin(self, writes: Sequence[Write], seen: Point) -> Ledger:
         """Begins, locks, and then loads what the writes name, in one round trip."""
         needs = needs_of(writes)
         async with self._connection.pipeline():
-            await self._connection.execute(_BEGIN)
-            counter = await self._connection.execute(_LOCK)
+            await self._connection.execute(BEGIN)
+            counter = await execute(self._connection, self._statements.state_and_digest(seen.revision, " FOR UPDATE"))
             # Each statement has a snapshot of its own (READ COMMITTED), taken when its turn comes: after the lock.
             wanted = [self._statements.scope(scope) for scope in needs.scopes]
             if needs.refs:
                 wanted.append(self._statements.records(needs.refs))
-            records = [await _execute(self._connection, statement) for statement in wanted]
+            records = [await execute(self._connection, statement) for statement in wanted]
             requests = None
             if needs.request_ids:
-                requests = await _execute(self._connection, self._statements.requests(needs.request_ids))
-        ((head,),) = await counter.fetchall()
-        ledger = Ledger(head)
+                requests = await execute(self._connection, self._statements.requests(needs.request_ids))
+        ((*values, there),) = await counter.fetchall()
+        state = LogState(*values)
+        if not state.continues(seen, there or ""):
+            raise diverged(seen)
+        ledger = Ledger(state)
         ledger.learn(needs.refs, [row for cursor in records for row in rows_in(await cursor.fetchall())])
         if requests:
             ledger.remember(requests_in(await requests.fetchall()))
@@ -339,7 +385,7 @@ class _Transaction:
             try:
                 entry = ledger.judge(write)
             except UnknownRefsError as unknown:
-                rows = await _rows(self._connection, self._statements.records(unknown.refs))
+                rows = await rows_of(self._connection, self._statements.records(unknown.refs))
                 ledger.learn(unknown.refs, rows_in(rows))
             except BaseException as error:
                 # Whatever it is, a bug in one `decide` included, it is this write's alone.
@@ -348,7 +394,7 @@ class _Transaction:
                 ledger.accept(entry)
                 return entry
 
-    async def _store(self, entries: Sequence[Entry]) -> None:
+    async def _store(self, entries: Sequence[Entry], digest: str) -> None:
         """Stores, notifies and commits, in one round trip."""
         if not entries:
             await self._connection.execute("ROLLBACK")
@@ -363,42 +409,14 @@ class _Transaction:
                 head = changes[-1][0]
                 await self._connection.execute(_INSERT_CHANGES, _columns(changes))
                 await self._connection.execute(_UPSERT_RECORDS, _columns(list(records.values())))
-                await self._connection.execute("UPDATE configsvc.counter SET head = %s", (head,))
+                await self._connection.execute("UPDATE configsvc.counter SET head = %s, digest = %s", (head, digest))
                 await self._connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, str(head)))
             if requests:
                 await self._connection.execute(_INSERT_REQUESTS, _columns(requests))
             await self._connection.execute("COMMIT")
 
-    @asynccontextmanager
-    async def _rolled_back_on_error(self) -> AsyncIterator[None]:
-        try:
-            yield
-        except Exception:
-            if not self._connection.closed:
-                try:
-                    await self._connection.rollback()
-                except psycopg.Error:
-                    # The server rolls back by itself what it can't be told to; the first error says more.
-                    _logger.debug("rollback failed", exc_info=True)
-                    await self._connection.close()
-            raise
 
-
-_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 _LOCK = "SELECT head FROM configsvc.counter FOR UPDATE"
-
-# Signs of instances that are gone stay a day, which is the longest lease.
-_NOTE_SIGNS = (
-    "WITH old AS (DELETE FROM configsvc.signs WHERE seen_at < now() - interval '2 days')"
-    " INSERT INTO configsvc.signs (service, instance_id, seen_at)"
-    " SELECT service, instance_id, now() FROM unnest(%s::text[], %s::text[]) AS u (service, instance_id)"
-    " ON CONFLICT (service, instance_id) DO UPDATE SET seen_at = excluded.seen_at"
-)
-_SIGNS = (
-    "SELECT s.service, s.instance_id, extract(epoch FROM s.seen_at), extract(epoch FROM clock_timestamp() - s.seen_at)"
-    " FROM unnest(%s::text[], %s::text[]) AS u (service, instance_id)"
-    " JOIN configsvc.signs AS s ON s.service = u.service AND s.instance_id = u.instance_id"
-)
 
 _TYPES = {
     "version": "integer", "ordinal": "integer", "revision": "bigint", "before_revision": "bigint",
@@ -423,14 +441,6 @@ _UPSERT_RECORDS = (
 
 def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)]
-
-
-async def _execute(connection: Connection, statement: Statement) -> psycopg.AsyncCursor[tuple[Any, ...]]:
-    return await connection.execute(statement.sql.replace("?", "%s"), statement.parameters)
-
-
-async def _rows(connection: Connection, statement: Statement) -> Rows:
-    return await (await _execute(connection, statement)).fetchall()
 
 
 def _refusal(error: Exception) -> Exception:

@@ -6,13 +6,16 @@ TCP keep-alives where its machine is gone. A turn that was lost shows itself at 
 """
 
 import asyncio
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import psycopg
 from psycopg import AsyncConnection
 
+from configsvc.domain.events import Loss
 from configsvc.errors import Unavailable
+from configsvc.storage.statements import Statement, Statements
 
 # The first seven bytes of SHA-256 of "configsvc outbox".
 _LOCK = 0x10_49F9_C64C_59B5
@@ -21,6 +24,7 @@ _LOCK = 0x10_49F9_C64C_59B5
 _SILENCE_SECONDS = 30
 _TALK_SECONDS = 1.0
 _ANSWER_SECONDS = 10.0
+_NOTHING = Statement("SELECT 1")
 
 _SETTINGS = (
     "SET statement_timeout = 0; SET lock_timeout = 0;"
@@ -33,9 +37,10 @@ _IDLE_SESSION_TIMEOUT_VERSION = 140_000
 class PostgresTurn:
     """See `port.Turn`. Entering waits for the turn."""
 
-    def __init__(self, url: str, channel: str) -> None:
+    def __init__(self, url: str, channel: str, statements: Statements) -> None:
         self._url = url
         self._channel = channel
+        self._statements = statements
         self._connection: AsyncConnection[tuple[Any, ...]] | None = None
 
     async def __aenter__(self) -> Self:
@@ -76,12 +81,20 @@ class PostgresTurn:
 
     async def published(self) -> int:
         """See the port."""
-        rows = await self._run("SELECT published FROM configsvc.outbox")
+        rows = await self._run(self._statements.published())
         return int(rows[0][0])
 
-    async def advance(self, revision: int) -> None:
+    async def advance(self, revision: int, losses: Sequence[Loss] = ()) -> None:
         """See the port."""
-        await self._run("UPDATE configsvc.outbox SET published = %s RETURNING published", (revision,))
+        await self._run(self._statements.advance(revision, losses))
+
+    async def tell(self, trouble: str) -> None:
+        """See the port."""
+        await self._run(self._statements.tell(trouble))
+
+    async def keep(self) -> None:
+        """See the port."""
+        await self._run(_NOTHING)
 
     async def news(self, within_seconds: float) -> None:
         """See the port."""
@@ -91,13 +104,14 @@ class PostgresTurn:
                 return
         except (psycopg.Error, OSError) as error:
             raise _lost(error) from error
-        await self._run("SELECT 1")
+        await self.keep()
 
-    async def _run(self, sql: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    async def _run(self, statement: Statement) -> list[tuple[Any, ...]]:
         connection = self._held()
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
-                return await (await connection.execute(sql, parameters)).fetchall()
+                cursor = await connection.execute(statement.sql.replace("?", "%s"), statement.parameters)
+                return await cursor.fetchall() if cursor.description else []
         except (psycopg.Error, OSError, TimeoutError) as error:
             raise _lost(error) from error
 

@@ -2,7 +2,10 @@
 
 from psycopg import AsyncConnection, IsolationLevel
 
+from configsvc.domain.lineage import MADE, new_history
 from configsvc.storage.migrations import migrations_of, missing_from
+from configsvc.storage.postgres_connection import execute
+from configsvc.storage.statements import Statements
 
 # Replicas that start together take turns by it. A constant of ours: the first seven bytes of SHA-256 of "configsvc".
 LOCK = 0xE8_3068_E92F_DB3A
@@ -11,8 +14,8 @@ LOCK = 0xE8_3068_E92F_DB3A
 _PATIENCE = "10min"
 
 
-async def migrate(url: str, connect_seconds: int) -> None:
-    """Applies what is missing.
+async def migrate(url: str, connect_seconds: int, statements: Statements) -> None:
+    """Applies what is missing. A log that has no history yet gets one.
 
     Raises:
         StateForbids: the schema is a newer release's.
@@ -43,3 +46,5 @@ async def migrate(url: str, connect_seconds: int) -> None:
             # As bytes, since the text is not a literal, and without parameters, so that it may be several statements.
             await connection.execute(step.sql.encode())
             await connection.execute("INSERT INTO configsvc.migrations VALUES (%s, %s)", (step.number, step.name))
+        for statement in statements.began(new_history(), MADE):
+            await execute(connection, statement)

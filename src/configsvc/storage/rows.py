@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from configsvc.domain.records import Action, Change, JsonObject, Kind, Record, Ref
+from configsvc.domain.lineage import next_digest
+from configsvc.domain.records import Action, Author, Change, JsonObject, Kind, Mutation, Record, Ref
 from configsvc.storage.checksums import verified
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -25,7 +26,7 @@ RECORD_COLUMNS = (
 )  # fmt: skip
 CHANGE_COLUMNS = (
     "revision", "ordinal", "kind", "environment", "service", "key", "action", "version", "before", "after",
-    "before_revision", "created_at", "actor", "reason", "request_id", "at",
+    "before_revision", "created_at", "actor", "reason", "request_id", "at", "digest",
 )  # fmt: skip
 
 
@@ -45,13 +46,12 @@ class Row:
     updated_at: datetime
     updated_by: str
 
-    @property
-    def record(self) -> Record | None:
-        """The live record; None where it was removed."""
+    def record_in(self, history: str) -> Record | None:
+        """The live record as the log of a history tells it; None where it was removed."""
         if self.body is None:
             return None
         return Record(
-            self.ref, self.version, self.revision, self.body, self.created_at, self.updated_at, self.updated_by
+            self.ref, self.version, self.revision, self.body, self.created_at, self.updated_at, self.updated_by, history
         )
 
     @property
@@ -150,14 +150,26 @@ def change_values(change: Change, before: str | None, after: str | None) -> tupl
         change.reason,
         change.request_id,
         microseconds(change.at),
+        change.digest or None,
     )
 
 
-def change_of(values: Sequence[Any]) -> Change:
-    """The inverse of `change_values`. Raises `DataLoss` if the row carries a checksum that does not match it."""
+def change_digest(before: str, place: tuple[int, int], mutation: Mutation, after: Row, author: Author) -> str:
+    """The digest of the log up to a change, from that up to the change before. What the change follows is in the latter."""
+    said = (author.actor, author.reason, author.request_id, microseconds(author.at))
+    return next_digest(
+        before, (*place, *ref_values(mutation.ref), mutation.action.value, after.version, *said), after.text
+    )
+
+
+def change_of(values: Sequence[Any], history: str) -> Change:
+    """The inverse of `change_values`, as the log of a history tells it.
+
+    Raises `DataLoss` if the row carries a checksum that does not match it.
+    """
     (
         revision, ordinal, kind, environment, service, key, action, version, before, after,
-        before_revision, created_at, actor, reason, request_id, at,
+        before_revision, created_at, actor, reason, request_id, at, digest,
     ) = verified_change(values)  # fmt: skip
     return Change(
         revision=revision,
@@ -173,4 +185,6 @@ def change_of(values: Sequence[Any]) -> Change:
         reason=reason,
         request_id=request_id,
         at=time_of(at),
+        digest=digest or "",
+        history=history,
     )

@@ -14,7 +14,6 @@
 import asyncio
 import contextlib
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager
@@ -24,10 +23,25 @@ from queue import LifoQueue
 from types import TracebackType
 from typing import Any, Self
 
+from configsvc.background import Supervisor
+from configsvc.domain.events import Loss
+from configsvc.domain.instances import Incarnation
+from configsvc.domain.lineage import LEAP_REVISIONS, LogState, Point
 from configsvc.domain.records import Change, Commit, Ref, View, Write
 from configsvc.errors import DataLoss, Unavailable
 from configsvc.storage.group_commit import DEFAULT_GROUP_WRITES, DEFAULT_QUEUE_WRITES, GroupCommit, Outcome
-from configsvc.storage.port import ChangePage, ChangeQuery, Keep, RecordPage, RecordQuery, Sign, Turn, VersionRange
+from configsvc.storage.port import (
+    READ_BYTES,
+    ChangePage,
+    ChangeQuery,
+    Keep,
+    LogPage,
+    RecordPage,
+    RecordQuery,
+    Sign,
+    Turn,
+    VersionRange,
+)
 from configsvc.storage.reads import Reads, Rows, T
 from configsvc.storage.rows import verified_change, verified_record
 from configsvc.storage.sqlite_connection import DIALECT, check_structure, connect, migrate, translated
@@ -70,16 +84,18 @@ class SqliteStorage(Reads):
         readers: int = _READERS,
         queue_writes: int = DEFAULT_QUEUE_WRITES,
         group_writes: int = DEFAULT_GROUP_WRITES,
+        supervisor: Supervisor | None = None,
     ) -> None:
         super().__init__(DIALECT)
         self._path = path
         self._readers = readers
-        self._group = GroupCommit(self._commit_group, queue_writes=queue_writes, group_writes=group_writes)
+        self._group = GroupCommit(
+            self._commit_group, queue_writes=queue_writes, group_writes=group_writes, supervisor=supervisor
+        )
         self._opened: _Opened | None = None
         self._damage = Damage(path)
         self._turns = asyncio.Lock()
         self._grown = asyncio.Event()
-        self._signs: dict[Ref, float] = {}
         self._stack = AsyncExitStack()
 
     async def write(self, write: Write) -> Commit:
@@ -98,15 +114,25 @@ class SqliteStorage(Reads):
         async with self._turns:
             yield _Turn(self)
 
-    async def note(self, refs: Collection[Ref]) -> None:
+    async def listen(self, heard_seconds: float) -> float:
         """See the port."""
-        now = time.monotonic()
-        self._signs.update(dict.fromkeys(refs, now))
+        return await self._in_writer(lambda writer: writer.signs(lambda signs: signs.listen(heard_seconds)))
 
-    async def signs(self, refs: Collection[Ref]) -> Mapping[Ref, Sign]:
-        """See the port. In memory, as one process alone owns the file, and its leases begin anew with it."""
-        now = time.monotonic()
-        return {ref: Sign(self._signs[ref], now - self._signs[ref]) for ref in refs if ref in self._signs}
+    async def note(self, seen: Mapping[Incarnation, float]) -> None:
+        """See the port."""
+        await self._in_writer(lambda writer: writer.signs(lambda signs: signs.note(seen)))
+
+    async def grant(self, incarnations: Collection[Incarnation], heard_seconds: float) -> None:
+        """See the port."""
+        await self._in_writer(lambda writer: writer.signs(lambda signs: signs.grant(incarnations, heard_seconds)))
+
+    async def signs(self, incarnations: Collection[Incarnation]) -> Mapping[Incarnation, Sign]:
+        """See the port."""
+        return await self._in_writer(lambda writer: writer.signs(lambda signs: signs.signs(incarnations)))
+
+    async def forget(self, before: float) -> None:
+        """See the port."""
+        await self._in_writer(lambda writer: writer.signs(lambda signs: signs.forget(before)))
 
     async def get(self, refs: Sequence[Ref]) -> View:
         """See the port."""
@@ -135,10 +161,15 @@ class SqliteStorage(Reads):
         self._damage.check_structure()
         return await super().search(query)
 
-    async def read(self, after: int, limit: int) -> Sequence[Change]:
+    async def read(self, after: int, limit: int, most_bytes: int | None = READ_BYTES) -> Sequence[Change]:
         """See the port."""
         self._damage.check_structure()
-        return await super().read(after, limit)
+        return await super().read(after, limit, most_bytes)
+
+    async def follow(self, seen: Point, limit: int, most_bytes: int | None = READ_BYTES) -> LogPage:
+        """See the port."""
+        self._damage.check_structure()
+        return await super().follow(seen, limit, most_bytes)
 
     async def check_file(self) -> None:
         """Returns if the file is where it was opened; raises `Unavailable` (`STORAGE_GONE`) if it is not."""
@@ -186,9 +217,12 @@ class SqliteStorage(Reads):
             await self._in_writer(lambda writer: writer.try_one())
 
     async def _read(self, statement: Statement, decode: Callable[[Rows], T]) -> T:
-        return await self._in_reader(
-            lambda _, connection: decode(connection.execute(statement.sql, statement.parameters).fetchall())
-        )
+        def read(_: _Opened, connection: sqlite3.Connection) -> T:
+            if statement.walk is not None:
+                return decode(statement.walk.rows(connection, statement.sql, statement.parameters))
+            return decode(connection.execute(statement.sql, statement.parameters).fetchall())
+
+        return await self._in_reader(read)
 
     async def _in_reader(self, work: Callable[["_Opened", sqlite3.Connection], T]) -> T:
         opened = self._opened
@@ -227,9 +261,24 @@ class SqliteStorage(Reads):
         return await asyncio.get_running_loop().run_in_executor(opened.thread, run)
 
     async def _commit_group(self, writes: Sequence[Write]) -> Sequence[Outcome]:
-        outcomes = await self._in_writer(lambda writer: writer.commit(writes))
+        seen = self._seen
+        outcomes, end = await self._in_writer(lambda writer: writer.commit(writes, seen))
+        self._see(end)
         self._grown.set()
         return outcomes
+
+    async def reconcile(self, seen: Point, reason: str) -> LogState:
+        """See the port."""
+        return self._turned(await self._in_writer(lambda writer: writer.reconcile(seen, reason)))
+
+    async def new_history(self, reason: str, leap: int = LEAP_REVISIONS) -> LogState:
+        """See the port."""
+        return self._turned(await self._in_writer(lambda writer: writer.new_history(reason, leap)))
+
+    def _turned(self, state: LogState) -> LogState:
+        self._see(state.end)
+        self._grown.set()
+        return state
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -287,8 +336,14 @@ class _Turn:
     async def published(self) -> int:
         return await self._storage._in_writer(lambda writer: writer.published())
 
-    async def advance(self, revision: int) -> None:
-        await self._storage._in_writer(lambda writer: writer.advance(revision))
+    async def advance(self, revision: int, losses: Sequence[Loss] = ()) -> None:
+        await self._storage._in_writer(lambda writer: writer.advance(revision, losses))
+
+    async def tell(self, trouble: str) -> None:
+        await self._storage._in_writer(lambda writer: writer.tell(trouble))
+
+    async def keep(self) -> None:
+        """The turn is this process's as long as it lives."""
 
     async def news(self, within_seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

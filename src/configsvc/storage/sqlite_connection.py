@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from configsvc.domain.lineage import MADE, new_history
 from configsvc.errors import DataLoss, Unavailable
 from configsvc.storage.checksums import checksum
 from configsvc.storage.migrations import migrations_of, missing_from
 from configsvc.storage.room import lacks_room
 from configsvc.storage.rows import json_text_of, ref_values
 from configsvc.storage.sqlite_damage import NAMED_PROBLEMS, Damage
-from configsvc.storage.statements import Dialect
+from configsvc.storage.statements import Dialect, Statements
 
 # Only a tool that has opened the file by hand can hold a lock: wait for it as long as a caller would.
 _BUSY_SECONDS = 5.0
@@ -26,7 +27,9 @@ DIALECT = Dialect(
     ),
     many=json_text_of,
     many_refs=lambda refs: (json_text_of([ref_values(ref) for ref in refs]),),
+    now="CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)",
     checksums=True,
+    walks=True,
 )
 
 
@@ -46,7 +49,7 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Brings the schema up to date."""
+    """Brings the schema up to date. A log that has no history yet gets one."""
     connection.create_function("row_checksum", -1, checksum, deterministic=True)
     ((applied,),) = connection.execute("PRAGMA user_version").fetchall()
     for step in missing_from(migrations_of("sqlite"), applied):
@@ -55,6 +58,9 @@ def migrate(connection: sqlite3.Connection) -> None:
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+    # One process owns the file, so nobody comes between the two.
+    for statement in Statements(DIALECT).began(new_history(), MADE):
+        connection.execute(statement.sql, statement.parameters)
 
 
 def check_structure(connection: sqlite3.Connection, check: str, damage: Damage) -> None:
@@ -71,8 +77,9 @@ def check_structure(connection: sqlite3.Connection, check: str, damage: Damage) 
 def translation(cause: BaseException, path: Path | None = None) -> Unavailable | DataLoss:
     """The port's error for a driver's one. With the database's path, a lack of room is told whatever it is called."""
     code = getattr(cause, "sqlite_errorcode", 0)
-    # The lowest byte is the kind; the others say at which operation. A text that is no UTF-8 has no code of SQLite's.
-    is_text = isinstance(cause, sqlite3.OperationalError) and not code
+    # The lowest byte is the kind; the others say at which operation. A text that is no UTF-8 has no code of SQLite's, and
+    # where Python can't quote it in a message, it is a UnicodeDecodeError.
+    is_text = isinstance(cause, sqlite3.OperationalError | UnicodeDecodeError) and not code
     if is_text or code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return DataLoss(f"the database is damaged: {cause}")
     is_full = code == sqlite3.SQLITE_FULL or (
@@ -90,5 +97,5 @@ def translated(path: Path | None = None) -> Iterator[None]:
         yield
     except (sqlite3.ProgrammingError, sqlite3.IntegrityError, sqlite3.NotSupportedError):
         raise
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
         raise translation(error, path) from error

@@ -1,22 +1,25 @@
 """The one connection that writes to the embedded database."""
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from configsvc.domain.events import Loss
+from configsvc.domain.lineage import LogState, Point
 from configsvc.domain.records import Ref, Write
 from configsvc.errors import DataLoss, Unavailable
 from configsvc.storage.checksums import checksum
 from configsvc.storage.group_commit import Outcome
 from configsvc.storage.ledger import Entry, Ledger, UnknownRefsError, needs_of
 from configsvc.storage.port import Keep
-from configsvc.storage.reads import Rows, requests_in, rows_in
+from configsvc.storage.reads import Rows, T, again, diverged, requests_in, rows_in
 from configsvc.storage.room import ENOUGH_BYTES, lacks_room
 from configsvc.storage.sqlite_connection import DIALECT, translated
 from configsvc.storage.sqlite_damage import Damage
 from configsvc.storage.sqlite_file import OwnedFile
+from configsvc.storage.sqlite_signs import SqliteSigns
 from configsvc.storage.statements import Statement, Statements
 
 # Changes forgotten in one transaction: some 10 ms, in which writes wait.
@@ -26,7 +29,10 @@ _COMPACTION_CHANGES = 2_000
 class SqliteWriter:
     """All of it runs in one thread."""
 
-    _INSERT_CHANGE = f"INSERT INTO changes VALUES ({', '.join('?' * len(DIALECT.change_columns))})"
+    _INSERT_CHANGE = (
+        f"INSERT INTO changes ({', '.join(DIALECT.change_columns)})"
+        f" VALUES ({', '.join('?' * len(DIALECT.change_columns))})"
+    )
     _UPSERT_RECORD = (
         f"INSERT INTO records ({', '.join(DIALECT.record_columns)})"
         f" VALUES ({', '.join('?' * len(DIALECT.record_columns))})"
@@ -42,6 +48,7 @@ class SqliteWriter:
         self._file = file
         self._damage = damage
         self._statements = Statements(DIALECT)
+        self._signs = SqliteSigns(connection)
         # Whether the database has refused writes, and nothing has shown since that it would take them now.
         self.is_refused = False
 
@@ -57,26 +64,46 @@ class SqliteWriter:
             self._connection.execute("UPDATE outbox SET published = published")
         self.is_refused = False
 
-    def commit(self, writes: Sequence[Write]) -> Sequence[Outcome]:
-        """One transaction for all of them; an outcome for each."""
+    def commit(self, writes: Sequence[Write], seen: Point) -> tuple[Sequence[Outcome], Point]:
+        """One transaction for all of them; an outcome for each, and where the log ends."""
         try:
             self._file.check()
             self._damage.check()
             with translated(self._path), self._transaction():
-                ledger = self._load(writes)
-                head = ledger.head
+                state, there = self._state(seen.revision)
+                if not state.continues(seen, there):
+                    raise diverged(seen)
+                ledger = Ledger(state)
+                self._load(ledger, writes)
                 outcomes = [self._apply(ledger, write) for write in writes]
-                if ledger.head > head:
-                    self._connection.execute("UPDATE counter SET head = ?", (ledger.head,))
+                if ledger.head > state.head:
+                    self._connection.execute("UPDATE counter SET head = ?, digest = ?", (ledger.head, ledger.digest))
             self._file.check()
         except Unavailable as error:
-            self.is_refused = True
-            # One each: an exception that several callers raise would gather all of their tracebacks.
-            return [Outcome(error=_again(error)) for _ in writes]
+            self.is_refused = error.reason != "LOG_DIVERGED"
+            return [Outcome(error=again(error)) for _ in writes], seen
         except DataLoss as error:
             self._damage.note(error.message, structural=isinstance(error.__cause__, sqlite3.Error))
-            return [Outcome(error=_again(error)) for _ in writes]
-        return outcomes
+            return [Outcome(error=again(error)) for _ in writes], seen
+        return outcomes, ledger.end
+
+    def reconcile(self, seen: Point, reason: str) -> LogState:
+        """See `port.Lineage`."""
+        with translated(self._path), self._transaction():
+            state, there = self._state(seen.revision)
+            return state if state.continues(seen, there) else self._turn(state, state.turned(seen.revision), reason)
+
+    def new_history(self, reason: str, leap: int) -> LogState:
+        """See `port.Histories`."""
+        with translated(self._path), self._transaction():
+            state, _ = self._state(0)
+            return self._turn(state, state.turned(leap=leap), reason)
+
+    def signs(self, work: Callable[[SqliteSigns], T]) -> T:
+        """Reads or writes signs of life. See `port.Signs`."""
+        self._file.check()
+        with translated(self._path):
+            return work(self._signs)
 
     def published(self) -> int:
         """See `port.Turn`."""
@@ -84,10 +111,17 @@ class SqliteWriter:
             ((revision,),) = self._rows(self._statements.published())
             return int(revision)
 
-    def advance(self, revision: int) -> None:
+    def advance(self, revision: int, losses: Sequence[Loss]) -> None:
         """See `port.Turn`."""
+        self._run(self._statements.advance(revision, losses))
+
+    def tell(self, trouble: str) -> None:
+        """See `port.Turn`."""
+        self._run(self._statements.tell(trouble))
+
+    def _run(self, statement: Statement) -> None:
         with translated(self._path), self._transaction():
-            self._connection.execute("UPDATE outbox SET published = ?", (revision,))
+            self._connection.execute(statement.sql, statement.parameters)
 
     def forget_some(self, keep: Keep) -> bool:
         """Forgets some of what `compact` shall forget; False where there is nothing left to forget."""
@@ -99,16 +133,23 @@ class SqliteWriter:
                 self._connection.execute("UPDATE counter SET compacted = ?", (revision,))
             return bool(found)
 
-    def _load(self, writes: Sequence[Write]) -> Ledger:
+    def _turn(self, before: LogState, after: LogState, reason: str) -> LogState:
+        for statement in self._statements.turn(before, after, reason):
+            self._rows(statement)
+        return after
+
+    def _state(self, revision: int) -> tuple[LogState, str]:
+        """The log's state, and its digest at a revision."""
+        ((*values, there),) = self._rows(self._statements.state_and_digest(revision))
+        return LogState(*values), there or ""
+
+    def _load(self, ledger: Ledger, writes: Sequence[Write]) -> None:
         needs = needs_of(writes)
-        ((head, _),) = self._rows(self._statements.state())
-        ledger = Ledger(head)
         self._learn(ledger, needs.refs)
         for scope in needs.scopes:
             ledger.learn((), rows_in(self._rows(self._statements.scope(scope))))
         if needs.request_ids:
             ledger.remember(requests_in(self._rows(self._statements.requests(needs.request_ids))))
-        return ledger
 
     def _learn(self, ledger: Ledger, refs: Sequence[Ref]) -> None:
         if refs:
@@ -169,12 +210,6 @@ class SqliteWriter:
 def _checked(values: tuple[Any, ...]) -> tuple[Any, ...]:
     """A row with its checksum."""
     return (*values, checksum(*values))
-
-
-def _again(error: Unavailable | DataLoss) -> Unavailable | DataLoss:
-    same = type(error)(error.message, error.reason)
-    same.__cause__ = error.__cause__
-    return same
 
 
 def _is_of_one_write(error: sqlite3.Error) -> bool:

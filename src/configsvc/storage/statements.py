@@ -11,15 +11,21 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from configsvc.domain.events import Form, Loss
+from configsvc.domain.lineage import LogState
 from configsvc.domain.records import Ref, Scope
+from configsvc.storage.bounded import Rest, Walk
 from configsvc.storage.port import ChangeQuery, Keep, RecordQuery
 from configsvc.storage.rows import CHANGE_COLUMNS, RECORD_COLUMNS, microseconds, ref_values
 
 _LAST_CODE_POINT = 0x10FFFF
 _SURROGATES = range(0xD800, 0xE000)
 
-# Columns of the counter row, before those of what was asked for.
-COUNTER_COLUMNS = 2
+# Columns of the counter row, before those of what was asked for: head, compacted, history.
+COUNTER_COLUMNS = 3
+
+_STATE = "head, compacted, history, since, digest"
+_LOG_ORDER = "x.revision, x.ordinal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +34,8 @@ class Dialect:
 
     `tables` comes before each table's name. `among` is a condition that a column is one of a list, `contains` that
     it contains a text; `{}` is the column. `refs` is a table of refs as a subquery. `many` and `many_refs` make the
-    parameters of these. `checksums`: rows of `records` and `changes` carry one, in a column of this name.
+    parameters of these. `now` is the time by the database's clock, as times are stored. `checksums`: rows of `records` and
+    `changes` carry one, in a column of this name. `walks`: bounded results are read row by row (`bounded`).
     """
 
     tables: str
@@ -37,7 +44,9 @@ class Dialect:
     refs: str
     many: Callable[[Sequence[str]], Any]
     many_refs: Callable[[Sequence[Ref]], tuple[Any, ...]]
+    now: str
     checksums: bool = False
+    walks: bool = False
 
     @property
     def record_columns(self) -> tuple[str, ...]:
@@ -56,6 +65,8 @@ class Statement:
 
     sql: str
     parameters: tuple[Any, ...] = ()
+    # How to read what the statement names, in a dialect that reads bounded results row by row.
+    walk: Walk | None = None
 
 
 class _Conditions:
@@ -90,12 +101,42 @@ class Statements:
         self._counter = f"{dialect.tables}counter"
         self._requests = f"{dialect.tables}requests"
         self._outbox = f"{dialect.tables}outbox"
+        self._histories = f"{dialect.tables}histories"
         self._record_columns = ", ".join(dialect.record_columns)
         self._change_columns = ", ".join(dialect.change_columns)
 
     def state(self) -> Statement:
-        """(head, compacted)"""
-        return Statement(f"SELECT head, compacted FROM {self._counter}")
+        """(head, compacted, history, since, digest)"""
+        return Statement(f"SELECT {_STATE} FROM {self._counter}")
+
+    def state_and_digest(self, revision: int, lock: str = "") -> Statement:
+        """(head, compacted, history, since, digest), and the digest at a revision, None where it is not known."""
+        return Statement(f"SELECT {_STATE}, {self._digest_at()} FROM {self._counter}{lock}", (revision,))
+
+    def began(self, history: str, reason: str) -> tuple[Statement, ...]:
+        """What gives a history to a log that has none."""
+        return (
+            Statement(
+                f"INSERT INTO {self._histories} SELECT ?, since, ?, {self._dialect.now} FROM {self._counter}"
+                " WHERE history = ''",
+                (history, reason),
+            ),
+            Statement(f"UPDATE {self._counter} SET history = ? WHERE history = ''", (history,)),
+        )
+
+    def turn(self, before: LogState, after: LogState, reason: str) -> tuple[Statement, ...]:
+        """What gives a log another history. All that had left for the outside has left, whatever the head is now."""
+        return (
+            Statement(
+                f"INSERT INTO {self._histories} VALUES (?, ?, ?, {self._dialect.now})",
+                (after.history, after.since, reason),
+            ),
+            Statement(f"UPDATE {self._outbox} SET published = ? WHERE published >= ?", (after.head, before.head)),
+            Statement(
+                f"UPDATE {self._counter} SET history = ?, since = ?, head = ?",
+                (after.history, after.since, after.head),
+            ),
+        )
 
     def records(self, refs: Sequence[Ref]) -> Statement:
         """Counter, then the records among `refs`, removed ones too."""
@@ -125,16 +166,24 @@ class Statements:
             where.add_if("key < ?", after_prefix(query.prefix))
         if query.after is not None:
             where.add("(key, service) > (?, ?)", *query.after)
-        found = f"SELECT {self._record_columns} FROM {self._records} WHERE {where.sql} ORDER BY key, service LIMIT ?"
-        return Statement(self._with_counter(found, order="x.key, x.service"), (*where.parameters, query.limit + 1))
+        found = Rest(
+            table=self._records,
+            columns=self._dialect.record_columns,
+            bodies=("body",),
+            conditions=f"WHERE {where.sql} ORDER BY key, service LIMIT ?",
+            order="key, service",
+            group="key",
+            most_bytes=query.most_bytes,
+        )
+        return self._rest(found, "x.key, x.service", (*where.parameters, query.limit + 1))
 
     def version(self, ref: Ref, version: int) -> Statement:
-        """The change that made a version."""
-        return Statement(
+        """Counter, then the change that made a version."""
+        found = (
             f"SELECT {self._change_columns} FROM {self._changes}"
-            " WHERE kind = ? AND environment = ? AND service = ? AND key = ? AND version = ?",
-            (ref.kind.value, ref.environment, ref.service, ref.key, version),
+            " WHERE kind = ? AND environment = ? AND service = ? AND key = ? AND version = ?"
         )
+        return Statement(self._with_counter(found), (ref.kind.value, ref.environment, ref.service, ref.key, version))
 
     def versions(self, ref: Ref) -> Statement:
         """(newest version, oldest version that the log has or None), or no row."""
@@ -160,19 +209,45 @@ class Statements:
         where.add_if("revision <= ?", query.until_revision)
         if query.before is not None:
             where.add("(revision, ordinal) < (?, ?)", *query.before)
-        found = f"SELECT {self._change_columns} FROM {self._changes} WHERE {where.sql} ORDER BY revision DESC, ordinal DESC LIMIT ?"
+        found = Rest(
+            table=self._changes,
+            columns=self._dialect.change_columns,
+            bodies=("before", "after"),
+            conditions=f"WHERE {where.sql} ORDER BY revision DESC, ordinal DESC LIMIT ?",
+            order="revision DESC, ordinal DESC",
+            group="",
+            most_bytes=query.most_bytes,
+        )
+        return self._rest(found, "x.revision DESC, x.ordinal DESC", (*where.parameters, query.limit + 1))
+
+    def log(self, after: int, limit: int, most_bytes: int | None) -> Statement:
+        """Counter, then the changes after a revision, up to the whole revision of the `limit`th, or fewer (`Rest`)."""
+        return self._rest(self._log(most_bytes), _LOG_ORDER, (after, after, limit - 1))
+
+    def follow(self, after: int, limit: int, most_bytes: int | None) -> Statement:
+        """Counter, (since, digest), the digest at `after`, then what `log` gives."""
+        more = f", c.since, c.digest, {self._digest_at()}"
+        return self._rest(self._log(most_bytes), _LOG_ORDER, (after, after, after, limit - 1), more)
+
+    def origin(self) -> Statement:
+        """(history, since, reason, made_at) of the history that the log has."""
         return Statement(
-            self._with_counter(found, order="x.revision DESC, x.ordinal DESC"), (*where.parameters, query.limit + 1)
+            f"SELECT h.history, h.since, h.reason, h.made_at FROM {self._counter} AS c"
+            f" JOIN {self._histories} AS h ON h.history = c.history"
         )
 
-    def log(self, after: int, limit: int) -> Statement:
-        """Counter, then the changes after a revision, up to the whole revision of the `limit`th."""
-        found = (
-            f"SELECT {self._change_columns} FROM {self._changes} WHERE revision > ? AND revision <= coalesce("
+    def _log(self, most_bytes: int | None) -> Rest:
+        return Rest(
+            table=self._changes,
+            columns=self._dialect.change_columns,
+            bodies=("before", "after"),
+            conditions="WHERE revision > ? AND revision <= coalesce("
             f"(SELECT revision FROM {self._changes} WHERE revision > ? ORDER BY revision, ordinal LIMIT 1 OFFSET ?),"
-            " 9223372036854775807)"
+            " 9223372036854775807) ORDER BY revision, ordinal",
+            order="revision, ordinal",
+            group="revision",
+            most_bytes=most_bytes,
         )
-        return Statement(self._with_counter(found, order="x.revision, x.ordinal"), (after, after, limit - 1))
 
     def requests(self, request_ids: Sequence[str]) -> Statement:
         """(request id, fingerprint, revision), then its changes, one a row; or None in each, where it made none."""
@@ -229,9 +304,43 @@ class Statements:
         """(published)"""
         return Statement(f"SELECT published FROM {self._outbox}")
 
-    def _with_counter(self, found: str, order: str = "") -> str:
+    def backlog(self) -> Statement:
+        """(published, head, revision and time of the oldest unpublished change, trouble, reduced, skipped, last loss)"""
+        oldest = f"(SELECT min(revision) FROM {self._changes} WHERE revision > o.published)"
+        return Statement(
+            "SELECT o.published, n.head, c.revision, c.at, o.trouble, o.reduced, o.skipped, o.last_loss"
+            f" FROM {self._outbox} AS o CROSS JOIN {self._counter} AS n"
+            f" LEFT JOIN {self._changes} AS c ON c.revision = {oldest} AND c.ordinal = 0"
+        )
+
+    def advance(self, revision: int, losses: Sequence[Loss]) -> Statement:
+        """Moves the outbox's cursor, counts losses, ends trouble."""
+        skipped = sum(loss.form is Form.SKIPPED for loss in losses)
+        last = losses[-1].to_json() if losses else None
+        return Statement(
+            f"UPDATE {self._outbox} SET published = ?, trouble = '', reduced = reduced + ?, skipped = skipped + ?,"
+            " last_loss = coalesce(?, last_loss)",
+            (revision, len(losses) - skipped, skipped, last),
+        )
+
+    def tell(self, trouble: str) -> Statement:
+        """Remembers the outbox's trouble."""
+        return Statement(f"UPDATE {self._outbox} SET trouble = ?", (trouble,))
+
+    def _digest_at(self) -> str:
+        """The digest of the log up to a revision, which need not have changes itself (see `LEAP_REVISIONS`)."""
+        return f"(SELECT digest FROM {self._changes} WHERE revision <= ? ORDER BY revision DESC, ordinal DESC LIMIT 1)"
+
+    def _rest(self, found: Rest, order: str, parameters: tuple[Any, ...], more: str = "") -> Statement:
+        """Counter, with more columns of it, then the rows, then how many there would be without the bound."""
+        if self._dialect.walks and found.most_bytes is not None:
+            return Statement(self._with_counter(found.keys(), more=more), parameters, found.walk())
+        return Statement(self._with_counter(found.window(), order, more), parameters)
+
+    def _with_counter(self, found: str, order: str = "", more: str = "") -> str:
+        columns = f"c.head, c.compacted, c.history{more}, x.*"
         ordered = f" ORDER BY {order}" if order else ""
-        return f"SELECT c.head, c.compacted, x.* FROM {self._counter} AS c LEFT JOIN ({found}) AS x ON 1 = 1{ordered}"
+        return f"SELECT {columns} FROM {self._counter} AS c LEFT JOIN ({found}) AS x ON 1 = 1{ordered}"
 
 
 def after_prefix(prefix: str) -> str | None:

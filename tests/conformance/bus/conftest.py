@@ -12,7 +12,8 @@ from typing import Self
 import pytest
 from psycopg import AsyncConnection
 
-from configsvc.bus.kafka import KafkaBus, KafkaPublisher
+from configsvc.bus.kafka import KafkaBus
+from configsvc.bus.kafka_publisher import KafkaPublisher
 from configsvc.bus.local import LocalBus
 from configsvc.bus.notify import CHANNEL, NotifyBus
 from configsvc.bus.port import Bus
@@ -108,7 +109,10 @@ class _Relayed(_Told):
         self._publisher = publisher
 
     async def tell(self, changes: Sequence[Change]) -> None:
-        await self._publisher.publish(changes)
+        while changes:
+            receipt = await self._publisher.publish(changes)
+            assert receipt.problem is None, receipt.problem
+            changes = changes[len(receipt.deliveries) :]
 
 
 class _Notified(_Told):

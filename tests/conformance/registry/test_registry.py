@@ -215,6 +215,21 @@ async def test_what_a_slow_listener_missed_is_merged_and_not_lost(bench: Bench) 
             heard.add(await anext(events))
 
 
+async def test_what_happens_before_the_first_step_of_the_events_is_told(bench: Bench) -> None:
+    """Whoever listens and then reads the state misses nothing."""
+    one, two = await bench.open("r1"), await bench.open("r2")
+    events = two.events()
+    await one.put(node())
+    await eventually(lambda: _has_one(two))
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while await anext(events) != NodesChanged("svc"):
+            pass
+
+
+async def _has_one(client: ServiceRegistryClient) -> bool:
+    return len(await client.nodes("svc")) == 1
+
+
 async def test_closing_ends_the_events_and_takes_the_nodes_away(bench: Bench) -> None:
     one, two = await bench.open("r1"), await bench.open("r2")
     await one.put(node())

@@ -1,23 +1,29 @@
-"""The suite's one parameter: which adapter. Nothing beyond this file asks which it is."""
+"""The suite's one parameter: which adapter. Nothing beyond this file and `databases` asks which it is."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from configsvc.storage.port import Storage
-from configsvc.storage.postgres import PostgresStorage
-from configsvc.storage.sqlite import SqliteStorage
+from tests.conformance.storage.databases import Database, postgres_database, sqlite_database
 from tests.conformance.storage.writing import StorageFactory
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def open_storage(request: pytest.FixtureRequest, tmp_path: Path) -> StorageFactory:
-    """Makes a storage, not yet entered, over the same empty database each time."""
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """An empty database."""
     if request.param == "sqlite":
-        return lambda: SqliteStorage(tmp_path / "storage.db")
-    url: str = request.getfixturevalue("postgres_url")
-    return lambda: PostgresStorage(url)
+        yield sqlite_database(tmp_path)
+        return
+    with postgres_database(request.getfixturevalue("postgres_url")) as found:
+        yield found
+
+
+@pytest.fixture
+def open_storage(database: Database) -> StorageFactory:
+    """Makes a storage, not yet entered, over the same empty database each time."""
+    return database.open
 
 
 @pytest.fixture

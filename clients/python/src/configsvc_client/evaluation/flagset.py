@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 
-from configsvc_client.evaluation.compiled import CompiledFlag, compile_flag
+from configsvc_client.evaluation.compiled import CompiledFlag, compile_flag, unreadable
 from configsvc_client.evaluation.evaluate import Context, Evaluation
 from configsvc_client.evaluation.explanation import PrerequisiteOutcome
 from configsvc_client.evaluation.flag import Flag, Prerequisite
@@ -32,8 +32,9 @@ class FlagNotFound(KeyError):
 class FlagSet:
     """The flags of one environment at one revision. Immutable, so threads and tasks may share it.
 
-    A change makes a new set that shares all other compiled flags. Flags must be valid (see `Flag`) and of
-    this environment, else ValueError; of two flags with one name the later stands.
+    A change makes a new set that shares all other compiled flags. Flags must be of this environment, else
+    ValueError; of two flags with one name the later stands. One that is not valid (see `Flag`) evaluates to
+    PARSE_ERROR if it can't be compiled; the others are not touched by it.
     """
 
     __slots__ = ("_compiled", "_environment", "_names", "_revision", "_stuck")
@@ -156,6 +157,8 @@ class FlagSet:
         name = compiled.flag.name
         outcomes = [self._outcome(name, prerequisite, memo) for prerequisite in asked]
         found = memo[name]
+        if compiled.flag.problem:
+            return found
         explanation = explained(compiled, context, outcomes)
         if (found.variant, found.reason) != (explanation.variant, explanation.reason):
             explanation = replace(
@@ -175,7 +178,13 @@ class FlagSet:
     def _compile(self, flag: Flag) -> CompiledFlag:
         if flag.environment != self._environment:
             raise ValueError(f"flag '{flag.name}' is of environment '{flag.environment}', not of '{self._environment}'")
-        return compile_flag(flag)
+        if flag.problem:
+            return unreadable(flag, flag.problem)
+        try:
+            return compile_flag(flag)
+        except (LookupError, TypeError, ValueError) as error:
+            # It was valid for the release that stored it.
+            return unreadable(flag, str(error))
 
     def _changed(self, compiled: dict[str, CompiledFlag], revision: int) -> "FlagSet":
         changed = FlagSet(self._environment, (), revision)

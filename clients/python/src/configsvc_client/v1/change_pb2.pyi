@@ -4,6 +4,8 @@ isort:skip_file
 The audit trail: every write of every kind, in the order of commit."""
 
 from collections import abc as _abc
+from configsvc_client.v1 import config_pb2 as _config_pb2
+from configsvc_client.v1 import flag_pb2 as _flag_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
@@ -41,6 +43,7 @@ class Change(_message.Message):
     AT_FIELD_NUMBER: _builtins.int
     BEFORE_OMITTED_FIELD_NUMBER: _builtins.int
     AFTER_OMITTED_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELDS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Output only. The revision of the write. Changes of one batch share it."""
     kind: _builtins.str
@@ -79,6 +82,10 @@ class Change(_message.Message):
     def at(self) -> _timestamp_pb2.Timestamp:
         """Output only. When."""
 
+    @_builtins.property
+    def changed_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. The members whose values differ between `before` and `after`; of a create and a removal none."""
+
     def __init__(
         self,
         *,
@@ -97,10 +104,11 @@ class Change(_message.Message):
         at: _timestamp_pb2.Timestamp | None = ...,
         before_omitted: _builtins.bool = ...,
         after_omitted: _builtins.bool = ...,
+        changed_fields: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "at", b"at", "before", b"before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "after", b"after", "after_omitted", b"after_omitted", "at", b"at", "before", b"before", "before_omitted", b"before_omitted", "environment", b"environment", "key", b"key", "kind", b"kind", "reason", b"reason", "request_id", b"request_id", "revision", b"revision", "service_name", b"service_name", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "after", b"after", "after_omitted", b"after_omitted", "at", b"at", "before", b"before", "before_omitted", b"before_omitted", "changed_fields", b"changed_fields", "environment", b"environment", "key", b"key", "kind", b"kind", "reason", b"reason", "request_id", b"request_id", "revision", b"revision", "service_name", b"service_name", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -213,3 +221,177 @@ class ListChangesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListChangesResponse: _TypeAlias = ListChangesResponse  # noqa: Y015
+
+@_typing.final
+class ChangeOperation(_message.Message):
+    """One write of a batch: the request of the call that does it alone, with the same meaning and preconditions. Its
+    environment may be left out, and is then that of the batch. `reason` and `request_id` are the batch's.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREATE_CONFIG_FIELD_NUMBER: _builtins.int
+    UPDATE_CONFIG_FIELD_NUMBER: _builtins.int
+    DELETE_CONFIG_FIELD_NUMBER: _builtins.int
+    CREATE_FLAG_FIELD_NUMBER: _builtins.int
+    UPDATE_FLAG_FIELD_NUMBER: _builtins.int
+    DELETE_FLAG_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def create_config(self) -> _config_pb2.CreateConfigRequest:
+        """Creates a configuration, which must not exist."""
+
+    @_builtins.property
+    def update_config(self) -> _config_pb2.UpdateConfigRequest:
+        """Writes a configuration; with `allow_missing` creates it if it is missing."""
+
+    @_builtins.property
+    def delete_config(self) -> _config_pb2.DeleteConfigRequest:
+        """Deletes a configuration."""
+
+    @_builtins.property
+    def create_flag(self) -> _flag_pb2.CreateFlagRequest:
+        """Creates a flag, which must not exist."""
+
+    @_builtins.property
+    def update_flag(self) -> _flag_pb2.UpdateFlagRequest:
+        """Writes a flag; with `allow_missing` creates it if it is missing."""
+
+    @_builtins.property
+    def delete_flag(self) -> _flag_pb2.DeleteFlagRequest:
+        """Deletes a flag."""
+
+    def __init__(
+        self,
+        *,
+        create_config: _config_pb2.CreateConfigRequest | None = ...,
+        update_config: _config_pb2.UpdateConfigRequest | None = ...,
+        delete_config: _config_pb2.DeleteConfigRequest | None = ...,
+        create_flag: _flag_pb2.CreateFlagRequest | None = ...,
+        update_flag: _flag_pb2.UpdateFlagRequest | None = ...,
+        delete_flag: _flag_pb2.DeleteFlagRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_config", b"create_config", "create_flag", b"create_flag", "delete_config", b"delete_config", "delete_flag", b"delete_flag", "operation", b"operation", "update_config", b"update_config", "update_flag", b"update_flag"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_config", b"create_config", "create_flag", b"create_flag", "delete_config", b"delete_config", "delete_flag", b"delete_flag", "operation", b"operation", "update_config", b"update_config", "update_flag", b"update_flag"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["create_config", "update_config", "delete_config", "create_flag", "update_flag", "delete_flag"]  # noqa: Y015
+    _WhichOneofArgType_operation: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_operation) -> _WhichOneofReturnType_operation | None: ...
+
+Global___ChangeOperation: _TypeAlias = ChangeOperation  # noqa: Y015
+
+@_typing.final
+class AppliedChange(_message.Message):
+    """What an operation did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    SERVICE_NAME_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """Output only. `config` or `flag`."""
+    environment: _builtins.str
+    """Output only. The environment."""
+    service_name: _builtins.str
+    """Output only. The service; empty for flags and shared configurations."""
+    key: _builtins.str
+    """Output only. The configuration's key, or the flag's name."""
+    action: _builtins.str
+    """Output only. `CREATE`, `UPDATE` or `DELETE`."""
+    version: _builtins.int
+    """Output only. The version after the write; 0 with `validate_only`."""
+    etag: _builtins.str
+    """Output only. The etag after the write; empty for a delete, and with `validate_only`."""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        environment: _builtins.str = ...,
+        service_name: _builtins.str = ...,
+        key: _builtins.str = ...,
+        action: _builtins.str = ...,
+        version: _builtins.int = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "environment", b"environment", "etag", b"etag", "key", b"key", "kind", b"kind", "service_name", b"service_name", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AppliedChange: _TypeAlias = AppliedChange  # noqa: Y015
+
+@_typing.final
+class ApplyChangesRequest(_message.Message):
+    """Request of ApplyChanges."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    OPERATIONS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    environment: _builtins.str
+    """Optional. The environment of the operations that name none."""
+    reason: _builtins.str
+    """Optional. Why, for the history; at most 1,024 characters."""
+    request_id: _builtins.str
+    """Optional. At most 128 characters. A retry with the same request_id and content returns the first outcome."""
+    validate_only: _builtins.bool
+    """Optional. Only say whether the batch could be applied now, and what each operation would do."""
+    @_builtins.property
+    def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChangeOperation]:
+        """Required. 1 to 1,000 writes, all or none of them applied, in one revision. Each is decided on the state before the
+        batch; prerequisites of flags are judged on the state after it.
+        """
+
+    def __init__(
+        self,
+        *,
+        environment: _builtins.str = ...,
+        operations: _abc.Iterable[Global___ChangeOperation] | None = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "operations", b"operations", "reason", b"reason", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApplyChangesRequest: _TypeAlias = ApplyChangesRequest  # noqa: Y015
+
+@_typing.final
+class ApplyChangesResponse(_message.Message):
+    """Response of ApplyChanges."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """The one revision of the whole batch. With `validate_only`: the revision that it was tried at."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___AppliedChange]:
+        """One for each operation, in their order."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___AppliedChange] | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApplyChangesResponse: _TypeAlias = ApplyChangesResponse  # noqa: Y015

@@ -5,7 +5,7 @@ import warnings
 
 from configsvc_client.v1 import change_pb2 as configsvc_dot_v1_dot_change__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.72.2'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in configsvc/v1/change_pb2_grpc.py depends on'
+        + f' but the generated code in configsvc/v1/change_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class ChangeServiceStub:
+class ChangeServiceStub(object):
     """The change log of all services.
     """
 
@@ -40,14 +40,27 @@ class ChangeServiceStub:
                 request_serializer=configsvc_dot_v1_dot_change__pb2.ListChangesRequest.SerializeToString,
                 response_deserializer=configsvc_dot_v1_dot_change__pb2.ListChangesResponse.FromString,
                 _registered_method=True)
+        self.ApplyChanges = channel.unary_unary(
+                '/configsvc.v1.ChangeService/ApplyChanges',
+                request_serializer=configsvc_dot_v1_dot_change__pb2.ApplyChangesRequest.SerializeToString,
+                response_deserializer=configsvc_dot_v1_dot_change__pb2.ApplyChangesResponse.FromString,
+                _registered_method=True)
 
 
-class ChangeServiceServicer:
+class ChangeServiceServicer(object):
     """The change log of all services.
     """
 
     def ListChanges(self, request, context):
         """Lists writes, newest first, page by page.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApplyChanges(self, request, context):
+        """Writes configurations and flags, of one or several environments, in one revision, all or none. An error names the
+        operation that it is about: its fields as `operations[1].update_flag.tags`, else `operation` in its metadata.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -61,6 +74,11 @@ def add_ChangeServiceServicer_to_server(servicer, server):
                     request_deserializer=configsvc_dot_v1_dot_change__pb2.ListChangesRequest.FromString,
                     response_serializer=configsvc_dot_v1_dot_change__pb2.ListChangesResponse.SerializeToString,
             ),
+            'ApplyChanges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApplyChanges,
+                    request_deserializer=configsvc_dot_v1_dot_change__pb2.ApplyChangesRequest.FromString,
+                    response_serializer=configsvc_dot_v1_dot_change__pb2.ApplyChangesResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'configsvc.v1.ChangeService', rpc_method_handlers)
@@ -69,7 +87,7 @@ def add_ChangeServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class ChangeService:
+class ChangeService(object):
     """The change log of all services.
     """
 
@@ -90,6 +108,33 @@ class ChangeService:
             '/configsvc.v1.ChangeService/ListChanges',
             configsvc_dot_v1_dot_change__pb2.ListChangesRequest.SerializeToString,
             configsvc_dot_v1_dot_change__pb2.ListChangesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApplyChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/configsvc.v1.ChangeService/ApplyChanges',
+            configsvc_dot_v1_dot_change__pb2.ApplyChangesRequest.SerializeToString,
+            configsvc_dot_v1_dot_change__pb2.ApplyChangesResponse.FromString,
             options,
             channel_credentials,
             insecure,

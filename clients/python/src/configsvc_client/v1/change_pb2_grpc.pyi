@@ -35,6 +35,10 @@ class ChangeServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ChangeServiceAsyncStub: ...
     ListChanges: _grpc.UnaryUnaryMultiCallable[_change_pb2.ListChangesRequest, _change_pb2.ListChangesResponse]
     """Lists writes, newest first, page by page."""
+    ApplyChanges: _grpc.UnaryUnaryMultiCallable[_change_pb2.ApplyChangesRequest, _change_pb2.ApplyChangesResponse]
+    """Writes configurations and flags, of one or several environments, in one revision, all or none. An error names the
+    operation that it is about: its fields as `operations[1].update_flag.tags`, else `operation` in its metadata.
+    """
 
 @_typing.type_check_only
 class ChangeServiceAsyncStub(ChangeServiceStub):
@@ -43,6 +47,10 @@ class ChangeServiceAsyncStub(ChangeServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListChanges: _aio.UnaryUnaryMultiCallable[_change_pb2.ListChangesRequest, _change_pb2.ListChangesResponse]  # type: ignore[assignment]
     """Lists writes, newest first, page by page."""
+    ApplyChanges: _aio.UnaryUnaryMultiCallable[_change_pb2.ApplyChangesRequest, _change_pb2.ApplyChangesResponse]  # type: ignore[assignment]
+    """Writes configurations and flags, of one or several environments, in one revision, all or none. An error names the
+    operation that it is about: its fields as `operations[1].update_flag.tags`, else `operation` in its metadata.
+    """
 
 class ChangeServiceServicer(metaclass=_abc_1.ABCMeta):
     """The change log of all services."""
@@ -54,5 +62,15 @@ class ChangeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_change_pb2.ListChangesResponse, _abc.Awaitable[_change_pb2.ListChangesResponse]]:
         """Lists writes, newest first, page by page."""
+
+    @_abc_1.abstractmethod
+    def ApplyChanges(
+        self,
+        request: _change_pb2.ApplyChangesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_change_pb2.ApplyChangesResponse, _abc.Awaitable[_change_pb2.ApplyChangesResponse]]:
+        """Writes configurations and flags, of one or several environments, in one revision, all or none. An error names the
+        operation that it is about: its fields as `operations[1].update_flag.tags`, else `operation` in its metadata.
+        """
 
 def add_ChangeServiceServicer_to_server(servicer: ChangeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -6,6 +6,7 @@ Environment-specific configuration with versions, history, rollback and live wat
 from collections import abc as _abc
 from configsvc_client.v1 import watch_pb2 as _watch_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -120,6 +121,7 @@ class ConfigVersion(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     BEFORE_OMITTED_FIELD_NUMBER: _builtins.int
     AFTER_OMITTED_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELDS_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Output only. The version that this write made. A delete has a version of its own."""
     action: _builtins.str
@@ -152,6 +154,10 @@ class ConfigVersion(_message.Message):
     def at(self) -> _timestamp_pb2.Timestamp:
         """Output only. When."""
 
+    @_builtins.property
+    def changed_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. What this write changed, of `value` and `description`; of a create and a delete nothing."""
+
     def __init__(
         self,
         *,
@@ -166,10 +172,11 @@ class ConfigVersion(_message.Message):
         description: _builtins.str = ...,
         before_omitted: _builtins.bool = ...,
         after_omitted: _builtins.bool = ...,
+        changed_fields: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "at", b"at", "before", b"before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "after", b"after", "after_omitted", b"after_omitted", "at", b"at", "before", b"before", "before_omitted", b"before_omitted", "description", b"description", "reason", b"reason", "revision", b"revision", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "after", b"after", "after_omitted", b"after_omitted", "at", b"at", "before", b"before", "before_omitted", b"before_omitted", "changed_fields", b"changed_fields", "description", b"description", "reason", b"reason", "revision", b"revision", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -403,7 +410,10 @@ Global___ListConfigsResponse: _TypeAlias = ListConfigsResponse  # noqa: Y015
 
 @_typing.final
 class UpdateConfigRequest(_message.Message):
-    """Request of UpdateConfig."""
+    """Request of UpdateConfig. What is named is written, all else stays as it is (AIP-134): the value, the description, or
+    both. REST names a field by naming it in the body. The body of a GET can be sent back: what is output only there is
+    not written, and its etag is the precondition.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -416,6 +426,7 @@ class UpdateConfigRequest(_message.Message):
     ALLOW_MISSING_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """Required. See Config.key."""
     environment: _builtins.str
@@ -425,7 +436,9 @@ class UpdateConfigRequest(_message.Message):
     description: _builtins.str
     """Optional. Unset: the description stays."""
     etag: _builtins.str
-    """Optional. Write only if this is the current etag, else ABORTED. The `If-Match` header means the same."""
+    """Optional precondition: write only if this is the current etag, else ABORTED. Must not be empty if it is given. The
+    `If-Match` header means the same; if both are given they must agree.
+    """
     allow_missing: _builtins.bool
     """Optional. Create the configuration where it is missing, in place of NOT_FOUND."""
     reason: _builtins.str
@@ -434,7 +447,13 @@ class UpdateConfigRequest(_message.Message):
     """Optional. At most 128 characters. A retry with the same request_id and content returns the first outcome."""
     @_builtins.property
     def value(self) -> _struct_pb2.Value:
-        """Required; JSON null is a value. Replaces the value whole."""
+        """Optional; JSON null is a value. Replaces the value whole. Unset: the value stays."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Optional. The fields to write: `value`, `description` or both; `*`: both. Without: those that are present. A
+        description that is named and not given becomes empty; a value can't.
+        """
 
     def __init__(
         self,
@@ -444,18 +463,24 @@ class UpdateConfigRequest(_message.Message):
         environment: _builtins.str = ...,
         service_name: _builtins.str = ...,
         description: _builtins.str | None = ...,
-        etag: _builtins.str = ...,
+        etag: _builtins.str | None = ...,
         allow_missing: _builtins.bool = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "description", b"description", "value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_etag", b"_etag", "description", b"description", "etag", b"etag", "update_mask", b"update_mask", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "allow_missing", b"allow_missing", "description", b"description", "environment", b"environment", "etag", b"etag", "key", b"key", "reason", b"reason", "request_id", b"request_id", "service_name", b"service_name", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_etag", b"_etag", "allow_missing", b"allow_missing", "description", b"description", "environment", b"environment", "etag", b"etag", "key", b"key", "reason", b"reason", "request_id", b"request_id", "service_name", b"service_name", "update_mask", b"update_mask", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
+    _WhichOneofReturnType__etag: _TypeAlias = _typing.Literal["etag"]  # noqa: Y015
+    _WhichOneofArgType__etag: _TypeAlias = _typing.Literal["_etag", b"_etag"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__etag) -> _WhichOneofReturnType__etag | None: ...
 
 Global___UpdateConfigRequest: _TypeAlias = UpdateConfigRequest  # noqa: Y015
 
@@ -467,21 +492,27 @@ class UpdateConfigResponse(_message.Message):
 
     CONFIG_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELDS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The revision of the write."""
     @_builtins.property
     def config(self) -> Global___Config:
         """The new version."""
 
+    @_builtins.property
+    def changed_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The fields whose values this write changed: `value`, `description`."""
+
     def __init__(
         self,
         *,
         config: Global___Config | None = ...,
         revision: _builtins.int = ...,
+        changed_fields: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_fields", b"changed_fields", "config", b"config", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -506,7 +537,9 @@ class DeleteConfigRequest(_message.Message):
     service_name: _builtins.str
     """Optional. See Config.service_name."""
     etag: _builtins.str
-    """Optional. Delete only if this is the current etag, else ABORTED. The `If-Match` header means the same."""
+    """Optional precondition: delete only if this is the current etag, else ABORTED. Must not be empty if it is given. The
+    `If-Match` header means the same; if both are given they must agree.
+    """
     reason: _builtins.str
     """Optional. Why, for the history; at most 1,024 characters."""
     request_id: _builtins.str
@@ -517,15 +550,17 @@ class DeleteConfigRequest(_message.Message):
         key: _builtins.str = ...,
         environment: _builtins.str = ...,
         service_name: _builtins.str = ...,
-        etag: _builtins.str = ...,
+        etag: _builtins.str | None = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "etag", b"etag"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "etag", b"etag", "key", b"key", "reason", b"reason", "request_id", b"request_id", "service_name", b"service_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "environment", b"environment", "etag", b"etag", "key", b"key", "reason", b"reason", "request_id", b"request_id", "service_name", b"service_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__etag: _TypeAlias = _typing.Literal["etag"]  # noqa: Y015
+    _WhichOneofArgType__etag: _TypeAlias = _typing.Literal["_etag", b"_etag"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__etag) -> _WhichOneofReturnType__etag | None: ...
 
 Global___DeleteConfigRequest: _TypeAlias = DeleteConfigRequest  # noqa: Y015
 
@@ -929,12 +964,12 @@ class ConfigOperation(_message.Message):
     description: _builtins.str
     """Optional. Unset: the description stays."""
     etag: _builtins.str
-    """Optional precondition: the current etag."""
+    """Optional precondition: the current etag. Must not be empty if it is given."""
     must_not_exist: _builtins.bool
     """Optional precondition: the configuration does not exist."""
     @_builtins.property
     def value(self) -> _struct_pb2.Value:
-        """The new value. Exactly one of `value` and `delete` is given."""
+        """The new value. Unset: the value stays, and a description is given. Not given with `delete`."""
 
     def __init__(
         self,
@@ -944,16 +979,21 @@ class ConfigOperation(_message.Message):
         value: _struct_pb2.Value | None = ...,
         delete: _builtins.bool = ...,
         description: _builtins.str | None = ...,
-        etag: _builtins.str = ...,
+        etag: _builtins.str | None = ...,
         must_not_exist: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "description", b"description", "value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_etag", b"_etag", "description", b"description", "etag", b"etag", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "delete", b"delete", "description", b"description", "etag", b"etag", "key", b"key", "must_not_exist", b"must_not_exist", "service_name", b"service_name", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_etag", b"_etag", "delete", b"delete", "description", b"description", "etag", b"etag", "key", b"key", "must_not_exist", b"must_not_exist", "service_name", b"service_name", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
+    _WhichOneofReturnType__etag: _TypeAlias = _typing.Literal["etag"]  # noqa: Y015
+    _WhichOneofArgType__etag: _TypeAlias = _typing.Literal["_etag", b"_etag"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__etag) -> _WhichOneofReturnType__etag | None: ...
 
 Global___ConfigOperation: _TypeAlias = ConfigOperation  # noqa: Y015
 
@@ -1051,7 +1091,9 @@ class RollbackConfigRequest(_message.Message):
     version: _builtins.int
     """Required. The version whose value is written again, as a new version."""
     etag: _builtins.str
-    """Optional. Write only if this is the current etag, else ABORTED. The `If-Match` header means the same."""
+    """Optional precondition: write only if this is the current etag, else ABORTED. Must not be empty if it is given. The
+    `If-Match` header means the same; if both are given they must agree.
+    """
     reason: _builtins.str
     """Optional. Why, for the history; at most 1,024 characters."""
     request_id: _builtins.str
@@ -1063,15 +1105,17 @@ class RollbackConfigRequest(_message.Message):
         environment: _builtins.str = ...,
         service_name: _builtins.str = ...,
         version: _builtins.int = ...,
-        etag: _builtins.str = ...,
+        etag: _builtins.str | None = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "etag", b"etag"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "etag", b"etag", "key", b"key", "reason", b"reason", "request_id", b"request_id", "service_name", b"service_name", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "environment", b"environment", "etag", b"etag", "key", b"key", "reason", b"reason", "request_id", b"request_id", "service_name", b"service_name", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__etag: _TypeAlias = _typing.Literal["etag"]  # noqa: Y015
+    _WhichOneofArgType__etag: _TypeAlias = _typing.Literal["_etag", b"_etag"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__etag) -> _WhichOneofReturnType__etag | None: ...
 
 Global___RollbackConfigRequest: _TypeAlias = RollbackConfigRequest  # noqa: Y015
 
@@ -1233,6 +1277,7 @@ class WatchConfigsRequest(_message.Message):
     KEYS_FIELD_NUMBER: _builtins.int
     PREFIX_FIELD_NUMBER: _builtins.int
     AFTER_REVISION_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
     environment: _builtins.str
     """Required. See Config.environment."""
     service_name: _builtins.str
@@ -1243,6 +1288,10 @@ class WatchConfigsRequest(_message.Message):
     """Optional. Resume: no snapshot, but every change after this revision. Which one: see watch.proto. Unset: a snapshot
     first.
     Compacted or in the future: OUT_OF_RANGE; start again without it.
+    """
+    history: _builtins.str
+    """Optional. With `after_revision`, the history that it is of, as `synced` and `progress` said it (`x-history` does the
+    same). Of another history than the log's: OUT_OF_RANGE, reason `HISTORY_CHANGED`; start again without both.
     """
     @_builtins.property
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -1256,10 +1305,11 @@ class WatchConfigsRequest(_message.Message):
         keys: _abc.Iterable[_builtins.str] | None = ...,
         prefix: _builtins.str = ...,
         after_revision: _builtins.int | None = ...,
+        history: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_after_revision", b"_after_revision", "_service_name", b"_service_name", "after_revision", b"after_revision", "service_name", b"service_name"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_revision", b"_after_revision", "_service_name", b"_service_name", "after_revision", b"after_revision", "environment", b"environment", "keys", b"keys", "prefix", b"prefix", "service_name", b"service_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_revision", b"_after_revision", "_service_name", b"_service_name", "after_revision", b"after_revision", "environment", b"environment", "history", b"history", "keys", b"keys", "prefix", b"prefix", "service_name", b"service_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__after_revision: _TypeAlias = _typing.Literal["after_revision"]  # noqa: Y015
     _WhichOneofArgType__after_revision: _TypeAlias = _typing.Literal["_after_revision", b"_after_revision"]  # noqa: Y015

@@ -5,7 +5,7 @@ import warnings
 
 from configsvc_client.v1 import config_pb2 as configsvc_dot_v1_dot_config__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.72.2'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in configsvc/v1/config_pb2_grpc.py depends on'
+        + f' but the generated code in configsvc/v1/config_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class ConfigServiceStub:
+class ConfigServiceStub(object):
     """Configuration values with history.
     """
 
@@ -102,7 +102,7 @@ class ConfigServiceStub:
                 _registered_method=True)
 
 
-class ConfigServiceServicer:
+class ConfigServiceServicer(object):
     """Configuration values with history.
     """
 
@@ -128,7 +128,7 @@ class ConfigServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateConfig(self, request, context):
-        """Writes a new version. NOT_FOUND where there is none, unless `allow_missing`.
+        """Writes the value, the description or both, as a new version. NOT_FOUND where there is none, unless `allow_missing`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -273,7 +273,7 @@ def add_ConfigServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class ConfigService:
+class ConfigService(object):
     """Configuration values with history.
     """
 

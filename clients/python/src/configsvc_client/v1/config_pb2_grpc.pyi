@@ -40,7 +40,7 @@ class ConfigServiceStub:
     ListConfigs: _grpc.UnaryUnaryMultiCallable[_config_pb2.ListConfigsRequest, _config_pb2.ListConfigsResponse]
     """Lists configurations of an environment, page by page."""
     UpdateConfig: _grpc.UnaryUnaryMultiCallable[_config_pb2.UpdateConfigRequest, _config_pb2.UpdateConfigResponse]
-    """Writes a new version. NOT_FOUND where there is none, unless `allow_missing`."""
+    """Writes the value, the description or both, as a new version. NOT_FOUND where there is none, unless `allow_missing`."""
     DeleteConfig: _grpc.UnaryUnaryMultiCallable[_config_pb2.DeleteConfigRequest, _config_pb2.DeleteConfigResponse]
     """Deletes a configuration. Its history stays. NOT_FOUND where there is none."""
     ListConfigHistory: _grpc.UnaryUnaryMultiCallable[_config_pb2.ListConfigHistoryRequest, _config_pb2.ListConfigHistoryResponse]
@@ -72,7 +72,7 @@ class ConfigServiceAsyncStub(ConfigServiceStub):
     ListConfigs: _aio.UnaryUnaryMultiCallable[_config_pb2.ListConfigsRequest, _config_pb2.ListConfigsResponse]  # type: ignore[assignment]
     """Lists configurations of an environment, page by page."""
     UpdateConfig: _aio.UnaryUnaryMultiCallable[_config_pb2.UpdateConfigRequest, _config_pb2.UpdateConfigResponse]  # type: ignore[assignment]
-    """Writes a new version. NOT_FOUND where there is none, unless `allow_missing`."""
+    """Writes the value, the description or both, as a new version. NOT_FOUND where there is none, unless `allow_missing`."""
     DeleteConfig: _aio.UnaryUnaryMultiCallable[_config_pb2.DeleteConfigRequest, _config_pb2.DeleteConfigResponse]  # type: ignore[assignment]
     """Deletes a configuration. Its history stays. NOT_FOUND where there is none."""
     ListConfigHistory: _aio.UnaryUnaryMultiCallable[_config_pb2.ListConfigHistoryRequest, _config_pb2.ListConfigHistoryResponse]  # type: ignore[assignment]
@@ -125,7 +125,7 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _config_pb2.UpdateConfigRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_config_pb2.UpdateConfigResponse, _abc.Awaitable[_config_pb2.UpdateConfigResponse]]:
-        """Writes a new version. NOT_FOUND where there is none, unless `allow_missing`."""
+        """Writes the value, the description or both, as a new version. NOT_FOUND where there is none, unless `allow_missing`."""
 
     @_abc_1.abstractmethod
     def DeleteConfig(

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from configsvc_client.v1 import config_pb2 as _config_pb2
 from configsvc_client.v1 import watch_pb2 as _watch_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -348,6 +349,7 @@ class FlagVersion(_message.Message):
     AT_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     BEFORE_OMITTED_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELDS_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Output only. The version that this write made."""
     action: _builtins.str
@@ -374,6 +376,10 @@ class FlagVersion(_message.Message):
     def at(self) -> _timestamp_pb2.Timestamp:
         """Output only. When."""
 
+    @_builtins.property
+    def changed_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. The fields whose values differ between `before` and `after`; of a create and a delete none."""
+
     def __init__(
         self,
         *,
@@ -386,10 +392,11 @@ class FlagVersion(_message.Message):
         at: _timestamp_pb2.Timestamp | None = ...,
         revision: _builtins.int = ...,
         before_omitted: _builtins.bool = ...,
+        changed_fields: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "at", b"at", "before", b"before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "after", b"after", "at", b"at", "before", b"before", "before_omitted", b"before_omitted", "reason", b"reason", "revision", b"revision", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "after", b"after", "at", b"at", "before", b"before", "before_omitted", b"before_omitted", "changed_fields", b"changed_fields", "reason", b"reason", "revision", b"revision", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -704,7 +711,11 @@ Global___ListFlagsResponse: _TypeAlias = ListFlagsResponse  # noqa: Y015
 
 @_typing.final
 class UpdateFlagRequest(_message.Message):
-    """Request of UpdateFlag. The definition is replaced whole: what is not given gets its default."""
+    """Request of UpdateFlag. What is named is written, all else stays as it is (AIP-134). With `update_mask`: exactly the
+    fields that it names. Without: the fields that are present. REST names a field by naming it in the body, `[]`, `0`,
+    `false`, `""` and null included. Over gRPC a list is present where it has items: to clear one takes `update_mask`.
+    The body of a GET can be sent back: what is output only there is not written, and its etag is the precondition.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -731,6 +742,7 @@ class UpdateFlagRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     ALLOW_MISSING_FIELD_NUMBER: _builtins.int
     STICKY_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. See Flag.name."""
     environment: _builtins.str
@@ -738,19 +750,19 @@ class UpdateFlagRequest(_message.Message):
     enabled: _builtins.bool
     """Optional. See Flag.enabled."""
     rollout_percentage: _builtins.float
-    """Optional; unset is 0. See Flag.rollout_percentage."""
+    """Optional. See Flag.rollout_percentage."""
     value_type: _builtins.str
     """Optional; empty is `boolean`. See Flag.value_type."""
     default_variant: _builtins.str
-    """Required with variants. See Flag.default_variant."""
+    """Optional. The flag must have one if it has variants. See Flag.default_variant."""
     off_variant: _builtins.str
     """Optional. See Flag.off_variant."""
     on_variant: _builtins.str
-    """Required with variants where users are targeted or a rollout has no split. See Flag.on_variant."""
+    """Optional. See Flag.on_variant."""
     bucket_by: _builtins.str
     """Optional. See Flag.bucket_by."""
     salt: _builtins.str
-    """Optional. Where given it must be the flag's salt, which never changes."""
+    """Optional. If it is not empty it must be the flag's salt, which never changes."""
     description: _builtins.str
     """Optional. See Flag.description."""
     owner: _builtins.str
@@ -760,9 +772,11 @@ class UpdateFlagRequest(_message.Message):
     request_id: _builtins.str
     """Optional. At most 128 characters. A retry with the same request_id and content returns the first outcome."""
     etag: _builtins.str
-    """Optional. Write only if this is the current etag, else ABORTED. The `If-Match` header means the same."""
+    """Optional precondition: write only if this is the current etag, else ABORTED. Must not be empty if it is given. The
+    `If-Match` header means the same; if both are given they must agree.
+    """
     allow_missing: _builtins.bool
-    """Optional. Create the flag where it is missing, in place of NOT_FOUND."""
+    """Optional. Create the flag from what is given if it is missing, in place of NOT_FOUND."""
     sticky: _builtins.bool
     """Optional. See Flag.sticky."""
     @_builtins.property
@@ -771,7 +785,7 @@ class UpdateFlagRequest(_message.Message):
 
     @_builtins.property
     def variants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Variant]:
-        """Optional for boolean flags. See Flag.variants."""
+        """Optional. The whole list, the present variants first. See Flag.variants."""
 
     @_builtins.property
     def rollout_split(self) -> _containers.RepeatedCompositeFieldContainer[Global___WeightedVariant]:
@@ -779,48 +793,102 @@ class UpdateFlagRequest(_message.Message):
 
     @_builtins.property
     def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rule]:
-        """Optional. See Flag.rules."""
+        """Optional. The whole list. See Flag.rules."""
 
     @_builtins.property
     def prerequisites(self) -> _containers.RepeatedCompositeFieldContainer[Global___Prerequisite]:
-        """Optional. See Flag.prerequisites."""
+        """Optional. The whole list. See Flag.prerequisites."""
 
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. See Flag.tags."""
+        """Optional. The whole list. See Flag.tags."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Optional. The fields to write, such as `enabled` or `targeted_users`; one that is named and not given gets its
+        default. `*`: all of them. Whole fields only.
+        """
 
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         environment: _builtins.str = ...,
-        enabled: _builtins.bool = ...,
-        rollout_percentage: _builtins.float = ...,
+        enabled: _builtins.bool | None = ...,
+        rollout_percentage: _builtins.float | None = ...,
         targeted_users: _abc.Iterable[_builtins.str] | None = ...,
-        value_type: _builtins.str = ...,
+        value_type: _builtins.str | None = ...,
         variants: _abc.Iterable[Global___Variant] | None = ...,
-        default_variant: _builtins.str = ...,
-        off_variant: _builtins.str = ...,
-        on_variant: _builtins.str = ...,
+        default_variant: _builtins.str | None = ...,
+        off_variant: _builtins.str | None = ...,
+        on_variant: _builtins.str | None = ...,
         rollout_split: _abc.Iterable[Global___WeightedVariant] | None = ...,
-        bucket_by: _builtins.str = ...,
+        bucket_by: _builtins.str | None = ...,
         rules: _abc.Iterable[Global___Rule] | None = ...,
         prerequisites: _abc.Iterable[Global___Prerequisite] | None = ...,
-        salt: _builtins.str = ...,
-        description: _builtins.str = ...,
+        salt: _builtins.str | None = ...,
+        description: _builtins.str | None = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
-        owner: _builtins.str = ...,
+        owner: _builtins.str | None = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
-        etag: _builtins.str = ...,
+        etag: _builtins.str | None = ...,
         allow_missing: _builtins.bool = ...,
-        sticky: _builtins.bool = ...,
+        sticky: _builtins.bool | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bucket_by", b"_bucket_by", "_default_variant", b"_default_variant", "_description", b"_description", "_enabled", b"_enabled", "_etag", b"_etag", "_off_variant", b"_off_variant", "_on_variant", b"_on_variant", "_owner", b"_owner", "_rollout_percentage", b"_rollout_percentage", "_salt", b"_salt", "_sticky", b"_sticky", "_value_type", b"_value_type", "bucket_by", b"bucket_by", "default_variant", b"default_variant", "description", b"description", "enabled", b"enabled", "etag", b"etag", "off_variant", b"off_variant", "on_variant", b"on_variant", "owner", b"owner", "rollout_percentage", b"rollout_percentage", "salt", b"salt", "sticky", b"sticky", "update_mask", b"update_mask", "value_type", b"value_type"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_missing", b"allow_missing", "bucket_by", b"bucket_by", "default_variant", b"default_variant", "description", b"description", "enabled", b"enabled", "environment", b"environment", "etag", b"etag", "name", b"name", "off_variant", b"off_variant", "on_variant", b"on_variant", "owner", b"owner", "prerequisites", b"prerequisites", "reason", b"reason", "request_id", b"request_id", "rollout_percentage", b"rollout_percentage", "rollout_split", b"rollout_split", "rules", b"rules", "salt", b"salt", "sticky", b"sticky", "tags", b"tags", "targeted_users", b"targeted_users", "value_type", b"value_type", "variants", b"variants"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bucket_by", b"_bucket_by", "_default_variant", b"_default_variant", "_description", b"_description", "_enabled", b"_enabled", "_etag", b"_etag", "_off_variant", b"_off_variant", "_on_variant", b"_on_variant", "_owner", b"_owner", "_rollout_percentage", b"_rollout_percentage", "_salt", b"_salt", "_sticky", b"_sticky", "_value_type", b"_value_type", "allow_missing", b"allow_missing", "bucket_by", b"bucket_by", "default_variant", b"default_variant", "description", b"description", "enabled", b"enabled", "environment", b"environment", "etag", b"etag", "name", b"name", "off_variant", b"off_variant", "on_variant", b"on_variant", "owner", b"owner", "prerequisites", b"prerequisites", "reason", b"reason", "request_id", b"request_id", "rollout_percentage", b"rollout_percentage", "rollout_split", b"rollout_split", "rules", b"rules", "salt", b"salt", "sticky", b"sticky", "tags", b"tags", "targeted_users", b"targeted_users", "update_mask", b"update_mask", "value_type", b"value_type", "variants", b"variants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__bucket_by: _TypeAlias = _typing.Literal["bucket_by"]  # noqa: Y015
+    _WhichOneofArgType__bucket_by: _TypeAlias = _typing.Literal["_bucket_by", b"_bucket_by"]  # noqa: Y015
+    _WhichOneofReturnType__default_variant: _TypeAlias = _typing.Literal["default_variant"]  # noqa: Y015
+    _WhichOneofArgType__default_variant: _TypeAlias = _typing.Literal["_default_variant", b"_default_variant"]  # noqa: Y015
+    _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
+    _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
+    _WhichOneofReturnType__enabled: _TypeAlias = _typing.Literal["enabled"]  # noqa: Y015
+    _WhichOneofArgType__enabled: _TypeAlias = _typing.Literal["_enabled", b"_enabled"]  # noqa: Y015
+    _WhichOneofReturnType__etag: _TypeAlias = _typing.Literal["etag"]  # noqa: Y015
+    _WhichOneofArgType__etag: _TypeAlias = _typing.Literal["_etag", b"_etag"]  # noqa: Y015
+    _WhichOneofReturnType__off_variant: _TypeAlias = _typing.Literal["off_variant"]  # noqa: Y015
+    _WhichOneofArgType__off_variant: _TypeAlias = _typing.Literal["_off_variant", b"_off_variant"]  # noqa: Y015
+    _WhichOneofReturnType__on_variant: _TypeAlias = _typing.Literal["on_variant"]  # noqa: Y015
+    _WhichOneofArgType__on_variant: _TypeAlias = _typing.Literal["_on_variant", b"_on_variant"]  # noqa: Y015
+    _WhichOneofReturnType__owner: _TypeAlias = _typing.Literal["owner"]  # noqa: Y015
+    _WhichOneofArgType__owner: _TypeAlias = _typing.Literal["_owner", b"_owner"]  # noqa: Y015
+    _WhichOneofReturnType__rollout_percentage: _TypeAlias = _typing.Literal["rollout_percentage"]  # noqa: Y015
+    _WhichOneofArgType__rollout_percentage: _TypeAlias = _typing.Literal["_rollout_percentage", b"_rollout_percentage"]  # noqa: Y015
+    _WhichOneofReturnType__salt: _TypeAlias = _typing.Literal["salt"]  # noqa: Y015
+    _WhichOneofArgType__salt: _TypeAlias = _typing.Literal["_salt", b"_salt"]  # noqa: Y015
+    _WhichOneofReturnType__sticky: _TypeAlias = _typing.Literal["sticky"]  # noqa: Y015
+    _WhichOneofArgType__sticky: _TypeAlias = _typing.Literal["_sticky", b"_sticky"]  # noqa: Y015
+    _WhichOneofReturnType__value_type: _TypeAlias = _typing.Literal["value_type"]  # noqa: Y015
+    _WhichOneofArgType__value_type: _TypeAlias = _typing.Literal["_value_type", b"_value_type"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__bucket_by) -> _WhichOneofReturnType__bucket_by | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__default_variant) -> _WhichOneofReturnType__default_variant | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__enabled) -> _WhichOneofReturnType__enabled | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__etag) -> _WhichOneofReturnType__etag | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__off_variant) -> _WhichOneofReturnType__off_variant | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__on_variant) -> _WhichOneofReturnType__on_variant | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__owner) -> _WhichOneofReturnType__owner | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rollout_percentage) -> _WhichOneofReturnType__rollout_percentage | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__salt) -> _WhichOneofReturnType__salt | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sticky) -> _WhichOneofReturnType__sticky | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__value_type) -> _WhichOneofReturnType__value_type | None: ...
 
 Global___UpdateFlagRequest: _TypeAlias = UpdateFlagRequest  # noqa: Y015
 
@@ -832,21 +900,27 @@ class UpdateFlagResponse(_message.Message):
 
     FLAG_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELDS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The revision of the write."""
     @_builtins.property
     def flag(self) -> Global___Flag:
         """The new version."""
 
+    @_builtins.property
+    def changed_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The fields whose values this write changed, in the order of Flag."""
+
     def __init__(
         self,
         *,
         flag: Global___Flag | None = ...,
         revision: _builtins.int = ...,
+        changed_fields: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["flag", b"flag"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["flag", b"flag", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_fields", b"changed_fields", "flag", b"flag", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -868,7 +942,9 @@ class DeleteFlagRequest(_message.Message):
     environment: _builtins.str
     """Required. See Flag.environment."""
     etag: _builtins.str
-    """Optional. Delete only if this is the current etag, else ABORTED. The `If-Match` header means the same."""
+    """Optional precondition: delete only if this is the current etag, else ABORTED. Must not be empty if it is given. The
+    `If-Match` header means the same; if both are given they must agree.
+    """
     reason: _builtins.str
     """Optional. Why, for the history; at most 1,024 characters."""
     request_id: _builtins.str
@@ -878,15 +954,17 @@ class DeleteFlagRequest(_message.Message):
         *,
         name: _builtins.str = ...,
         environment: _builtins.str = ...,
-        etag: _builtins.str = ...,
+        etag: _builtins.str | None = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "etag", b"etag"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "etag", b"etag", "name", b"name", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "environment", b"environment", "etag", b"etag", "name", b"name", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__etag: _TypeAlias = _typing.Literal["etag"]  # noqa: Y015
+    _WhichOneofArgType__etag: _TypeAlias = _typing.Literal["_etag", b"_etag"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__etag) -> _WhichOneofReturnType__etag | None: ...
 
 Global___DeleteFlagRequest: _TypeAlias = DeleteFlagRequest  # noqa: Y015
 
@@ -1396,12 +1474,17 @@ class WatchFlagsRequest(_message.Message):
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
     NAMES_FIELD_NUMBER: _builtins.int
     AFTER_REVISION_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
     environment: _builtins.str
     """Required. See Flag.environment."""
     after_revision: _builtins.int
     """Optional. Resume: no snapshot, but every change after this revision. Which one: see watch.proto. Unset: a snapshot
     first.
     Compacted or in the future: OUT_OF_RANGE; start again without it.
+    """
+    history: _builtins.str
+    """Optional. With `after_revision`, the history that it is of, as `synced` and `progress` said it (`x-history` does the
+    same). Of another history than the log's: OUT_OF_RANGE, reason `HISTORY_CHANGED`; start again without both.
     """
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -1413,10 +1496,11 @@ class WatchFlagsRequest(_message.Message):
         environment: _builtins.str = ...,
         names: _abc.Iterable[_builtins.str] | None = ...,
         after_revision: _builtins.int | None = ...,
+        history: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_after_revision", b"_after_revision", "after_revision", b"after_revision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_revision", b"_after_revision", "after_revision", b"after_revision", "environment", b"environment", "names", b"names"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_revision", b"_after_revision", "after_revision", b"after_revision", "environment", b"environment", "history", b"history", "names", b"names"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__after_revision: _TypeAlias = _typing.Literal["after_revision"]  # noqa: Y015
     _WhichOneofArgType__after_revision: _TypeAlias = _typing.Literal["_after_revision", b"_after_revision"]  # noqa: Y015

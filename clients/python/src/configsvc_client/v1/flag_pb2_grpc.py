@@ -5,7 +5,7 @@ import warnings
 
 from configsvc_client.v1 import flag_pb2 as configsvc_dot_v1_dot_flag__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.72.2'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in configsvc/v1/flag_pb2_grpc.py depends on'
+        + f' but the generated code in configsvc/v1/flag_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class FlagServiceStub:
+class FlagServiceStub(object):
     """Feature flags and their evaluation.
     """
 
@@ -92,7 +92,7 @@ class FlagServiceStub:
                 _registered_method=True)
 
 
-class FlagServiceServicer:
+class FlagServiceServicer(object):
     """Feature flags and their evaluation.
     """
 
@@ -118,7 +118,7 @@ class FlagServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateFlag(self, request, context):
-        """Replaces a flag's definition. NOT_FOUND where there is none, unless `allow_missing`.
+        """Writes those fields of a flag that are named. NOT_FOUND where there is none, unless `allow_missing`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -240,7 +240,7 @@ def add_FlagServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class FlagService:
+class FlagService(object):
     """Feature flags and their evaluation.
     """
 

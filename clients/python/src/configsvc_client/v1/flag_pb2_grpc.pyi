@@ -40,7 +40,7 @@ class FlagServiceStub:
     ListFlags: _grpc.UnaryUnaryMultiCallable[_flag_pb2.ListFlagsRequest, _flag_pb2.ListFlagsResponse]
     """Lists the flags of an environment, page by page."""
     UpdateFlag: _grpc.UnaryUnaryMultiCallable[_flag_pb2.UpdateFlagRequest, _flag_pb2.UpdateFlagResponse]
-    """Replaces a flag's definition. NOT_FOUND where there is none, unless `allow_missing`."""
+    """Writes those fields of a flag that are named. NOT_FOUND where there is none, unless `allow_missing`."""
     DeleteFlag: _grpc.UnaryUnaryMultiCallable[_flag_pb2.DeleteFlagRequest, _flag_pb2.DeleteFlagResponse]
     """Deletes a flag that no other flag has as its prerequisite. NOT_FOUND where there is none."""
     ListFlagHistory: _grpc.UnaryUnaryMultiCallable[_flag_pb2.ListFlagHistoryRequest, _flag_pb2.ListFlagHistoryResponse]
@@ -70,7 +70,7 @@ class FlagServiceAsyncStub(FlagServiceStub):
     ListFlags: _aio.UnaryUnaryMultiCallable[_flag_pb2.ListFlagsRequest, _flag_pb2.ListFlagsResponse]  # type: ignore[assignment]
     """Lists the flags of an environment, page by page."""
     UpdateFlag: _aio.UnaryUnaryMultiCallable[_flag_pb2.UpdateFlagRequest, _flag_pb2.UpdateFlagResponse]  # type: ignore[assignment]
-    """Replaces a flag's definition. NOT_FOUND where there is none, unless `allow_missing`."""
+    """Writes those fields of a flag that are named. NOT_FOUND where there is none, unless `allow_missing`."""
     DeleteFlag: _aio.UnaryUnaryMultiCallable[_flag_pb2.DeleteFlagRequest, _flag_pb2.DeleteFlagResponse]  # type: ignore[assignment]
     """Deletes a flag that no other flag has as its prerequisite. NOT_FOUND where there is none."""
     ListFlagHistory: _aio.UnaryUnaryMultiCallable[_flag_pb2.ListFlagHistoryRequest, _flag_pb2.ListFlagHistoryResponse]  # type: ignore[assignment]
@@ -121,7 +121,7 @@ class FlagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _flag_pb2.UpdateFlagRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_flag_pb2.UpdateFlagResponse, _abc.Awaitable[_flag_pb2.UpdateFlagResponse]]:
-        """Replaces a flag's definition. NOT_FOUND where there is none, unless `allow_missing`."""
+        """Writes those fields of a flag that are named. NOT_FOUND where there is none, unless `allow_missing`."""
 
     @_abc_1.abstractmethod
     def DeleteFlag(

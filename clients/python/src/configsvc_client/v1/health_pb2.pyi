@@ -32,7 +32,7 @@ class Component(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     SINCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Output only. `storage`, `cache`, `bus`, `registry`, `log`."""
+    """Output only. `storage`, `cache`, `bus`, `registry`, or `tasks`: what runs in the background of this replica."""
     backend: _builtins.str
     """Output only. What implements it, for example `sqlite` or `postgresql`."""
     state: _builtins.str
@@ -40,7 +40,9 @@ class Component(_message.Message):
     latency_ms: _builtins.float
     """Output only. How long the last probe took, in milliseconds."""
     detail: _builtins.str
-    """Output only. What is wrong and what it means; empty when up."""
+    """Output only. What is wrong and what it means. When up: what is worth knowing though it works, such as nodes in
+    ZooKeeper that can't be read; mostly empty.
+    """
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """Output only. Since when the state is what it is."""
@@ -74,6 +76,9 @@ class Health(_message.Message):
     APPLIED_REVISION_FIELD_NUMBER: _builtins.int
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     SOFTWARE_VERSION_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    HISTORY_SINCE_FIELD_NUMBER: _builtins.int
+    HISTORY_REASON_FIELD_NUMBER: _builtins.int
     status: _builtins.str
     """Output only. `up`, `degraded` or `down`."""
     applied_revision: _builtins.int
@@ -82,6 +87,12 @@ class Health(_message.Message):
     """Output only. This replica's id."""
     software_version: _builtins.str
     """Output only. The software's version."""
+    history: _builtins.str
+    """Output only. The history of the change log: another one after the database was restored from an older copy."""
+    history_since: _builtins.int
+    """Output only. The revision at which that history began; 0 for the database's first."""
+    history_reason: _builtins.str
+    """Output only. Why and when it began, and what that means; empty where that can't be read."""
     @_builtins.property
     def components(self) -> _containers.RepeatedCompositeFieldContainer[Global___Component]:
         """Output only. Each part."""
@@ -94,10 +105,13 @@ class Health(_message.Message):
         applied_revision: _builtins.int = ...,
         instance_id: _builtins.str = ...,
         software_version: _builtins.str = ...,
+        history: _builtins.str = ...,
+        history_since: _builtins.int = ...,
+        history_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "components", b"components", "instance_id", b"instance_id", "software_version", b"software_version", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "components", b"components", "history", b"history", "history_reason", b"history_reason", "history_since", b"history_since", "instance_id", b"instance_id", "software_version", b"software_version", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

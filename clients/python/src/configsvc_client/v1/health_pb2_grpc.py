@@ -5,7 +5,7 @@ import warnings
 
 from configsvc_client.v1 import health_pb2 as configsvc_dot_v1_dot_health__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.72.2'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in configsvc/v1/health_pb2_grpc.py depends on'
+        + f' but the generated code in configsvc/v1/health_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class HealthServiceStub:
+class HealthServiceStub(object):
     """Health for people and load balancers.
     """
 
@@ -52,7 +52,7 @@ class HealthServiceStub:
                 _registered_method=True)
 
 
-class HealthServiceServicer:
+class HealthServiceServicer(object):
     """Health for people and load balancers.
     """
 
@@ -103,7 +103,7 @@ def add_HealthServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class HealthService:
+class HealthService(object):
     """Health for people and load balancers.
     """
 

@@ -61,6 +61,7 @@ class Instance(_message.Message):
     LAST_HEARTBEAT_AT_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    FOREIGN_FIELD_NUMBER: _builtins.int
     service_name: _builtins.str
     """1 to 128 letters, digits, `.`, `_`, `-`, starting with a letter or digit."""
     instance_id: _builtins.str
@@ -70,7 +71,11 @@ class Instance(_message.Message):
     health_check_url: _builtins.str
     """What is checked: an http, https, tcp or grpc URL. Empty: not checked, the lease alone counts."""
     status: _builtins.str
-    """Output only. `HEALTHY`, `UNHEALTHY` (its checks have failed often enough) or `SUSPECT` (its KeepAlive stream ended)."""
+    """Output only. `HEALTHY`, `UNHEALTHY` (its checks have failed often enough) or `SUSPECT` (its KeepAlive stream ended).
+    A new registration is `HEALTHY` until its checks say otherwise; registering again does not change what they said.
+    Of a foreign one: `HEALTHY`, or `OUT_OF_SERVICE` if its program says that it takes no requests (Curator's `enabled`
+    is false, or Spring's `instance_status` is not `UP`).
+    """
     weight: _builtins.int
     """Its share under weighted balancing: 1 to 1,000,000."""
     zone: _builtins.str
@@ -83,6 +88,10 @@ class Instance(_message.Message):
     """Output only. The revision of the last write to this registration."""
     etag: _builtins.str
     """Output only. Opaque; changes with each write."""
+    foreign: _builtins.bool
+    """Output only. True if another program shows it in ZooKeeper, and it is not registered here. It then has no lease, no
+    revision and no etag, and can't be deregistered here.
+    """
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Free labels: at most 64, keys to 128 and values to 1,024 characters."""
@@ -112,10 +121,11 @@ class Instance(_message.Message):
         last_heartbeat_at: _timestamp_pb2.Timestamp | None = ...,
         revision: _builtins.int = ...,
         etag: _builtins.str = ...,
+        foreign: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_heartbeat_at", b"last_heartbeat_at", "registered_at", b"registered_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "health_check_url", b"health_check_url", "instance_id", b"instance_id", "last_heartbeat_at", b"last_heartbeat_at", "lease_ttl_seconds", b"lease_ttl_seconds", "metadata", b"metadata", "registered_at", b"registered_at", "revision", b"revision", "service_name", b"service_name", "service_url", b"service_url", "status", b"status", "version", b"version", "weight", b"weight", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "foreign", b"foreign", "health_check_url", b"health_check_url", "instance_id", b"instance_id", "last_heartbeat_at", b"last_heartbeat_at", "lease_ttl_seconds", b"lease_ttl_seconds", "metadata", b"metadata", "registered_at", b"registered_at", "revision", b"revision", "service_name", b"service_name", "service_url", b"service_url", "status", b"status", "version", b"version", "weight", b"weight", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -123,7 +133,7 @@ Global___Instance: _TypeAlias = Instance  # noqa: Y015
 
 @_typing.final
 class RegisterInstanceRequest(_message.Message):
-    """Request of RegisterInstance."""
+    """Request of RegisterInstance. It says all of the registration: what is not given gets its default."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -158,6 +168,7 @@ class RegisterInstanceRequest(_message.Message):
     LEASE_TTL_SECONDS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     service_name: _builtins.str
     """Required. See Instance.service_name."""
     instance_id: _builtins.str
@@ -178,6 +189,10 @@ class RegisterInstanceRequest(_message.Message):
     """Optional. Why, for the audit trail; at most 1,024 characters."""
     request_id: _builtins.str
     """Optional. At most 128 characters. A retry with the same request_id and content returns the first outcome."""
+    etag: _builtins.str
+    """Optional precondition: write only if this is the registration's current etag, else ABORTED. Must not be empty if
+    it is given. The `If-Match` header means the same; if both are given they must agree.
+    """
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Optional. See Instance.metadata."""
@@ -196,12 +211,15 @@ class RegisterInstanceRequest(_message.Message):
         lease_ttl_seconds: _builtins.int = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        etag: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "etag", b"etag"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["health_check_url", b"health_check_url", "instance_id", b"instance_id", "lease_ttl_seconds", b"lease_ttl_seconds", "metadata", b"metadata", "reason", b"reason", "request_id", b"request_id", "service_name", b"service_name", "service_url", b"service_url", "version", b"version", "weight", b"weight", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "etag", b"etag", "health_check_url", b"health_check_url", "instance_id", b"instance_id", "lease_ttl_seconds", b"lease_ttl_seconds", "metadata", b"metadata", "reason", b"reason", "request_id", b"request_id", "service_name", b"service_name", "service_url", b"service_url", "version", b"version", "weight", b"weight", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__etag: _TypeAlias = _typing.Literal["etag"]  # noqa: Y015
+    _WhichOneofArgType__etag: _TypeAlias = _typing.Literal["_etag", b"_etag"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__etag) -> _WhichOneofReturnType__etag | None: ...
 
 Global___RegisterInstanceRequest: _TypeAlias = RegisterInstanceRequest  # noqa: Y015
 
@@ -243,6 +261,7 @@ class DeregisterInstanceRequest(_message.Message):
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     service_name: _builtins.str
     """Required. See Instance.service_name."""
     instance_id: _builtins.str
@@ -251,6 +270,10 @@ class DeregisterInstanceRequest(_message.Message):
     """Optional. Why, for the audit trail; at most 1,024 characters."""
     request_id: _builtins.str
     """Optional. At most 128 characters. A retry with the same request_id and content returns the first outcome."""
+    etag: _builtins.str
+    """Optional precondition: remove only if this is the registration's current etag, else ABORTED. Must not be empty if
+    it is given. The `If-Match` header means the same; if both are given they must agree.
+    """
     def __init__(
         self,
         *,
@@ -258,12 +281,15 @@ class DeregisterInstanceRequest(_message.Message):
         instance_id: _builtins.str = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        etag: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "etag", b"etag"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "reason", b"reason", "request_id", b"request_id", "service_name", b"service_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "etag", b"etag", "instance_id", b"instance_id", "reason", b"reason", "request_id", b"request_id", "service_name", b"service_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__etag: _TypeAlias = _typing.Literal["etag"]  # noqa: Y015
+    _WhichOneofArgType__etag: _TypeAlias = _typing.Literal["_etag", b"_etag"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__etag) -> _WhichOneofReturnType__etag | None: ...
 
 Global___DeregisterInstanceRequest: _TypeAlias = DeregisterInstanceRequest  # noqa: Y015
 
@@ -305,21 +331,29 @@ class HeartbeatRequest(_message.Message):
 
     SERVICE_NAME_FIELD_NUMBER: _builtins.int
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     service_name: _builtins.str
     """Required. See Instance.service_name."""
     instance_id: _builtins.str
     """Required. See Instance.instance_id."""
+    etag: _builtins.str
+    """Optional precondition: renew only if this is the registration's current etag, else ABORTED. Must not be empty if
+    it is given. The `If-Match` header means the same; if both are given they must agree.
+    """
     def __init__(
         self,
         *,
         service_name: _builtins.str = ...,
         instance_id: _builtins.str = ...,
+        etag: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "etag", b"etag"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "service_name", b"service_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "etag", b"etag", "instance_id", b"instance_id", "service_name", b"service_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__etag: _TypeAlias = _typing.Literal["etag"]  # noqa: Y015
+    _WhichOneofArgType__etag: _TypeAlias = _typing.Literal["_etag", b"_etag"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__etag) -> _WhichOneofReturnType__etag | None: ...
 
 Global___HeartbeatRequest: _TypeAlias = HeartbeatRequest  # noqa: Y015
 
@@ -683,11 +717,13 @@ class HealthCheckResult(_message.Message):
     status: _builtins.str
     """The instance's status after it. One failure does not change it: there are thresholds."""
     latency_ms: _builtins.float
-    """How long the check took, in milliseconds."""
+    """How long the check took, in milliseconds; 0 if there was no answer."""
     error: _builtins.str
-    """What went wrong; empty where it passed."""
+    """What went wrong; empty where it passed. The same text whether the connection was refused, nothing came in time, or what
+    came can't be trusted or read: the server's log says which.
+    """
     skipped: _builtins.bool
-    """True where the instance has no health_check_url, so that nothing was checked."""
+    """True if nothing was checked: the instance has no health_check_url, or its turn did not come in time (see error)."""
     @_builtins.property
     def checked_at(self) -> _timestamp_pb2.Timestamp:
         """When."""
@@ -831,22 +867,28 @@ class WatchServiceRequest(_message.Message):
 
     SERVICE_NAME_FIELD_NUMBER: _builtins.int
     AFTER_REVISION_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
     service_name: _builtins.str
     """Required. See Instance.service_name."""
     after_revision: _builtins.int
-    """Optional. Resume: no snapshot, but every change after this revision. Which one: see watch.proto. Unset: a snapshot
-    first.
+    """Optional. Resume: no snapshot of what is registered, but every change after this revision. Which one: see
+    watch.proto. What other programs show is sent whole (InstanceSnapshot.foreign). Unset: a snapshot of all first.
     Compacted or in the future: OUT_OF_RANGE; start again without it.
+    """
+    history: _builtins.str
+    """Optional. With `after_revision`, the history that it is of, as `synced` and `progress` said it (`x-history` does the
+    same). Of another history than the log's: OUT_OF_RANGE, reason `HISTORY_CHANGED`; start again without both.
     """
     def __init__(
         self,
         *,
         service_name: _builtins.str = ...,
         after_revision: _builtins.int | None = ...,
+        history: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_after_revision", b"_after_revision", "after_revision", b"after_revision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_revision", b"_after_revision", "after_revision", b"after_revision", "service_name", b"service_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_revision", b"_after_revision", "after_revision", b"after_revision", "history", b"history", "service_name", b"service_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__after_revision: _TypeAlias = _typing.Literal["after_revision"]  # noqa: Y015
     _WhichOneofArgType__after_revision: _TypeAlias = _typing.Literal["_after_revision", b"_after_revision"]  # noqa: Y015
@@ -861,6 +903,12 @@ class InstanceSnapshot(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     INSTANCES_FIELD_NUMBER: _builtins.int
+    FOREIGN_FIELD_NUMBER: _builtins.int
+    foreign: _builtins.bool
+    """True if what other programs show begins here: forget all instances with `foreign` that you hold; these are the
+    first of those that there are now, and parts without this mark may follow with more. It is sent before `synced`, also
+    if the watch resumes, or later, once ZooKeeper can be read.
+    """
     @_builtins.property
     def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___Instance]:
         """Some of the instances. The snapshot is complete when `synced` comes."""
@@ -869,10 +917,11 @@ class InstanceSnapshot(_message.Message):
         self,
         *,
         instances: _abc.Iterable[Global___Instance] | None = ...,
+        foreign: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["foreign", b"foreign", "instances", b"instances"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -880,7 +929,13 @@ Global___InstanceSnapshot: _TypeAlias = InstanceSnapshot  # noqa: Y015
 
 @_typing.final
 class InstanceChange(_message.Message):
-    """One change of one instance. Signs of life are no changes; a change of status is."""
+    """One change of one instance. Signs of life are no changes; a change of status is.
+
+    An instance with `foreign` is in no log. Its change carries the revision that this watch has told everything up to, so
+    that resuming after it is right, and a resume sends all foreign instances again (InstanceSnapshot.foreign). If an id is
+    registered here and shown by another program, too, it is the registration that is sent, and the foreign one after its
+    DELETE.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -5,7 +5,7 @@ import warnings
 
 from configsvc_client.v1 import registry_pb2 as configsvc_dot_v1_dot_registry__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.72.2'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in configsvc/v1/registry_pb2_grpc.py depends on'
+        + f' but the generated code in configsvc/v1/registry_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class RegistryServiceStub:
+class RegistryServiceStub(object):
     """Service registry and discovery.
     """
 
@@ -87,7 +87,7 @@ class RegistryServiceStub:
                 _registered_method=True)
 
 
-class RegistryServiceServicer:
+class RegistryServiceServicer(object):
     """Service registry and discovery.
     """
 
@@ -113,7 +113,8 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def KeepAlive(self, request_iterator, context):
-        """Renews a lease with each message. The stream's end makes the instance suspect, then its lease runs out.
+        """Renews a lease with each message. The stream's end makes the instance suspect, then its lease runs out. A stream
+        belongs to one registration: NOT_FOUND once it has left, even if it has registered again under the same id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,7 +156,8 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchService(self, request, context):
-        """Streams the instances of a service and then every change. See watch.proto for the order.
+        """Streams the instances of a service and then every change, those of other programs in ZooKeeper included. See
+        watch.proto for the order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -222,7 +224,7 @@ def add_RegistryServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class RegistryService:
+class RegistryService(object):
     """Service registry and discovery.
     """
 

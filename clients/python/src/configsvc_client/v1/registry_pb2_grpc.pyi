@@ -40,7 +40,9 @@ class RegistryServiceStub:
     Heartbeat: _grpc.UnaryUnaryMultiCallable[_registry_pb2.HeartbeatRequest, _registry_pb2.HeartbeatResponse]
     """Renews an instance's lease. NOT_FOUND where it has expired: register again."""
     KeepAlive: _grpc.StreamStreamMultiCallable[_registry_pb2.KeepAliveRequest, _registry_pb2.KeepAliveResponse]
-    """Renews a lease with each message. The stream's end makes the instance suspect, then its lease runs out."""
+    """Renews a lease with each message. The stream's end makes the instance suspect, then its lease runs out. A stream
+    belongs to one registration: NOT_FOUND once it has left, even if it has registered again under the same id.
+    """
     ListServices: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListServicesRequest, _registry_pb2.ListServicesResponse]
     """Lists the services that have instances."""
     GetService: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetServiceRequest, _registry_pb2.GetServiceResponse]
@@ -52,7 +54,9 @@ class RegistryServiceStub:
     DiscoverInstances: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DiscoverInstancesRequest, _registry_pb2.DiscoverInstancesResponse]
     """Returns the healthy instances of a service."""
     WatchService: _grpc.UnaryStreamMultiCallable[_registry_pb2.WatchServiceRequest, _registry_pb2.WatchServiceResponse]
-    """Streams the instances of a service and then every change. See watch.proto for the order."""
+    """Streams the instances of a service and then every change, those of other programs in ZooKeeper included. See
+    watch.proto for the order.
+    """
 
 @_typing.type_check_only
 class RegistryServiceAsyncStub(RegistryServiceStub):
@@ -66,7 +70,9 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     Heartbeat: _aio.UnaryUnaryMultiCallable[_registry_pb2.HeartbeatRequest, _registry_pb2.HeartbeatResponse]  # type: ignore[assignment]
     """Renews an instance's lease. NOT_FOUND where it has expired: register again."""
     KeepAlive: _aio.StreamStreamMultiCallable[_registry_pb2.KeepAliveRequest, _registry_pb2.KeepAliveResponse]  # type: ignore[assignment]
-    """Renews a lease with each message. The stream's end makes the instance suspect, then its lease runs out."""
+    """Renews a lease with each message. The stream's end makes the instance suspect, then its lease runs out. A stream
+    belongs to one registration: NOT_FOUND once it has left, even if it has registered again under the same id.
+    """
     ListServices: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListServicesRequest, _registry_pb2.ListServicesResponse]  # type: ignore[assignment]
     """Lists the services that have instances."""
     GetService: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetServiceRequest, _registry_pb2.GetServiceResponse]  # type: ignore[assignment]
@@ -78,7 +84,9 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     DiscoverInstances: _aio.UnaryUnaryMultiCallable[_registry_pb2.DiscoverInstancesRequest, _registry_pb2.DiscoverInstancesResponse]  # type: ignore[assignment]
     """Returns the healthy instances of a service."""
     WatchService: _aio.UnaryStreamMultiCallable[_registry_pb2.WatchServiceRequest, _registry_pb2.WatchServiceResponse]  # type: ignore[assignment]
-    """Streams the instances of a service and then every change. See watch.proto for the order."""
+    """Streams the instances of a service and then every change, those of other programs in ZooKeeper included. See
+    watch.proto for the order.
+    """
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Service registry and discovery."""
@@ -113,7 +121,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_registry_pb2.KeepAliveRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_registry_pb2.KeepAliveResponse], _abc.AsyncIterator[_registry_pb2.KeepAliveResponse]]:
-        """Renews a lease with each message. The stream's end makes the instance suspect, then its lease runs out."""
+        """Renews a lease with each message. The stream's end makes the instance suspect, then its lease runs out. A stream
+        belongs to one registration: NOT_FOUND once it has left, even if it has registered again under the same id.
+        """
 
     @_abc_1.abstractmethod
     def ListServices(
@@ -161,6 +171,8 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.WatchServiceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_registry_pb2.WatchServiceResponse], _abc.AsyncIterator[_registry_pb2.WatchServiceResponse]]:
-        """Streams the instances of a service and then every change. See watch.proto for the order."""
+        """Streams the instances of a service and then every change, those of other programs in ZooKeeper included. See
+        watch.proto for the order.
+        """
 
 def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -9,6 +9,12 @@ Where to resume: after the revision of the last `synced`, the last `progress`, o
 the watch is about completes it. So a client remembers the revision of such messages alone, and after a cut inside a
 batch it gets the whole batch again, never a part of it. A change is news to a client if its revision is above that of
 the resource that the client holds.
+
+Revisions are of one history of the change log. The log gets another history when the database is restored from an
+older copy, or has lost acknowledged writes: what came after is then not what the client saw. A watch ends at that
+moment with OUT_OF_RANGE, reason `HISTORY_CHANGED`. So a client sends the `history` of `synced` or `progress` back with
+the revision that it resumes after; of another history it is refused, and the client starts again without it. Without a
+history, a revision is refused that is from before the current one began.
 """
 
 from google.protobuf import descriptor as _descriptor
@@ -31,16 +37,20 @@ class Synced(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISION_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Output only. The revision of the state that the watcher now holds. Resume after it."""
+    history: _builtins.str
+    """Output only. The history of the change log that this and all following revisions of the watch are of."""
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
+        history: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -53,16 +63,20 @@ class Progress(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISION_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Output only. The watcher's state is current at this revision. Resume after it."""
+    history: _builtins.str
+    """Output only. The history of the change log that the revision is of."""
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
+        history: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,6 +9,12 @@ Where to resume: after the revision of the last `synced`, the last `progress`, o
 the watch is about completes it. So a client remembers the revision of such messages alone, and after a cut inside a
 batch it gets the whole batch again, never a part of it. A change is news to a client if its revision is above that of
 the resource that the client holds.
+
+Revisions are of one history of the change log. The log gets another history when the database is restored from an
+older copy, or has lost acknowledged writes: what came after is then not what the client saw. A watch ends at that
+moment with OUT_OF_RANGE, reason `HISTORY_CHANGED`. So a client sends the `history` of `synced` or `progress` back with
+the revision that it resumes after; of another history it is refused, and the client starts again without it. Without a
+history, a revision is refused that is from before the current one began.
 """
 
 from collections import abc as _abc

@@ -1,10 +1,10 @@
-"""What `storage/port.py` promises of the outbox and of signs of life, whichever database keeps the promise."""
+"""What `storage/port.py` promises of the outbox, whichever database keeps the promise."""
 
 import asyncio
 
 import pytest
 
-from configsvc.domain.records import Kind, Ref
+from configsvc.domain.events import Form, Loss, Omission, Refusal
 from configsvc.errors import RevisionOutOfRange
 from configsvc.storage.port import Keep, Storage
 from tests.conformance.storage.writing import StorageFactory, config, put
@@ -26,6 +26,54 @@ async def test_nothing_is_published_at_first_and_the_cursor_survives(open_storag
             assert await turn.published() == 2
     async with open_storage() as storage, storage.turn() as turn:
         assert await turn.published() == 2
+
+
+def loss(revision: int, form: Form) -> Loss:
+    return Loss(revision, config(f"key-{revision}"), form, Omission(Refusal.TOO_LARGE, 2_000, 1_000))
+
+
+async def test_the_backlog_is_told_to_everyone_whoever_has_the_turn(storage: Storage) -> None:
+    nothing = await storage.backlog()
+    assert (nothing.published, nothing.waiting, nothing.waiting_since, nothing.trouble) == (0, 0, None, "")
+    await write_some(storage, 3)
+    async with storage.turn() as turn:
+        backlog = await storage.backlog()
+        (oldest, _, _) = await storage.read(0, 100)
+        assert (backlog.published, backlog.waiting, backlog.waiting_since) == (0, 3, oldest.at)
+        await turn.tell("the topic is closed")
+        await turn.advance(1)
+        await turn.tell("the topic is closed again")
+        backlog = await storage.backlog()
+        assert (backlog.published, backlog.waiting, backlog.trouble) == (1, 2, "the topic is closed again")
+        await turn.advance(3)
+    done = await storage.backlog()
+    assert (done.published, done.waiting, done.waiting_since, done.trouble) == (3, 0, None, "")
+
+
+async def test_what_left_incomplete_is_counted_and_the_last_is_remembered(open_storage: StorageFactory) -> None:
+    async with open_storage() as storage:
+        await write_some(storage, 6)
+        async with storage.turn() as turn:
+            await turn.advance(3, [loss(1, Form.WITHOUT_VALUE), loss(2, Form.BARE), loss(3, Form.SKIPPED)])
+            await turn.advance(4)
+            await turn.advance(5, [loss(5, Form.WITHOUT_VALUE)])
+    async with open_storage() as storage:
+        backlog = await storage.backlog()
+        assert (backlog.reduced, backlog.skipped) == (3, 1)
+        assert backlog.last_loss == loss(5, Form.WITHOUT_VALUE)
+
+
+async def test_what_was_compacted_away_before_there_was_a_bus_does_not_wait(storage: Storage) -> None:
+    await write_some(storage, 5)
+    assert await storage.compact(Keep(2)) == 3
+    assert (await storage.backlog()).waiting == 2
+
+
+async def test_a_turn_that_is_kept_goes_on(storage: Storage) -> None:
+    await write_some(storage, 1)
+    async with storage.turn() as turn:
+        await turn.keep()
+        await turn.advance(1)
 
 
 async def test_one_has_the_turn_and_the_next_waits_for_its_end(storage: Storage) -> None:
@@ -83,17 +131,3 @@ async def test_compaction_with_fewer_changes_than_are_kept_forgets_nothing(stora
         await turn.advance(3)
     assert await storage.compact(Keep(100, unpublished=True)) == 0
     assert await storage.compact(Keep(0, unpublished=True)) == 3
-
-
-async def test_a_sign_of_life_is_young_and_one_never_given_is_missing(storage: Storage) -> None:
-    seen = Ref(Kind.INSTANCE, "", "payments", "payments-1")
-    unseen = Ref(Kind.INSTANCE, "", "payments", "payments-2")
-    await storage.note([seen])
-    first = await storage.signs([seen])
-    await storage.note([seen])
-    signs = await storage.signs([seen, unseen])
-    assert set(signs) == {seen}
-    assert 0 <= signs[seen].age_seconds < PATIENCE_SECONDS
-    assert signs[seen].at != first[seen].at, "a sign can be told from an earlier one"
-    assert (await storage.signs([seen]))[seen].at == signs[seen].at
-    assert await storage.signs([]) == {}

@@ -1,0 +1,72 @@
+"""Several writes as one: all of them or none, in one revision, and an error says which of them it is about."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from configsvc.domain.configs import Decision
+from configsvc.domain.prerequisites import problems
+from configsvc.domain.records import Mutation, Put, Ref, View
+from configsvc.domain.sizes import check_sendable, message_bytes, sending_problem
+from configsvc.errors import InvalidInput, ServiceError, Violation
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One write of a batch. `path`: where it is in the request, such as `operations[1].update_flag`."""
+
+    path: str
+    ref: Ref
+    decide: Decision
+
+
+def together(steps: Sequence[Step]) -> Decision:
+    """All steps, each decided on the state before the batch. At most one is about a ref.
+
+    Prerequisites of flags are judged on the state after all of them. Raises what the first step that can't be done
+    raises, as `inside` its path.
+    """
+    paths = {step.ref: step.path for step in steps}
+
+    def decide(view: View) -> Sequence[Mutation]:
+        mutations: list[Mutation] = []
+        for step in steps:
+            with inside(step.path):
+                decided = step.decide(view)
+                for mutation in decided:
+                    _check_size(view, mutation)
+                mutations.extend(decided)
+        for ref, error in problems(view, mutations):
+            with inside(paths[ref]):
+                raise error
+        return mutations
+
+    return decide
+
+
+def _check_size(view: View, mutation: Mutation) -> None:
+    """The law of the ledger, here for the sake of the path. What was too large before may still change."""
+    if isinstance(mutation, Put) and sending_problem(mutation.body):
+        current = view.get(mutation.ref)
+        if current is None or message_bytes(current.body) < message_bytes(mutation.body):
+            check_sendable(mutation.ref.kind, mutation.body)
+
+
+@contextmanager
+def inside(path: str) -> Iterator[None]:
+    """Errors of the block are about the part of the request at `path`: its fields are named by their whole path, and
+    `operation` in the metadata has the first segment of it."""
+    operation = path.partition(".")[0]
+    try:
+        yield
+    except InvalidInput as error:
+        found = InvalidInput(
+            (Violation(f"{path}.{violation.field}", violation.description) for violation in error.violations),
+            error.reason,
+        )
+        found.metadata = {**error.metadata, "operation": operation}
+        raise found from error
+    except ServiceError as error:
+        error.metadata = {**error.metadata, "operation": operation}
+        error.message = f"{operation}: {error.message}"
+        raise

@@ -1,0 +1,34 @@
+"""Errors about one record of any kind, and how messages and metadata name it."""
+
+from configsvc.domain.records import Record, Ref
+from configsvc.errors import AlreadyExists, NotFound
+
+
+def not_found(ref: Ref) -> NotFound:
+    """The error for a missing record of any kind."""
+    return NotFound(f"{ref.kind} '{ref.key}'{place(ref)} does not exist", f"{ref.kind.upper()}_NOT_FOUND", named(ref))
+
+
+def already_exists(record: Record) -> AlreadyExists:
+    """The error for a record of any kind that should not be there."""
+    ref = record.ref
+    return AlreadyExists(
+        f"{ref.kind} '{ref.key}'{place(ref)} exists, in version {record.version}",
+        f"{ref.kind.upper()}_ALREADY_EXISTS",
+        {**named(ref), "etag": record.etag},
+    )
+
+
+def place(ref: Ref) -> str:
+    """Where a record belongs, for messages."""
+    of_service = f" of service '{ref.service}'" if ref.service else ""
+    return of_service + (f" in environment '{ref.environment}'" if ref.environment else "")
+
+
+def named(ref: Ref) -> dict[str, str]:
+    """A record's identity as error metadata."""
+    return {
+        name: part
+        for name, part in (("environment", ref.environment), ("service_name", ref.service), ("key", ref.key))
+        if part
+    }

@@ -1,0 +1,69 @@
+"""How large a resource is as a message, and which is too large to be sent.
+
+A stock gRPC client refuses a message above 4 MiB, in each language, unless it is told otherwise. So no answer is larger,
+and what could not be sent alone is refused when it is written: else it would be stored, and nobody could read it, nor a
+list or a watch that has it.
+
+JSON and messages differ: a list of small numbers takes 2 bytes of JSON for each, and 11 in a `google.protobuf.Value`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from configsvc.domain.records import JsonObject, Kind
+from configsvc.errors import InvalidInput
+
+# What every stock gRPC client takes.
+MESSAGE_BYTES = 4 << 20
+# The items of an answer; what is left is for the page token and what else stands beside them.
+ANSWER_BYTES = MESSAGE_BYTES - (64 << 10)
+# One resource. What is left is for its identity, author and reason: at most 24 KiB, with the longest keys that settings
+# allow.
+RESOURCE_BYTES = MESSAGE_BYTES - (128 << 10)
+
+# A character of compact JSON takes at most 6 bytes in a message (`1,` takes 11): shorter texts need not be measured.
+_BYTES_A_CHARACTER = 6
+MEASURED_CHARACTERS = RESOURCE_BYTES // _BYTES_A_CHARACTER
+
+
+def message_bytes(value: Any) -> int:
+    """The size of a JSON value as a `google.protobuf.Value`, to the byte."""
+    if isinstance(value, str):
+        return _delimited(_text_bytes(value))
+    if value is None or isinstance(value, bool):
+        return 2
+    if isinstance(value, int | float):
+        return 9
+    if isinstance(value, Mapping):
+        return _delimited(
+            sum(_delimited(_delimited(_text_bytes(name)) + _delimited(message_bytes(v))) for name, v in value.items())
+        )
+    return _delimited(sum(_delimited(message_bytes(item)) for item in value))
+
+
+def sending_problem(value: Any) -> str:
+    """Why a value could not be sent to a stock client; empty where it can."""
+    size = message_bytes(value)
+    if size <= RESOURCE_BYTES:
+        return ""
+    return (
+        f"must be at most {RESOURCE_BYTES} bytes as a protobuf message, since gRPC clients take messages of 4 MiB;"
+        f" it has {size} (a number takes 11 bytes in a list, a text its UTF-8)"
+    )
+
+
+def check_sendable(kind: Kind, body: JsonObject) -> None:
+    """Raises `InvalidInput` where a resource with this body could not be sent. It names the largest member."""
+    problem = sending_problem(body)
+    if problem:
+        largest = max(body, key=lambda name: message_bytes(body[name]))
+        raise InvalidInput.of(largest, f"makes the {kind.value} too large: it {problem}", "RESOURCE_TOO_LARGE")
+
+
+def _text_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def _delimited(size: int) -> int:
+    """With a tag and a length before it."""
+    return 1 + (size.bit_length() + 6) // 7 + size if size else 2

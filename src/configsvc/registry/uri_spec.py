@@ -1,0 +1,103 @@
+"""The URL of an instance that another program shows, as Curator's `UriSpec` and `ServiceInstance.buildUriSpec` make it.
+
+Where Curator's own result could not be used, the one that was meant is given: `{port}` is the port for TLS if there is no
+other, and an IPv6 address gets its brackets.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from configsvc.domain.instances import URL_CHARACTERS
+
+LARGEST_PORT = 65_535
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*\Z")
+
+
+def url_of(source: Mapping[str, Any]) -> str:
+    """The URL. Raises `ValueError` if there is none that a caller could use."""
+    port, ssl_port = _port(source, "port"), _port(source, "sslPort")
+    scheme = "http" if ssl_port is None else "https"
+    address, at = _text(source, "address"), source.get("registrationTimeUTC")
+    specification = source.get("uriSpec")
+    if specification is None:
+        found = ssl_port if port is None else port
+        url = f"{scheme}://{_bracketed(address)}" + ("" if found is None else f":{found}")
+    else:
+        values = {
+            "[": "{",
+            "]": "}",
+            "scheme": scheme,
+            "address": address,
+            "port": _shown(ssl_port if port is None else port),
+            "ssl-port": _shown(ssl_port),
+            "name": _text(source, "name"),
+            "id": _text(source, "id"),
+            "registration-time-utc": _shown(at if isinstance(at, int) else None),
+            "service-type": _text(source, "serviceType").lower(),
+        }
+        url = _built(specification, values)
+    return _checked(url)
+
+
+def _built(specification: object, values: Mapping[str, str]) -> str:
+    parts = specification.get("parts") if isinstance(specification, dict) else None
+    if not isinstance(parts, list):
+        raise ValueError("uriSpec must be an object with a list of parts")
+    url = ""
+    for part in parts:
+        value = part.get("value") if isinstance(part, dict) else None
+        if not isinstance(value, str):
+            raise ValueError("each part of uriSpec must be an object with a text as its value")
+        if part.get("variable") is not True:
+            url += value
+        elif value == "address" and not url.endswith("["):
+            url += _bracketed(values["address"])
+        else:
+            # A variable that is not known is nothing, as in Curator.
+            url += values.get(value, "")
+        if len(url) > URL_CHARACTERS:
+            break
+    return url
+
+
+def _checked(url: str) -> str:
+    if len(url) > URL_CHARACTERS:
+        raise ValueError(f"the URL must have at most {URL_CHARACTERS} characters")
+    if any(character.isspace() or not character.isprintable() for character in url):
+        raise ValueError("the URL must have no spaces and no control characters")
+    parts = urlsplit(url)
+    if not _SCHEME.match(parts.scheme) or not parts.hostname or parts.port == 0:
+        raise ValueError(f"'{url[:64]}' is not an absolute URL")
+    # Everyone who discovers the service would read a user and a password; and a port that is not named leaves its colon.
+    host = parts.netloc.rpartition("@")[2].removesuffix(":")
+    return url if host == parts.netloc else url.replace(parts.netloc, host, 1)
+
+
+def _port(source: Mapping[str, Any], name: str) -> int | None:
+    found = source.get(name)
+    if found is None:
+        return None
+    if isinstance(found, str) and found.isascii() and found.isdigit() and len(found) <= len(str(LARGEST_PORT)):
+        found = int(found)
+    if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found <= LARGEST_PORT:
+        raise ValueError(f"{name} must be a port from 1 to {LARGEST_PORT}, or null")
+    return found or None
+
+
+def _text(source: Mapping[str, Any], name: str) -> str:
+    found = source.get(name)
+    if found is None:
+        return ""
+    if not isinstance(found, str):
+        raise ValueError(f"{name} must be a text")
+    return found
+
+
+def _shown(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address and not address.startswith("[") else address

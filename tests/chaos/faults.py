@@ -1,0 +1,66 @@
+"""What a run breaks, and how it is mended."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from tests.chaos.foreign import ForeignNodes, write_oversized
+from tests.faults.slow_line import SlowLine
+from tests.replicas.fleet import Replica
+from tests.services.postgres import Postgres
+from tests.services.service import Service
+
+# What a slow broker takes; some hundred small events a second.
+SLOW_BYTES_PER_SECOND = 100_000
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Replicas on engines that can be killed. Kafka is reached through `broker_line`."""
+
+    replicas: list[Replica]
+    services: Mapping[str, Service]
+    settings: Mapping[str, str]
+    postgres: Postgres
+    broker_line: SlowLine
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that breaks, for some seconds, and how it is mended."""
+
+    name: str
+    harm: Callable[[], None]
+    mend: Callable[[], None]
+    longest_seconds: float
+
+
+def faults_of(cluster: Cluster) -> list[Fault]:
+    """Everything that a run may break. The first word of a name says what: two faults at once are of different things."""
+    settings = cluster.settings
+    nodes = ForeignNodes(settings["ZOOKEEPER_HOSTS"], settings.get("ZOOKEEPER_BASE_PATH", "/services"))
+
+    def limit_line(bytes_per_second: int) -> None:
+        cluster.broker_line.bytes_per_second = bytes_per_second
+
+    found = [
+        Fault("kafka slow", lambda: limit_line(SLOW_BYTES_PER_SECOND), lambda: limit_line(0), 6.0),
+        Fault("kafka oversized events", lambda: write_oversized(cluster.replicas), lambda: None, 2.0),
+        Fault("zookeeper foreign nodes", nodes.show, nodes.remove, 3.0),
+    ]
+    for name, service in cluster.services.items():
+        found.append(Fault(f"{name} killed", service.kill, service.start, 4.0))
+        found.append(Fault(f"{name} hung", service.pause, service.resume, 4.0))
+    for replica in cluster.replicas:
+        found.append(Fault(f"{replica.name} killed", replica.kill, replica.start, 2.0))
+        found.append(Fault(f"{replica.name} paused", replica.pause, replica.resume, 6.0))
+        found.append(Fault(f"{replica.name} stopped", lambda r=replica: _stop(r), replica.start, 1.0))  # type: ignore[misc]
+    return found
+
+
+def apart(first: Fault, second: Fault) -> bool:
+    """Whether two faults are of different things."""
+    return first.name.split()[0] != second.name.split()[0]
+
+
+def _stop(replica: Replica) -> None:
+    replica.stop()

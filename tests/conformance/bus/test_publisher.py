@@ -1,0 +1,155 @@
+"""What `bus/publisher.py` promises, of a real topic of Kafka and of the one in memory that the relay's tests use."""
+
+import asyncio
+import json
+import random
+import secrets
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from configsvc.bus.kafka_publisher import KafkaPublisher
+from configsvc.bus.publisher import Publisher
+from configsvc.domain.events import Delivery, Form
+from configsvc.domain.records import Action, Change, Kind
+from tests.app.memory_publisher import MemoryPublisher, change
+from tests.faults.topics import make_topic, messages
+
+SCHEMA = json.loads((Path(__file__).parents[3] / "src/configsvc/bus/config-updates.schema.json").read_text())
+EVENT = jsonschema.Draft202012Validator(SCHEMA)
+# Reached only if a test fails.
+PATIENCE_SECONDS = 60.0
+
+Events = Callable[[], list[dict[str, Any]]]
+Opened = tuple[Publisher, Events]
+Open = Callable[[int], Any]
+
+
+@pytest.fixture(params=["memory", "kafka"])
+async def open_topic(request: pytest.FixtureRequest) -> AsyncIterator[Open]:
+    """Opens a topic that takes `limit_bytes` of one message: its publisher, and what reads all of it."""
+    async with AsyncExitStack() as stack:
+
+        async def memory(limit_bytes: int) -> Opened:
+            publisher = MemoryPublisher(limit_bytes, batch_changes=50)
+            return publisher, lambda: publisher.events
+
+        async def kafka(limit_bytes: int) -> Opened:
+            bootstrap, topic = request.getfixturevalue("kafka_bootstrap"), request.getfixturevalue("topic")
+            make_topic(bootstrap, topic, {"max.message.bytes": str(limit_bytes)})
+            publisher = await stack.enter_async_context(KafkaPublisher(bootstrap, topic))
+            return publisher, lambda: [json.loads(message.value or b"") for message in messages(bootstrap, topic)]
+
+        yield {"memory": memory, "kafka": kafka}[request.param]
+
+
+async def publish_all(publisher: Publisher, changes: Sequence[Change]) -> list[Delivery]:
+    found: list[Delivery] = []
+    waiting = list(changes)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while waiting:
+            receipt = await publisher.publish(waiting)
+            assert receipt.problem is None, receipt.problem
+            assert receipt.deliveries, "neither a delivery nor a problem"
+            found += receipt.deliveries
+            settled = [delivery.change for delivery in receipt.deliveries]
+            assert settled == [change for change in waiting if change in settled], "not in the order given"
+            waiting = [change for change in waiting if change not in settled]
+    return found
+
+
+def text(characters: int) -> str:
+    """Of which nothing can be compressed away."""
+    return secrets.token_urlsafe(characters)[:characters]
+
+
+async def test_all_changes_are_published_once_in_order(open_topic: Open) -> None:
+    publisher, events = await open_topic(1_000_000)
+    changes = [change(revision, revision, key=f"key-{revision % 7}") for revision in range(1, 201)]
+    deliveries = await publish_all(publisher, changes)
+    assert [delivery.change for delivery in deliveries] == changes
+    assert {delivery.form for delivery in deliveries} == {Form.WHOLE}
+    assert sorted(event["revision"] for event in events()) == list(range(1, 201))
+
+
+async def test_many_small_events_share_batches_that_the_topic_takes(open_topic: Open) -> None:
+    publisher, events = await open_topic(10_240)
+    deliveries = await publish_all(publisher, [change(revision, text(500)) for revision in range(1, 201)])
+    assert {delivery.form for delivery in deliveries} == {Form.WHOLE}
+    assert [event["revision"] for event in events()] == list(range(1, 201)), "of one key, each once, in order"
+
+
+async def test_an_event_above_the_limit_goes_without_its_value_and_says_so(open_topic: Open) -> None:
+    publisher, events = await open_topic(10_240)
+    changes = [change(1, "small"), change(2, text(20_000), reason="large"), change(3, "small again")]
+    whole, reduced, after = await publish_all(publisher, changes)
+    assert (whole.form, reduced.form, after.form) == (Form.WHOLE, Form.WITHOUT_VALUE, Form.WHOLE)
+    assert whole.loss is after.loss is None
+    assert reduced.loss is not None
+    first, second, third = events()
+    assert [first["revision"], second["revision"], third["revision"]] == [1, 2, 3]
+    assert "value" not in second
+    assert second["value_omitted"] == "too_large"
+    assert second["event_bytes"] == reduced.event_bytes > 20_000
+    assert second["limit_bytes"] == 10_240
+    assert second["reason"] == "large"
+    for event in (first, second, third):
+        EVENT.validate(event)
+
+
+async def test_what_is_still_too_large_goes_without_its_texts(open_topic: Open) -> None:
+    publisher, events = await open_topic(1_000)
+    changes = [
+        change(1, text(5_000), reason=text(1_000)),
+        change(2, None, reason=text(1_000), action=Action.DELETE),
+        change(3, "small"),
+    ]
+    deliveries = await publish_all(publisher, changes)
+    assert [delivery.form for delivery in deliveries] == [Form.BARE, Form.BARE, Form.WHOLE]
+    written, removed, _ = events()
+    assert written["value_omitted"] == written["texts_omitted"] == removed["texts_omitted"] == "too_large"
+    assert "value_omitted" not in removed, "a removal has none"
+    assert written["reason"] == removed["reason"] == removed["actor"] == ""
+    for event in events():
+        EVENT.validate(event)
+
+
+async def test_what_never_fits_is_skipped_and_holds_nothing_up(open_topic: Open) -> None:
+    publisher, events = await open_topic(1_000)
+    deliveries = await publish_all(publisher, [change(1, 1), change(2, 2, key=text(2_000)), change(3, 3)])
+    assert [delivery.form for delivery in deliveries] == [Form.WHOLE, Form.SKIPPED, Form.WHOLE]
+    assert deliveries[1].loss is not None
+    assert [event["revision"] for event in events()] == [1, 3]
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_any_mixture_is_published_in_order_each_event_as_whole_as_it_can_be(open_topic: Open, seed: int) -> None:
+    publisher, events = await open_topic(10_240)
+    dice = random.Random(seed)
+    sizes = [0, 10, 500, 9_000, 9_800, 10_100, 10_400, 30_000]
+    changes = []
+    for revision in range(1, 121):
+        for ordinal in range(dice.choice((1, 1, 1, 4))):
+            size = dice.choice(sizes)
+            kind, key = dice.choice(list(Kind)), f"key-{dice.randrange(5)}"
+            changes.append(change(revision, text(size), ordinal=ordinal, kind=kind, key=key, reason=text(size % 900)))
+    deliveries = await publish_all(publisher, changes)
+    assert len(deliveries) == len(changes)
+    seen: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
+    for event in events():
+        seen[event["kind"], event["key"]].append((event["revision"], event["ordinal"]))
+        EVENT.validate(event)
+    assert sorted(place for places in seen.values() for place in places) == [(c.revision, c.ordinal) for c in changes]
+    for places in seen.values():
+        assert places == sorted(places)
+    for delivery in deliveries:
+        size = len(json.dumps(delivery.change.after)) + len(delivery.change.reason)
+        if size < 9_500:
+            assert delivery.form is Form.WHOLE
+        if size > 10_500:
+            assert delivery.form is Form.WITHOUT_VALUE

@@ -1,0 +1,76 @@
+"""The databases that the suite runs over: how a storage on one is opened, and how an older copy is put in its place."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+
+from configsvc.storage.checksums import checksum
+from configsvc.storage.postgres import PostgresStorage
+from configsvc.storage.rows import CHANGE_COLUMNS
+from configsvc.storage.sqlite import SqliteStorage
+from tests.conformance.storage.writing import StorageFactory
+from tests.services.postgres import Postgres
+
+Restore = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Database:
+    """`open` makes a storage, not yet entered. `back_up` copies what is there, and returns what puts the copy back.
+
+    `run` runs SQL, in which `{}` comes before a table's name, as another program would.
+    """
+
+    open: StorageFactory
+    back_up: Callable[[], Restore]
+    run: Callable[[str], None]
+
+
+def sqlite_database(folder: Path) -> Database:
+    """In a file."""
+    path = folder / "storage.db"
+
+    def back_up() -> Restore:
+        copy = folder / "backup.db"
+        _copy(path, copy)
+        return lambda: _copy(copy, path)
+
+    def run(sql: str) -> None:
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.create_function("row_checksum", -1, checksum)
+            connection.executescript(sql.format(""))
+            # What is altered here is altered on purpose.
+            connection.execute(f"UPDATE changes SET checksum = row_checksum({', '.join(CHANGE_COLUMNS)})")
+
+    return Database(lambda: SqliteStorage(path), back_up, run)
+
+
+@contextmanager
+def postgres_database(url: str) -> Iterator[Database]:
+    """On a server that others use, too."""
+    server = Postgres(given=urlsplit(url)._replace(path="/postgres").geturl())
+    copies: list[str] = []
+
+    def back_up() -> Restore:
+        copies.append(server.back_up(url))
+        return lambda: server.restore(url, copies[-1])
+
+    def run(sql: str) -> None:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(sql.format("configsvc.").encode())
+
+    try:
+        yield Database(lambda: PostgresStorage(url), back_up, run)
+    finally:
+        for copy in copies:
+            server.drop_database(copy)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with closing(sqlite3.connect(source)) as read, closing(sqlite3.connect(target)) as written:
+        read.backup(written)

@@ -1,0 +1,86 @@
+"""Reads are bounded in bytes: what `storage/port.py` promises of `most_bytes`, whichever database keeps the promise."""
+
+from dataclasses import replace
+
+import pytest
+
+from configsvc.domain.records import Action, Kind, Put
+from configsvc.errors import InvalidInput
+from configsvc.storage.port import ChangeQuery, RecordQuery, Storage
+from tests.conformance.storage.writing import batch, config, put, remove
+
+LARGE = "x" * 1_000
+PAGE = RecordQuery(Kind.CONFIG, "test", limit=100)
+
+
+async def test_a_page_ends_when_its_bodies_have_enough_bytes_and_says_that_there_are_more(storage: Storage) -> None:
+    for number in range(10):
+        await storage.write(put(config(f"k{number}"), LARGE))
+    query, seen = replace(PAGE, most_bytes=2_500), []
+    while True:
+        page = await storage.page(query)
+        seen.append([record.ref.key for record in page.records])
+        if not page.more:
+            break
+        query = replace(query, after=(page.records[-1].ref.key, ""))
+    # The third takes the sum beyond 2,500.
+    assert seen == [["k0", "k1", "k2"], ["k3", "k4", "k5"], ["k6", "k7", "k8"], ["k9"]]
+    assert [len(r.body["value"]) for r in page.records] == [1_000]
+
+
+@pytest.mark.parametrize("most_bytes", [1, 1_500, None])
+async def test_the_records_of_one_key_are_never_parted(storage: Storage, most_bytes: int | None) -> None:
+    for key in ("a", "b"):
+        for service in ("", "s", "t"):
+            await storage.write(put(config(key, service), LARGE))
+    page = await storage.page(replace(PAGE, most_bytes=most_bytes))
+    wanted = [("a", ""), ("a", "s"), ("a", "t"), *([] if most_bytes else [("b", ""), ("b", "s"), ("b", "t")])]
+    assert [(r.ref.key, r.ref.service) for r in page.records] == wanted
+    assert page.more is bool(most_bytes)
+
+
+async def test_an_empty_page_and_one_that_just_fits_have_no_more(storage: Storage) -> None:
+    empty = await storage.page(replace(PAGE, most_bytes=10))
+    assert (empty.records, empty.more, empty.revision) == ((), False, 0)
+    await storage.write(put(config("k"), LARGE))
+    one = await storage.page(replace(PAGE, most_bytes=10, limit=1))
+    assert (len(one.records), one.more, one.revision) == (1, False, 1)
+    await storage.write(put(config("l"), LARGE))
+    assert (await storage.page(replace(PAGE, most_bytes=100_000, limit=1))).more
+    assert not (await storage.page(replace(PAGE, most_bytes=100_000, limit=2))).more
+
+
+async def test_a_search_counts_what_was_before_and_after(storage: Storage) -> None:
+    for _ in range(4):
+        await storage.write(put(config("k"), LARGE))
+    query, seen = ChangeQuery(limit=100, most_bytes=2_500), []
+    while True:
+        page = await storage.search(query)
+        seen.append([change.version for change in page.changes])
+        if not page.more:
+            break
+        query = replace(query, before=(page.changes[-1].revision, page.changes[-1].ordinal))
+    assert seen == [[4, 3], [2, 1]]
+
+
+async def test_the_log_is_read_in_whole_revisions_until_there_are_enough_bytes(storage: Storage) -> None:
+    await storage.write(batch(*(Put(config(f"a{n}"), {"value": LARGE}, Action.CREATE) for n in range(5))))
+    for number in range(5):
+        await storage.write(put(config(f"b{number}"), LARGE))
+    await storage.write(remove(config("b0")))
+    after, seen = 0, []
+    while changes := await storage.read(after, 100, 2_500):
+        seen.append([change.revision for change in changes])
+        after = changes[-1].revision
+    assert seen == [[1] * 5, [2, 3, 4], [5, 6, 7]]
+    assert [c.revision for c in await storage.read(0, 6, None)] == [1] * 5 + [2]
+    assert [c.revision for c in await storage.read(0, 1_000, None)] == [1] * 5 + [2, 3, 4, 5, 6, 7]
+
+
+async def test_a_resource_that_could_not_be_sent_is_refused_and_the_writes_beside_it_are_not(storage: Storage) -> None:
+    await storage.write(put(config("k"), 1))
+    with pytest.raises(InvalidInput) as raised:
+        await storage.write(put(config("k"), [1] * 370_000))
+    assert (raised.value.reason, raised.value.violations[0].field) == ("RESOURCE_TOO_LARGE", "value")
+    assert (await storage.write(put(config("k"), 2))).revision == 2
+    assert (await storage.get([config("k")])).records[config("k")].version == 2

@@ -1,0 +1,145 @@
+"""Callers that send slowly, or stop: they are ended, what they hold is bounded, and others are answered."""
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.conftest import Running, start, stop
+from tests.e2e.raw import PATIENCE_SECONDS
+from tests.replicas.fleet import eventually
+from tests.services.ports import Port
+
+HEAD = b"host: localhost\r\ncontent-type: %s\r\ncontent-length: %d\r\n\r\n"
+JSON, GRPC_WEB = b"application/json", b"application/grpc-web+proto"
+WATCH = b"POST /configsvc.v1.ConfigService/WatchConfigs HTTP/1.1\r\n" + HEAD % (GRPC_WEB, 1000)
+KEEP_ALIVE = b"POST /configsvc.v1.RegistryService/KeepAlive HTTP/1.1\r\n" + HEAD % (GRPC_WEB, 1000)
+HALF_SENT = {
+    "part of the first line": b"GET /li",
+    "part of the headers": b"GET /live HTTP/1.1\r\nhost: localhost\r\nx-a: ",
+    "part of a body": b"POST /api/v1/config HTTP/1.1\r\n" + HEAD % (JSON, 1000) + b"{",
+    "part of a message to a watch": WATCH + b"\0\0",
+    "nothing on a stream": KEEP_ALIVE,
+}
+EACH = 40
+MIB = 1 << 20
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Running]:
+    """A service with little to hold."""
+    with Port() as port:
+        running = start(tmp_path, port.number, GATEWAY_MEMORY_BYTES=str(64 * MIB), MAX_CONNECTIONS="200")
+        yield running
+        assert stop(running) == 0
+
+
+def sent(service: Running, part: bytes) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", service.port), timeout=PATIENCE_SECONDS)
+    with contextlib.suppress(ConnectionError):
+        connection.sendall(part)
+    return connection
+
+
+def ended(connection: socket.socket) -> bool:
+    """Whether the server has closed it. Reads what it had to say."""
+    with contextlib.suppress(ConnectionError):
+        while select.select([connection], [], [], 0)[0]:
+            if not connection.recv(65536):
+                return True
+        return False
+    return True
+
+
+def until_ended(connections: list[socket.socket], what: str) -> None:
+    eventually(lambda: all(ended(connection) for connection in connections), f"{what}: ended")
+    for connection in connections:
+        connection.close()
+
+
+def envoy_peak_bytes(service: Running) -> int:
+    """The most memory that the gateway's process had (VmHWM of proc(5))."""
+    parent = service.process.pid
+    for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+        if "envoy" in Path(f"/proc/{child}/cmdline").read_text().split("\0")[0]:
+            return int(Path(f"/proc/{child}/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
+    raise AssertionError("no Envoy")
+
+
+def test_half_sent_requests_are_ended(service: Running) -> None:
+    """They were open after 80 s, and longer."""
+    connections = {name: [sent(service, part) for _ in range(EACH)] for name, part in HALF_SENT.items()}
+    assert httpx.get(f"{service.url}/live").status_code == 200
+    for name, held in connections.items():
+        until_ended(held, name)
+
+
+def test_held_bodies_take_bounded_memory_and_are_ended(small: Running) -> None:
+    """Forty of 7 MiB took Envoy from 68 to 356 MiB."""
+    before = envoy_peak_bytes(small)
+    part = b"POST /api/v1/config HTTP/1.1\r\n" + HEAD % (JSON, 8 * MIB) + b" " * (7 * MIB)
+    held = [sent(small, part) for _ in range(40)]
+    until_ended(held, "held bodies")
+    # The bound is 64 MiB, and what was let in before it was noticed; all of them would be 280.
+    assert envoy_peak_bytes(small) - before < 200 * MIB
+    body = {"key": "k", "value": 1, "environment": "dev"}
+    eventually(
+        lambda: httpx.post(f"{small.url}/api/v1/config", json=body).status_code in (201, 409), "a write is taken"
+    )
+
+
+def test_connections_are_bounded(small: Running) -> None:
+    held = [sent(small, b"") for _ in range(300)]
+    eventually(lambda: sum(map(ended, held)) >= 100, "those above the limit are closed")
+    for connection in held:
+        connection.close()
+    eventually(lambda: _lives(small), "others are answered again")
+
+
+def _lives(service: Running) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(f"{service.url}/live").status_code == 200
+    return False
+
+
+def test_a_stream_outlives_the_time_outs_of_requests(service: Running, environment: str) -> None:
+    """One that began before the half-sent requests of another test's length is still there after them."""
+    with httpx.stream("GET", f"{service.url}/api/v1/config:watch?environment={environment}", timeout=60) as watch:
+        lines = watch.iter_lines()
+        assert "synced" in next(lines)
+        until_ended([sent(service, HALF_SENT["part of a body"])], "a request that began later")
+        body = {"key": "k", "value": 1, "environment": environment}
+        assert httpx.post(f"{service.url}/api/v1/config", json=body).status_code == 201
+        assert any('"change"' in line for line in lines)
+
+
+def test_hang_up_stops_nothing_and_a_killed_run_leaves_nothing(tmp_path: Path) -> None:
+    # A socket's path must be short, which pytest's own directories are not.
+    temporary = Path(tempfile.mkdtemp(prefix="gw-"))
+    try:
+        with Port() as port:
+            running = start(tmp_path, port.number, TMPDIR=str(temporary))
+            pid = running.process.pid
+            children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+            for process in (pid, *children):
+                os.kill(process, signal.SIGHUP)
+            eventually(lambda: "SIGHUP changes nothing: " in running.log.read_text(), "it is said")
+            assert httpx.get(f"{running.url}/live").status_code == 200
+            assert children == [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+            for _ in range(2):
+                running.process.kill()
+                running.process.wait()
+                running = start(tmp_path, port.number, TMPDIR=str(temporary))
+            assert len(list(temporary.glob("configsvc-*"))) == 1
+            assert stop(running) == 0
+            assert list(temporary.glob("configsvc-*")) == []
+    finally:
+        shutil.rmtree(temporary)

@@ -1,0 +1,181 @@
+"""Every task that must not end is made to fail once, in a whole service: it comes back, and health tells meanwhile."""
+
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from configsvc_client.v1 import (
+    config_pb2,
+    config_pb2_grpc,
+    health_pb2,
+    health_pb2_grpc,
+    registry_pb2,
+    registry_pb2_grpc,
+)
+from google.protobuf.struct_pb2 import Value
+
+import configsvc
+from configsvc import wiring
+from configsvc.background import WELL_SECONDS, Supervisor
+from configsvc.clock import SystemClock
+from configsvc.settings import load
+from tests.replicas.conftest import events
+from tests.services.plugin import RedisAddress
+
+pytestmark = pytest.mark.timeout(300)
+
+EVERYWHERE = {
+    "log tail", "log tail's bus", "watch progress", "compaction", "group commit", "health checks", "lease sweep",
+    "registry follower", "own registration",
+}  # fmt: skip
+ASSIGNMENTS = {"assignments, sending", "assignments, renewal", "assignments, refill"}
+COPIES = {"copies, sending", "copies, renewal", "copies, refill"}
+EMBEDDED = EVERYWHERE | ASSIGNMENTS | {"watch of the database file", "check of the database file"}
+POSTGRES = EVERYWHERE | {"notifications"}
+REAL = EVERYWHERE | ASSIGNMENTS | COPIES | {"log tail's mark", "outbox relay", "kafka consumer", "zookeeper session"}
+
+
+class Ahead(SystemClock):
+    """The machine's clock, which a test puts forward."""
+
+    seconds = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.seconds
+
+
+class Service:
+    """One server in this process, and stubs to it."""
+
+    def __init__(self, supervisor: Supervisor, clock: Ahead, channel: grpc.aio.Channel) -> None:
+        self.supervisor, self.clock = supervisor, clock
+        self.configs: Any = config_pb2_grpc.ConfigServiceStub(channel)
+        self.registry: Any = registry_pb2_grpc.RegistryServiceStub(channel)
+        self.health: Any = health_pb2_grpc.HealthServiceStub(channel)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            await self.clock.sleep(0.01)
+
+    async def component(self, name: str) -> Any:
+        health = (await self.health.GetHealth(health_pb2.GetHealthRequest())).health
+        (found,) = [component for component in health.components if component.name == name]
+        return found
+
+
+@asynccontextmanager
+async def service(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> AsyncIterator[Service]:
+    made: list[Supervisor] = []
+
+    class Seen(Supervisor):
+        def __init__(self, clock: Any) -> None:
+            super().__init__(clock)
+            made.append(self)
+
+    monkeypatch.setattr(wiring, "Supervisor", Seen)
+    clock = Ahead()
+    async with (
+        wiring.build(load(watch_progress_seconds=1, **settings), ["127.0.0.1:0"], clock) as server,
+        grpc.aio.insecure_channel(f"127.0.0.1:{server.ports[0]}") as channel,
+    ):
+        yield Service(made[0], clock, channel)
+
+
+async def each_comes_back(running: Service, expected: set[str]) -> int:
+    """Makes each fail once, and then uses what they do; returns the revision of a write after that."""
+    watch = running.configs.WatchConfigs(config_pb2.WatchConfigsRequest(environment="test"))
+    assert (await watch.read()).HasField("synced")
+    names = {kept.name for kept in running.supervisor.kept}
+    await running.until(lambda: expected <= {kept.name for kept in running.supervisor.kept})
+    await running.until(lambda: not [k for k in running.supervisor.kept if k.name not in expected])
+    assert {kept.name for kept in running.supervisor.kept} == expected, names
+    assert (await running.component("tasks")).state == "up"
+    for kept in running.supervisor.kept:
+        assert kept.starts == 1, kept.name
+        assert kept._run is not None
+        kept._run.cancel()
+        await running.until(lambda k=kept: k.starts == 2)  # type: ignore[misc]
+        component = await running.component("tasks")
+        assert component.state == "degraded"
+        assert f"'{kept.name}' failed once since" in component.detail
+    assert {trouble.task for trouble in running.supervisor.troubles} == expected
+    running.clock.seconds += WELL_SECONDS
+    assert (await running.component("tasks")).state == "up"
+    # Which of them works shows in what each is for.
+    written = await running.configs.CreateConfig(
+        config_pb2.CreateConfigRequest(key="k", environment="test", value=Value(number_value=1))
+    )
+    while not (message := await watch.read()).HasField("change"):
+        assert message.HasField("progress")
+    assert message.change.revision == written.revision
+    assert (await watch.read()).progress.revision >= written.revision
+    await running.registry.RegisterInstance(
+        registry_pb2.RegisterInstanceRequest(service_name="svc", instance_id="one", service_url="http://h:1")
+    )
+    found = await running.registry.DiscoverInstances(registry_pb2.DiscoverInstancesRequest(service_name="svc"))
+    assert ([i.instance_id for i in found.instances], found.stale) == (["one"], False)
+    watch.cancel()
+    return int(written.revision)
+
+
+async def test_every_task_of_an_embedded_service_comes_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async with service(monkeypatch, sqlite_path=str(tmp_path / "configsvc.db")) as running:
+        await each_comes_back(running, EMBEDDED)
+
+
+async def test_every_task_on_postgresql_alone_comes_back(monkeypatch: pytest.MonkeyPatch, postgres_url: str) -> None:
+    async with service(monkeypatch, database_url=postgres_url) as running:
+        await each_comes_back(running, POSTGRES)
+
+
+async def test_every_task_on_all_backends_comes_back(
+    monkeypatch: pytest.MonkeyPatch,
+    postgres_url: str,
+    redis_address: RedisAddress,
+    kafka_bootstrap: str,
+    topic: str,
+    zookeeper_hosts: str,
+    chroot: str,
+) -> None:
+    redis = {name.lower(): value for name, value in redis_address.environment().items()}
+    settings = {
+        "database_url": postgres_url, "kafka_bootstrap_servers": kafka_bootstrap, "kafka_topic_config_updates": topic,
+        "zookeeper_hosts": zookeeper_hosts, "zookeeper_base_path": chroot, **redis,
+    }  # fmt: skip
+    async with service(monkeypatch, **settings) as running:
+        revision = await each_comes_back(running, REAL)
+    given = {"KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap, "KAFKA_TOPIC_CONFIG_UPDATES": topic}
+    assert revision in [event["revision"] for event in events(given, revision)], "the relay publishes"
+
+
+# Tasks that end by themselves, and that somebody waits for or holds: in each file so many.
+STARTED_OTHERWISE = {
+    "background.py": 3,  # what starts them
+    "app/checks.py": 1,  # a timer
+    "app/tail.py": 2,  # a timer, and a look that its callers wait for
+    "app/near.py": 1,  # a read that its callers wait for
+    "app/flag_sets.py": 1,  # likewise
+    "app/lineage.py": 2,  # a wait and a timer of the task that keeps the mark
+    "app/relay.py": 2,  # a publishing that the relay waits for, and a timer
+    "app/streams.py": 2,  # a race that its caller waits for
+    "app/registry_news.py": 1,  # in a task group
+    "app/directory.py": 1,  # a write that the check waits for
+    "probes/network.py": 1,  # a name that is looked up, which the looks wait for
+    "storage/postgres.py": 1,  # a statement that its caller waits for
+    "rpc/server.py": 1,  # the stop
+    "gateway/supervisor.py": 3,  # ends the process if it fails
+}
+
+
+def test_no_other_task_is_started_that_could_end_unseen() -> None:
+    root = Path(configsvc.__file__).parent
+    found = {
+        str(file.relative_to(root)): number
+        for file in root.rglob("*.py")
+        if (number := len(re.findall(r"create_task\(|ensure_future\(", file.read_text())))
+    }
+    assert found == STARTED_OTHERWISE

@@ -1,0 +1,296 @@
+"""Kafka's limits and the outbox: what a topic does not take, what takes long, what is forbidden. On the real broker."""
+
+import asyncio
+import json
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
+
+from configsvc.app.relay import Relay
+from configsvc.bus.kafka_publisher import KafkaPublisher
+from configsvc.clock import SystemClock
+from configsvc.domain.records import Action, Kind, Ref
+from configsvc.storage.postgres import PostgresStorage
+from configsvc.storage.sqlite import SqliteStorage
+from tests.app.memory_publisher import change
+from tests.conformance.storage.writing import config, put
+from tests.faults.slow_line import SlowLine
+from tests.faults.topics import Found, configure, make_topic, messages
+from tests.services.plugin import PrivateKafka
+
+# Reached only if a test fails.
+PATIENCE_SECONDS = 120.0
+# As a broker on a poor line.
+SLOW_BYTES_PER_SECOND = 400_000
+
+
+@pytest.fixture(scope="module")
+def bootstrap(private_kafka: PrivateKafka) -> str:
+    kafka = private_kafka()
+    if not kafka.durable:
+        pytest.fail(f"these tests need Apache Kafka, not {kafka.version}")
+    return kafka.address
+
+
+@pytest.fixture(scope="module")
+def line(private_kafka: PrivateKafka) -> Iterator[SlowLine]:
+    """To a broker whose clients all come through it."""
+    with SlowLine() as line:
+        line.server_port = private_kafka(advertised_port=line.port).port
+        yield line
+
+
+@pytest.fixture
+def own_topic() -> str:
+    return f"test-{secrets.token_hex(6)}"
+
+
+def text(characters: int) -> str:
+    """Of which nothing can be compressed away."""
+    return secrets.token_urlsafe(characters)[:characters]
+
+
+@asynccontextmanager
+async def relayed(storage: PostgresStorage | SqliteStorage, publisher: KafkaPublisher) -> AsyncIterator[Relay]:
+    async with publisher, Relay(outbox=storage, log=storage, publisher=publisher, clock=SystemClock()) as relay:
+        yield relay
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not condition():  # noqa: ASYNC110 - the relay tells nobody
+            await asyncio.sleep(0.02)
+
+
+async def published(relay: Relay, storage: PostgresStorage | SqliteStorage) -> None:
+    head = (await storage.state()).head
+    await until(lambda: relay.published >= head)
+
+
+def events(found: list[Found]) -> list[dict[str, object]]:
+    return [json.loads(message.value or b"{}") for message in found]
+
+
+def check_order(found: list[Found]) -> None:
+    """The events of one key never go back, not even by a repetition after a later one."""
+    last: dict[str, int] = {}
+    for message in found:
+        revision = int(message.headers["revision"])
+        assert revision >= last.get(message.key, 0), f"{message.key} goes back to {revision}"
+        last[message.key] = revision
+
+
+async def test_events_above_the_limit_hold_nothing_up_and_nothing_is_repeated(
+    postgres_url: str, bootstrap: str, own_topic: str
+) -> None:
+    """What stood still for ever: a value just within MAX_VALUE_BYTES, a flag with many users, among small ones."""
+    make_topic(bootstrap, own_topic, {})
+    users = {"targeted_users": [text(22) for _ in range(50_000)]}
+    async with PostgresStorage(postgres_url) as storage:
+        for number in range(150):
+            await storage.write(put(config(f"key-{number % 7}"), text(500)))
+            if number % 50 == 20:
+                await storage.write(put(config("large"), text(1_048_570)))
+                await storage.write(put(Ref(Kind.FLAG, "test", "", "users"), users))
+        async with relayed(storage, KafkaPublisher(bootstrap, own_topic)) as relay:
+            await published(relay, storage)
+            assert relay.trouble is None
+        backlog = await storage.backlog()
+    found = await asyncio.to_thread(messages, bootstrap, own_topic)
+    assert sorted(int(message.headers["revision"]) for message in found) == list(range(1, 157)), "each once"
+    check_order(found)
+    large = [event for event in events(found) if event["key"] in ("large", "users")]
+    assert len(large) == 6
+    for event in large:
+        assert event["value_omitted"] == "too_large"
+        assert event["limit_bytes"] == 1_048_588
+        assert "value" not in event
+    assert all("value" in event for event in events(found) if event not in large)
+    assert (backlog.waiting, backlog.reduced, backlog.skipped) == (0, 6, 0)
+    assert backlog.last_loss is not None
+
+
+async def test_small_events_do_not_stick_under_a_small_limit(postgres_url: str, bootstrap: str, own_topic: str) -> None:
+    make_topic(bootstrap, own_topic, {"max.message.bytes": "10240"}, partitions=1)
+    async with PostgresStorage(postgres_url) as storage:
+        for number in range(200):
+            await storage.write(put(config(f"key-{number % 7}"), text(500)))
+        async with relayed(storage, KafkaPublisher(bootstrap, own_topic)) as relay:
+            await published(relay, storage)
+    found = await asyncio.to_thread(messages, bootstrap, own_topic)
+    assert [int(message.headers["revision"]) for message in found] == list(range(1, 201))
+
+
+async def test_what_can_be_compressed_below_the_limit_goes_whole(bootstrap: str, own_topic: str) -> None:
+    make_topic(bootstrap, own_topic, {"max.message.bytes": "10240"})
+    async with KafkaPublisher(bootstrap, own_topic) as publisher:
+        receipt = await publisher.publish([change(1, "a" * 500_000)])
+    assert [delivery.omission for delivery in receipt.deliveries] == [None]
+    (found,) = await asyncio.to_thread(messages, bootstrap, own_topic)
+    assert json.loads(found.value or b"")["value"] == "a" * 500_000
+
+
+async def test_a_limit_that_changes_meanwhile_is_noticed(postgres_url: str, bootstrap: str, own_topic: str) -> None:
+    """Lowered: batches that were right are refused. Raised: values go out again."""
+    make_topic(bootstrap, own_topic, {}, partitions=2)
+    async with (
+        PostgresStorage(postgres_url) as storage,
+        relayed(storage, KafkaPublisher(bootstrap, own_topic)) as relay,
+    ):
+        await storage.write(put(config("key-0"), text(30_000)))
+        await published(relay, storage)
+        await asyncio.to_thread(configure, bootstrap, own_topic, "max.message.bytes", "10240")
+        writing = [storage.write(put(config(f"key-{number % 3}"), text(4_000))) for number in range(60)]
+        await asyncio.gather(*writing)
+        await storage.write(put(config("key-0"), text(30_000)))
+        await published(relay, storage)
+        assert (await storage.backlog()).reduced == 1
+        await asyncio.to_thread(configure, bootstrap, own_topic, "max.message.bytes", "1048588")
+        await storage.write(put(config("key-0"), text(30_000)))
+        await published(relay, storage)
+        assert (await storage.backlog()).reduced == 1
+        head = (await storage.state()).head
+    found = await asyncio.to_thread(messages, bootstrap, own_topic)
+    check_order(found)
+    counts = Counter(int(message.headers["revision"]) for message in found)
+    assert set(counts) == set(range(1, head + 1))
+    assert max(counts.values()) <= 2, "what was refused in a batch repeats at most its neighbours, once"
+
+
+async def test_a_slow_broker_gets_everything_once(postgres_url: str, line: SlowLine, own_topic: str) -> None:
+    """As fast as the line goes: no time is set for a batch as long as acknowledgements come in."""
+    bootstrap = f"127.0.0.1:{line.port}"
+    make_topic(bootstrap, own_topic, {})
+    async with PostgresStorage(postgres_url) as storage:
+        for number in range(10):
+            await storage.write(put(config(f"key-{number % 7}"), text(700_000)))
+        line.bytes_per_second = SLOW_BYTES_PER_SECOND
+        # The patience is a fraction of what all of it takes, and little more than what one event takes.
+        publisher = KafkaPublisher(bootstrap, own_topic, answer_seconds=2.5)
+        async with relayed(storage, publisher) as relay:
+            cursors: set[int] = set()
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while (backlog := await storage.backlog()).waiting:
+                    cursors.add(backlog.published)
+                    await asyncio.sleep(0.1)
+            assert relay.published == 10
+        assert len(cursors) >= 5, "the cursor moves while it goes on"
+    line.bytes_per_second = 0
+    found = await asyncio.to_thread(messages, bootstrap, own_topic)
+    check_order(found)
+    counts = Counter(int(message.headers["revision"]) for message in found)
+    assert set(counts) == set(range(1, 11))
+    assert max(counts.values()) <= 2
+
+
+async def test_one_event_that_takes_longer_than_the_patience_gets_through(line: SlowLine, own_topic: str) -> None:
+    """Its producer is replaced, with more patience each time."""
+    bootstrap = f"127.0.0.1:{line.port}"
+    make_topic(bootstrap, own_topic, {})
+    line.bytes_per_second = 100_000
+    failures = 0
+    async with KafkaPublisher(bootstrap, own_topic, answer_seconds=1) as publisher, asyncio.timeout(PATIENCE_SECONDS):
+        while not (receipt := await publisher.publish([change(1, text(300_000))])).deliveries:
+            assert receipt.problem is not None
+            failures += 1
+        assert failures, "the event was not slow"
+        # Quick again, its patience is the first.
+        line.bytes_per_second = 0
+        assert (await publisher.publish([change(2, "small")])).problem is None
+
+
+async def test_what_is_forbidden_waits_and_says_so(
+    postgres_url: str, private_kafka: PrivateKafka, own_topic: str
+) -> None:
+    kafka = private_kafka(
+        settings={
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "allow.everyone.if.no.acl.found": "true",
+        }
+    )
+    make_topic(kafka.address, own_topic, {})
+    admin = AdminClient({"bootstrap.servers": kafka.address})
+
+    def rule(operation: AclOperation, permission: AclPermissionType) -> tuple[Any, ...]:
+        return (
+            ResourceType.TOPIC,
+            own_topic,
+            ResourcePatternType.LITERAL,
+            "User:ANONYMOUS",
+            "*",
+            operation,
+            permission,
+        )
+
+    def make_rules() -> None:
+        # Whatever has one rule is forbidden but for what is allowed.
+        allowed = AclBinding(*rule(AclOperation.ALL, AclPermissionType.ALLOW))
+        denied = [
+            AclBinding(*rule(operation, AclPermissionType.DENY))
+            for operation in (AclOperation.WRITE, AclOperation.DESCRIBE_CONFIGS)
+        ]
+        for done in admin.create_acls([allowed, *denied]).values():
+            done.result(PATIENCE_SECONDS)
+
+    def allow_writes() -> None:
+        wanted = AclBindingFilter(*rule(AclOperation.WRITE, AclPermissionType.DENY))
+        assert admin.delete_acls([wanted])[wanted].result(PATIENCE_SECONDS)
+
+    async with PostgresStorage(postgres_url) as storage:
+        await storage.write(put(config("small"), 1))
+        await storage.write(put(config("large"), text(1_048_570)))
+        # Nor may the limit be read: the broker's answers have to be enough.
+        await asyncio.to_thread(make_rules)
+        async with relayed(storage, KafkaPublisher(kafka.address, own_topic)) as relay:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while "authorization failed" not in (await storage.backlog()).trouble.lower():  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            backlog = await storage.backlog()
+            assert (backlog.published, backlog.reduced, backlog.skipped) == (0, 0, 0)
+            await asyncio.to_thread(allow_writes)
+            await published(relay, storage)
+        backlog = await storage.backlog()
+        assert (backlog.waiting, backlog.trouble, backlog.reduced) == (0, "", 1)
+        assert backlog.last_loss is not None
+        assert backlog.last_loss.omission.limit_bytes == 0, "it is not known"
+
+
+async def test_a_removal_on_a_compacted_topic_may_be_followed_by_a_tombstone(bootstrap: str, own_topic: str) -> None:
+    make_topic(bootstrap, own_topic, {"cleanup.policy": "compact"}, partitions=1)
+    made = (
+        change(1, "value", key="coll"),
+        change(2, {}, key="coll", kind=Kind.FLAG),
+        change(3, None, key="coll", action=Action.DELETE),
+    )
+    changes = [replace(one, history="first") for one in made]
+    async with KafkaPublisher(bootstrap, own_topic, tombstones=True) as publisher:
+        receipt = await publisher.publish(changes)
+    assert [delivery.change for delivery in receipt.deliveries] == changes
+    found = await asyncio.to_thread(messages, bootstrap, own_topic)
+    assert [message.key for message in found] == ["config/test//coll", "flag/test//coll", *["config/test//coll"] * 2]
+    assert [message.value is None for message in found] == [False, False, False, True]
+    assert {message.headers["schema_version"] for message in found} == {"2"}
+    assert {message.headers["history"] for message in found} == {"first"}
+    assert found[-1].headers["revision"] == "3"
+
+
+async def test_plain_keys_are_those_of_before(bootstrap: str, own_topic: str) -> None:
+    make_topic(bootstrap, own_topic, {})
+    async with KafkaPublisher(bootstrap, own_topic, keys_with_kind=False) as publisher:
+        await publisher.publish([change(1, "value", key="coll")])
+    (found,) = await asyncio.to_thread(messages, bootstrap, own_topic)
+    assert found.key == "test//coll"
