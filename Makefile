@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos fuzz bench lint format proto services constraints clean
+.PHONY: help run test test-packages chaos fuzz bench lint format proto services constraints clean
 
 help: ## Says what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 # Made anew where the requirements changed. Versions are those of constraints.txt, the same on every machine.
 $(VENV)/.made: pyproject.toml clients/python/pyproject.toml constraints.txt
@@ -25,6 +25,9 @@ run: $(VENV)/.made ## Runs the whole service on http://localhost:8082, with noth
 # Three files of tests at a time, whatever the machine: most of them wait for something most of the time.
 test: $(VENV)/.made ## Runs all tests, on real services that it starts and stops by itself
 	$(BIN)/python -m pytest -n 3 --dist loadfile
+
+test-packages: $(VENV)/.made ## Installs the client's wheel in fresh environments, at both ends of its ranges, and uses it
+	$(BIN)/python -m pytest -q clients/python/tests
 
 chaos: $(VENV)/.made ## Breaks everything at random under load, and checks what clients saw: SECONDS=600 SEED=7
 	CHAOS_SECONDS=$(or $(SECONDS),60) CHAOS_SEED=$(SEED) $(BIN)/python -m pytest -q -s --timeout 0 tests/chaos/test_chaos.py

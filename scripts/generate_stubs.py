@@ -24,7 +24,13 @@ from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "proto"
-STUBS = ROOT / "clients" / "python" / "src" / "configsvc_client" / "v1"
+PACKAGE = ROOT / "clients" / "python" / "src" / "configsvc_client"
+STUBS = PACKAGE / "v1"
+# The package carries the protos and the licence; both are copies.
+COPIES = {
+    **{source: PACKAGE / "protos" / source.relative_to(PROTOS) for source in sorted(PROTOS.rglob("*.proto"))},
+    ROOT / "LICENSE": ROOT / "clients" / "python" / "LICENSE",
+}
 
 
 def tools() -> Path:
@@ -88,6 +94,9 @@ def main() -> int:
     """Generates, or compares with `--check`; returns the exit status."""
     if sys.argv[1:] != ["--check"]:
         generate(STUBS)
+        for source, copy in COPIES.items():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(source.read_bytes())
         return 0
     with tempfile.TemporaryDirectory() as fresh:
         generate(Path(fresh))
@@ -95,6 +104,9 @@ def main() -> int:
         committed = {path.name for path in STUBS.glob("*_pb2*")}
         _, changed, missing = filecmp.cmpfiles(fresh, STUBS, names, shallow=False)
         drifted = sorted({*changed, *missing, *(committed - names)})
+    for source, copy in COPIES.items():
+        if not copy.is_file() or copy.read_bytes() != source.read_bytes():
+            drifted.append(str(copy.relative_to(ROOT)))
     if drifted:
         sys.stderr.write(f"stubs differ from proto/, run `make proto`: {', '.join(drifted)}\n")
     return 1 if drifted else 0

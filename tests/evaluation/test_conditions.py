@@ -1,5 +1,6 @@
 """What each operator makes of attributes of the right type, of other types, and of none."""
 
+import ipaddress
 import itertools
 import math
 from typing import Any
@@ -74,6 +75,15 @@ EXAMPLES: list[tuple[str, list[Json], list[Json], list[Json]]] = [
         ["10.1.2.3", "192.168.1.7", "2001:db8::1", "::ffff:10.0.0.1"],
         ["11.0.0.1", "192.168.1.8", "10.0.0.0/8", "010.0.0.1", "::a00:1", 167772161, "x"],
     ),
+    (
+        "cidr",
+        ["::ffff:10.0.0.0/104", "::ffff:192.168.1.7", "::ffff:c633:6400/120"],
+        ["10.1.2.3", "::ffff:10.0.0.1", "192.168.1.7", "198.51.100.9"],
+        ["11.0.0.1", "192.168.1.8", "198.51.101.9", "::a00:1", "2001:db8::1"],
+    ),
+    ("cidr", ["::ffff:0:0/96"], ["0.0.0.0", "255.255.255.255", "::ffff:1.2.3.4"], ["::1", "::fffe:1.2.3.4"]),
+    ("cidr", ["::/0"], ["::1", "2001:db8::1"], ["10.0.0.1", "::ffff:10.0.0.1"]),
+    ("less_than", [2**53 - 1], [2**53 - 2, -(2**60)], [2**53 - 1, 2**53, 2**53 + 1, 2**60]),
     ("present", [], ["", 0, False, [], {}], [None]),
     ("absent", [], [None], ["", 0, False, [], {}]),
 ]
@@ -154,3 +164,12 @@ def test_no_attribute_value_makes_an_operator_raise(
     example: tuple[str, list[Json], list[Json], list[Json]], value: Json
 ) -> None:
     assert holds(example[0], example[1], value) in (True, False)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 32), st.integers(0, 2**32 - 1))
+def test_a_network_in_mapped_form_is_the_network(address: int, prefix: int, other: int) -> None:
+    network = ipaddress.IPv4Network((address, prefix), strict=False)
+    mapped = f"::ffff:{network.network_address}/{96 + prefix}"
+    for inside in (ipaddress.IPv4Address(address), ipaddress.IPv4Address(other)):
+        for form in (str(inside), f"::ffff:{inside}"):
+            assert holds("cidr", [mapped], form) is holds("cidr", [str(network)], form) is (inside in network)

@@ -80,8 +80,60 @@ def test_missing_null_and_default_members_mean_the_same() -> None:
     assert Flag.from_json(nothing) == Flag("f", "test")
 
 
-def test_unknown_members_are_ignored() -> None:
-    assert Flag.from_json({**FULL, "etag": "x", "revision": "7", "updated_at": None}) == Flag.from_json(FULL)
+def test_what_rest_shows_beside_a_definition_is_no_part_of_it() -> None:
+    shown = {"etag": "x", "revision": "7", "created_at": "", "updated_at": None, "updated_by": "ana"}
+    assert Flag.from_json({**FULL, **shown, "definition_omitted": False}) == Flag.from_json(FULL)
+
+
+def paths(value: Json, path: tuple[Json, ...] = ()) -> list[tuple[Json, ...]]:
+    """Every place in a JSON value."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(deeper for name, item in inner for deeper in paths(item, (*path, name)))]
+
+
+def with_value(source: Json, path: tuple[Json, ...], value: Json) -> Json:
+    """A copy of a JSON value that has `value` at `path`."""
+    if not path:
+        return value
+    copy = dict(source) if isinstance(source, dict) else list(source)
+    copy[path[0]] = with_value(source[path[0]], path[1:], value)
+    return copy
+
+
+def objects(value: Json, path: tuple[Json, ...] = ()) -> list[tuple[Json, ...]]:
+    """Where the objects are that have a schema: not in a variant's value."""
+    return [place for place in paths(value, path) if isinstance(at(value, place), dict) and "value" not in place]
+
+
+def at(value: Json, path: tuple[Json, ...]) -> Json:
+    for part in path:
+        value = value[part]
+    return value
+
+
+@pytest.mark.parametrize("path", objects(FULL), ids=str)
+def test_unknown_members_are_refused_by_name_at_every_depth(path: tuple[Json, ...]) -> None:
+    source = with_value(FULL, path, {**at(FULL, path), "rolout": 50})
+    with pytest.raises(InvalidFlag) as caught:
+        Flag.from_json(source)
+    (violation,) = caught.value.violations
+    assert violation.field.endswith("rolout")
+    assert "is no member" in violation.description
+    assert Flag.from_json(source, ignore_unknown=True) == Flag.from_json(FULL)
+    assert not Flag.from_stored(source).problem, "a newer release may have written it"
+
+
+def test_a_name_in_camel_case_is_told_what_is_meant() -> None:
+    with pytest.raises(
+        InvalidFlag, match="rolloutPercentage: is no member of a flag; 'rollout_percentage' may be meant"
+    ):
+        Flag.from_json(flag_json() | {"rolloutPercentage": 50})
+
+
+def test_any_number_of_unknown_members_makes_a_bounded_answer() -> None:
+    with pytest.raises(InvalidFlag) as caught:
+        Flag.from_json(flag_json() | {f"{number}-{'x' * 10_000}": 1 for number in range(10_000)})
+    assert len(str(caught.value)) < 100_000
 
 
 def test_whole_numbers_may_be_written_as_doubles() -> None:
@@ -101,21 +153,6 @@ def test_flag_shares_nothing_with_its_json() -> None:
     value["deep"].append(2)
     read.to_json()["variants"][0]["value"]["deep"].append(3)
     assert read.variants[0].value == {"deep": [1]}
-
-
-def paths(value: Json, path: tuple[Json, ...] = ()) -> list[tuple[Json, ...]]:
-    """Every place in a JSON value."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [path, *(deeper for name, item in inner for deeper in paths(item, (*path, name)))]
-
-
-def with_value(source: Json, path: tuple[Json, ...], value: Json) -> Json:
-    """A copy of a JSON value that has `value` at `path`."""
-    if not path:
-        return value
-    copy = dict(source) if isinstance(source, dict) else list(source)
-    copy[path[0]] = with_value(source[path[0]], path[1:], value)
-    return copy
 
 
 nested: Json = 1

@@ -93,18 +93,18 @@ async def check_lists(storage: SqliteStorage, seed: int) -> None:
         pass
 
 
-def alter(path: Path, old: str, new: str) -> None:
-    """Changes a stored text to another of the same length, wherever it is."""
+def alter(path: Path, old: bytes, new: bytes) -> None:
+    """Changes stored bytes to others of the same length, wherever they are."""
     data = path.read_bytes()
     assert len(old) == len(new)
-    assert old.encode() in data
-    path.write_bytes(data.replace(old.encode(), new.encode()))
+    assert old in data
+    path.write_bytes(data.replace(old, new))
 
 
 async def test_damaged_row_harms_itself_and_is_named(intact: Path, tmp_path: Path) -> None:
     path = tmp_path / "configsvc.db"
     shutil.copy(intact, path)
-    alter(path, "value 123 ", "value 124 ")
+    alter(path, b"value 123 ", b"value 124 ")
     async with SqliteStorage(path) as storage:
         with pytest.raises(DataLoss, match=r"config/test//k123"):
             await storage.get([config("k123")])
@@ -113,10 +113,27 @@ async def test_damaged_row_harms_itself_and_is_named(intact: Path, tmp_path: Pat
             await storage.ping()
 
 
+@pytest.mark.parametrize("broken", [b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xf0\x9f"])
+@pytest.mark.parametrize("text", [b"value 123 ", b"k123"])
+async def test_text_that_is_no_utf8_any_more_is_damage(
+    intact: Path, tmp_path: Path, text: bytes, broken: bytes
+) -> None:
+    path = tmp_path / "configsvc.db"
+    shutil.copy(intact, path)
+    alter(path, text, (broken + text)[: len(text)])
+    async with SqliteStorage(path) as storage:
+        with pytest.raises(DataLoss):
+            await storage.get([config("k123")])
+        with pytest.raises(DataLoss):
+            await storage.search(ChangeQuery(limit=KEYS + 1))
+        with pytest.raises(DataLoss):
+            await storage.ping()
+
+
 async def test_damage_is_found_in_the_background(intact: Path, tmp_path: Path) -> None:
     path = tmp_path / "configsvc.db"
     shutil.copy(intact, path)
-    alter(path, "value 77 ", "value 78 ")
+    alter(path, b"value 77 ", b"value 78 ")
     async with SqliteStorage(path) as storage, FileCheck(storage, FakeClock()):
         found = ""
         while not found:
@@ -130,7 +147,7 @@ async def test_damage_is_found_in_the_background(intact: Path, tmp_path: Path) -
 async def test_writes_are_refused_once_damage_is_known(intact: Path, tmp_path: Path) -> None:
     path = tmp_path / "configsvc.db"
     shutil.copy(intact, path)
-    alter(path, "value 123 ", "value 124 ")
+    alter(path, b"value 123 ", b"value 124 ")
     async with SqliteStorage(path) as storage:
         outcomes = await asyncio.gather(
             storage.write(create(config("k123"))), storage.write(create(config("new"))), return_exceptions=True
@@ -158,7 +175,7 @@ async def test_rows_of_an_earlier_release_get_their_checksums(tmp_path: Path) ->
         ref = Ref(Kind.CONFIG, "test", "", "a")
         assert (await storage.get([ref])).records[ref].body == {"value": 1}
         assert [change.after for change in await storage.read(0, 10)] == [{"value": 1}]
-    alter(path, '{"value":1}', '{"value":2}')
+    alter(path, b'{"value":1}', b'{"value":2}')
     async with SqliteStorage(path) as storage:
         with pytest.raises(DataLoss):
             await storage.get([ref])

@@ -67,7 +67,7 @@ def _wrong(puts: _Bodies, after: _Bodies) -> Iterator[tuple[str, ServiceError]]:
         return
     wanted = {needed["flag_name"] for name in needing for needed in puts[name]["prerequisites"]}
     # Only what the check looks at is read: the flags that are named, and those that name others.
-    flags = {name: Flag.from_json(body) for name, body in after.items() if name in wanted or body["prerequisites"]}
+    flags = {name: Flag.from_stored(body) for name, body in after.items() if name in wanted or body["prerequisites"]}
     for name in needing:
         try:
             check_prerequisites(flags[name], flags)

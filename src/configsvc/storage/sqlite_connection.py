@@ -77,8 +77,9 @@ def check_structure(connection: sqlite3.Connection, check: str, damage: Damage) 
 def translation(cause: BaseException, path: Path | None = None) -> Unavailable | DataLoss:
     """The port's error for a driver's one. With the database's path, a lack of room is told whatever it is called."""
     code = getattr(cause, "sqlite_errorcode", 0)
-    # The lowest byte is the kind; the others say at which operation. A text that is no UTF-8 has no code of SQLite's.
-    is_text = isinstance(cause, sqlite3.OperationalError) and not code
+    # The lowest byte is the kind; the others say at which operation. A text that is no UTF-8 has no code of SQLite's, and
+    # where Python can't quote it in a message, it is a UnicodeDecodeError.
+    is_text = isinstance(cause, sqlite3.OperationalError | UnicodeDecodeError) and not code
     if is_text or code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return DataLoss(f"the database is damaged: {cause}")
     is_full = code == sqlite3.SQLITE_FULL or (
@@ -96,5 +97,5 @@ def translated(path: Path | None = None) -> Iterator[None]:
         yield
     except (sqlite3.ProgrammingError, sqlite3.IntegrityError, sqlite3.NotSupportedError):
         raise
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
         raise translation(error, path) from error

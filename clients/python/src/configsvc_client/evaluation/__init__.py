@@ -14,6 +14,8 @@
     flags.evaluate("new_ui", Context("u123")).value                       # True: TARGETING_MATCH
     flags.evaluate("new_ui", Context("u7"), explain=True).explanation     # the bucket and the threshold
 
+A flag that the service sent as a message is `Flag.from_proto(message)`.
+
 The first of these that matches decides: the flag is disabled (`off_variant`, DISABLED); a prerequisite is not
 met (`off_variant`, DISABLED); the user is targeted (`on_variant`, TARGETING_MATCH); a rule's conditions all
 hold (its variant, TARGETING_MATCH, or its split, SPLIT); the rollout has the user inside (`on_variant` or
@@ -46,6 +48,7 @@ from configsvc_client.evaluation.flag import (
     WeightedVariant,
 )
 from configsvc_client.evaluation.flagset import FlagNotFound, FlagSet, find_cycle
+from configsvc_client.evaluation.literals import RegexUnavailable
 from configsvc_client.evaluation.validation import (
     check_flag,
     check_prerequisites,
@@ -70,6 +73,7 @@ __all__ = [
     "Prerequisite",
     "PrerequisiteOutcome",
     "Reason",
+    "RegexUnavailable",
     "RolloutOutcome",
     "Rule",
     "RuleOutcome",

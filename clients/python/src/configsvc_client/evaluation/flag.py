@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from configsvc_client.evaluation import limits, validation
+from configsvc_client.evaluation import limits, literals, validation
+from configsvc_client.evaluation.messages import json_of_message
 from configsvc_client.evaluation.reading import Members, json_problem, owned, scalar_problem
 from configsvc_client.evaluation.violations import Findings, InvalidFlag
 
@@ -57,6 +58,9 @@ class Prerequisite:
     flag_name: str
     variants: tuple[str, ...]
 
+
+# What REST shows of a flag beside its definition.
+SHOWN_MEMBERS: Final = ("etag", "revision", "created_at", "updated_at", "updated_by")
 
 # The variants of a boolean flag that names none. Their order is fixed, as that of all variants.
 IMPLIED_VARIANTS: Final = (Variant("on", True), Variant("off", False))
@@ -138,14 +142,24 @@ class Flag:
         return self.rollout_thousandths / 1000 if rest else whole
 
     @classmethod
-    def from_json(cls, source: Mapping[str, Json]) -> "Flag":
-        """The flag that JSON describes: the inverse of `to_json`, exactly.
+    def from_json(cls, source: Mapping[str, Json], *, ignore_unknown: bool = False) -> "Flag":
+        """The flag that JSON describes: the inverse of `to_json`, exactly. REST's answers are such JSON, too.
 
-        Missing and null members have their defaults, unknown members are ignored. The flag shares nothing
-        with `source`. Raises `InvalidFlag` with everything that is wrong, whatever `source` is.
+        Missing and null members have their defaults. Unknown members are refused by name, at every depth, so
+        that `rolloutPercentage` is not a rollout of 0 %; with `ignore_unknown` they are ignored, for JSON that
+        a newer release may have written. The flag shares nothing with `source`.
+
+        Raises `InvalidFlag` with everything that is wrong, whatever `source` is; `RegexUnavailable` where a
+        condition has a regular expression and there is no RE2 to run it.
         """
-        findings = Findings()
-        flag = cls._read(Members.of(source, "", findings))
+        findings = Findings(ignore_unknown=ignore_unknown)
+        members = Members.of(source, "", findings)
+        flag = cls._read(members)
+        if members.truth("definition_omitted"):
+            findings.refuse(
+                "definition_omitted", "must not be true: the definition is not here; get the flag by its name"
+            )
+        members.end(*SHOWN_MEMBERS)
         # What could be read is checked as well, so that one answer has everything.
         validation.inspect(flag, findings)
         findings.raise_if_any()
@@ -157,7 +171,7 @@ class Flag:
 
         Never raises: of what can't be read a flag is left that has its identity and a `problem`.
         """
-        findings = Findings()
+        findings = Findings(ignore_unknown=True)
         flag = cls._read(Members.of(source, "", findings, bounded=False))
         if not findings.violations and not flag.problem:
             return flag
@@ -190,6 +204,15 @@ class Flag:
             version=members.integer("version", limits.LARGEST_VERSION),
             problem="" if members.bounded else members.text("problem"),
         )
+
+    @classmethod
+    def from_proto(cls, message: Any) -> "Flag":
+        """The flag of a `configsvc.v1.Flag` message, as `GetFlag`, `ListFlags` and `WatchFlags` give it.
+
+        Fields that a newer server may add are ignored. Raises as `from_json` does; `InvalidFlag` also where the
+        message has no definition (`definition_omitted`).
+        """
+        return cls.from_json(json_of_message(message), ignore_unknown=True)
 
     def to_json(self) -> dict[str, Json]:
         """The flag as new JSON values, every member written out."""
@@ -236,16 +259,16 @@ class Flag:
 
 
 def _variant(members: Members) -> Variant:
-    value = members.source.get("value")
+    value = members.get("value")
     if members.bounded and (problem := json_problem(value)):
         members.findings.refuse(members.at("value"), problem)
         value = None
-    return Variant(members.text("name"), owned(value))
+    return members.ended(Variant(members.text("name"), owned(value)))
 
 
 def _split(members: Members, name: str) -> tuple[WeightedVariant, ...]:
     return tuple(
-        WeightedVariant(arm.text("variant"), arm.integer("weight", limits.WEIGHT))
+        arm.ended(WeightedVariant(arm.text("variant"), arm.integer("weight", limits.WEIGHT)))
         for arm in members.objects(name, limits.VARIANTS)
     )
 
@@ -255,20 +278,24 @@ def _split_json(split: tuple[WeightedVariant, ...]) -> list[Json]:
 
 
 def _rule(members: Members) -> Rule:
-    return Rule(
-        name=members.text("name"),
-        conditions=tuple(map(_condition, members.objects("conditions", limits.CONDITIONS))),
-        variant=members.text("variant"),
-        split=_split(members, "split"),
+    return members.ended(
+        Rule(
+            name=members.text("name"),
+            conditions=tuple(map(_condition, members.objects("conditions", limits.CONDITIONS))),
+            variant=members.text("variant"),
+            split=_split(members, "split"),
+        )
     )
 
 
 def _condition(members: Members) -> Condition:
-    return Condition(
-        attribute=members.text("attribute"),
-        operator=members.text("operator"),
-        values=tuple(_operands(members)),
-        negate=members.truth("negate"),
+    return members.ended(
+        Condition(
+            attribute=members.text("attribute"),
+            operator=members.text("operator"),
+            values=tuple(_operands(members)),
+            negate=members.truth("negate"),
+        )
     )
 
 
@@ -276,11 +303,12 @@ def _operands(members: Members) -> list[Json]:
     operands: list[Json] = []
     for path, item in members.items("values", limits.CONDITION_VALUES):
         if members.bounded and (problem := scalar_problem(item)):
-            members.findings.refuse(path, problem)
+            is_number = isinstance(item, int | float) and item == item and abs(item) != float("inf")
+            members.findings.refuse(path, literals.OPERAND_TOO_LARGE if is_number else problem)
             item = None
         operands.append(item)
     return operands
 
 
 def _prerequisite(members: Members) -> Prerequisite:
-    return Prerequisite(members.text("flag_name"), members.texts("variants", limits.VARIANTS))
+    return members.ended(Prerequisite(members.text("flag_name"), members.texts("variants", limits.VARIANTS)))

@@ -4,6 +4,7 @@ A reader of an operand raises ValueError with what is allowed; a reader of an at
 because a context is not ours to refuse.
 """
 
+import importlib
 import ipaddress
 import math
 import re
@@ -11,11 +12,15 @@ from collections.abc import Callable
 from datetime import date
 from typing import Any, Final
 
-import re2
-
 from configsvc_client.evaluation import limits
 
 Json = Any
+
+# A context's numbers come as doubles, which can't tell larger integers apart: 2^53 and 2^53 + 1 are one double.
+OPERAND_TOO_LARGE: Final = (
+    f"must not be a number beyond {limits.LARGEST_EXACT_INTEGER} (2^53-1), which can't be compared exactly; an id is a text:"
+    " send it as a string"
+)
 
 # (major, minor, patch, release, pre-release identifiers); tuples order as Semantic Versioning 2.0.0 §11 says.
 Version = tuple[int, int, int, bool, tuple[tuple[bool, int, str], ...]]
@@ -23,6 +28,11 @@ Version = tuple[int, int, int, bool, tuple[tuple[bool, int, str], ...]]
 Instant = int
 # (4 or 6, address as an integer).
 Address = tuple[int, int]
+
+
+class RegexUnavailable(ImportError):
+    """A flag has a regular expression, and there is no RE2 to run it. No other engine gives the same answers."""
+
 
 _NUMERIC: Final = r"(?:0|[1-9][0-9]*)"
 _IDENTIFIERS: Final = r"[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*"
@@ -148,7 +158,10 @@ def instant_operand(operand: Json) -> Instant:
 
 
 def network_operand(operand: Json) -> tuple[int, int, int]:
-    """An operand of `cidr`: (4 or 6, number of host bits, network bits as an integer)."""
+    """An operand of `cidr`: (4 or 6, number of host bits, network bits as an integer).
+
+    IPv4 networks inside IPv6 (::ffff:0:0/96) are those IPv4 networks, as `address` has it of addresses.
+    """
     wanted = "must be a network such as '10.0.0.0/8' or '2001:db8::/32', or an address"
     if not isinstance(operand, str) or len(operand) > limits.LITERAL_CHARACTERS or "%" in operand:
         raise ValueError(wanted)
@@ -156,9 +169,13 @@ def network_operand(operand: Json) -> tuple[int, int, int]:
         found = ipaddress.ip_network(operand, strict=False)
     except ValueError:
         raise ValueError(wanted) from None
-    if operand.partition("/")[0] and int(found.network_address) != int(ipaddress.ip_address(operand.partition("/")[0])):
+    if int(found.network_address) != int(ipaddress.ip_address(operand.partition("/")[0])):
         raise ValueError(f"must not have bits beyond its prefix; '{found}' may be meant")
     host_bits = found.max_prefixlen - found.prefixlen
+    mapped = getattr(found.network_address, "ipv4_mapped", None)
+    if mapped is not None and host_bits <= 32:
+        # As `address` has it, this is a network of IPv4: ::ffff:10.0.0.0/104 is 10.0.0.0/8.
+        return 4, host_bits, int(mapped) >> host_bits
     return found.version, host_bits, int(found.network_address) >> host_bits
 
 
@@ -173,6 +190,7 @@ def pattern_operand(operand: Json) -> Callable[[bytes], object]:
         raise ValueError("must not have NUL or lone surrogates")
     if len(operand) > limits.PATTERN_CHARACTERS:
         raise ValueError(f"must be at most {limits.PATTERN_CHARACTERS} characters; it has {len(operand)}")
+    re2 = _re2()
     options = re2.Options()
     options.never_capture = True  # Only whether it matches is asked.
     options.log_errors = False
@@ -188,6 +206,17 @@ def pattern_operand(operand: Json) -> Callable[[bytes], object]:
     return search
 
 
+def _re2() -> Any:
+    # Loaded where a flag needs it: it is an extra of the package, since it is compiled where there is no wheel.
+    try:
+        return importlib.import_module("re2")
+    except ImportError as error:
+        raise RegexUnavailable(
+            "a condition has the operator 'matches', and google-re2, which runs regular expressions, is not installed:"
+            " pip install 'configsvc-client[regex]'"
+        ) from error
+
+
 def _bounded(operand: str) -> str:
     most = limits.CONDITION_VALUE_CHARACTERS
     if len(operand) > most:
@@ -201,4 +230,6 @@ def _finite(operand: Json, wanted: str) -> float:
     found = number(operand)
     if found is None:
         raise ValueError(wanted)
+    if abs(found) > limits.LARGEST_EXACT_INTEGER:
+        raise ValueError(OPERAND_TOO_LARGE)
     return found

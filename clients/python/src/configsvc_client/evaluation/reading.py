@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from configsvc_client.evaluation import limits
 from configsvc_client.evaluation.literals import storable
 from configsvc_client.evaluation.violations import Findings
 
 Json = Any
+T = TypeVar("T")
 
 _EMPTY: Mapping[str, Json] = {}
 
@@ -17,8 +18,8 @@ _EMPTY: Mapping[str, Json] = {}
 class Members:
     """The members of one JSON object, at `path` inside the flag.
 
-    A member that is missing or null gives the default, as in protobuf's JSON. Members that nobody asks
-    for are ignored: REST shows more than a definition has, and a newer server may say more.
+    A member that is missing or null gives the default, as in protobuf's JSON. `end` refuses those that
+    nobody has asked for: a misspelt member would have its default without a word.
     """
 
     source: Mapping[Any, Json]
@@ -26,6 +27,29 @@ class Members:
     findings: Findings = field(compare=False)
     # Whether limits are looked at: not in what was accepted and stored before.
     bounded: bool = True
+    _asked: set[str] = field(default_factory=set, compare=False)
+
+    def get(self, name: str) -> Json:
+        """The member as it is; None where it is missing."""
+        self._asked.add(name)
+        return self.source.get(name)
+
+    def ended(self, read: T) -> T:
+        """What was read of the members, after `end`."""
+        self.end()
+        return read
+
+    def end(self, *also: str) -> None:
+        """Refuses the members that were neither asked for nor are among `also`."""
+        self._asked.update(also)
+        for name in self.source:
+            if not isinstance(name, str) or name not in self._asked:
+                self.findings.refuse_unknown(self.at(_shown(name)), self._meant(name))
+
+    def _meant(self, name: Any) -> str:
+        """What a member may have been meant to be; empty where there is nothing like it."""
+        plain = str(name).replace("_", "").replace("-", "").lower()[: limits.LABEL_CHARACTERS]
+        return next((known for known in self._asked if known.replace("_", "") == plain), "")
 
     @classmethod
     def of(cls, value: Json, path: str, findings: Findings, *, bounded: bool = True) -> "Members":
@@ -41,7 +65,7 @@ class Members:
 
     def text(self, name: str, default: str = "") -> str:
         """A string."""
-        value = self.source.get(name)
+        value = self.get(name)
         if value is None:
             return default
         if isinstance(value, str):
@@ -51,7 +75,7 @@ class Members:
 
     def truth(self, name: str) -> bool:
         """A boolean; missing is false."""
-        value = self.source.get(name)
+        value = self.get(name)
         if value is None or isinstance(value, bool):
             return bool(value)
         self.findings.refuse(self.at(name), "must be true or false")
@@ -59,7 +83,7 @@ class Members:
 
     def integer(self, name: str, most: int) -> int:
         """An integer from 0 to `most`. 3.0 is 3: JSON has one type of number."""
-        value = self.source.get(name)
+        value = self.get(name)
         if value is None:
             return 0
         whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
@@ -70,7 +94,7 @@ class Members:
 
     def thousandths(self, name: str) -> int:
         """A percentage, 0 to 100 in steps of 0.001, as a number of thousandths of a percent."""
-        value = self.source.get(name)
+        value = self.get(name)
         if value is None:
             return 0
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 100:
@@ -83,7 +107,7 @@ class Members:
 
     def items(self, name: str, most: int) -> Iterator[tuple[str, Json]]:
         """The items of an array, each with its path. Nothing of an array that is too long."""
-        value = self.source.get(name)
+        value = self.get(name)
         if value is None:
             return
         if not isinstance(value, list | tuple):
@@ -109,6 +133,11 @@ class Members:
                 self.findings.refuse(path, "must be a string")
                 item = ""
             yield item
+
+
+def _shown(name: Any) -> str:
+    text = str(name).encode("ascii", "backslashreplace").decode()
+    return text if len(text) <= limits.LABEL_CHARACTERS else f"{text[: limits.LABEL_CHARACTERS]}…"
 
 
 def json_problem(value: Json) -> str:

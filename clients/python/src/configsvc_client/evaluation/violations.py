@@ -24,11 +24,17 @@ class InvalidFlag(ValueError):
         super().__init__("; ".join(f"{v.field}: {v.description}" for v in self.violations))
 
 
+# So many members that there are not are named; a foreign document may have any number.
+_MOST_UNKNOWN = 100
+
+
 class Findings:
     """Collects violations. The first one about a field stands; later ones are its consequences."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, ignore_unknown: bool = False) -> None:
         self._by_field: dict[str, Violation] = {}
+        self._ignore_unknown = ignore_unknown
+        self._unknown = 0
 
     @property
     def violations(self) -> tuple[Violation, ...]:
@@ -38,6 +44,13 @@ class Findings:
     def refuse(self, field: str, description: str) -> None:
         """Records that a field can't be accepted, unless it is known to be wrong already."""
         self._by_field.setdefault(field, Violation(field, description))
+
+    def refuse_unknown(self, field: str, meant: str) -> None:
+        """Records that there is no such member; `meant`: which one may have been meant."""
+        self._unknown += 1
+        if self._ignore_unknown or self._unknown > _MOST_UNKNOWN:
+            return
+        self.refuse(field, f"is no member of a flag; '{meant}' may be meant" if meant else "is no member of a flag")
 
     def under(self, field: str) -> bool:
         """Whether something in this field, or in a part of it, was refused."""
