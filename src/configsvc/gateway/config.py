@@ -41,7 +41,7 @@ class Placement:
     admin_path: str
     endpoints: Sequence[str]
     request_bytes: int
-    memory_bytes: int = 256 << 20
+    memory_bytes: int = 1 << 30
     connections: int = 10_000
     hosts: frozenset[str] | None = None
     origins: Sequence[str] = ()
