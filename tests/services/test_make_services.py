@@ -103,7 +103,9 @@ def test_two_workers_are_up_on_every_engine(exported: dict[str, str], tmp_path: 
 
 
 @pytest.mark.usefixtures("examples")
-def test_operations_page_shows_the_event_that_the_readme_example_makes(service: Running, exported: dict[str, str]) -> None:
+def test_operations_page_shows_the_event_that_the_readme_example_makes(
+    service: Running, exported: dict[str, str]
+) -> None:
     example = shown_in_operations("event")
     assert isinstance(example, dict)
     written = httpx.get(f"{service.url}/api/v1/changes", params={"actor": "ana"}, timeout=10).json()["changes"]
