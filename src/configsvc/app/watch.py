@@ -370,8 +370,7 @@ def _with_last(changes: Sequence[Change], selector: Selector) -> Iterator[tuple[
 def _out_of_range(after: int, state: LogState) -> RevisionOutOfRange:
     problem = "has not happened yet" if after > state.head else "was compacted away" if after >= 0 else "is none"
     return RevisionOutOfRange(
-        f"revision {after} {problem}; "
-        f"a watch can resume after {state.compacted} to {state.head}",
+        f"revision {after} {problem}; a watch can resume after {state.compacted} to {state.head}",
         metadata={"oldest_revision": str(state.compacted), "current_revision": str(state.head)},
     )
 
