@@ -8,10 +8,12 @@ from typing import Any
 
 import grpc
 import pytest
-from configsvc_client.v1 import config_pb2, config_pb2_grpc
+from configsvc_client.v1 import change_pb2, change_pb2_grpc, config_pb2, config_pb2_grpc
 from google.protobuf import descriptor_pb2
+from google.protobuf.struct_pb2 import ListValue, Value
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from configsvc.domain.sizes import RESOURCE_BYTES
 from tests.rpc.running import Running, Stream, put, refused, value
 
 SERVICES = {
@@ -178,3 +180,24 @@ def test_an_idle_watch_of_a_client_that_pings_is_not_cut_off(server: Running, en
             assert not ended.wait(2 * borne), "it was cut off"
             revision = put(configs, environment, "k", 1).revision
             assert stream.take().change.revision == revision
+
+
+def test_a_list_that_is_too_large_is_refused_where_it_is(
+    large: config_pb2_grpc.ConfigServiceStub, server: Running, environment: str
+) -> None:
+    """By its size as a message, before its items are looked at: that took the loop seconds."""
+    many = Value(list_value=ListValue(values=[Value(number_value=1)] * (RESOURCE_BYTES // 11 + 1)))
+    few = config_pb2.ConfigOperation(key="few", value=value(1))
+    one = config_pb2.CreateConfigRequest(key="many", environment=environment, value=many)
+    assert refused(lambda: large.CreateConfig(one)).fields == ["value"]
+    changed = config_pb2.UpdateConfigRequest(key="many", environment=environment, value=many, allow_missing=True)
+    assert refused(lambda: large.UpdateConfig(changed)).fields == ["value"]
+    batch = config_pb2.BatchWriteConfigsRequest(
+        environment=environment, operations=[few, config_pb2.ConfigOperation(key="many", value=many)]
+    )
+    assert refused(lambda: large.BatchWriteConfigs(batch)).fields == ["operations[1].value"]
+    with server.channel(max_send_message_length=-1) as channel:
+        changes = change_pb2_grpc.ChangeServiceStub(channel)
+        applied = change_pb2.ApplyChangesRequest(operations=[change_pb2.ChangeOperation(update_config=changed)])
+        assert refused(lambda: changes.ApplyChanges(applied)).fields == ["operations[0].update_config.value"]
+    assert not large.ListConfigs(config_pb2.ListConfigsRequest(environment=environment)).configs

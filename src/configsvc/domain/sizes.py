@@ -43,7 +43,11 @@ def message_bytes(value: Any) -> int:
 
 def sending_problem(value: Any) -> str:
     """Why a value could not be sent to a stock client; empty where it can."""
-    size = message_bytes(value)
+    return size_problem(message_bytes(value))
+
+
+def size_problem(size: int) -> str:
+    """Why a value of this size as a message could not be sent; empty where it can."""
     if size <= RESOURCE_BYTES:
         return ""
     return (

@@ -193,7 +193,7 @@ def _operation(request: Any, index: int) -> Operation:
         environment=request.environment,
         service_name=asked.service_name,
         key=asked.key,
-        value=convert.json_or_missing(asked),
+        value=convert.json_or_missing(asked, f"operations[{index}].value"),
         description=convert.optional(asked, "description"),
     )
     precondition = preconditions.of_operation(asked, f"operations[{index}]")

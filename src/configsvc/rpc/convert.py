@@ -15,6 +15,7 @@ from configsvc.domain.configs import Effective
 from configsvc.domain.instances import CheckResult, Instance, Registration
 from configsvc.domain.json_values import LARGEST_EXACT_INTEGER, MISSING, Absent, Difference, Json, changed_members
 from configsvc.domain.records import Change, JsonObject, Record, etag_of
+from configsvc.domain.sizes import size_problem
 from configsvc.errors import InvalidInput
 from configsvc.rpc.room import Detail
 
@@ -37,10 +38,19 @@ def json_of(value: Value) -> Json:
     return None if kind in (None, "null_value") else getattr(value, kind)
 
 
-def json_or_missing(message: Any) -> Json:
-    """The JSON of the field `value`; MISSING where it is not given. Null is given."""
-    given = message.HasField("value") and message.value.WhichOneof("kind") is not None
-    return json_of(message.value) if given else MISSING
+def json_or_missing(message: Any, path: str = "value") -> Json:
+    """The JSON of the field `value`; MISSING where it is not given. Null is given.
+
+    Raises:
+        InvalidInput: a list or an object is too large to be kept. Hundreds of thousands of items take the loop a second,
+            in which nobody else is answered: so that is known before they are looked at.
+    """
+    kind = message.value.WhichOneof("kind") if message.HasField("value") else None
+    if kind is None:
+        return MISSING
+    if kind in ("list_value", "struct_value") and (problem := size_problem(message.value.ByteSize())):
+        raise InvalidInput.of(path, problem)
+    return json_of(message.value)
 
 
 def value_of(json: Json, into: Value | None = None) -> Value:
