@@ -85,7 +85,8 @@ def _number_problem(value: Json) -> str:
     for number in _numbers(value):
         if isinstance(number, float) and not math.isfinite(number):
             return "must not have NaN or Infinity: JSON has no such numbers"
-        if float(number).is_integer() and abs(number) > LARGEST_EXACT_INTEGER:
+        # A double that large has no fraction.
+        if abs(number) > LARGEST_EXACT_INTEGER:
             return (
                 f"must not have integers beyond {LARGEST_EXACT_INTEGER} (2^53-1), which JSON clients round:"
                 " send it as a string"
