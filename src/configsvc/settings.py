@@ -137,7 +137,7 @@ class Settings(BaseSettings):
         10_000, ge=16, le=1_000_000, description="connections that the gateway holds at once; more are closed"
     )
     gateway_memory_bytes: int = Field(
-        256 << 20,
+        1 << 30,
         ge=64 << 20,
         le=1 << 40,
         description="bytes of requests and answers under way at which the gateway takes no more of them: 503",

@@ -1,4 +1,4 @@
-"""Every example of the README is run as it stands, on a service of its own."""
+"""Every example of the README is run as it stands, on a service of its own; what the pages in docs/ name is there."""
 
 import json
 import os
@@ -17,6 +17,10 @@ from tests.services.ports import Port
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
+# All that people read, with where its links start from.
+PAGES = {
+    path: path.read_text() for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"))
+}
 EXAMPLES = re.findall(r"<!-- run -->\n```(\w+)\n(.*?)```", README, flags=re.DOTALL)
 
 
@@ -71,17 +75,25 @@ def test_every_example_is_run_or_needs_a_terminal_of_its_own() -> None:
     assert [(before, language) for before, language in blocks if not re.fullmatch("<!-- [a-z]+ -->", before)] == []
 
 
-def test_the_readme_names_every_file_and_target_that_it_sends_people_to() -> None:
-    for path in re.findall(r"`((?:src|deploy|tests|clients|proto)/[\w./-]+)`", README):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_name_only_files_targets_and_pages_that_are_there(page: Path) -> None:
+    text = PAGES[page]
+    for path in re.findall(r"`((?:src|deploy|tests|clients|proto)/[\w./-]+)`", text):
         assert (ROOT / path).exists(), path
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"\bmake ([a-z]+)", README):
+    for target in re.findall(r"`make ([a-z]+)", text):
         assert re.search(rf"(?m)^{target}:", makefile), target
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (page.parent / link).exists(), link
 
 
-def test_the_settings_in_the_readme_are_those_of_the_template_with_its_defaults() -> None:
+def test_readme_stays_short() -> None:
+    assert len(README.splitlines()) <= 150
+
+
+def test_settings_in_the_pages_are_those_of_the_template_with_its_defaults() -> None:
     template = dict(re.findall(r"(?m)^([A-Z_]+)=(.*)$", (ROOT / "env.template").read_text()))
-    rows = re.findall(r"(?m)^\| `([A-Z_]+)` \| ([^|]*) \|", README)
+    rows = re.findall(r"(?m)^\| `([A-Z_]+)` \| ([^|]*) \|", PAGES[ROOT / "docs" / "operations.md"])
     names = {name for name, _ in rows}
     assert names <= template.keys()
     assert {"DATABASE_URL", "REDIS_HOST", "KAFKA_BOOTSTRAP_SERVERS", "ZOOKEEPER_HOSTS", "PORT", "WORKERS"} <= names

@@ -96,6 +96,23 @@ def test_held_bodies_take_bounded_memory_and_are_ended(small: Running) -> None:
     )
 
 
+def test_watchers_that_stop_reading_take_nothing_from_others(service: Running, environment: str) -> None:
+    """Each holds a part of its snapshot, of up to 4 MiB, until it is ended."""
+    operations = [{"key": f"k{number}", "value": "x" * 1_000_000} for number in range(7)]
+    batch = {"environment": environment, "operations": operations}
+    httpx.post(f"{service.url}/api/v1/config:batchWrite", json=batch, timeout=60).raise_for_status()
+    request = f"GET /api/v1/config:watch?environment={environment} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode()
+    with contextlib.ExitStack() as stack:
+        for _ in range(60):
+            stuck = stack.enter_context(socket.socket())
+            stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            stuck.settimeout(PATIENCE_SECONDS)
+            stuck.connect(("127.0.0.1", service.port))
+            stuck.sendall(request)
+            assert stuck.recv(12) == b"HTTP/1.1 200"
+            assert httpx.get(f"{service.url}/live", timeout=60).status_code == 200
+
+
 def test_connections_are_bounded(small: Running) -> None:
     held = [sent(small, b"") for _ in range(300)]
     eventually(lambda: sum(map(ended, held)) >= 100, "those above the limit are closed")

@@ -15,13 +15,14 @@ import pytest
 from kazoo.client import KazooClient
 
 from tests.e2e.conftest import Running, start, stop
-from tests.e2e.test_readme import README, ROOT, run_examples
+from tests.e2e.test_readme import PAGES, ROOT, run_examples
 from tests.replicas.conftest import events
 from tests.replicas.fleet import eventually
 from tests.services.ports import Port
 from tests.services.test_services import _clean_environment
 
 TOPIC = "config-updates"
+OPERATIONS = PAGES[ROOT / "docs" / "operations.md"]
 SCHEMA = json.loads((ROOT / "src/configsvc/bus/config-updates.schema.json").read_text())
 
 
@@ -66,9 +67,9 @@ def examples(service: Running, tmp_path_factory: pytest.TempPathFactory) -> None
     run_examples(service, tmp_path_factory.mktemp("examples"))
 
 
-def shown_in_readme(name: str) -> object:
-    """The JSON that the README shows after a comment with this name."""
-    (text,) = re.findall(rf"<!-- {name} -->\n```json\n(.*?)```", README, flags=re.DOTALL)
+def shown_in_operations(name: str) -> object:
+    """The JSON that docs/operations.md shows after a comment with this name."""
+    (text,) = re.findall(rf"<!-- {name} -->\n```json\n(.*?)```", OPERATIONS, flags=re.DOTALL)
     return json.loads(text)
 
 
@@ -102,8 +103,10 @@ def test_two_workers_are_up_on_every_engine(exported: dict[str, str], tmp_path: 
 
 
 @pytest.mark.usefixtures("examples")
-def test_the_readme_shows_the_event_that_its_example_makes(service: Running, exported: dict[str, str]) -> None:
-    example = shown_in_readme("event")
+def test_operations_page_shows_the_event_that_the_readme_example_makes(
+    service: Running, exported: dict[str, str]
+) -> None:
+    example = shown_in_operations("event")
     assert isinstance(example, dict)
     written = httpx.get(f"{service.url}/api/v1/changes", params={"actor": "ana"}, timeout=10).json()["changes"]
     revision = int(written[0]["revision"])
@@ -118,8 +121,8 @@ def test_the_readme_shows_the_event_that_its_example_makes(service: Running, exp
 
 
 @pytest.mark.usefixtures("examples")
-def test_the_readme_shows_the_node_that_its_example_makes(exported: dict[str, str]) -> None:
-    example = shown_in_readme("node")
+def test_operations_page_shows_the_node_that_the_readme_example_makes(exported: dict[str, str]) -> None:
+    example = shown_in_operations("node")
     client = KazooClient(exported["ZOOKEEPER_HOSTS"])
     client.start(30)
     try:

@@ -215,7 +215,8 @@ class WatchHub:
         if history and history != self._tail.history:
             # Another replica may have told of a history that this one has not met yet.
             await self._tail.has_news()
-        if history != self._tail.history if history else after < self._tail.since:
+        # No history has a revision below 0: that is out of range.
+        if history != self._tail.history if history else 0 <= after < self._tail.since:
             raise self._tail.history_changed()
         if after == self._tail.applied:
             # The clients that come back at once, all together, after a short disconnection.
@@ -371,10 +372,9 @@ def _with_last(changes: Sequence[Change], selector: Selector) -> Iterator[tuple[
 
 
 def _out_of_range(after: int, state: LogState) -> RevisionOutOfRange:
-    future = after > state.head
+    problem = "has not happened yet" if after > state.head else "was compacted away" if after >= 0 else "is none"
     return RevisionOutOfRange(
-        f"revision {after} {'has not happened yet' if future else 'was compacted away'}; "
-        f"a watch can resume after {state.compacted} to {state.head}",
+        f"revision {after} {problem}; a watch can resume after {state.compacted} to {state.head}",
         metadata={"oldest_revision": str(state.compacted), "current_revision": str(state.head)},
     )
 

@@ -22,6 +22,10 @@ from tests.faults.topics import make_topic, messages
 
 SCHEMA = json.loads((Path(__file__).parents[3] / "src/configsvc/bus/config-updates.schema.json").read_text())
 EVENT = jsonschema.Draft202012Validator(SCHEMA)
+# Of the release before `schema_version`: it allows no member that it does not name.
+FIRST = jsonschema.Draft202012Validator(
+    json.loads(Path(__file__).with_name("config-updates.v1.schema.json").read_text())
+)
 # Reached only if a test fails.
 PATIENCE_SECONDS = 60.0
 
@@ -75,6 +79,9 @@ async def test_all_changes_are_published_once_in_order(open_topic: Open) -> None
     assert [delivery.change for delivery in deliveries] == changes
     assert {delivery.form for delivery in deliveries} == {Form.WHOLE}
     assert sorted(event["revision"] for event in events()) == list(range(1, 201))
+    for event in events():
+        EVENT.validate(event)
+        FIRST.validate(event)
 
 
 async def test_many_small_events_share_batches_that_the_topic_takes(open_topic: Open) -> None:
