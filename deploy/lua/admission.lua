@@ -191,6 +191,8 @@ local function admit(handle)
   local media, encoding = media_type(headers:get("content-type")), headers:get("content-encoding")
   local writes = method ~= "GET" and method ~= "HEAD" and method ~= "OPTIONS"
   local foreign = writes and is_foreign(headers, authority)
+  -- A precondition that is not read here: left out, the write would happen whatever it asks.
+  local dated = writes and headers:get("if-unmodified-since") ~= nil
   -- As Envoy has it; its filters then take the request for gRPC.
   local native = media == "application/grpc" or string.find(media, "^application/grpc%+") ~= nil
   local wrong, allowed = strip(headers, native)
@@ -212,6 +214,11 @@ local function admit(handle)
       "header origin: pages of other sites may not write here; CORS_ORIGINS names those that may")
   elseif wrong then
     return refuse(handle, "400", INVALID_ARGUMENT, "MALFORMED_HEADER", "header " .. wrong .. ": allowed is " .. allowed)
+  end
+  if dated then
+    return refuse(
+      handle, "400", INVALID_ARGUMENT, "BAD_PRECONDITION",
+      "header if-unmodified-since: must not be given; a precondition here is If-Match with an etag")
   end
   local unread = wrong_type(handle, headers, media, native, encoding)
   if unread then

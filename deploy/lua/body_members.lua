@@ -3,6 +3,9 @@
 
 local after_message
 
+-- In one list; no limit of the service is above 10,000 (MAX_BATCH_SIZE). Each takes a microsecond here, and two bytes.
+local MOST_OBJECTS = 100000
+
 local function is_integer(number, most)
   return number ~= nil and number == math.floor(number) and number >= -most - 1 and number <= most
 end
@@ -20,8 +23,15 @@ local function check_number(kind, written, quoted)
   end
 end
 
+-- RFC 3339, 5.6.
+local function check_time(written)
+  if not string.find(written, "^%d%d%d%d%-%d%d%-%d%dT%d%d:%d%d:%d%d[.%d]*[Z+-][%d:]*$") then
+    refuse("INVALID_INPUT", "must be a time (RFC 3339), such as 2026-01-31T12:00:00Z", where())
+  end
+end
+
 local EXPECTED = {
-  string = "a string", bool = "true or false", int32 = "an integer", int64 = "an integer", double = "a number",
+  time = "a time as a string", string = "a string", bool = "true or false", int32 = "an integer", int64 = "an integer", double = "a number",
 }
 
 -- One value of a field's type.
@@ -47,7 +57,7 @@ local function after_single(field, at, first)
   local is_string = first == QUOTE
   local is_word = WORDS[first] ~= nil
   local fits
-  if kind == "string" then
+  if kind == "string" or kind == "time" then
     fits = is_string
   elseif kind == "bool" then
     fits = is_word
@@ -57,7 +67,9 @@ local function after_single(field, at, first)
   if not fits then
     refuse("INVALID_INPUT", "must be " .. EXPECTED[kind], where())
   end
-  if kind ~= "string" and kind ~= "bool" then
+  if kind == "time" then
+    check_time(decoded(at, after, true))
+  elseif kind ~= "string" and kind ~= "bool" then
     check_number(kind, is_string and decoded(at, after, true) or sub(text, at, after - 1), is_string)
   end
   return after
@@ -76,6 +88,9 @@ local function after_field(field, at, first)
   local function each(from, kind)
     if kind == 110 and field.kind ~= "any" then
       refuse("INVALID_INPUT", "must not be null", where())
+    elseif field.kind == "message" and path[depth] == MOST_OBJECTS then
+      depth = depth - 1
+      refuse("INVALID_INPUT", "must have at most " .. MOST_OBJECTS .. " items", where())
     end
     return after_single(field, from, kind)
   end
@@ -83,7 +98,7 @@ local function after_field(field, at, first)
     if first ~= OPEN_LIST then
       refuse("INVALID_INPUT", "must be a list", where())
     end
-    return after_list(at, each)
+    return after_list(at, 2, each)
   elseif field.shape == "map" then
     if first ~= OPEN_OBJECT then
       refuse("INVALID_INPUT", "must be an object", where())
@@ -122,6 +137,13 @@ function after_message(message, at, root)
       duplicate()
     end
     seen[field.name] = true
+    if field.oneof and kind ~= 110 then
+      local other = seen[field.oneof]
+      if other then
+        refuse("INVALID_INPUT", "must not be given beside " .. other .. ": exactly one of them is", where())
+      end
+      seen[field.oneof] = field.name
+    end
     local after = after_field(field, from, kind)
     if message.partial and not root and field.shape == "list" and is_empty_list(from, kind) then
       note_emptied(field)
@@ -138,7 +160,7 @@ function after_message(message, at, root)
 end
 
 local function read(body, message, root)
-  text, path, depth, emptied = body, {}, 0, {}
+  text, path, depth, emptied, message_bytes = body, {}, 0, {}, 0
   local at, first = after_space(1)
   local after, rest
   if first == OPEN_OBJECT then
@@ -166,4 +188,38 @@ local function read_body(body, message, given, elsewhere)
   end
   -- Envoy lets a request pass if its script fails: this one must not.
   return nil, {reason = "MALFORMED_REQUEST", field = "body", description = "can't be read", failure = tostring(found)}
+end
+
+local function is_utf8(value)
+  text = value
+  local is_good = pcall(function()
+    local at = 1
+    while at <= #value do
+      local found = byte(value, at)
+      at = found < 128 and at + 1 or after_character(at, found)
+    end
+  end)
+  text = nil
+  return is_good
+end
+
+-- What is wrong with the text of a field outside of a body: in the path or the query.
+local function wrong_outside(field, written)
+  local is_good, wrong = pcall(function()
+    path, depth = {field.name}, 1
+    if not is_utf8(written) then
+      refuse("MALFORMED_REQUEST", "must be UTF-8", where())
+    elseif field.kind == "time" then
+      check_time(written)
+    elseif field.kind == "bool" then
+      if written ~= "true" and written ~= "false" then
+        refuse("INVALID_INPUT", "must be true or false", where())
+      end
+    elseif field.kind ~= "string" and EXPECTED[field.kind] then
+      local is_written = field.kind == "double" or string.find(written, "^%-?%d+$")
+      check_number(field.kind, is_written and written or "", true)
+    end
+  end)
+  path = nil
+  return not is_good and wrong or nil
 end

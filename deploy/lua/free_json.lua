@@ -65,12 +65,17 @@ local function after_any(at)
   local all, base, state = text, depth, VALUE
   -- Where the string or number that is open began, and whether the string has escapes.
   local from, escapes = at, false
+  -- A character of six bytes with its escape may be one byte in a message.
+  local size, most = message_bytes, MOST_MESSAGE_BYTES
   while true do
     local found = byte(all, at)
     if state == IN_STRING or state == IN_NAME then
       if found == QUOTE then
         at = at + 1
-        if state == IN_STRING then
+        size = size + 2 + (escapes and (at - from) / 6 or at - from)
+        if size > most then
+          too_many_bytes()
+        elseif state == IN_STRING then
           state = AFTER
         elseif check_name(depth, from, at, escapes) then
           state = BEFORE_COLON
@@ -98,14 +103,19 @@ local function after_any(at)
       elseif (before == EXPONENT_DIGITS or at - from > 300) and not is_double(from, at) then
         note_path(base)
         too_large()
+      else
+        size = size + 11
       end
     elseif state == AFTER and depth == base then
+      message_bytes = size
       return at
     elseif found == 32 or found == 10 or found == 13 or found == 9 then
       at = at + 1
     elseif state == AFTER then
       local index = indexes[depth]
-      if found == COMMA then
+      if size > most then
+        too_many_bytes()
+      elseif found == COMMA then
         if index >= 0 then
           indexes[depth] = index + 1
           state = VALUE
@@ -136,6 +146,7 @@ local function after_any(at)
       malformed("the name of a member is expected", at)
     elseif found == OPEN_OBJECT or found == OPEN_LIST then
       deeper()
+      size = size + (depth > base + 1 and 4 or 2)
       names[depth], starts[depth] = nil, 0
       indexes[depth] = found == OPEN_LIST and 0 or -1
       state = found == OPEN_LIST and FIRST_VALUE or FIRST_NAME
@@ -146,6 +157,7 @@ local function after_any(at)
       at = at + 1
     else
       at = after_literal(at, found)
+      size = size + (depth > base and 4 or 2)
       state = AFTER
     end
   end

@@ -18,6 +18,11 @@ local ESCAPED = {[34] = '"', [92] = "\\", [47] = "/", [98] = "\b", [102] = "\f",
 
 -- The body that is read, and where in it: names and indexes of the members that are open.
 local text, path, depth
+-- How many bytes what was read takes in the message that the transcoder makes of it, at least. A number takes 11 and two in
+-- JSON: made into a message, a body of four million of them would hold up the gateway and the server for seconds, only
+-- to be refused then (MAX_REQUEST_BYTES).
+local message_bytes
+local MOST_MESSAGE_BYTES = SETTINGS.request_bytes
 -- Lists that operations of a batch empty, as INDEX:FIELD: a message does not show them. In one body at most so many, since
 -- they travel in a header.
 local emptied
@@ -25,6 +30,10 @@ local MOST_EMPTIED = 500
 
 local function refuse(reason, description, field)
   error({reason = reason, description = description, field = field}, 0)
+end
+
+local function too_many_bytes()
+  error({is_too_large = true}, 0)
 end
 
 local function shown(name)
@@ -325,7 +334,8 @@ local function after_object(at, member)
   end
 end
 
-local function after_list(at, item)
+-- `least_bytes`: of an item in a message.
+local function after_list(at, least_bytes, item)
   deeper()
   local first
   at, first = after_space(at + 1)
@@ -336,6 +346,10 @@ local function after_list(at, item)
   local index = 0
   while true do
     path[depth] = index
+    message_bytes = message_bytes + least_bytes
+    if message_bytes > MOST_MESSAGE_BYTES then
+      too_many_bytes()
+    end
     at, first = after_space(item(at, first))
     if first == CLOSE_LIST then
       depth = depth - 1

@@ -17,39 +17,43 @@ local function unescaped(value)
   end))
 end
 
--- The names of the query's parameters.
+-- The query's parameters: {name, value}.
 local function parameters_of(query)
   local found = {}
-  for name in string.gmatch(query, "[?&]([^=&]*)") do
-    found[#found + 1] = unescaped(name)
+  for parameter in string.gmatch(string.sub(query, 2), "[^&]+") do
+    local name, value = string.match(parameter, "^([^=]*)=?(.*)$")
+    if name ~= "" then
+      found[#found + 1] = {unescaped(name), unescaped((string.gsub(value, "+", " ")))}
+    end
   end
   return found
 end
 
-local function contains(list, wanted)
-  for _, item in ipairs(list) do
-    if item == wanted then
-      return true
-    end
-  end
-  return false
-end
-
 -- The fields that the query gives, by name, and what is wrong with it. The transcoder takes the last of two, and a
--- parameter such as `value.string_value` for a part of a field. Unknown ones it refuses by itself.
-local function read_query(parameters, message)
+-- parameter such as `value.string_value` for a part of a field; its errors name types of protobuf, and repeat the value.
+-- `given`: what the path gives, by name.
+local function read_query(parameters, message, given)
   local found = {}
-  for _, name in ipairs(parameters) do
+  for _, parameter in ipairs(parameters) do
+    local name, value = unpack(parameter)
     local whole = string.match(name, "^[^.]*")
     local field = message.fields[whole]
-    if field and not field.ignored then
-      if whole ~= name then
-        return nil, {reason = "INVALID_INPUT", field = whole, description = "must be whole in a query: no part of it"}
-      elseif found[field.name] and field.shape ~= "list" then
-        return nil, {reason = "DUPLICATE_MEMBER", field = field.name, description = "must be given once"}
-      end
-      found[field.name] = true
+    if not is_utf8(name) then
+      return nil, {reason = "MALFORMED_REQUEST", field = "query", description = "must be UTF-8"}
+    elseif not field or field.ignored then
+      return nil, {reason = "UNKNOWN_MEMBER", field = shown(name), description = "is unknown here; known are " .. message.known}
+    elseif given[field.name] then
+      return nil, {reason = "DUPLICATE_MEMBER", field = field.name, description = "must not be given: the path gives it"}
+    elseif whole ~= name then
+      return nil, {reason = "INVALID_INPUT", field = whole, description = "must be whole in a query: no part of it"}
+    elseif found[field.name] and field.shape ~= "list" then
+      return nil, {reason = "DUPLICATE_MEMBER", field = field.name, description = "must be given once"}
     end
+    local wrong = wrong_outside(field, value)
+    if wrong then
+      return nil, wrong
+    end
+    found[field.name] = true
   end
   return found
 end
@@ -76,7 +80,10 @@ end
 -- Refuses a request that does not say what it means, and tells the server what it names (rpc/presence.py). Every method
 -- may have a body: the transcoder reads it also where the protos have none.
 local function check_request(handle, message, given, parameters)
-  local named, wrong = read_query(parameters, message)
+  local named, wrong = read_query(parameters, message, given)
+  for name, value in pairs(given) do
+    wrong = wrong or wrong_outside({name = name, kind = "string"}, value)
+  end
   local members, length = {}, 0
   if not wrong then
     local body = handle:body()
@@ -86,7 +93,11 @@ local function check_request(handle, message, given, parameters)
     end
   end
   if wrong then
-    if wrong.failure then
+    if wrong.is_too_large then
+      -- gateway/replies.py says why.
+      handle:respond({[":status"] = "413"}, "")
+      return
+    elseif wrong.failure then
       handle:logErr("a body could not be read: " .. wrong.failure)
     end
     refuse_request(handle, wrong)
@@ -122,10 +133,9 @@ function envoy_on_request(handle)
     if captured[1] then
       local allowed = with_head_and_options(path, methods)
       local parameters = parameters_of(query)
-      local given, overridden = {}, nil
+      local given = {}
       for index, name in ipairs(names) do
         given[name] = unescaped(captured[index])
-        overridden = overridden or (contains(parameters, name) and name)
       end
       if method == "OPTIONS" then
         handle:respond({[":status"] = "204", ["allow"] = allowed}, "")
@@ -134,11 +144,6 @@ function envoy_on_request(handle)
         handle:respond(
           {[":status"] = "405", ["allow"] = allowed},
           method .. " is not allowed at this path; allowed: " .. allowed)
-        return
-      elseif overridden then
-        handle:respond(
-          {[":status"] = "400"},
-          "The path itself gives " .. overridden .. ": a query parameter of this name is not allowed.")
         return
       end
       if method == "HEAD" then

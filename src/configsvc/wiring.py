@@ -85,13 +85,20 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             )
         )
         writer = FollowedWriter(storage, tail)
-        near = NearRecords(reader=storage, tail=tail, max_entries=settings.near_cache_entries, copies=copies)
+        near = NearRecords(
+            reader=storage,
+            tail=tail,
+            max_entries=settings.near_cache_entries,
+            max_bytes=settings.near_cache_bytes,
+            copies=copies,
+        )
         hub = WatchHub(
             tail=tail,
             reader=storage,
             log=storage,
             clock=clock,
             buffer_changes=settings.watch_buffer_messages,
+            buffer_bytes=settings.watch_buffer_bytes,
             progress_seconds=settings.watch_progress_seconds,
             supervisor=supervisor,
         )

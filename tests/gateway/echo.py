@@ -23,11 +23,11 @@ end
 
 
 @contextmanager
-def echo(directory: Path) -> Iterator[httpx.Client]:
+def echo(directory: Path, request_bytes: int = REQUEST_BYTES) -> Iterator[httpx.Client]:
     """A client of it. An accepted request is answered with 200 and the members that the server would be told."""
     with Port() as port:
         config = rendered(
-            Placement("127.0.0.1", port.number, str(directory / "admin.sock"), ["unix:/nobody"], REQUEST_BYTES)
+            Placement("127.0.0.1", port.number, str(directory / "admin.sock"), ["unix:/nobody"], request_bytes)
         )
         manager = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
         for number, http_filter in enumerate(manager["http_filters"]):

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from configsvc_client.v1 import config_pb2, flag_pb2, registry_pb2
+from configsvc_client.v1 import change_pb2, config_pb2, flag_pb2, registry_pb2
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
@@ -25,6 +25,7 @@ BODIES: list[tuple[str, str, type[Message]]] = [
     ("POST", "/api/v1/feature-flags", flag_pb2.CreateFlagRequest),
     ("POST", "/api/v1/feature-flags/evaluate/batch", flag_pb2.BatchEvaluateFlagsRequest),
     ("POST", "/api/v1/registry/register", registry_pb2.RegisterInstanceRequest),
+    ("POST", "/api/v1/changes:apply", change_pb2.ApplyChangesRequest),
 ]
 
 
@@ -109,3 +110,22 @@ def test_every_route_refuses_what_its_message_does_not_have(
     assert found["message"].startswith("no_such_member: is unknown here")
     known = found["message"].partition("known are ")[2]
     assert known == ", ".join(f.name for f in message.fields)
+
+
+def test_one_operation_is_one_write(gateway: httpx.Client) -> None:
+    """Two of a oneof: protobuf's own reader names types and no field."""
+    names = [f.name for f in change_pb2.ChangeOperation.DESCRIPTOR.fields]
+    for first, second in zip(names, names[1:] + names[:1], strict=True):
+        body = f'{{"operations":[{{}},{{"{first}":{{}},"{second}":{{}}}}]}}'.encode()
+        found = found_by(gateway, "POST", "/api/v1/changes:apply", body)
+        assert isinstance(found, dict)
+        assert found["message"].startswith(f"operations[1].{second}: must not be given beside {first}")
+        one = f'{{"operations":[{{"{first}":{{}},"{second}":null}}]}}'.encode()
+        assert found_by(gateway, "POST", "/api/v1/changes:apply", one) == {"operations"}
+
+
+def test_a_list_of_very_many_objects_is_refused_before_it_is_read(gateway: httpx.Client) -> None:
+    body = b'{"operations":[' + b",".join([b"{}"] * 100_001) + b"]}"
+    found = found_by(gateway, "POST", "/api/v1/changes:apply", body)
+    assert isinstance(found, dict)
+    assert found["message"] == "operations: must have at most 100000 items"

@@ -76,15 +76,31 @@ def test_a_value_that_is_too_large_is_refused_with_the_fields_name(
     assert not listed.configs
 
 
-def test_many_large_values_go_in_one_message_each_way(
-    large: config_pb2_grpc.ConfigServiceStub, environment: str
-) -> None:
-    text = "x" * (VALUE_BYTES - 2)
-    operations = [config_pb2.ConfigOperation(key=f"k{number}", value=value(text)) for number in range(16)]
+def test_many_large_values_go_in_one_message_and_come_back_in_several(server: Running, environment: str) -> None:
+    """What is sent may be as large as MAX_REQUEST_BYTES; each answer fits into what a stock client takes."""
+    texts = {f"k{number:02}": f"{number:02}" + "x" * (VALUE_BYTES - 4) for number in range(16)}
+    operations = [config_pb2.ConfigOperation(key=key, value=value(text)) for key, text in texts.items()]
     batch = config_pb2.BatchWriteConfigsRequest(environment=environment, operations=operations)
-    assert len(large.BatchWriteConfigs(batch, timeout=60).configs) == 16
-    listed = large.ListConfigs(config_pb2.ListConfigsRequest(environment=environment), timeout=60)
-    assert [len(config.value.string_value) for config in listed.configs] == [len(text)] * 16
+    with server.channel(max_send_message_length=-1) as channel:
+        stock = config_pb2_grpc.ConfigServiceStub(channel)
+        written = stock.BatchWriteConfigs(batch, timeout=60).configs
+        assert [config.key for config in written] == list(texts)
+        whole = [config for config in written if not config.value_omitted]
+        assert 0 < len(whole) < 16
+        assert all(config.value.string_value == texts[config.key] for config in whole)
+        assert not any(config.HasField("value") for config in written if config.value_omitted)
+        assert all(config.etag and config.version == 1 for config in written)
+        found, pages, token = {}, 0, ""
+        while token or not pages:
+            page = stock.ListConfigs(
+                config_pb2.ListConfigsRequest(environment=environment, page_token=token), timeout=60
+            )
+            assert page.configs
+            assert not any(config.value_omitted for config in page.configs)
+            found.update({config.key: config.value.string_value for config in page.configs})
+            pages, token = pages + 1, page.next_page_token
+        assert pages > 1
+        assert found == texts
 
 
 def test_the_longest_key_fits_into_the_answers_headers(own_server: Callable[..., Running], environment: str) -> None:

@@ -140,6 +140,7 @@ def _settings_in_lua(placement: Placement) -> str:
         "hosts": None if placement.hosts is None else dict.fromkeys(sorted(placement.hosts), True),
         "origins": dict.fromkeys(placement.origins, True),
         "one_message": dict.fromkeys(one_message_paths(), True),
+        "request_bytes": placement.request_bytes,
         "too_large": details(TOO_LARGE),
         "too_large_message": TOO_LARGE.message,
     }

@@ -38,7 +38,13 @@ TOO_LARGE = Reply(
     "The request is larger than this service accepts (MAX_REQUEST_BYTES): as it is sent, decompressed, or as a gRPC message.",
 )
 TABLE = (
-    Reply(400, code_pb2.INVALID_ARGUMENT, "MALFORMED_REQUEST"),
+    # Of a request that is no HTTP, Envoy says this much or nothing.
+    Reply(
+        400,
+        code_pb2.INVALID_ARGUMENT,
+        "MALFORMED_REQUEST",
+        f"The request can't be read: its first line, a header or its body breaks the rules for it. {TEXT}",
+    ),
     Reply(403, code_pb2.PERMISSION_DENIED, "NOT_ALLOWED"),
     Reply(
         404,

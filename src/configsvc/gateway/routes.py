@@ -3,8 +3,8 @@
     ROUTES    {{pattern, "GET, PUT", {fields of the path}, {GET = MESSAGES[...], ...}}, ...}; the first that matches counts
     MESSAGES  by name: `fields` by the names that JSON may use, `known`, the members as an error lists them, and whether
               it is `partial`: writes what is named
-    field     name, kind (KINDS, `message`, `any`, `object`), shape (`list`, `map`), message, and whether it is
-              `ignored` (output only) or `keeps` what is there if it is left out
+    field     name, kind (KINDS, `message`, `any`, `object`, `time`), shape (`list`, `map`), message, `oneof` (its name),
+              and whether it is `ignored` (output only) or `keeps` what is there if it is left out
 
 A field of a kind that the Lua does not know stops the service at its start, and `make lint` before it.
 """
@@ -34,7 +34,7 @@ KINDS = {
 WELL_KNOWN = {
     "google.protobuf.Value": "any",
     "google.protobuf.Struct": "object",
-    "google.protobuf.Timestamp": "string",
+    "google.protobuf.Timestamp": "time",
     "google.protobuf.FieldMask": "string",
 }
 # A POST that writes over what is there, as a PUT does.
@@ -163,6 +163,9 @@ def _field(member: FieldDescriptor, nested: Descriptor | None) -> str:
         parts.append(f"shape = {_text('list' if value is member else 'map')}")
     elif member.has_presence and member.message_type is None:
         parts.append("keeps = true")
+    if member.containing_oneof is not None and not member.containing_oneof.name.startswith("_"):
+        # In brackets: no field's name.
+        parts.append(f"oneof = {_text(f'<{member.containing_oneof.name}>')}")
     return ", ".join(parts)
 
 

@@ -1,0 +1,100 @@
+"""Parameters of a query are read as members of a body are: each error names one, and says what is allowed."""
+
+import re
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from google.protobuf.descriptor import Descriptor
+
+from configsvc.gateway import routes
+from tests.gateway.echo import echo
+
+WRONG = {
+    "int32": ["", "x", "1.5", "1e1", "0x1", " 1", "2147483648", "-2147483649", "\N{DIGIT ONE}\N{SUPERSCRIPT TWO}"],
+    "int64": ["", "x", "1.5", "99999999999999999999"],
+    "bool": ["", "1", "TRUE", "yes"],
+    "time": ["", "yesterday", "2026-11-25", "2026-11-25T00:00:00", "1700000000"],
+    "string": [],
+}
+RIGHT = {
+    "int32": "7",
+    "int64": "-9007199254740991",
+    "bool": "false",
+    "time": "2026-11-25T10:00:00.5+02:00",
+    "string": "a b",
+}
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    with echo(tmp_path_factory.mktemp("envoy")) as client:
+        yield client
+
+
+def filled(route: routes.Route, value: str) -> str:
+    """A path of a route whose parameters all have this value."""
+    return re.sub(r"\{[^}]*\}", value, route.template)
+
+
+def reads() -> list[tuple[str, routes.Route, Descriptor]]:
+    """Every method without a body."""
+    return [
+        (verb, route, method.input_type)
+        for route in routes.routes()
+        for verb, method in route.methods.items()
+        if verb in ("GET", "DELETE")
+    ]
+
+
+def violation(answer: httpx.Response) -> tuple[str, str]:
+    """The field that is refused, and why."""
+    assert answer.status_code == 400, answer.text
+    (found,) = answer.json()["details"][1]["field_violations"]
+    assert answer.json()["message"] == f"{found['field']}: {found['description']}"
+    return found["field"], found["description"]
+
+
+def kind_of(described: str) -> str:
+    return described.partition('kind = "')[2].partition('"')[0]
+
+
+@pytest.mark.parametrize(("method", "route", "message"), reads())
+def test_every_parameter_of_every_read(
+    gateway: httpx.Client, method: str, route: routes.Route, message: Descriptor
+) -> None:
+    path = filled(route, "n")
+    for field in message.fields:
+        kind = kind_of(routes._field(field, None))
+        if field.name in route.parameters:
+            for name in {field.name, field.json_name}:
+                assert violation(gateway.request(method, path, params={name: "a"}))[0] == field.name
+            continue
+        for text in WRONG[kind]:
+            name, why = violation(gateway.request(method, path, params={field.json_name: text}))
+            assert name == field.name
+            assert "TYPE_" not in why
+            assert not text or text.isdigit() or text not in why
+        answer = gateway.request(method, path, params={field.name: RIGHT[kind]})
+        assert answer.status_code == 200, answer.text
+        assert field.name in answer.text.split(",")
+        if not field.is_repeated:
+            twice = f"{path}?{field.name}=1&{field.json_name}=1"
+            assert violation(gateway.request(method, twice))[0] == field.name or kind != "string"
+
+
+@pytest.mark.parametrize(("method", "route", "message"), reads())
+def test_what_no_read_knows(gateway: httpx.Client, method: str, route: routes.Route, message: Descriptor) -> None:
+    path = filled(route, "n")
+    known = ", ".join(field.name for field in message.fields)
+    assert violation(gateway.request(method, f"{path}?nope=1")) == ("nope", f"is unknown here; known are {known}")
+    assert violation(gateway.request(method, f"{path}?a%ff=1")) == ("query", "must be UTF-8")
+    for field in message.fields:
+        if field.name not in route.parameters and kind_of(routes._field(field, None)) == "string":
+            for raw in ("%ff", "%ed%a0%80", "%c0%80"):
+                assert violation(gateway.request(method, f"{path}?{field.name}={raw}")) == (field.name, "must be UTF-8")
+    if route.parameters:
+        # One of them is named; which one, nobody promises.
+        name, why = violation(gateway.request(method, filled(route, "a%ffb")))
+        assert name in route.parameters
+        assert why == "must be UTF-8"
