@@ -102,7 +102,7 @@ def _up(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from configsvc.wiring import serve
+    from configsvc.process import serve
 
     try:
         _run(serve(load(), options.listen or ["127.0.0.1:50051"]))
@@ -113,7 +113,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _migrate(options: argparse.Namespace) -> int:
-    from configsvc.wiring import migrate
+    from configsvc.backends import migrate
 
     name = asyncio.run(migrate(load()))
     sys.stdout.write(f"the schema in {name} is up to date\n")
@@ -128,7 +128,7 @@ def _leap(text: str) -> int:
 
 
 def _new_history(options: argparse.Namespace) -> int:
-    from configsvc.wiring import new_history
+    from configsvc.backends import new_history
 
     state = asyncio.run(new_history(load(), options.leap))
     sys.stdout.write(f"the log has the history {state.history} from revision {state.since} on\n")

@@ -253,6 +253,12 @@ class Settings(BaseSettings):
     watch_buffer_messages: Count = Field(
         1_024, description="changes held for one watcher before they are merged by key"
     )
+    watch_buffer_bytes: int = Field(
+        16 << 20,
+        ge=1 << 20,
+        le=1 << 40,
+        description="about the memory, in bytes, that changes held for one watcher take before they are merged by key",
+    )
     watch_progress_seconds: Seconds = Field(
         10, description="seconds without a change until a watcher gets a progress mark"
     )
@@ -266,6 +272,9 @@ class Settings(BaseSettings):
     )
     compaction_interval_seconds: Seconds = Field(300, description="seconds between compactions")
     near_cache_entries: Count = Field(10_000, description="configuration values held in memory")
+    near_cache_bytes: int = Field(
+        128 << 20, ge=1 << 20, le=1 << 40, description="about the memory, in bytes, that they take in each worker"
+    )
 
     # Running.
     default_deadline_seconds: Seconds = Field(10, description="seconds, for a unary call that has no deadline")

@@ -1,15 +1,8 @@
-"""The composition root: the settings choose the adapters, and everything is opened here and closed in reverse order."""
+"""The composition root: everything is built here, opened in order, and closed in reverse order."""
 
-import asyncio
-import contextlib
-import os
-import signal
-import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 
 import structlog
 
@@ -23,7 +16,6 @@ from configsvc.app.configs import ConfigStore
 from configsvc.app.copies import SharedCopies
 from configsvc.app.directory import Directory
 from configsvc.app.evaluator import Evaluator
-from configsvc.app.file_check import FileCheck
 from configsvc.app.flag_sets import FlagSets
 from configsvc.app.flags import FlagStore
 from configsvc.app.health import HealthBoard, Part
@@ -32,32 +24,19 @@ from configsvc.app.near import NearRecords
 from configsvc.app.outbox_health import OutboxHealth
 from configsvc.app.outcomes import Evaluate, in_process
 from configsvc.app.relay import Relay
+from configsvc.app.self_registration import registered
 from configsvc.app.shared_evaluations import SharedEvaluations
 from configsvc.app.tail import LogTail
 from configsvc.app.watch import WatchHub
+from configsvc.backends import Backends, open_backends
 from configsvc.background import Supervisor, TaskTrouble
-from configsvc.bus.kafka import KafkaBus
-from configsvc.bus.kafka_publisher import KafkaPublisher
-from configsvc.bus.local import LocalBus
-from configsvc.bus.notify import NotifyBus
-from configsvc.bus.port import Bus
-from configsvc.bus.publisher import Publisher
 from configsvc.cache.local import LocalCache
 from configsvc.cache.port import Cache
-from configsvc.cache.redis import RedisCache
 from configsvc.clock import Clock, SystemClock
 from configsvc.domain.addresses import AddressRules
-from configsvc.domain.instances import Registration
-from configsvc.domain.lineage import LogState
-from configsvc.domain.records import Author
-from configsvc.errors import ServiceError
-from configsvc.logs import write_as_json
 from configsvc.probes.network import AddressFilter, HttpProbe, SchemeProbe, TcpProbe
 from configsvc.probes.port import Probe
 from configsvc.probes.targets import Targets
-from configsvc.registry.local import LocalRegistry, LocalRegistryClient
-from configsvc.registry.port import ServiceRegistryClient
-from configsvc.registry.zookeeper import ZookeeperRegistryClient
 from configsvc.rpc.change_operations import Operations
 from configsvc.rpc.change_servicer import ChangeServicer
 from configsvc.rpc.config_servicer import ConfigServicer
@@ -67,152 +46,15 @@ from configsvc.rpc.health_servicer import HealthServicer
 from configsvc.rpc.interceptors import CallInterceptor
 from configsvc.rpc.registry_servicer import RegistryServicer
 from configsvc.rpc.server import Served, Server
-from configsvc.settings import Settings, SettingsError
-from configsvc.storage.late import LateStorage
-from configsvc.storage.port import Storage
-from configsvc.storage.postgres import PostgresStorage
-from configsvc.storage.sqlite import SqliteStorage
+from configsvc.settings import Settings
 
 logger = structlog.get_logger("configsvc")
 
-OWN_SERVICE = "configsvc"
 # What sticky flags have assigned, where one process is all there is: some 100,000 users.
 LOCAL_ASSIGNMENT_BYTES = 64 << 20
 
-# How long the file of a process that was killed, or stops, may stay in its hands after the next has started.
-HANDOVER_SECONDS = 5.0
-HANDOVER_POLL_SECONDS = 0.1
-
-
 # The machine's.
 SYSTEM_CLOCK = SystemClock()
-
-
-async def serve(
-    settings: Settings,
-    listen: Sequence[str],
-    ready: Callable[[], None] | None = None,
-    clock: Clock = SYSTEM_CLOCK,
-) -> None:
-    """Runs one server until SIGTERM or SIGINT; then drains it."""
-    write_as_json(settings.log_level)
-    stop = asyncio.Event()
-
-    def asked() -> None:
-        logger.info("stopping")
-        _end_within(settings.stop_seconds)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, asked)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, logger.warning, "SIGHUP changes nothing")
-    async with build(settings, listen, clock):
-        if ready is not None:
-            ready()
-        await stop.wait()
-
-
-def _end_within(seconds: float) -> None:
-    """Ends the process where closing takes longer: a backend that is silent must not hold it.
-
-    Nothing is lost by it. What was acknowledged is durable, and what this replica owns is adopted by the others.
-    """
-
-    def end() -> None:
-        logger.error("closing took too long, and was ended", seconds=seconds)
-        os._exit(os.EX_TEMPFAIL)
-
-    watch = threading.Timer(seconds, end)
-    watch.daemon = True
-    watch.start()
-
-
-@dataclass(frozen=True, slots=True)
-class Backends:
-    """The adapters that the settings chose, open. `kinds` says for people which backend each port uses."""
-
-    storage: Storage
-    cache: Cache | None
-    bus: Bus
-    publisher: Publisher | None
-    registry: ServiceRegistryClient
-    kinds: Mapping[str, str]
-
-
-@asynccontextmanager
-async def open_backends(settings: Settings, clock: Clock, supervisor: Supervisor) -> AsyncIterator[Backends]:
-    """Opens every backend. One that is away does not stop the start, except an embedded one."""
-    kinds: dict[str, str] = {}
-    async with AsyncExitStack() as stack:
-        storage: Storage
-        if settings.database_url:
-            inner = PostgresStorage(
-                settings.database_url, connections=settings.database_connections, supervisor=supervisor
-            )
-            storage = await stack.enter_async_context(LateStorage(inner, supervisor))
-            kinds["storage"] = storage.name
-        else:
-            embedded = await stack.enter_async_context(_embedded_storage(settings, clock, supervisor))
-            await stack.enter_async_context(FileCheck(embedded, clock, supervisor=supervisor))
-            storage = embedded
-            kinds["storage"] = f"{storage.name} ({settings.sqlite_path})"
-
-        cache: Cache | None = None
-        kinds["cache"] = "in memory"
-        if settings.redis_host:
-            cache = await stack.enter_async_context(
-                RedisCache(
-                    host=settings.redis_host,
-                    port=settings.redis_port,
-                    password=settings.redis_password.get_secret_value(),
-                    prefix=settings.redis_prefix,
-                    clock=clock,
-                )
-            )
-            kinds["cache"] = f"in memory and {cache.name} ({settings.redis_host}:{settings.redis_port})"
-
-        bus: Bus
-        publisher: Publisher | None = None
-        if settings.kafka_bootstrap_servers:
-            servers, topic = settings.kafka_bootstrap_servers, settings.kafka_topic_config_updates
-            bus = await stack.enter_async_context(KafkaBus(servers, topic, supervisor))
-            publisher = await stack.enter_async_context(
-                KafkaPublisher(
-                    servers,
-                    topic,
-                    keys_with_kind=settings.kafka_event_keys == "kind",
-                    tombstones=settings.kafka_tombstones,
-                )
-            )
-            kinds["bus"] = f"{bus.name} ({servers}, topic {topic})"
-        elif settings.database_url:
-            bus = await stack.enter_async_context(NotifyBus(settings.database_url, supervisor))
-            kinds["bus"] = f"{bus.name} (notifications)"
-        else:
-            bus = await stack.enter_async_context(LocalBus())
-            kinds["bus"] = bus.name
-
-        registry: ServiceRegistryClient
-        if settings.zookeeper_hosts:
-            registry = await stack.enter_async_context(
-                ZookeeperRegistryClient(
-                    settings.zookeeper_hosts,
-                    settings.zookeeper_base_path,
-                    settings.service_instance_id,
-                    connection_seconds=settings.zookeeper_connection_timeout,
-                    session_seconds=settings.zookeeper_session_timeout,
-                    auth=settings.zookeeper_credential,
-                    others=settings.zookeeper_acl.removeprefix("none"),
-                    supervisor=supervisor,
-                )
-            )
-            kinds["registry"] = f"{registry.name} ({settings.zookeeper_hosts}{settings.zookeeper_base_path})"
-        else:
-            registry = await stack.enter_async_context(
-                LocalRegistryClient(LocalRegistry(), settings.service_instance_id)
-            )
-            kinds["registry"] = registry.name
-        yield Backends(storage, cache, bus, publisher, registry, kinds)
 
 
 @asynccontextmanager
@@ -243,13 +85,20 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             )
         )
         writer = FollowedWriter(storage, tail)
-        near = NearRecords(reader=storage, tail=tail, max_entries=settings.near_cache_entries, copies=copies)
+        near = NearRecords(
+            reader=storage,
+            tail=tail,
+            max_entries=settings.near_cache_entries,
+            max_bytes=settings.near_cache_bytes,
+            copies=copies,
+        )
         hub = WatchHub(
             tail=tail,
             reader=storage,
             log=storage,
             clock=clock,
             buffer_changes=settings.watch_buffer_messages,
+            buffer_bytes=settings.watch_buffer_bytes,
             progress_seconds=settings.watch_progress_seconds,
             supervisor=supervisor,
         )
@@ -340,7 +189,16 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             Server(served, listen, interceptor, settings.shutdown_grace_seconds, settings.max_request_bytes, supervisor)
         )
         if settings.service_registry_enabled:
-            await stack.enter_async_context(_registered(directory, settings, clock, supervisor))
+            await stack.enter_async_context(
+                registered(
+                    directory,
+                    clock,
+                    supervisor,
+                    instance_id=settings.service_instance_id,
+                    service_url=settings.service_url,
+                    lease_ttl_seconds=settings.lease_default_ttl_seconds,
+                )
+            )
         logger.info("listening", addresses=list(listen), **backends.kinds, instance_id=settings.service_instance_id)
         try:
             yield server
@@ -361,30 +219,6 @@ async def _no_effect() -> str:
 
 def _joined(troubles: Iterable[TaskTrouble]) -> str:
     return "; ".join(map(str, troubles))
-
-
-@asynccontextmanager
-async def _embedded_storage(
-    settings: Settings, clock: Clock, supervisor: Supervisor | None = None
-) -> AsyncIterator[SqliteStorage]:
-    """The SQLite file. Raises `SettingsError` where it can't be used and waiting would not help."""
-    path = settings.sqlite_path
-    storage = SqliteStorage(Path(path), supervisor=supervisor)
-    give_up_at = clock.monotonic() + HANDOVER_SECONDS
-    async with AsyncExitStack() as stack:
-        while True:
-            try:
-                await stack.enter_async_context(storage)
-                break
-            except ServiceError as error:
-                if error.reason == "STORAGE_FULL":
-                    raise
-                if error.reason != "STORAGE_IN_USE" or clock.monotonic() > give_up_at:
-                    raise SettingsError(
-                        [f"SQLITE_PATH: '{path}' can't be used: {error}; it must be a file that this user may write"]
-                    ) from error
-                await clock.sleep(HANDOVER_POLL_SECONDS)
-        yield storage
 
 
 def _assignment_cache(backends: Backends, settings: Settings, clock: Clock) -> Cache | None:
@@ -431,61 +265,6 @@ def _parts(backends: Backends, tail: LogTail, clock: Clock, supervisor: Supervis
     parts.append(Part("registry", registry.name, registry.ping, without_registry, note=lambda: registry.notes))
     parts.append(Part("tasks", "in process", _at_once, _no_effect, trouble=lambda: _joined(supervisor.troubles)))
     return tuple(parts)
-
-
-@asynccontextmanager
-async def _registered(
-    directory: Directory, settings: Settings, clock: Clock, supervisor: Supervisor
-) -> AsyncIterator[None]:
-    """Shows this service in its own registry, and keeps its lease while the context is open."""
-    own = Registration(
-        service_name=OWN_SERVICE,
-        instance_id=settings.service_instance_id,
-        service_url=settings.service_url,
-    )
-
-    def author(reason: str) -> Author:
-        return Author(OWN_SERVICE, reason, "", clock.now())
-
-    async def register(reason: str) -> None:
-        try:
-            await directory.register(own, author(reason))
-        except ServiceError as error:
-            logger.warning("this replica could not register itself; it tries again", error=str(error))
-
-    async def keep() -> None:
-        while True:
-            await clock.sleep(settings.lease_default_ttl_seconds / 3)
-            await register("still here")
-
-    await register("started")
-    keeper = supervisor.keep("own registration", keep)
-    try:
-        yield
-    finally:
-        await keeper.end()
-        with contextlib.suppress(ServiceError):
-            await directory.deregister(OWN_SERVICE, settings.service_instance_id, author("stopped"))
-
-
-async def new_history(settings: Settings, leap: int) -> LogState:
-    """Gives the log a new history, which begins `leap` above its head. Raises `Unavailable` where the database is away."""
-    async with AsyncExitStack() as stack:
-        storage: Storage
-        if settings.database_url:
-            storage = await stack.enter_async_context(PostgresStorage(settings.database_url))
-        else:
-            storage = await stack.enter_async_context(_embedded_storage(settings, SYSTEM_CLOCK))
-        return await storage.new_history("an operator marked it (`configsvc new-history`)", leap)
-
-
-async def migrate(settings: Settings) -> str:
-    """Brings the database's schema up to date; returns what the database is. Raises `Unavailable` where it is away."""
-    if settings.database_url:
-        async with PostgresStorage(settings.database_url) as storage:
-            return storage.name
-    async with _embedded_storage(settings, SYSTEM_CLOCK) as embedded:
-        return f"{embedded.name} ({settings.sqlite_path})"
 
 
 def _probe(settings: Settings, clock: Clock) -> SchemeProbe:

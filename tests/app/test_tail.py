@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configsvc.app.tail import EARLY_COMMITS, LONGEST_PAUSE_SECONDS, READ_CHANGES
+from configsvc.app.early import EARLY_COMMITS
+from configsvc.app.tail import LONGEST_PAUSE_SECONDS, READ_CHANGES
 from configsvc.bus.local import LocalBus
 from configsvc.clock import SystemClock
 from configsvc.domain.records import Change

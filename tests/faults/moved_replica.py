@@ -10,8 +10,8 @@ from pathlib import Path
 import uvloop
 
 from configsvc.clock import SystemClock
+from configsvc.process import serve
 from configsvc.settings import load
-from configsvc.wiring import serve
 
 
 class MovedClock(SystemClock):

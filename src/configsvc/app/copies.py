@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 # Copies sent in one round trip, and copies that may wait for one: the cache is slow or away, and the oldest waiting go.
 SENT_TOGETHER, SENT_BYTES = 100, 1 << 20
-WAITING_COPIES = 20_000
+WAITING_COPIES, WAITING_BYTES = 20_000, 32 << 20
 # Copies are left anew in this part of their life, so that what is in use never goes.
 RENEWED_IN_A_LIFE = 3
 # How often each replica looks whether its mark is still there: where it is not, the cache has lost more than that.
@@ -44,11 +44,13 @@ RENEWED_TOGETHER = 500
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """Something at a revision. `content` makes the JSON value, when it is sent."""
+    """Something at a revision. `content` makes the JSON value, when it is sent. `held_bytes`: about what it keeps in
+    memory until then; 0 if that is there anyway."""
 
     key: str
     revision: int
     content: Callable[[], Any]
+    held_bytes: int = 0
 
 
 def config_key(ref: Ref) -> str:
@@ -84,7 +86,9 @@ class SharedCopies:
         self._clock = clock
         self._life = life
         self._waiting: OrderedDict[str, Copy] = OrderedDict()
+        self._waiting_bytes = 0
         self._more = asyncio.Event()
+        self._fewer = asyncio.Event()
         self._sources: list[Callable[[], Iterable[Copy]]] = []
         self._tasks: list[Kept] = []
 
@@ -101,11 +105,18 @@ class SharedCopies:
         waiting = self._waiting.get(key)
         if waiting is not None and waiting.revision > copy.revision:
             return
+        self._waiting_bytes += copy.held_bytes - (waiting.held_bytes if waiting is not None else 0)
         self._waiting[key] = copy
         self._waiting.move_to_end(key)
-        while len(self._waiting) > WAITING_COPIES:
-            self._waiting.popitem(last=False)
+        while len(self._waiting) > WAITING_COPIES or self._waiting_bytes > WAITING_BYTES:
+            self._next()
         self._more.set()
+
+    def _next(self) -> tuple[str, Copy]:
+        """Takes the copy that has waited longest."""
+        key, copy = self._waiting.popitem(last=False)
+        self._waiting_bytes -= copy.held_bytes
+        return key, copy
 
     def renew(self, source: Callable[[], Iterable[Copy]]) -> None:
         """Leaves what `source` holds anew, from time to time, so that it does not go while it is in use."""
@@ -162,11 +173,12 @@ class SharedCopies:
         entries: dict[str, Entry] = {}
         size = 0
         while self._waiting and len(entries) < SENT_TOGETHER and size < SENT_BYTES:
-            key, copy = self._waiting.popitem(last=False)
+            key, copy = self._next()
             entries[key] = Entry(copy.revision, _payload(copy))
             size += len(entries[key].payload)
         if self._cache is not None and entries:
             await self._cache.put(entries, self._life)
+        self._fewer.set()
 
     async def _renew(self) -> None:
         while True:
@@ -193,6 +205,10 @@ class SharedCopies:
     async def _leave_all(self) -> None:
         for source in self._sources:
             for number, copy in enumerate(list(source())):
+                while self._waiting_bytes > WAITING_BYTES // 2:
+                    # What is left now must not push out what was left before it.
+                    self._fewer.clear()
+                    await self._fewer.wait()
                 self.leave(copy)
                 if number % RENEWED_TOGETHER == 0:
                     await asyncio.sleep(0)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from configsvc.domain.json_values import ABSENT, Difference, Json, differences
+from configsvc.domain.json_values import ABSENT, Absent, Difference, Json, differences
 from configsvc.domain.pages import Page, page_cursor, page_of
 from configsvc.domain.records import Action, Change, JsonObject, Record, Ref
 from configsvc.domain.refusals import named, not_found, place
@@ -26,11 +26,17 @@ class Versions:
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """Two versions and what has to change in the older to give the newer."""
+    """Two versions, and what is compared of them; `ABSENT` for a delete."""
 
     older: Change
     newer: Change
-    differences: tuple[Difference, ...]
+    before: Json | Absent
+    after: Json | Absent
+
+    @property
+    def differences(self) -> tuple[Difference, ...]:
+        """What has to change in the older to give the newer. Large values take their time."""
+        return differences(self.before, self.after)
 
 
 class Versioned:
@@ -115,7 +121,7 @@ class Versioned:
         one = await self.version(ref, older)
         other = await (self.version(ref, newer) if newer else self.newest(ref))
         sides = [ABSENT if change.after is None else content(change.after) for change in (one, other)]
-        return Diff(one, other, differences(*sides))
+        return Diff(one, other, *sides)
 
     async def newest(self, ref: Ref) -> Change:
         """The newest version. Raises `NotFound`, as `page` does."""
@@ -169,4 +175,5 @@ def _as_change(record: Record) -> Change:
         request_id="",
         at=record.updated_at,
         history=record.history,
+        after_bytes=record.held_bytes,
     )

@@ -24,6 +24,8 @@ from configsvc.domain.records import Change, Kind, Record, Ref, View
 from configsvc.errors import Unavailable
 from configsvc.storage.port import Reader, RecordQuery
 
+# About what the values in memory take, where nobody says otherwise.
+NEAR_BYTES = 128 << 20
 # So many records are read whole, however large they are.
 READ_WHOLE = 16
 
@@ -37,6 +39,10 @@ class _Entry:
     until: int
     history: str
 
+    @property
+    def held_bytes(self) -> int:
+        return 0 if self.record is None else self.record.held_bytes
+
 
 @dataclass(eq=False, slots=True)
 class _Flight:
@@ -48,12 +54,23 @@ class _Flight:
 
 
 class NearRecords:
-    """Current records by ref, at most `max_entries` in memory; that something is not live is an entry too."""
+    """Current records by ref, at most `max_entries` and about `max_bytes` of values in memory; that something is not live
+    is an entry too."""
 
-    def __init__(self, *, reader: Reader, tail: LogTail, max_entries: int, copies: SharedCopies = NO_COPIES) -> None:
+    def __init__(
+        self,
+        *,
+        reader: Reader,
+        tail: LogTail,
+        max_entries: int,
+        max_bytes: int = NEAR_BYTES,
+        copies: SharedCopies = NO_COPIES,
+    ) -> None:
         self._reader = reader
         self._tail = tail
         self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._copies = copies
         copies.renew(lambda: [_copy(ref, entry.record, entry.since) for ref, entry in self._entries.items()])
         self._entries: OrderedDict[Ref, _Entry] = OrderedDict()
@@ -63,10 +80,16 @@ class NearRecords:
     def __len__(self) -> int:
         return len(self._entries)
 
+    @property
+    def held_bytes(self) -> int:
+        """About what the values take in memory."""
+        return self._bytes
+
     def close(self) -> None:
         """Stops following the log; nothing is answered from memory any more."""
         self._unsubscribe()
         self._entries.clear()
+        self._bytes = 0
         self._max_entries = 0
 
     async def get(self, refs: Sequence[Ref]) -> View:
@@ -188,11 +211,17 @@ class NearRecords:
         if change is not None and change.revision > view.revision:
             entry = _Entry(change.record, change.revision, change.revision, change.history)
         entry.until = max(entry.until, self._tail.applied)
-        self._entries[ref] = entry
+        self._keep(ref, entry)
         self._copies.leave(_copy(ref, entry.record, entry.since))
-        while len(self._entries) > self._max_entries:
-            self._entries.popitem(last=False)
         return entry
+
+    def _keep(self, ref: Ref, entry: _Entry) -> None:
+        """Keeps an entry, where the one before it was, and lets go of those that were not asked for longest."""
+        replaced = self._entries.get(ref)
+        self._bytes += entry.held_bytes - (replaced.held_bytes if replaced is not None else 0)
+        self._entries[ref] = entry
+        while len(self._entries) > self._max_entries or self._bytes > self._max_bytes:
+            self._bytes -= self._entries.popitem(last=False)[1].held_bytes
 
     def _follow(self, changes: Sequence[Change]) -> None:
         for change in changes:
@@ -200,17 +229,19 @@ class NearRecords:
                 self._copies.leave(_copy(change.ref, change.record, change.revision))
             entry = self._entries.get(change.ref)
             if entry is not None and change.revision > entry.until:
-                self._entries[change.ref] = _Entry(change.record, change.revision, change.revision, change.history)
+                self._keep(change.ref, _Entry(change.record, change.revision, change.revision, change.history))
             flying = self._flights.get(change.ref)
             if flying is not None:
                 flying[0].noted[change.ref] = change
 
     def _forget(self, revision: int) -> None:
         self._entries.clear()
+        self._bytes = 0
         for flight, _ in self._flights.values():
             flight.floor = revision
             flight.noted.clear()
 
 
 def _copy(ref: Ref, record: Record | None, revision: int) -> Copy:
-    return Copy(config_key(ref), revision, lambda: None if record is None else record_json(record))
+    size = 0 if record is None else record.held_bytes
+    return Copy(config_key(ref), revision, lambda: None if record is None else record_json(record), size)

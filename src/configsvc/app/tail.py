@@ -20,6 +20,7 @@ from itertools import count
 from types import TracebackType
 from typing import Protocol, Self
 
+from configsvc.app.early import EarlyCommits
 from configsvc.app.lineage import LogMark, compared
 from configsvc.background import Kept, Supervisor
 from configsvc.bus.port import Bus
@@ -33,8 +34,6 @@ logger = logging.getLogger(__name__)
 
 # One read, and so one uninterrupted round of the listeners. A thousand watchers take about a millisecond a change.
 READ_CHANGES = 100
-# Own commits held until the revisions before them arrive. Beyond it they are read from the log, like everyone's.
-EARLY_COMMITS = 256
 # How long anyone waits for news before saying that something does not exist.
 NEWS_SECONDS = 1.0
 # The longest pause between two tries at a log that can't be read: a recovery is noticed at most this late.
@@ -124,7 +123,7 @@ class LogTail:
         self._begun = asyncio.Event()
         self._current_at = clock.now()
         self._subscribers: list[_Subscriber] = []
-        self._early: dict[int, tuple[Change, ...]] = {}
+        self._early = EarlyCommits()
         # In the order of revision; the number tells equal revisions apart.
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._numbers = count()
@@ -204,8 +203,8 @@ class LogTail:
                 # The log has just taken a write, and there is nothing that we have not seen.
                 self._mark_current(self._clock.now())
                 self._alive.release()
-            elif commit.revision > self.applied and len(self._early) < EARLY_COMMITS:
-                self._early[commit.revision] = commit.changes
+            elif commit.revision > self.applied:
+                self._early.keep(commit)
         self._expect(commit.revision)
 
     @property
@@ -389,7 +388,7 @@ class LogTail:
                     self._reset(subscriber, changes[-1].revision)
             self._digest = changes[-1].digest
             self._advance(changes[-1].revision)
-            early = self._early.pop(self.applied + 1, None)
+            early = self._early.take(self.applied + 1)
             if early is None:
                 return
             changes = early
@@ -405,8 +404,7 @@ class LogTail:
     def _advance(self, revision: int) -> None:
         self.applied = revision
         self._mark.moved()
-        if self._early:
-            self._early = {early: changes for early, changes in self._early.items() if early > revision}
+        self._early.forget_through(revision)
         reached = bisect_left(self._waiting, revision + 1, key=lambda waiting: waiting[0])
         for _, _, future in self._waiting[:reached]:
             if not future.done():

@@ -29,8 +29,10 @@ from configsvc.domain.records import Change, Kind, Ref
 from configsvc.errors import RevisionOutOfRange, TooMuch, Unavailable
 from configsvc.storage.port import Log, Reader, RecordPage
 
-# What a watcher that is behind reads at a time, and holds.
-CATCH_UP_CHANGES = 250
+# What a watcher that is behind reads at a time, and holds for itself; at least one revision.
+CATCH_UP_CHANGES, CATCH_UP_BYTES = 250, 1 << 20
+# What a live watcher may hold, where nobody says otherwise. Those who wait for the same changes share them.
+BUFFER_BYTES = 16 << 20
 # Reads for watchers under way at the same time: after a restart all clients come at once, and writers need the store.
 CONCURRENT_READS = 8
 # How long an opening snapshot waits for the tail to reach its last page, for the sake of an exact `Synced`.
@@ -69,7 +71,7 @@ class _Known:
 
 
 class WatchHub:
-    """All watches of this process. `buffer_changes` bounds what is held for one watcher.
+    """All watches of this process. `buffer_changes` and `buffer_bytes` bound what is held for one watcher.
 
     A watcher that has had nothing for `progress_seconds` gets a `Progress`. More than `max_watchers` are refused.
     """
@@ -83,6 +85,7 @@ class WatchHub:
         clock: Clock,
         buffer_changes: int,
         progress_seconds: float,
+        buffer_bytes: int = BUFFER_BYTES,
         max_watchers: int = 10_000,
         supervisor: Supervisor | None = None,
     ) -> None:
@@ -92,6 +95,7 @@ class WatchHub:
         self._log = log
         self._clock = clock
         self._buffer_changes = buffer_changes
+        self._buffer_bytes = buffer_bytes
         self._progress_seconds = progress_seconds
         self._max_watchers = max_watchers
         # By (kind, environment, service), so that a change is shown only to those whom it may concern.
@@ -191,7 +195,7 @@ class WatchHub:
             raise _shutting_down()
         if len(self._watchers) >= self._max_watchers:
             raise TooMuch(f"this replica has {self._max_watchers} watches already", "TOO_MANY_WATCHES")
-        watcher = Watcher(selector, self._buffer_changes, self._tail.applied)
+        watcher = Watcher(selector, self._buffer_changes, self._buffer_bytes, self._tail.applied)
         self._watchers.add(watcher)
         self._index.setdefault((selector.kind, selector.environment, selector.service), {})[watcher] = None
         if self._ticker is None:
@@ -293,7 +297,7 @@ class WatchHub:
     async def _read(self, after: int) -> Sequence[Change]:
         async with self._reads:
             try:
-                changes = await self._log.read(after, CATCH_UP_CHANGES)
+                changes = await self._log.read(after, CATCH_UP_CHANGES, CATCH_UP_BYTES)
             except RevisionOutOfRange as error:
                 state = await self._log.state()
                 self._check_history(state.history)

@@ -98,8 +98,10 @@ WatchEvent = Snapshot | Synced | Changed | Progress | Poked
 class Backlog:
     """What a watcher has not taken yet: every change while they fit, else the newest of each ref, in order."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, limit_bytes: int) -> None:
         self._limit = limit
+        self._limit_bytes = limit_bytes
+        self._bytes = 0
         self._every: deque[Changed] = deque()
         # Not empty: conflating. `_every` is empty then.
         self._newest: OrderedDict[Ref, Changed] = OrderedDict()
@@ -112,37 +114,45 @@ class Backlog:
         return itertools.chain(self._every, self._newest.values())
 
     def add(self, event: Changed) -> bool:
-        """Whether there was room."""
+        """Whether there was room. There is for one, however large it is."""
+        self._bytes += event.change.held_bytes
         if not self._newest:
-            if len(self._every) < self._limit:
+            if self._fits(len(self._every) + 1):
                 self._every.append(event)
                 return True
             for earlier in self._every:
                 self._put(earlier)
             self._every.clear()
         self._put(event)
-        return len(self._newest) <= self._limit
+        return self._fits(len(self._newest))
 
     def take(self) -> Changed:
-        if self._newest:
-            return self._newest.popitem(last=False)[1]
-        return self._every.popleft()
+        event = self._newest.popitem(last=False)[1] if self._newest else self._every.popleft()
+        self._bytes -= event.change.held_bytes
+        return event
 
     def clear(self) -> None:
         self._every.clear()
         self._newest.clear()
+        self._bytes = 0
+
+    def _fits(self, changes: int) -> bool:
+        return changes == 1 or (changes <= self._limit and self._bytes <= self._limit_bytes)
 
     def _put(self, event: Changed) -> None:
-        self.conflated += self._newest.pop(event.change.ref, None) is not None
+        replaced = self._newest.pop(event.change.ref, None)
+        if replaced is not None:
+            self.conflated += 1
+            self._bytes -= replaced.change.held_bytes
         self._newest[event.change.ref] = event
 
 
 class Watcher:
     """One watch: its backlog, and where it stands."""
 
-    def __init__(self, selector: Selector, limit: int, applied: int) -> None:
+    def __init__(self, selector: Selector, limit: int, limit_bytes: int, applied: int) -> None:
         self.selector = selector
-        self.backlog = Backlog(limit)
+        self.backlog = Backlog(limit, limit_bytes)
         # The first (revision, ordinal) that it has not got. Exact only where it is behind; never too high.
         self.next = (applied + 1, 0)
         self.behind = False

@@ -46,6 +46,11 @@ class Effective:
     overrides_shared: bool
 
     @property
+    def held_bytes(self) -> int:
+        """See `Record.held_bytes`."""
+        return self.record.held_bytes
+
+    @property
     def source(self) -> str:
         """`service` or `shared`."""
         return "service" if self.record.ref.service else "shared"

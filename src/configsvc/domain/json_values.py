@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,12 @@ Json = Any
 
 # Beyond this a double, and so most JSON clients, can't tell neighbouring integers apart.
 LARGEST_EXACT_INTEGER = 2**53 - 1
+
+# What compact JSON has at least once where a number is no finite one, or an integer beyond `LARGEST_EXACT_INTEGER`: those
+# have 16 digits or an exponent. Text may have it too, so it says only that every number has to be looked at.
+_PERHAPS_INEXACT = re.compile(r"[0-9]{16}|e\+|NaN|Infinity").search
+# The values that have no others inside. A list may have hundreds of thousands: these are told apart without an ABC.
+_SCALARS = (str, int, float, type(None))
 
 # Protobuf readers refuse a message that is nested more than 100 deep. A level of JSON takes up to three, and a value
 # travels deeper in a list or a watch than in the request that wrote it: without a bound it could be written, not read.
@@ -57,15 +64,10 @@ def problem(value: Json, most_bytes: int) -> str:
         return MISSING_VALUE
     if is_nested_too_deeply(value):
         return f"must not have objects and lists more than {NESTED_LEVELS} deep"
-    for number in _numbers(value):
-        if isinstance(number, float) and not math.isfinite(number):
-            return "must not have NaN or Infinity: JSON has no such numbers"
-        if float(number).is_integer() and abs(number) > LARGEST_EXACT_INTEGER:
-            return (
-                f"must not have integers beyond {LARGEST_EXACT_INTEGER} (2^53-1), which JSON clients round:"
-                " send it as a string"
-            )
-    size = len(encoded(value).encode("utf-8", "surrogatepass"))
+    text = encoded(value)
+    if _PERHAPS_INEXACT(text) and (found := _number_problem(value)):
+        return found
+    size = len(text.encode("utf-8", "surrogatepass"))
     if size > most_bytes:
         return f"must be at most {most_bytes} bytes of JSON; it has {size}"
     return sending_problem(value) if size > MEASURED_CHARACTERS else ""
@@ -75,8 +77,21 @@ def is_nested_too_deeply(value: Json) -> bool:
     """Whether objects and lists are in each other more than `NESTED_LEVELS` deep."""
     level: list[Json] = [value]
     for _ in range(NESTED_LEVELS):
-        level = [item for outer in level for item in _items(outer)]
+        level = [item for outer in level for item in _items(outer) if not isinstance(item, _SCALARS)]
     return any(isinstance(item, Mapping) or _is_list(item) for item in level)
+
+
+def _number_problem(value: Json) -> str:
+    for number in _numbers(value):
+        if isinstance(number, float) and not math.isfinite(number):
+            return "must not have NaN or Infinity: JSON has no such numbers"
+        # A double that large has no fraction.
+        if abs(number) > LARGEST_EXACT_INTEGER:
+            return (
+                f"must not have integers beyond {LARGEST_EXACT_INTEGER} (2^53-1), which JSON clients round:"
+                " send it as a string"
+            )
+    return ""
 
 
 def differences(before: Json, after: Json) -> tuple[Difference, ...]:
@@ -100,12 +115,19 @@ def _is_same(before: Json, after: Json, known: bool) -> bool:
 
 
 def _is_equal(one: Json, other: Json) -> bool:
-    """Equal as JSON text: Python takes 1, 1.0 and true for equal."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(_is_equal(item, other[name]) for name, item in one.items())
-    if _is_list(one) and _is_list(other):
-        return len(one) == len(other) and all(map(_is_equal, one, other))
-    return type(one) is type(other) and (one == other if isinstance(one, str) else encoded(one) == encoded(other))
+    """Equal as JSON text, whatever the order of members: Python takes 1, 1.0 and true for equal."""
+    if isinstance(one, _SCALARS) or isinstance(other, _SCALARS):
+        return _is_same_scalar(one, other)
+    return _sorted_text(one) == _sorted_text(other)
+
+
+def _is_same_scalar(one: Json, other: Json) -> bool:
+    # A float's sign of zero is seen in its text alone.
+    return type(one) is type(other) and one == other and (type(one) is not float or str(one) == str(other))
+
+
+def _sorted_text(value: Json) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
 def _differences(path: str, before: Json | Absent, after: Json | Absent) -> Iterator[Difference]:
@@ -119,12 +141,14 @@ def _differences(path: str, before: Json | Absent, after: Json | Absent) -> Iter
             yield from _differences(f"{path}/{step}", before.get(name, ABSENT), after.get(name, ABSENT))
     elif _is_list(before) and _is_list(after):
         for index in range(max(len(before), len(after))):
+            if index < min(len(before), len(after)) and _is_same_scalar(before[index], after[index]):
+                continue
             yield from _differences(
                 f"{path}/{index}",
                 before[index] if index < len(before) else ABSENT,
                 after[index] if index < len(after) else ABSENT,
             )
-    elif encoded(before) != encoded(after):
+    elif not _is_same_scalar(before, after):
         yield Difference(path, "replace", before, after)
 
 
@@ -133,6 +157,8 @@ def _is_list(value: Json) -> bool:
 
 
 def _items(value: Json) -> Sequence[Json]:
+    if isinstance(value, _SCALARS):
+        return ()
     return tuple(value.values()) if isinstance(value, Mapping) else value if _is_list(value) else ()
 
 

@@ -75,7 +75,8 @@ class Record:
     """The current state of a live resource.
 
     `version` counts 1, 2, 3 … per `ref` and goes on after delete and re-create; `revision` is that of the last write.
-    `body` is a JSON object that must not be changed. `history` is that of the log which told it.
+    `body` is a JSON object that must not be changed. `history` is that of the log which told it. `held_bytes`: about what
+    the body takes in memory (domain/sizes.py), 0 if it is not known.
     """
 
     ref: Ref
@@ -86,6 +87,7 @@ class Record:
     updated_at: datetime
     updated_by: str
     history: str = ""
+    held_bytes: int = field(default=0, compare=False)
 
     @property
     def etag(self) -> str:
@@ -105,7 +107,7 @@ class Change:
     `ordinal` orders the changes of one revision, from 0. `before` is None for a create, `after` for a removal.
     `before_revision` is the revision of the state before, 0 where there was none. `created_at` is the record's.
     `digest` is that of the log up to here (domain/lineage.py), empty where an older release wrote the row. `history`
-    is that of the log which told the change.
+    is that of the log which told the change. `before_bytes`, `after_bytes`: as `Record.held_bytes`.
     """
 
     revision: int
@@ -123,6 +125,13 @@ class Change:
     at: datetime
     digest: str = ""
     history: str = ""
+    before_bytes: int = field(default=0, compare=False)
+    after_bytes: int = field(default=0, compare=False)
+
+    @property
+    def held_bytes(self) -> int:
+        """About what both bodies take in memory."""
+        return self.before_bytes + self.after_bytes
 
     @property
     def point(self) -> Point:
@@ -140,7 +149,15 @@ class Change:
         if self.after is None:
             return None
         return Record(
-            self.ref, self.version, self.revision, self.after, self.created_at, self.at, self.actor, self.history
+            self.ref,
+            self.version,
+            self.revision,
+            self.after,
+            self.created_at,
+            self.at,
+            self.actor,
+            self.history,
+            self.after_bytes,
         )
 
 

@@ -7,6 +7,8 @@ list or a watch that has it.
 JSON and messages differ: a list of small numbers takes 2 bytes of JSON for each, and 11 in a `google.protobuf.Value`.
 """
 
+import sys
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +27,8 @@ RESOURCE_BYTES = MESSAGE_BYTES - (128 << 10)
 _BYTES_A_CHARACTER = 6
 MEASURED_CHARACTERS = RESOURCE_BYTES // _BYTES_A_CHARACTER
 
+_NUMBERS = (int, float)
+
 
 def message_bytes(value: Any) -> int:
     """The size of a JSON value as a `google.protobuf.Value`, to the byte."""
@@ -38,7 +42,20 @@ def message_bytes(value: Any) -> int:
         return _delimited(
             sum(_delimited(_delimited(_text_bytes(name)) + _delimited(message_bytes(v))) for name, v in value.items())
         )
-    return _delimited(sum(_delimited(message_bytes(item)) for item in value))
+    # A list may have hundreds of thousands of numbers.
+    kinds = Counter(map(type, value))
+    numbers = kinds[int] + kinds[float]
+    others = (item for item in value if type(item) not in _NUMBERS) if numbers < len(value) else ()
+    return _delimited(11 * numbers + sum(_delimited(message_bytes(item)) for item in others))
+
+
+def held_bytes(text: str | None) -> int:
+    """About what a JSON value takes in memory, from its text alone: a short text or number takes much more than its
+    letters, an empty object 64 bytes for its two. Measured with CPython 3.11 it is never less than half of the truth.
+    """
+    if text is None:
+        return 0
+    return sys.getsizeof(text) + 64 * (text.count(",") + text.count("[")) + 240 * text.count("{")
 
 
 def sending_problem(value: Any) -> str:

@@ -51,7 +51,8 @@ def compared(response_type: type[D], version: Callable[[Change, Detail], Any], f
         getattr(response, "from").CopyFrom(version(found.older, detail))
         if response.ByteSize() <= ANSWER_BYTES // 2:
             break
-    differences = Room(ANSWER_BYTES - response.ByteSize()).fill(convert.difference, found.differences)
+    all_differences = found.differences
+    differences = Room(ANSWER_BYTES - response.ByteSize()).fill(convert.difference, all_differences)
     response.differences.extend(differences)
-    response.differences_omitted = len(found.differences) - len(differences)
+    response.differences_omitted = len(all_differences) - len(differences)
     return response  # type: ignore[no-any-return]

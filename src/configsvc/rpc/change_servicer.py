@@ -9,6 +9,7 @@ from configsvc.app.changes import ChangeTrail
 from configsvc.clock import Clock
 from configsvc.rpc import call, convert
 from configsvc.rpc.change_operations import Operations
+from configsvc.rpc.offload import offload_of, read_from
 from configsvc.rpc.room import shown
 
 
@@ -24,9 +25,8 @@ class ChangeServicer(change_pb2_grpc.ChangeServiceServicer):
     async def ApplyChanges(self, request: Any, context: Any) -> change_pb2.ApplyChangesResponse:
         """Many writes in one revision."""
         author = call.author(context, request, self._clock)
-        applied, revision = await self._batches.apply(
-            self._operations.asked(context, request), author, validate_only=request.validate_only
-        )
+        asked = await read_from(request, lambda: self._operations.asked(context, request))
+        applied, revision = await self._batches.apply(asked, author, validate_only=request.validate_only)
         return change_pb2.ApplyChangesResponse(results=map(convert.applied, applied), revision=revision)
 
     async def ListChanges(self, request: Any, context: Any) -> change_pb2.ListChangesResponse:
@@ -45,7 +45,7 @@ class ChangeServicer(change_pb2_grpc.ChangeServiceServicer):
             page_size=request.page_size,
             page_token=request.page_token,
         )
-        changes, token = shown(trail.page, convert.audit)
+        changes, token = await offload_of(trail.page.items, lambda: shown(trail.page, convert.audit))
         return change_pb2.ListChangesResponse(
             changes=changes,
             next_page_token=token,

@@ -14,6 +14,7 @@ from configsvc.domain.json_values import MISSING, MISSING_VALUE
 from configsvc.domain.records import Record, Ref
 from configsvc.errors import InvalidInput
 from configsvc.rpc import answers, call, convert, preconditions, presence
+from configsvc.rpc.offload import offload, offload_of, read_from
 from configsvc.rpc.room import shown
 from configsvc.rpc.watching import Watches
 
@@ -39,15 +40,20 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
     async def CreateConfig(self, request: Any, context: Any) -> config_pb2.CreateConfigResponse:
         """Creates a configuration."""
         preconditions.check_creation(context)
-        record, revision = await self._store.create(draft(request), call.author(context, request, self._clock))
+        wanted = await read_from(request, lambda: draft(request))
+        record, revision = await self._store.create(wanted, call.author(context, request, self._clock))
         _tell(record, status=201)
-        return config_pb2.CreateConfigResponse(config=convert.config(record), revision=revision)
+        return config_pb2.CreateConfigResponse(
+            config=await offload(record.held_bytes, lambda: convert.config(record)), revision=revision
+        )
 
     async def GetConfig(self, request: Any, context: Any) -> config_pb2.GetConfigResponse:
         """One configuration."""
         record, revision = await self._store.get(request.environment, request.service_name, request.key)
         _tell(record, status=304 if call.etag_seen(context, record.etag) else 0)
-        return config_pb2.GetConfigResponse(config=convert.config(record), revision=revision)
+        return config_pb2.GetConfigResponse(
+            config=await offload(record.held_bytes, lambda: convert.config(record)), revision=revision
+        )
 
     async def ListConfigs(self, request: Any, context: Any) -> config_pb2.ListConfigsResponse:
         """One page of configurations."""
@@ -59,14 +65,14 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
             request.page_size,
             request.page_token,
         )
-        configs, token = shown(page, convert.config)
+        configs, token = await offload_of(page.items, lambda: shown(page, convert.config))
         return config_pb2.ListConfigsResponse(configs=configs, next_page_token=token, revision=page.revision)
 
     async def UpdateConfig(self, request: Any, context: Any) -> config_pb2.UpdateConfigResponse:
         """Writes a new version."""
         named = presence.named_fields(context, request, WRITABLE)
         change = await self._store.update(
-            partial_draft(request, named),
+            await read_from(request, lambda: partial_draft(request, named)),
             call.author(context, request, self._clock),
             precondition=preconditions.precondition(context, request),
             allow_missing=request.allow_missing,
@@ -74,7 +80,9 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
         record = convert.written(change)
         _tell(record, status=201 if record.is_new else 0)
         return config_pb2.UpdateConfigResponse(
-            config=convert.config(record), revision=change.revision, changed_fields=convert.changed_fields(change)
+            config=await offload(record.held_bytes, lambda: convert.config(record)),
+            revision=change.revision,
+            changed_fields=await offload(change.held_bytes, lambda: convert.changed_fields(change)),
         )
 
     async def DeleteConfig(self, request: Any, context: Any) -> config_pb2.DeleteConfigResponse:
@@ -95,7 +103,7 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
         found = await self._store.history(
             request.environment, request.service_name, request.key, request.page_size, request.page_token
         )
-        versions, token = shown(found.page, convert.config_version)
+        versions, token = await offload_of(found.page.items, lambda: shown(found.page, convert.config_version))
         return config_pb2.ListConfigHistoryResponse(
             versions=versions,
             next_page_token=token,
@@ -106,29 +114,33 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
     async def BulkGetConfigs(self, request: Any, context: Any) -> config_pb2.BulkGetConfigsResponse:
         """Many configurations."""
         bulk = await self._store.bulk(request.environment, request.service_name, list(request.keys))
-        return answers.bulk(request.keys, bulk)
+        return await offload_of(bulk.found, lambda: answers.bulk(request.keys, bulk))
 
     async def GetEffectiveConfig(self, request: Any, context: Any) -> config_pb2.GetEffectiveConfigResponse:
         """All values as a service sees them."""
         page = await self._store.effective(
             request.environment, request.service_name, request.prefix, request.page_size, request.page_token
         )
-        configs, token = shown(page, convert.effective)
+        configs, token = await offload_of(page.items, lambda: shown(page, convert.effective))
         return config_pb2.GetEffectiveConfigResponse(configs=configs, next_page_token=token, revision=page.revision)
 
     async def GetEffectiveValue(self, request: Any, context: Any) -> config_pb2.GetEffectiveValueResponse:
         """One value as a service sees it."""
         found, revision = await self._store.effective_value(request.environment, request.service_name, request.key)
         call.tell_resource(found.etag, status=304 if call.etag_seen(context, found.etag) else 0)
-        return config_pb2.GetEffectiveValueResponse(config=convert.effective(found), revision=revision)
+        return config_pb2.GetEffectiveValueResponse(
+            config=await offload(found.held_bytes, lambda: convert.effective(found)), revision=revision
+        )
 
     async def BatchWriteConfigs(self, request: Any, context: Any) -> config_pb2.BatchWriteConfigsResponse:
         """Many writes in one revision."""
         preconditions.check_none(context)
-        operations = [_operation(request, index) for index in range(len(request.operations))]
+        operations = await read_from(
+            request, lambda: [_operation(request, index) for index in range(len(request.operations))]
+        )
         author = call.author(context, request, self._clock)
         commit = await self._store.batch_write(request.environment, operations, author)
-        return answers.batch(commit)
+        return await offload_of(commit.changes, lambda: answers.batch(commit))
 
     async def RollbackConfig(self, request: Any, context: Any) -> config_pb2.RollbackConfigResponse:
         """Writes an earlier version again."""
@@ -139,14 +151,19 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
             precondition=preconditions.precondition(context, request),
         )
         _tell(record)
-        return config_pb2.RollbackConfigResponse(config=convert.config(record), revision=revision)
+        return config_pb2.RollbackConfigResponse(
+            config=await offload(record.held_bytes, lambda: convert.config(record)), revision=revision
+        )
 
     async def DiffConfig(self, request: Any, context: Any) -> config_pb2.DiffConfigResponse:
         """Compares two versions."""
         diff = await self._store.diff(
             request.environment, request.service_name, request.key, request.from_version, request.to_version
         )
-        return answers.compared(config_pb2.DiffConfigResponse, convert.config_version, diff)
+        return await offload_of(
+            (diff.older, diff.newer),
+            lambda: answers.compared(config_pb2.DiffConfigResponse, convert.config_version, diff),
+        )
 
     def WatchConfigs(self, request: Any, context: Any) -> AsyncIterator[Any]:
         """The state, then every change."""

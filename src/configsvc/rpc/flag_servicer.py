@@ -17,6 +17,7 @@ from configsvc.domain.records import Record
 from configsvc.errors import InvalidInput
 from configsvc.rpc import answers, call, convert, preconditions, presence
 from configsvc.rpc.evaluations import evaluations
+from configsvc.rpc.offload import offload, offload_of, read_from
 from configsvc.rpc.room import fitting, shown
 from configsvc.rpc.watching import Watches
 
@@ -42,15 +43,21 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
         """Creates a flag."""
         preconditions.check_creation(context)
         author = call.author(context, request, self._clock)
-        record, revision = await self._store.create(convert.definition(request), author)
+        record, revision = await self._store.create(
+            await read_from(request, lambda: convert.definition(request)), author
+        )
         _tell(record, status=201)
-        return flag_pb2.CreateFlagResponse(flag=convert.flag(record), revision=revision)
+        return flag_pb2.CreateFlagResponse(
+            flag=await offload(record.held_bytes, lambda: convert.flag(record)), revision=revision
+        )
 
     async def GetFlag(self, request: Any, context: Any) -> flag_pb2.GetFlagResponse:
         """One flag."""
         record, revision = await self._store.get(request.environment, request.name)
         _tell(record, status=304 if call.etag_seen(context, record.etag) else 0)
-        return flag_pb2.GetFlagResponse(flag=convert.flag(record), revision=revision)
+        return flag_pb2.GetFlagResponse(
+            flag=await offload(record.held_bytes, lambda: convert.flag(record)), revision=revision
+        )
 
     async def ListFlags(self, request: Any, context: Any) -> flag_pb2.ListFlagsResponse:
         """One page of flags."""
@@ -62,7 +69,7 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
             updated_before=convert.time_of(request, "updated_before"),
         )
         page = await self._store.list(request.environment, wanted, request.page_size, request.page_token)
-        flags, token = shown(page, convert.flag)
+        flags, token = await offload_of(page.items, lambda: shown(page, convert.flag))
         return flag_pb2.ListFlagsResponse(flags=flags, next_page_token=token, revision=page.revision)
 
     async def UpdateFlag(self, request: Any, context: Any) -> flag_pb2.UpdateFlagResponse:
@@ -70,7 +77,7 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
         named = presence.named_fields(context, request, WRITABLE)
         change = await self._store.update(
             flag_ref(request.environment, request.name),
-            convert.members(request, named),
+            await read_from(request, lambda: convert.members(request, named)),
             call.author(context, request, self._clock),
             precondition=preconditions.precondition(context, request),
             allow_missing=request.allow_missing,
@@ -78,7 +85,9 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
         record = convert.written(change)
         _tell(record, status=201 if record.is_new else 0)
         return flag_pb2.UpdateFlagResponse(
-            flag=convert.flag(record), revision=change.revision, changed_fields=convert.changed_flag_fields(change)
+            flag=await offload(record.held_bytes, lambda: convert.flag(record)),
+            revision=change.revision,
+            changed_fields=await offload(change.held_bytes, lambda: convert.changed_flag_fields(change)),
         )
 
     async def DeleteFlag(self, request: Any, context: Any) -> flag_pb2.DeleteFlagResponse:
@@ -93,7 +102,7 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
     async def ListFlagHistory(self, request: Any, context: Any) -> flag_pb2.ListFlagHistoryResponse:
         """One page of versions."""
         found = await self._store.history(request.environment, request.name, request.page_size, request.page_token)
-        versions, token = shown(found.page, convert.flag_version)
+        versions, token = await offload_of(found.page.items, lambda: shown(found.page, convert.flag_version))
         return flag_pb2.ListFlagHistoryResponse(
             versions=versions,
             next_page_token=token,
@@ -110,12 +119,16 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
             precondition=preconditions.precondition(context, request),
         )
         _tell(record)
-        return flag_pb2.RollbackFlagResponse(flag=convert.flag(record), revision=revision)
+        return flag_pb2.RollbackFlagResponse(
+            flag=await offload(record.held_bytes, lambda: convert.flag(record)), revision=revision
+        )
 
     async def DiffFlag(self, request: Any, context: Any) -> flag_pb2.DiffFlagResponse:
         """Compares two versions."""
         diff = await self._store.diff(request.environment, request.name, request.from_version, request.to_version)
-        return answers.compared(flag_pb2.DiffFlagResponse, convert.flag_version, diff)
+        return await offload_of(
+            (diff.older, diff.newer), lambda: answers.compared(flag_pb2.DiffFlagResponse, convert.flag_version, diff)
+        )
 
     async def EvaluateFlag(self, request: Any, context: Any) -> flag_pb2.EvaluateFlagResponse:
         """One flag for one context."""

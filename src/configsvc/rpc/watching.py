@@ -4,9 +4,11 @@ A part of a snapshot that is too large becomes several. A change that is too lar
 encoded once, for all who watch it on this replica.
 """
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Protocol
 
 from configsvc_client.v1 import watch_pb2
@@ -14,6 +16,7 @@ from configsvc_client.v1 import watch_pb2
 from configsvc.app.watcher import Changed, Progress, Selector, Snapshot, Synced
 from configsvc.domain.records import Change, Record
 from configsvc.domain.sizes import ANSWER_BYTES
+from configsvc.rpc.offload import LARGE_BYTES, offload, offload_of
 from configsvc.rpc.room import Detail, Room
 from configsvc.rpc.status import status_of
 
@@ -59,6 +62,8 @@ class Watches:
         self._other = other
         self._encoded: OrderedDict[tuple[int, int, bool], bytes] = OrderedDict()
         self._encoded_bytes = 0
+        # Large ones that are being encoded.
+        self._encoding: dict[tuple[int, int, bool], asyncio.Future[bytes]] = {}
 
     async def stream(
         self, selector: Selector, after_revision: int | None, history: str = ""
@@ -72,10 +77,11 @@ class Watches:
                     began = True
                     match event:
                         case Changed():
-                            yield self._bytes(event)
+                            yield await self._bytes(event)
                         case Snapshot(records):
-                            for part in self._parts(records):
-                                yield part
+                            async with aclosing(self._parts(records)) as parts:
+                                async for part in parts:
+                                    yield part
                         case Synced(revision):
                             yield self._response(synced=watch_pb2.Synced(revision=revision, history=self._hub.history))
                         case Progress(revision):
@@ -90,9 +96,9 @@ class Watches:
                 yield self._response(error=status_of(error))
             raise
 
-    def _parts(self, records: Sequence[Record]) -> Iterator[Any]:
+    async def _parts(self, records: Sequence[Record]) -> AsyncGenerator[Any, None]:
         while records:
-            items = Room().fill(self._item, records)
+            items = await offload_of(records, partial(Room().fill, self._item, records))
             yield self._response(snapshot=self._snapshot(items))
             records = records[len(items) :]
 
@@ -105,11 +111,28 @@ class Watches:
                 break
         return encoded
 
-    def _bytes(self, event: Changed) -> bytes:
-        encoded = self._encoded.get(event.identity)
-        if encoded is None:
-            encoded = self._encoded[event.identity] = self._encode(event)
-            self._encoded_bytes += len(encoded)
-            while len(self._encoded) > ENCODED_CHANGES or self._encoded_bytes > ENCODED_BYTES:
-                self._encoded_bytes -= len(self._encoded.popitem(last=False)[1])
+    async def _bytes(self, event: Changed) -> bytes:
+        if (encoded := self._encoded.get(event.identity)) is not None:
+            return encoded
+        if event.change.held_bytes < LARGE_BYTES:
+            return self._remember(event, self._encode(event))
+        encoding = self._encoding.get(event.identity)
+        if encoding is None:
+            encoding = asyncio.ensure_future(offload(event.change.held_bytes, lambda: self._encode(event)))
+            self._encoding[event.identity] = encoding
+            encoding.add_done_callback(lambda done: self._encoded_apart(event, done))
+        # A watcher that goes does not take the message from the others.
+        return await asyncio.shield(encoding)
+
+    def _encoded_apart(self, event: Changed, done: "asyncio.Future[bytes]") -> None:
+        del self._encoding[event.identity]
+        # If it failed, each watcher that waits raises that; retrieved here, so that asyncio does not warn if none does.
+        if not done.cancelled() and done.exception() is None:
+            self._remember(event, done.result())
+
+    def _remember(self, event: Changed, encoded: bytes) -> bytes:
+        self._encoded[event.identity] = encoded
+        self._encoded_bytes += len(encoded)
+        while len(self._encoded) > ENCODED_CHANGES or self._encoded_bytes > ENCODED_BYTES:
+            self._encoded_bytes -= len(self._encoded.popitem(last=False)[1])
         return encoded

@@ -16,7 +16,7 @@ from typing import Any
 
 from configsvc.domain.lineage import LogState, Point
 from configsvc.domain.records import Change, Commit, Mutation, Put, Record, Ref, Scope, View, Write
-from configsvc.domain.sizes import MEASURED_CHARACTERS, check_sendable
+from configsvc.domain.sizes import MEASURED_CHARACTERS, check_sendable, held_bytes
 from configsvc.errors import StateForbids
 from configsvc.storage.rows import Row, change_digest, change_values, json_text
 
@@ -195,5 +195,7 @@ class Ledger:
             at=author.at,
             digest=change_digest(digest, place, mutation, row, author),
             history=self.history,
+            before_bytes=live.held_bytes if live else 0,
+            after_bytes=held_bytes(row.text),
         )
         return change, row, old.text if old else None

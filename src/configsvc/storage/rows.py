@@ -14,6 +14,7 @@ from typing import Any
 
 from configsvc.domain.lineage import next_digest
 from configsvc.domain.records import Action, Author, Change, JsonObject, Kind, Mutation, Record, Ref
+from configsvc.domain.sizes import held_bytes
 from configsvc.storage.checksums import verified
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -51,7 +52,15 @@ class Row:
         if self.body is None:
             return None
         return Record(
-            self.ref, self.version, self.revision, self.body, self.created_at, self.updated_at, self.updated_by, history
+            self.ref,
+            self.version,
+            self.revision,
+            self.body,
+            self.created_at,
+            self.updated_at,
+            self.updated_by,
+            history,
+            held_bytes(self.text),
         )
 
     @property
@@ -187,4 +196,6 @@ def change_of(values: Sequence[Any], history: str) -> Change:
         at=time_of(at),
         digest=digest or "",
         history=history,
+        before_bytes=held_bytes(before),
+        after_bytes=held_bytes(after),
     )

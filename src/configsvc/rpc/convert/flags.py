@@ -1,0 +1,99 @@
+"""Flags and their evaluations."""
+
+from configsvc_client.v1 import flag_pb2
+
+from configsvc.app.outcomes import FailedItem, Outcome
+from configsvc.domain.records import Change, JsonObject, Record, etag_of
+from configsvc.rpc.convert.changes import changed_flag_fields
+from configsvc.rpc.convert.members import fill
+from configsvc.rpc.convert.values import struct_of, timestamp, value_of
+from configsvc.rpc.room import Detail
+
+
+def flag_message(ref_environment: str, body: JsonObject) -> flag_pb2.Flag:
+    """A flag's definition as a message."""
+    message = flag_pb2.Flag()
+    fill(message, body)
+    message.environment = ref_environment
+    return message
+
+
+def flag(record: Record, detail: Detail = Detail.WHOLE) -> flag_pb2.Flag:
+    """A flag."""
+    message = flag_message(record.ref.environment, record.body if detail.has_after else {"name": record.ref.key})
+    message.definition_omitted = not detail.has_after
+    message.version = record.version
+    message.etag = record.etag
+    message.revision = record.revision
+    message.created_at.CopyFrom(timestamp(record.created_at))
+    message.updated_at.CopyFrom(timestamp(record.updated_at))
+    message.updated_by = record.updated_by
+    return message
+
+
+def flag_version(change: Change, detail: Detail = Detail.WHOLE) -> flag_pb2.FlagVersion:
+    """One write in a flag's history."""
+    return flag_pb2.FlagVersion(
+        version=change.version,
+        action=change.action,
+        before=_previous_flag(change, detail),
+        after=flag(change.record, detail) if change.record else None,
+        actor=change.actor,
+        reason=change.reason,
+        at=timestamp(change.at),
+        revision=change.revision,
+        before_omitted=change.has_lost_before or (change.before is not None and not detail.has_before),
+        changed_fields=changed_flag_fields(change),
+    )
+
+
+def flag_change(change: Change, detail: Detail = Detail.WHOLE) -> flag_pb2.WatchFlagsResponse:
+    """A change as a watch tells it."""
+    gone = flag_pb2.Flag(
+        name=change.ref.key, environment=change.ref.environment, version=change.version, revision=change.revision
+    )
+    message = flag_pb2.FlagChange(
+        revision=change.revision,
+        type="PUT" if change.record else "DELETE",
+        flag=flag(change.record, detail) if change.record else gone,
+        previous=_previous_flag(change, detail),
+        previous_omitted=change.before is not None and not detail.has_before,
+    )
+    return flag_pb2.WatchFlagsResponse(change=message)
+
+
+def evaluation(outcome: Outcome, user_id: str, detail: Detail = Detail.WHOLE) -> flag_pb2.Evaluation:
+    """What a flag is for a context, or why that can't be said."""
+    if isinstance(outcome, FailedItem):
+        return flag_pb2.Evaluation(
+            flag_name=outcome.flag_name,
+            user_id=outcome.user_id,
+            reason="ERROR",
+            error=flag_pb2.EvaluationError(code=outcome.code, message=outcome.message),
+        )
+    message = flag_pb2.Evaluation(
+        flag_name=outcome.flag_name,
+        user_id=user_id,
+        enabled=outcome.enabled,
+        value=value_of(outcome.value),
+        variant=outcome.variant,
+        reason=outcome.reason,
+        version=outcome.version,
+    )
+    if outcome.error_code is not None:
+        message.error.code = outcome.error_code
+        message.error.message = outcome.error_message
+    message.explanation_omitted = outcome.explanation is not None and not detail.has_before
+    if outcome.explanation is not None and detail.has_before:
+        message.explanation.CopyFrom(struct_of(outcome.explanation.to_json()))
+    return message
+
+
+def _previous_flag(change: Change, detail: Detail) -> flag_pb2.Flag | None:
+    if change.before is None or not detail.has_before:
+        return None
+    message = flag_message(change.ref.environment, change.before)
+    message.version = change.version - 1
+    message.revision = change.before_revision
+    message.etag = etag_of(change.version - 1, change.before_revision, change.history)
+    return message
