@@ -17,6 +17,7 @@ import pytest
 
 from configsvc.probes.network import AddressFilter, HttpProbe, SchemeProbe, TcpProbe
 from configsvc.probes.port import ProbeFailedError, ProbeUnansweredError
+from configsvc.probes.targets import Targets
 from configsvc.rpc.grpc_probe import GrpcProbe
 from configsvc.settings import load
 
@@ -62,12 +63,16 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 
 def probe(
-    authorities: str = "", timeout_seconds: float = TIMEOUT_SECONDS, denied: str = "", allows_private: bool = True
+    authorities: str = "",
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    denied: str = "",
+    allows_private: bool = True,
+    targets: Targets | None = None,
 ) -> SchemeProbe:
     """All probes, as the service puts them together; `denied`: networks more than the default ones."""
     default = load().health_check_denied_networks
     networks = load(health_check_denied_networks=f"{default},{denied}").denied_networks
-    addresses = AddressFilter(networks, allows_private=allows_private)
+    addresses = AddressFilter(networks, allows_private=allows_private, targets=targets)
     http = HttpProbe(addresses, timeout_seconds, authorities)
     tcp, grpc = TcpProbe(addresses, timeout_seconds), GrpcProbe(addresses, timeout_seconds)
     return SchemeProbe({"http": http, "https": http, "tcp": tcp, "grpc": grpc}, timeout_seconds)

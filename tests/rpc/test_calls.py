@@ -101,14 +101,24 @@ def test_the_log_has_one_json_line_a_call_and_no_values(
 class Silent:
     """Accepts connections and never answers."""
 
+    def __init__(self) -> None:
+        self._held: list[tuple[asyncio.Task[Any], asyncio.StreamWriter]] = []
+
     async def __aenter__(self) -> str:
         self._server = await asyncio.start_server(self._hold, "127.0.0.1", 0)
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
+        # A check goes on when its caller has left, until its own time-out.
+        for _, writer in self._held:
+            writer.transport.abort()
+        await asyncio.gather(*(task for task, _ in self._held), return_exceptions=True)
 
     async def _hold(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._held.append((task, writer))
         await reader.read()
         writer.close()
 

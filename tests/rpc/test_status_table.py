@@ -19,6 +19,7 @@ from configsvc_client.v1 import (
 )
 from google.rpc import error_details_pb2
 
+from configsvc.domain.limits import LARGEST_KEY_CHARACTERS
 from configsvc.storage.checksums import checksum
 from configsvc.storage.rows import RECORD_COLUMNS
 from tests.rpc.running import Refusal, Running, Stream, put, refused, value
@@ -103,7 +104,7 @@ def test_bad_input_names_every_field(
 def test_bad_input_of_a_stream_names_every_field(
     configs: config_pb2_grpc.ConfigServiceStub, registry: registry_pb2_grpc.RegistryServiceStub
 ) -> None:
-    watch = config_pb2.WatchConfigsRequest(prefix="p" * 513)
+    watch = config_pb2.WatchConfigsRequest(prefix="p" * (LARGEST_KEY_CHARACTERS + 1))
     found = check(refused(lambda: configs.WatchConfigs(watch)), Code.INVALID_ARGUMENT, "INVALID_INPUT")
     assert set(found.fields) == {"environment", "prefix"}
     service = registry_pb2.WatchServiceRequest()

@@ -339,7 +339,7 @@ class ListConfigsRequest(_message.Message):
     service_name: _builtins.str
     """Optional. Unset: every service and the shared values. Empty: the shared values alone."""
     prefix: _builtins.str
-    """Optional. Only keys that start with this text; at most 512 characters."""
+    """Optional. Only keys that start with this text; at most 4,096 characters."""
     page_size: _builtins.int
     """Optional. At most this many; 0: 100. The limit is 1,000."""
     page_token: _builtins.str
