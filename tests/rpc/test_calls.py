@@ -108,17 +108,17 @@ class Silent:
         self._server = await asyncio.start_server(self._hold, "127.0.0.1", 0)
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, *error: object) -> None:
         self._server.close()
         # A check goes on when its caller has left, until its own time-out.
-        for _, writer in self._held:
-            writer.transport.abort()
-        await asyncio.gather(*(task for task, _ in self._held), return_exceptions=True)
+        for _, held in self._held:
+            held.transport.abort()
+        await asyncio.gather(*(handler for handler, _ in self._held), return_exceptions=True)
 
     async def _hold(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._held.append((task, writer))
+        handler = asyncio.current_task()
+        assert handler is not None
+        self._held.append((handler, writer))
         await reader.read()
         writer.close()
 
