@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from configsvc.app.foreign import ForeignInstances
@@ -47,7 +47,8 @@ class Client:
                 self.state.update({record.ref.key: (OURS, record.body["value"]) for record in records})
             case ForeignSnapshot(instances):
                 self.state = {name: held for name, held in self.state.items() if held[0] == OURS}
-                assert not self.state.keys() & {i.instance_id for i in instances}
+                # After a cut, one may come whose registration has ended before the client is told of that end; what the
+                # end takes away is sent again after it.
                 self.state.update({i.instance_id: (THEIRS, i.service_url) for i in instances})
             case Synced(revision) | Progress(revision):
                 self.after = revision
@@ -60,7 +61,9 @@ class Client:
             case ForeignChanged(revision, instance, previous, is_gone):
                 assert revision == self.after, "resuming after it loses nothing"
                 held = self.state.get(instance.instance_id)
-                assert held == (None if previous is None else (THEIRS, previous.service_url)), "nothing twice"
+                # It may come before the end of the registration that hid it; that end takes it away, and it is sent again.
+                is_hidden = held is not None and held[0] == OURS
+                assert is_hidden or held == (None if previous is None else (THEIRS, previous.service_url)), "twice"
                 if is_gone:
                     del self.state[instance.instance_id]
                 else:
@@ -245,6 +248,7 @@ STEPS = st.lists(
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example([("write", "a", 0), ("show", "a", 0), ("write", "a", None), ("cut", "a", None)])
 @given(STEPS)
 async def test_whatever_happens_in_whatever_order_a_watcher_ends_with_what_discovery_has(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str, int | None]]
