@@ -64,7 +64,7 @@ proto: $(VENV)/.made ## Makes the stubs in clients/python from proto/
 	$(BIN)/python scripts/generate_stubs.py
 
 services: $(VENV)/.made ## Starts PostgreSQL, Valkey, Kafka and ZooKeeper to play with
-	@$(BIN)/python -m tests.services
+	@$(BIN)/python -m tests.engines
 
 constraints: $(VENV)/.made ## Writes the versions of this environment to constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable --exclude configsvc --exclude configsvc-client > constraints.txt

@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks import report
 from benchmarks.measure import Effort, Table
 from benchmarks.packages import MissingError, etcd_version
-from tests.services import Envoy, Kafka, Postgres, ServiceError, ServiceSet, Valkey, ZooKeeper
+from tests.engines import Envoy, Kafka, Postgres, ServiceError, ServiceSet, Valkey, ZooKeeper
 
 PEERS = ("growthbook", "launchdarkly-server-sdk", "openfeature-flagd-core", "UnleashClient", "kazoo", "redis", "grpcio")
 

@@ -15,9 +15,9 @@ from psycopg_pool import AsyncConnectionPool
 from benchmarks.measure import Effort, Table, in_async_turns, paced, run
 from configsvc.domain.records import Action, Author, Kind, Mutation, Put, Ref, View, Write
 from configsvc.storage.port import Writer
-from configsvc.storage.postgres import PostgresStorage
-from configsvc.storage.sqlite import SqliteStorage
-from tests.services import Postgres
+from configsvc.storage.postgres.storage import PostgresStorage
+from configsvc.storage.sqlite.storage import SqliteStorage
+from tests.engines import Postgres
 
 WRITERS = (1, 8, 64)
 # Ten sides and levels of one second each would be most of the whole run.

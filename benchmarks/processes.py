@@ -13,8 +13,8 @@ from configsvc_client.v1 import health_pb2, health_pb2_grpc
 
 from benchmarks import packages
 from configsvc.gateway.config import Placement, rendered
-from tests.services import Envoy, Process
-from tests.services.ports import Port
+from tests.engines import Envoy, Process
+from tests.engines.ports import Port
 
 READY_SECONDS = 60.0
 MOST_REQUEST_BYTES = 8 << 20

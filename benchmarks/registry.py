@@ -18,7 +18,7 @@ from kazoo.client import KazooClient
 
 from benchmarks import processes
 from benchmarks.measure import Effort, Table, in_async_turns, paced, run
-from tests.services import Postgres, ZooKeeper
+from tests.engines import Postgres, ZooKeeper
 
 IN_FLIGHT = (1, 64)
 ROUND_PART = 0.7

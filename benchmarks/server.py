@@ -13,7 +13,7 @@ from benchmarks.load import Load
 from benchmarks.measure import Effort, Table, in_turns
 from benchmarks.packages import Program
 from benchmarks.targets import Target
-from tests.services import Postgres
+from tests.engines import Postgres
 
 MANY = 64
 # A lone caller's latency is steady: less is enough.

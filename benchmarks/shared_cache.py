@@ -19,12 +19,12 @@ from configsvc_client.evaluation import Context, Evaluation, Flag, FlagSet
 from redis.asyncio import Redis
 
 from benchmarks.measure import Effort, Figure, Pace, Table, paced, run
-from configsvc.app.outcomes import Asked, Outcome, in_process
-from configsvc.app.shared_evaluations import SharedEvaluations
+from configsvc.app.flags.evaluation import Asked, Outcome, in_process
+from configsvc.app.flags.evaluation_cache import SharedEvaluations
 from configsvc.cache.redis import RedisCache
 from configsvc.clock import SystemClock
 from configsvc.domain.json_values import digest
-from tests.services import Valkey
+from tests.engines import Valkey
 
 IN_FLIGHT = (1, 64)
 ROUND_PART = 0.3

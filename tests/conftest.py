@@ -1,3 +1,3 @@
-"""What every test can ask for: the real services, started once a run (see `tests/services`)."""
+"""What every test can ask for: the real services, started once a run (see `tests/engines`)."""
 
-pytest_plugins = ["tests.services.plugin"]
+pytest_plugins = ["tests.engines.plugin"]

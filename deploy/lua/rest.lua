@@ -77,7 +77,7 @@ local function refuse_request(handle, wrong)
     description, ',"reason":""}]}]}'}))
 end
 
--- Refuses a request that does not say what it means, and tells the server what it names (rpc/presence.py). Every method
+-- Refuses a request that does not say what it means, and tells the server what it names (rpc/field_mask.py). Every method
 -- may have a body: the transcoder reads it also where the protos have none.
 local function check_request(handle, message, given, parameters)
   local named, wrong = read_query(parameters, message, given)

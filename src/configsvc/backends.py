@@ -5,14 +5,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from configsvc.app.file_check import FileCheck
-from configsvc.background import Supervisor
-from configsvc.bus.kafka import KafkaBus
-from configsvc.bus.kafka_publisher import KafkaPublisher
+from configsvc.bus.kafka.bus import KafkaBus
+from configsvc.bus.kafka.publisher import KafkaPublisher
 from configsvc.bus.local import LocalBus
 from configsvc.bus.notify import NotifyBus
-from configsvc.bus.port import Bus
-from configsvc.bus.publisher import Publisher
+from configsvc.bus.port import Bus, Publisher
 from configsvc.cache.port import Cache
 from configsvc.cache.redis import RedisCache
 from configsvc.clock import Clock, SystemClock
@@ -20,12 +17,14 @@ from configsvc.domain.lineage import LogState
 from configsvc.errors import ServiceError
 from configsvc.registry.local import LocalRegistry, LocalRegistryClient
 from configsvc.registry.port import ServiceRegistryClient
-from configsvc.registry.zookeeper import ZookeeperRegistryClient
+from configsvc.registry.zookeeper.client import ZookeeperRegistryClient
 from configsvc.settings import Settings, SettingsError
-from configsvc.storage.late import LateStorage
+from configsvc.storage.deferred import DeferredStorage
 from configsvc.storage.port import Storage
-from configsvc.storage.postgres import PostgresStorage
-from configsvc.storage.sqlite import SqliteStorage
+from configsvc.storage.postgres.storage import PostgresStorage
+from configsvc.storage.sqlite.file_check import FileCheck
+from configsvc.storage.sqlite.storage import SqliteStorage
+from configsvc.tasks import Supervisor
 
 # How long the file of a process that was killed, or stops, may stay in its hands after the next has started.
 HANDOVER_SECONDS = 5.0
@@ -54,7 +53,7 @@ async def open_backends(settings: Settings, clock: Clock, supervisor: Supervisor
             inner = PostgresStorage(
                 settings.database_url, connections=settings.database_connections, supervisor=supervisor
             )
-            storage = await stack.enter_async_context(LateStorage(inner, supervisor))
+            storage = await stack.enter_async_context(DeferredStorage(inner, supervisor))
             kinds["storage"] = storage.name
         else:
             embedded = await stack.enter_async_context(embedded_storage(settings, clock, supervisor))

@@ -5,10 +5,10 @@ ServiceError
 ├── NotFound              the resource is missing
 ├── AlreadyExists         the resource exists
 ├── StaleEtag             the resource has changed since it was read; nothing was written
-├── StateForbids          the request is good, the state of the system is not
+├── FailedPrecondition          the request is good, the state of the system is not
 ├── RevisionOutOfRange    the revision was compacted away, or has not happened yet
-├── TooMuch               a bound was reached; try with less, or later
-├── TooLate               not done in time; it may have happened all the same
+├── ResourceExhausted               a bound was reached; try with less, or later
+├── DeadlineExceeded               not done in time; it may have happened all the same
 ├── DataLoss              what is stored is damaged, and is not served
 └── Unavailable           a backend is away; the same request may succeed later
 """
@@ -85,7 +85,7 @@ class StaleEtag(ServiceError):
     default_reason = "STALE_ETAG"
 
 
-class StateForbids(ServiceError):
+class FailedPrecondition(ServiceError):
     """The request is good, but the state of the system does not allow it now."""
 
     default_reason = "FAILED_PRECONDITION"
@@ -100,13 +100,13 @@ class RevisionOutOfRange(ServiceError):
     default_reason = "REVISION_OUT_OF_RANGE"
 
 
-class TooMuch(ServiceError):
+class ResourceExhausted(ServiceError):
     """A bound was reached."""
 
     default_reason = "RESOURCE_EXHAUSTED"
 
 
-class TooLate(ServiceError):
+class DeadlineExceeded(ServiceError):
     """Not done in the time that the caller, or the default, gave it. A write may have happened all the same."""
 
     default_reason = "DEADLINE_EXCEEDED"

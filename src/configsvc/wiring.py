@@ -6,47 +6,47 @@ from datetime import timedelta
 
 import structlog
 
-from configsvc.app.assignments import Assignments
 from configsvc.app.batches import Batches
-from configsvc.app.changes import ChangeTrail
-from configsvc.app.checks import Thresholds
-from configsvc.app.commits import FollowedWriter
-from configsvc.app.compaction import Compaction
-from configsvc.app.configs import ConfigStore
-from configsvc.app.copies import SharedCopies
-from configsvc.app.directory import Directory
-from configsvc.app.evaluator import Evaluator
-from configsvc.app.flag_sets import FlagSets
-from configsvc.app.flags import FlagStore
+from configsvc.app.changelog.audit import AuditLog
+from configsvc.app.changelog.compaction import Compaction
+from configsvc.app.changelog.lineage import LogMark, OriginBoard
+from configsvc.app.changelog.outbox_health import OutboxHealth
+from configsvc.app.changelog.outbox_relay import OutboxRelay
+from configsvc.app.changelog.tail import LogTail
+from configsvc.app.changelog.writer import AppliedWriter
+from configsvc.app.configs.near_cache import NearCache
+from configsvc.app.configs.store import ConfigStore
+from configsvc.app.fallback_cache import FallbackCache
+from configsvc.app.flags.evaluation import Evaluate, in_process
+from configsvc.app.flags.evaluation_cache import SharedEvaluations
+from configsvc.app.flags.evaluator import Evaluator
+from configsvc.app.flags.sets import FlagSets
+from configsvc.app.flags.sticky import StickyAssignments
+from configsvc.app.flags.store import FlagStore
 from configsvc.app.health import HealthBoard, Part
-from configsvc.app.lineage import LogMark, OriginBoard
-from configsvc.app.near import NearRecords
-from configsvc.app.outbox_health import OutboxHealth
-from configsvc.app.outcomes import Evaluate, in_process
-from configsvc.app.relay import Relay
-from configsvc.app.self_registration import registered
-from configsvc.app.shared_evaluations import SharedEvaluations
-from configsvc.app.tail import LogTail
-from configsvc.app.watch import WatchHub
+from configsvc.app.registry.directory import Directory
+from configsvc.app.registry.health_checks import Thresholds
+from configsvc.app.registry.self_registration import registered
+from configsvc.app.watch.hub import WatchHub
 from configsvc.backends import Backends, open_backends
-from configsvc.background import Supervisor, TaskTrouble
 from configsvc.cache.local import LocalCache
 from configsvc.cache.port import Cache
 from configsvc.clock import Clock, SystemClock
 from configsvc.domain.addresses import AddressRules
+from configsvc.probes.grpc import GrpcProbe
 from configsvc.probes.network import AddressFilter, HttpProbe, SchemeProbe, TcpProbe
 from configsvc.probes.port import Probe
 from configsvc.probes.targets import Targets
 from configsvc.rpc.change_operations import Operations
-from configsvc.rpc.change_servicer import ChangeServicer
-from configsvc.rpc.config_servicer import ConfigServicer
-from configsvc.rpc.flag_servicer import FlagServicer
-from configsvc.rpc.grpc_probe import GrpcProbe
-from configsvc.rpc.health_servicer import HealthServicer
 from configsvc.rpc.interceptors import CallInterceptor
-from configsvc.rpc.registry_servicer import RegistryServicer
 from configsvc.rpc.server import Served, Server
+from configsvc.rpc.servicers.changes import ChangeServicer
+from configsvc.rpc.servicers.configs import ConfigServicer
+from configsvc.rpc.servicers.flags import FlagServicer
+from configsvc.rpc.servicers.health import HealthServicer
+from configsvc.rpc.servicers.registry import RegistryServicer
 from configsvc.settings import Settings
+from configsvc.tasks import Supervisor, TaskFailure
 
 logger = structlog.get_logger("configsvc")
 
@@ -76,7 +76,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             )
         )
         copies = await stack.enter_async_context(
-            SharedCopies(
+            FallbackCache(
                 backends.cache,
                 clock,
                 timedelta(seconds=settings.cache_ttl_seconds),
@@ -84,8 +84,8 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
                 supervisor=supervisor,
             )
         )
-        writer = FollowedWriter(storage, tail)
-        near = NearRecords(
+        writer = AppliedWriter(storage, tail)
+        near = NearCache(
             reader=storage,
             tail=tail,
             max_entries=settings.near_cache_entries,
@@ -105,7 +105,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
         configs = ConfigStore(writer=writer, reader=storage, history=storage, near=near, limits=limits)
         # Not under the log's history: what a user was given is not undone by a restore, as long as the flag is the same.
         assignments = await stack.enter_async_context(
-            SharedCopies(
+            FallbackCache(
                 _assignment_cache(backends, settings, clock),
                 clock,
                 timedelta(seconds=settings.assignment_ttl_seconds),
@@ -120,7 +120,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
         tail.subscribe(flag_sets.apply, flag_sets.reset)
         evaluator = Evaluator(
             sets=flag_sets,
-            assignments=Assignments(assignments),
+            assignments=StickyAssignments(assignments),
             evaluate=_evaluate(backends, settings, flag_sets),
             tail=tail,
             limits=limits,
@@ -142,7 +142,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             stale_seconds=settings.stale_instances_seconds,
             signs=storage,
             is_stale=lambda: tail.stale_since is not None,
-            has_news=tail.has_news,
+            catch_up=tail.catch_up,
             copies=copies,
             supervisor=supervisor,
         )
@@ -161,7 +161,9 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
         )
         if backends.publisher is not None:
             await stack.enter_async_context(
-                Relay(outbox=storage, log=storage, publisher=backends.publisher, clock=clock, supervisor=supervisor)
+                OutboxRelay(
+                    outbox=storage, log=storage, publisher=backends.publisher, clock=clock, supervisor=supervisor
+                )
             )
         board = HealthBoard(
             _parts(backends, tail, clock, supervisor),
@@ -175,7 +177,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             Served(RegistryServicer(directory, hub, clock, limits), directory.loaded),
             Served(
                 ChangeServicer(
-                    ChangeTrail(history=storage, limits=limits),
+                    AuditLog(history=storage, limits=limits),
                     Batches(writer=writer, limits=limits),
                     Operations(configs, flags),
                     clock,
@@ -217,7 +219,7 @@ async def _no_effect() -> str:
     return ""
 
 
-def _joined(troubles: Iterable[TaskTrouble]) -> str:
+def _joined(troubles: Iterable[TaskFailure]) -> str:
     return "; ".join(map(str, troubles))
 
 

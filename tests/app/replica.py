@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from configsvc.app.tail import LogTail
+from configsvc.app.changelog.tail import LogTail
 from configsvc.bus.local import LocalBus
 from configsvc.clock import Clock
 from configsvc.domain.lineage import LogState, Point
@@ -28,7 +28,7 @@ from configsvc.domain.records import (
 )
 from configsvc.errors import Unavailable
 from configsvc.storage.port import READ_BYTES, LogPage, RecordPage, RecordQuery, Storage
-from configsvc.storage.sqlite import SqliteStorage
+from configsvc.storage.sqlite.storage import SqliteStorage
 
 AT = datetime(2025, 1, 1, tzinfo=UTC)
 POLL_SECONDS = 1.0

@@ -11,20 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configsvc.app import copies as copies_module
-from configsvc.app.copies import Copy, SharedCopies
-from configsvc.app.early import EARLY_BYTES, EarlyCommits
-from configsvc.app.near import NearRecords
-from configsvc.app.watch import WatchHub
-from configsvc.app.watcher import Backlog, Changed
+from configsvc.app import fallback_cache
+from configsvc.app.changelog.early_commits import EARLY_BYTES, EarlyCommits
+from configsvc.app.configs.near_cache import NearCache
+from configsvc.app.fallback_cache import Copy, FallbackCache
+from configsvc.app.watch.hub import WatchHub
+from configsvc.app.watch.watcher import Backlog, Changed
 from configsvc.cache.local import LocalCache
 from configsvc.domain.records import Change, Commit, Ref
 from configsvc.domain.sizes import held_bytes
 from configsvc.storage.port import Storage
+from tests.app.changelog.memory_publisher import change
 from tests.app.fake_clock import FakeClock, settle
-from tests.app.memory_publisher import change
 from tests.app.replica import Replica, config, open_replica, open_storage, write
-from tests.app.test_watch import ALL, A, B, opened, take, told
+from tests.app.watch.test_hub import ALL, A, B, opened, take, told
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -126,7 +126,7 @@ def test_a_backlog_has_the_newest_of_each_ref_within_its_bounds(
 
 
 async def test_values_in_memory_are_bounded_in_bytes_and_the_least_recently_used_go(replica: Replica) -> None:
-    near = NearRecords(reader=replica.door, tail=replica.tail, max_entries=1_000, max_bytes=5 * LARGE)
+    near = NearCache(reader=replica.door, tail=replica.tail, max_entries=1_000, max_bytes=5 * LARGE)
     refs = [config(f"key-{number}") for number in range(20)]
     await write(replica.storage, *((ref, "x" * LARGE) for ref in refs))
     for ref in refs:
@@ -138,7 +138,7 @@ async def test_values_in_memory_are_bounded_in_bytes_and_the_least_recently_used
 
 
 async def test_a_value_that_grows_by_a_change_pushes_others_out(replica: Replica) -> None:
-    near = NearRecords(reader=replica.door, tail=replica.tail, max_entries=1_000, max_bytes=5 * LARGE)
+    near = NearCache(reader=replica.door, tail=replica.tail, max_entries=1_000, max_bytes=5 * LARGE)
     refs = [config(f"key-{number}") for number in range(20)]
     for ref in refs:
         await replica.put(ref, "small")
@@ -165,9 +165,9 @@ async def test_early_commits_are_bounded_in_bytes() -> None:
 async def test_copies_that_wait_are_bounded_in_bytes_and_a_renewal_pushes_none_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(copies_module, "WAITING_BYTES", 10 * LARGE)
+    monkeypatch.setattr(fallback_cache, "WAITING_BYTES", 10 * LARGE)
     cache, clock = LocalCache(64 << 20, FakeClock()), FakeClock()
-    shared = SharedCopies(cache, clock, timedelta(days=1))
+    shared = FallbackCache(cache, clock, timedelta(days=1))
     for number in range(100):
         shared.leave(Copy(f"left-{number}", 1, lambda: 1, LARGE))
     assert len(shared._waiting) == 10

@@ -12,7 +12,7 @@ from configsvc.cache.port import Entry
 from configsvc.cache.redis import FAILURES, RedisCache
 from configsvc.clock import SystemClock
 from configsvc.errors import Unavailable
-from tests.services.valkey import Valkey
+from tests.engines.valkey import Valkey
 
 HOUR = timedelta(hours=1)
 # Reached only where the test fails.

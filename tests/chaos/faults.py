@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tests.chaos.foreign import ForeignNodes, write_oversized
+from tests.engines.postgres import Postgres
+from tests.engines.service import Service
 from tests.faults.slow_line import SlowLine
 from tests.replicas.fleet import Replica
-from tests.services.postgres import Postgres
-from tests.services.service import Service
 
 # What a slow broker takes; some hundred small events a second.
 SLOW_BYTES_PER_SECOND = 100_000

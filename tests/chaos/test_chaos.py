@@ -10,11 +10,11 @@ import pytest
 
 from tests.chaos.faults import Cluster
 from tests.chaos.run import report, run_chaos
+from tests.engines.plugin import PrivateKafka, PrivatePostgres
+from tests.engines.valkey import Valkey
+from tests.engines.zookeeper import ZooKeeper
 from tests.faults.slow_line import SlowLine
 from tests.replicas.fleet import fleet
-from tests.services.plugin import PrivateKafka, PrivatePostgres
-from tests.services.valkey import Valkey
-from tests.services.zookeeper import ZooKeeper
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS") or 60)
 SEED = int(os.environ.get("CHAOS_SEED") or random.randrange(1_000_000))

@@ -18,7 +18,7 @@ from configsvc import __version__
 from configsvc.gateway import supervisor
 from configsvc.settings import Settings, load
 from tests.e2e.conftest import start, stop
-from tests.services.ports import Port
+from tests.engines.ports import Port
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = re.sub(r"\\\n\s*", "", (ROOT / "deploy/Dockerfile").read_text())

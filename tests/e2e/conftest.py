@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.services.ports import Port
+from tests.engines.ports import Port
 
 READY_WITHIN_SECONDS = 30
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from configsvc.settings import load
 from tests.e2e import raw
 from tests.e2e.conftest import Running, start, stop
-from tests.services.ports import Port
+from tests.engines.ports import Port
 
 APP, EVIL = "https://app.example", "https://evil.example"
 CONFIG = "/api/v1/config"

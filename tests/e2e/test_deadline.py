@@ -9,8 +9,8 @@ from google.protobuf.struct_pb2 import Value
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from tests.engines.ports import Port
 from tests.replicas.fleet import Replica
-from tests.services.ports import Port
 
 
 def test_a_call_that_is_too_late_says_so_with_a_reason(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from tests.e2e.conftest import Running, start, stop
+from tests.engines.ports import Port
 from tests.replicas.fleet import eventually
-from tests.services.ports import Port
 
 GRPCURL = Path(sysconfig.get_path("scripts")) / "grpcurl"
 

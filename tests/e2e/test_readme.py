@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import Running, start, stop
-from tests.services.ports import Port
+from tests.engines.ports import Port
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()

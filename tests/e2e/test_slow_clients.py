@@ -15,8 +15,8 @@ import pytest
 
 from tests.e2e.conftest import Running, start, stop
 from tests.e2e.raw import PATIENCE_SECONDS
+from tests.engines.ports import Port
 from tests.replicas.fleet import eventually
-from tests.services.ports import Port
 
 HEAD = b"host: localhost\r\ncontent-type: %s\r\ncontent-length: %d\r\n\r\n"
 JSON, GRPC_WEB = b"application/json", b"application/grpc-web+proto"

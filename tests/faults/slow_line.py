@@ -5,7 +5,7 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from tests.services.ports import Port
+from tests.engines.ports import Port
 
 CHUNK_BYTES = 16 << 10
 

@@ -20,11 +20,11 @@ from google.protobuf.struct_pb2 import Value
 
 import configsvc
 from configsvc import wiring
-from configsvc.background import WELL_SECONDS, Supervisor
 from configsvc.clock import SystemClock
 from configsvc.settings import load
+from configsvc.tasks import WELL_SECONDS, Supervisor
+from tests.engines.plugin import RedisAddress
 from tests.replicas.conftest import events
-from tests.services.plugin import RedisAddress
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -154,20 +154,20 @@ async def test_every_task_on_all_backends_comes_back(
 
 # Tasks that end by themselves, and that somebody waits for or holds: in each file so many.
 STARTED_OTHERWISE = {
-    "background.py": 3,  # what starts them
-    "app/checks.py": 1,  # a timer
-    "app/tail.py": 2,  # a timer, and a look that its callers wait for
-    "app/near.py": 1,  # a read that its callers wait for
-    "app/flag_sets.py": 1,  # likewise
-    "app/lineage.py": 2,  # a wait and a timer of the task that keeps the mark
-    "app/relay.py": 2,  # a publishing that the relay waits for, and a timer
-    "app/streams.py": 2,  # a race that its caller waits for
-    "app/registry_news.py": 1,  # in a task group
-    "app/directory.py": 1,  # a write that the check waits for
+    "tasks.py": 3,  # what starts them
+    "app/registry/health_checks.py": 1,  # a timer
+    "app/changelog/tail.py": 2,  # a timer, and a look that its callers wait for
+    "app/configs/near_cache.py": 1,  # a read that its callers wait for
+    "app/flags/sets.py": 1,  # likewise
+    "app/changelog/lineage.py": 2,  # a wait and a timer of the task that keeps the mark
+    "app/changelog/outbox_relay.py": 2,  # a publishing that the relay waits for, and a timer
+    "app/registry/keep_alive.py": 2,  # a race that its caller waits for
+    "app/registry/reconciler.py": 1,  # in a task group
+    "app/registry/directory.py": 1,  # a write that the check waits for
     "probes/network.py": 1,  # a name that is looked up, which the looks wait for
-    "storage/postgres.py": 1,  # a statement that its caller waits for
+    "storage/postgres/storage.py": 1,  # a statement that its caller waits for
     "rpc/server.py": 1,  # the stop
-    "rpc/watching.py": 1,  # a large change that is encoded, which its watchers wait for
+    "rpc/watch_streams.py": 1,  # a large change that is encoded, which its watchers wait for
     "gateway/supervisor.py": 3,  # ends the process if it fails
 }
 

@@ -17,12 +17,12 @@ from configsvc_client.v1 import config_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from configsvc.cache.local import SHORTEST_LIFE
+from tests.engines.ports import Port
+from tests.engines.service_set import ServiceSet
+from tests.engines.valkey import Valkey
 from tests.replicas.conftest import own_settings
 from tests.replicas.fleet import ENVIRONMENT, Replica, eventually
 from tests.replicas.test_replicas import Poll, Watcher
-from tests.services.ports import Port
-from tests.services.service_set import ServiceSet
-from tests.services.valkey import Valkey
 
 PROGRAM = Path(__file__).with_name("moved_replica.py")
 # Hours from the true time. Between two of them the clock jumps, and at the end it is right again.

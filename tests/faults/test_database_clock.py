@@ -1,4 +1,4 @@
-"""The database server's wall clock jumps. Signs of life that reach another replica than the owner are dated by it."""
+"""The database server's wall clock jumps. Heartbeats of life that reach another replica than the owner are dated by it."""
 
 import time
 from collections.abc import Iterator
@@ -7,9 +7,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tests.engines.service_set import ServiceSet
 from tests.replicas.conftest import own_settings
 from tests.replicas.fleet import Replica, eventually, fleet
-from tests.services.service_set import ServiceSet
 
 # A sign comes before the lease ends, and the owner looks for it when the lease ends: here between a jump, which is after
 # a sign was noted, and the next sign.
@@ -72,7 +72,7 @@ def test_a_lease_that_is_renewed_elsewhere_ends_neither_early_nor_late(
 
 
 def beat(replica: Replica, *names: str) -> float:
-    """Signs of life; returns when."""
+    """Heartbeats of life; returns when."""
     for name in names:
         replica.heartbeat("dated", name)
     return time.monotonic()

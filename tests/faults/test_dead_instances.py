@@ -14,10 +14,10 @@ import pytest
 from configsvc_client.v1 import registry_pb2
 from kazoo.client import KazooClient
 
+from tests.engines.ports import Port
+from tests.engines.zookeeper import ZooKeeper
 from tests.replicas.conftest import shown
 from tests.replicas.fleet import Replica, eventually, fleet
-from tests.services.ports import Port
-from tests.services.zookeeper import ZooKeeper
 
 # An owner goes more often than a lease runs out.
 LEASE_SECONDS, STIR_SECONDS = 8, 5.0

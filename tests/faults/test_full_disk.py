@@ -12,10 +12,10 @@ from configsvc_client.v1 import config_pb2, flag_pb2
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from tests.engines.ports import Port
 from tests.faults.small_disk import Disk, SizeLimit, small_disk
 from tests.replicas.fleet import ENVIRONMENT, Replica, eventually
 from tests.replicas.test_replicas import Watcher
-from tests.services.ports import Port
 
 WRITERS = 8
 # Each writer's, once the disk is full.

@@ -12,8 +12,8 @@ import pytest
 from configsvc_client.v1 import registry_pb2
 
 from tests.e2e.http_target import HttpTarget
+from tests.engines.ports import Port
 from tests.replicas.fleet import Replica, eventually
-from tests.services.ports import Port
 
 # A look that hangs takes as long as four of a lease's five seconds need.
 SETTINGS = {"SERVICE_HEALTH_CHECK_INTERVAL": "1", "HEALTH_CHECK_TIMEOUT_SECONDS": "2"}

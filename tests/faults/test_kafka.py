@@ -14,20 +14,20 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
 
-from configsvc.app.relay import Relay
-from configsvc.bus.kafka_publisher import KafkaPublisher
-from configsvc.bus.kafka_topic import PARTITIONS
+from configsvc.app.changelog.outbox_relay import OutboxRelay
+from configsvc.bus.kafka.publisher import KafkaPublisher
+from configsvc.bus.kafka.topic import PARTITIONS
 from configsvc.clock import SystemClock
 from configsvc.domain.records import Action, Change, Kind, Ref
-from configsvc.storage.postgres import PostgresStorage
+from configsvc.storage.postgres.storage import PostgresStorage
 from tests.conformance.storage.writing import config, put
+from tests.engines.kafka import Kafka
+from tests.engines.service_set import ServiceSet
 from tests.faults.poison import poison
 from tests.faults.topics import make_topic
 from tests.replicas.conftest import events, own_settings
 from tests.replicas.fleet import Replica, eventually, fleet
 from tests.replicas.test_replicas import Watcher
-from tests.services.kafka import Kafka
-from tests.services.service_set import ServiceSet
 
 WRITES, KEYS, POISONINGS = 400, 7, 6
 # Reached only where a test fails.
@@ -63,7 +63,7 @@ async def test_every_change_is_published_though_producer_after_producer_dies(
     async with (
         PostgresStorage(postgres_url) as storage,
         KafkaPublisher(kafka_bootstrap, topic) as publisher,
-        Relay(outbox=storage, log=storage, publisher=publisher, clock=SystemClock()) as relay,
+        OutboxRelay(outbox=storage, log=storage, publisher=publisher, clock=SystemClock()) as relay,
     ):
 
         async def write(writer: int) -> None:

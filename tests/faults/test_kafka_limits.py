@@ -20,17 +20,17 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from configsvc.app.relay import Relay
-from configsvc.bus.kafka_publisher import KafkaPublisher
+from configsvc.app.changelog.outbox_relay import OutboxRelay
+from configsvc.bus.kafka.publisher import KafkaPublisher
 from configsvc.clock import SystemClock
 from configsvc.domain.records import Action, Kind, Ref
-from configsvc.storage.postgres import PostgresStorage
-from configsvc.storage.sqlite import SqliteStorage
-from tests.app.memory_publisher import change
+from configsvc.storage.postgres.storage import PostgresStorage
+from configsvc.storage.sqlite.storage import SqliteStorage
+from tests.app.changelog.memory_publisher import change
 from tests.conformance.storage.writing import config, put
+from tests.engines.plugin import PrivateKafka
 from tests.faults.slow_line import SlowLine
 from tests.faults.topics import Found, configure, make_topic, messages
-from tests.services.plugin import PrivateKafka
 
 # Reached only if a test fails.
 PATIENCE_SECONDS = 120.0
@@ -65,8 +65,8 @@ def text(characters: int) -> str:
 
 
 @asynccontextmanager
-async def relayed(storage: PostgresStorage | SqliteStorage, publisher: KafkaPublisher) -> AsyncIterator[Relay]:
-    async with publisher, Relay(outbox=storage, log=storage, publisher=publisher, clock=SystemClock()) as relay:
+async def relayed(storage: PostgresStorage | SqliteStorage, publisher: KafkaPublisher) -> AsyncIterator[OutboxRelay]:
+    async with publisher, OutboxRelay(outbox=storage, log=storage, publisher=publisher, clock=SystemClock()) as relay:
         yield relay
 
 
@@ -76,7 +76,7 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.02)
 
 
-async def published(relay: Relay, storage: PostgresStorage | SqliteStorage) -> None:
+async def published(relay: OutboxRelay, storage: PostgresStorage | SqliteStorage) -> None:
     head = (await storage.state()).head
     await until(lambda: relay.published >= head)
 

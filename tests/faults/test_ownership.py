@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from kazoo.client import KazooClient
 
+from tests.engines.postgres import Postgres
 from tests.faults.sessions import expire
 from tests.replicas.conftest import shown
 from tests.replicas.fleet import Replica, eventually, fleet
 from tests.replicas.test_replicas import Poll, Watcher
-from tests.services.postgres import Postgres
 
 SERVICE = "owned"
 # A fair share of fifty for each of two is 25; a fair coin gives one of them fewer than ten in one of 170,000 runs.

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from configsvc_client.v1 import flag_pb2
 
+from tests.engines.valkey import Valkey
 from tests.replicas.fleet import ENVIRONMENT, Replica, eventually, fleet
-from tests.services.valkey import Valkey
 
 USERS = 400
 # Were each evaluation to wait for Redis, as the first ones do, for a quarter of a second or two, it would be 100 or 200.

@@ -11,12 +11,12 @@ from pathlib import Path
 import psycopg
 from psycopg.rows import scalar_row
 
-from configsvc.storage.migrations import migrations_of
-from configsvc.storage.postgres import PostgresStorage
-from configsvc.storage.postgres_schema import LOCK
+from configsvc.storage.postgres.schema import LOCK
+from configsvc.storage.postgres.storage import PostgresStorage
+from configsvc.storage.sql.migrations import migrations_of
 from tests.conformance.storage.writing import config, increment, revisions
+from tests.engines.ports import Port
 from tests.replicas.fleet import Replica, eventually
-from tests.services.ports import Port
 
 STORAGES, MIGRATIONS, REPLICAS = 12, 6, 3
 STEPS = [step.number for step in migrations_of("postgres")]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import start, stop
+from tests.engines.ports import Port
 from tests.fuzz.run import report, run_fuzz
-from tests.services.ports import Port
 
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS") or 3_000)
 SEED = int(os.environ.get("FUZZ_SEED") or random.randrange(1_000_000))

@@ -10,8 +10,8 @@ import envoy
 import httpx
 
 from configsvc.gateway.config import Placement, rendered
+from tests.engines.ports import Port
 from tests.rpc.running import eventually
-from tests.services.ports import Port
 
 REQUEST_BYTES = 8 << 20
 TELL = """

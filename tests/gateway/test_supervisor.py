@@ -10,7 +10,7 @@ import pytest
 
 from configsvc import settings
 from configsvc.gateway import supervisor
-from tests.services.ports import Port
+from tests.engines.ports import Port
 
 
 class Told(logging.Handler):

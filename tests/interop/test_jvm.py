@@ -10,8 +10,8 @@ import pytest
 
 from configsvc.domain.instances import HEALTHY, OUT_OF_SERVICE, SUSPECT, UNHEALTHY
 from configsvc.registry.port import Node
-from configsvc.registry.zookeeper import ZookeeperRegistryClient
-from tests.services.java import JAVA_OPTIONS, jars, java
+from configsvc.registry.zookeeper.client import ZookeeperRegistryClient
+from tests.engines.java import JAVA_OPTIONS, jars, java
 
 pytestmark = pytest.mark.timeout(300)
 

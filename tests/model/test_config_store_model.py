@@ -11,10 +11,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from configsvc.app.commits import FollowedWriter
-from configsvc.app.configs import ConfigStore
-from configsvc.app.near import NearRecords
-from configsvc.app.tail import LogTail
+from configsvc.app.changelog.tail import LogTail
+from configsvc.app.changelog.writer import AppliedWriter
+from configsvc.app.configs.near_cache import NearCache
+from configsvc.app.configs.store import ConfigStore
 from configsvc.bus.local import LocalBus
 from configsvc.clock import SystemClock
 from configsvc.domain.configs import Draft, Operation, config_ref
@@ -22,7 +22,7 @@ from configsvc.domain.limits import Limits
 from configsvc.domain.preconditions import NO_PRECONDITION, Precondition
 from configsvc.domain.records import Author
 from configsvc.errors import AlreadyExists, NotFound, ServiceError, StaleEtag
-from configsvc.storage.sqlite import SqliteStorage
+from configsvc.storage.sqlite.storage import SqliteStorage
 
 KEYS = st.sampled_from(["a", "b/c", "d e"])
 SERVICES = st.sampled_from(["", "svc"])
@@ -53,8 +53,8 @@ class ConfigStoreModel(RuleBasedStateMachine):
         bus = await self.stack.enter_async_context(LocalBus())
         tail = LogTail(log=storage, bus=bus, clock=SystemClock(), poll_seconds=1)
         await self.stack.enter_async_context(tail)
-        near = NearRecords(reader=storage, tail=tail, max_entries=2)
-        writer = FollowedWriter(storage, tail)
+        near = NearCache(reader=storage, tail=tail, max_entries=2)
+        writer = AppliedWriter(storage, tail)
         return ConfigStore(writer=writer, reader=storage, history=storage, near=near, limits=Limits())
 
     def run(self, work: Any) -> Any:

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
+from configsvc.probes.grpc import GrpcProbe
 from configsvc.probes.network import AddressFilter, HttpProbe, SchemeProbe, TcpProbe
 from configsvc.probes.port import ProbeFailedError, ProbeUnansweredError
 from configsvc.probes.targets import Targets
-from configsvc.rpc.grpc_probe import GrpcProbe
 from configsvc.settings import load
 
 TIMEOUT_SECONDS = 2.0
@@ -78,7 +78,7 @@ def probe(
     return SchemeProbe({"http": http, "https": http, "tcp": tcp, "grpc": grpc}, timeout_seconds)
 
 
-class Listening:
+class LeaseClock:
     """Starts servers that answer as a handler says; they end with the test."""
 
     def __init__(self, stack: AsyncExitStack) -> None:
@@ -110,9 +110,9 @@ class Listening:
 
 
 @pytest.fixture
-async def listening() -> AsyncIterator[Listening]:
+async def listening() -> AsyncIterator[LeaseClock]:
     async with AsyncExitStack() as stack:
-        yield Listening(stack)
+        yield LeaseClock(stack)
 
 
 @pytest.fixture

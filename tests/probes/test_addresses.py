@@ -15,7 +15,7 @@ from configsvc.domain.fields import checked
 from configsvc.domain.instances import Registration, check
 from configsvc.domain.limits import Limits
 from configsvc.errors import InvalidInput
-from tests.probes.conftest import Listening, problem
+from tests.probes.conftest import LeaseClock, problem
 from tests.probes.test_network import answering
 
 DENIED = [
@@ -171,7 +171,7 @@ async def test_an_octal_address_is_refused_too(scheme: str) -> None:
 @pytest.mark.parametrize("scheme", ["http", "tcp"])
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::ffff:127.0.0.1]"])
 async def test_networks_of_the_settings_are_refused_and_nothing_is_sent(
-    listening: Listening, scheme: str, host: str
+    listening: LeaseClock, scheme: str, host: str
 ) -> None:
     port = await listening(answering())
     url = f"{scheme}://{host}:{port}/"
@@ -183,7 +183,7 @@ async def test_networks_of_the_settings_are_refused_and_nothing_is_sent(
 @pytest.mark.parametrize("scheme", ["http", "tcp", "grpc"])
 @pytest.mark.parametrize("addresses", [("127.0.0.1", "169.254.169.254"), ("fe80::1", "127.0.0.1")])
 async def test_a_name_with_one_address_that_is_denied_is_refused_whole(
-    listening: Listening, resolves: Callable[..., None], scheme: str, addresses: tuple[str, ...]
+    listening: LeaseClock, resolves: Callable[..., None], scheme: str, addresses: tuple[str, ...]
 ) -> None:
     port = await listening(answering())
     resolves("instance.example", *addresses)
@@ -192,7 +192,7 @@ async def test_a_name_with_one_address_that_is_denied_is_refused_whole(
 
 
 async def test_the_connection_goes_to_the_address_that_was_judged(
-    listening: Listening, resolves: Callable[..., None]
+    listening: LeaseClock, resolves: Callable[..., None]
 ) -> None:
     """The name exists for the one look at it alone: whoever resolved it again would find nothing."""
     port = await listening(answering())

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from configsvc.probes.network import ANSWER_BYTES
-from tests.probes.conftest import LOOPBACKS, Certificate, Handler, Listening, problem
+from tests.probes.conftest import LOOPBACKS, Certificate, Handler, LeaseClock, problem
 
 
 def in_url(address: str) -> str:
@@ -25,17 +25,17 @@ def answering(status: str = "200 OK", headers: str = "", body: bytes = b"") -> H
 
 
 @pytest.mark.parametrize("status", ["200 OK", "204 No Content", "299 Fine"])
-async def test_any_status_of_success_is_well(listening: Listening, status: str) -> None:
+async def test_any_status_of_success_is_well(listening: LeaseClock, status: str) -> None:
     assert await problem(f"http://127.0.0.1:{await listening(answering(status))}/health") == ""
 
 
 @pytest.mark.parametrize("status", ["404 Not Found", "500 Internal Server Error", "503 Service Unavailable"])
-async def test_another_status_is_named(listening: Listening, status: str) -> None:
+async def test_another_status_is_named(listening: LeaseClock, status: str) -> None:
     found = await problem(f"http://127.0.0.1:{await listening(answering(status))}/health")
     assert status.split()[0] in found
 
 
-async def test_a_redirect_is_not_followed(listening: Listening) -> None:
+async def test_a_redirect_is_not_followed(listening: LeaseClock) -> None:
     target = await listening(answering())
     moved = answering("302 Found", f"location: http://127.0.0.1:{target}/\r\n")
     assert "302" in await problem(f"http://127.0.0.1:{await listening(moved)}/")
@@ -43,7 +43,7 @@ async def test_a_redirect_is_not_followed(listening: Listening) -> None:
 
 
 async def test_the_request_has_the_urls_path_query_and_host(
-    listening: Listening, resolves: Callable[..., None]
+    listening: LeaseClock, resolves: Callable[..., None]
 ) -> None:
     said: list[str] = []
 
@@ -58,7 +58,7 @@ async def test_the_request_has_the_urls_path_query_and_host(
     assert f"host: instance.example:{port}\r\n" in said[0].lower()
 
 
-async def test_little_of_a_large_answer_is_read(listening: Listening) -> None:
+async def test_little_of_a_large_answer_is_read(listening: LeaseClock) -> None:
     sent = 0
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -75,7 +75,7 @@ async def test_little_of_a_large_answer_is_read(listening: Listening) -> None:
     assert sent < ANSWER_BYTES + (32 << 20)
 
 
-async def test_endless_headers_are_no_answer(listening: Listening) -> None:
+async def test_endless_headers_are_no_answer(listening: LeaseClock) -> None:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n")
         while True:
@@ -100,7 +100,7 @@ async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 @pytest.mark.parametrize("handler", [hold, drip])
-async def test_a_look_ends_when_its_time_is_over(listening: Listening, handler: Handler) -> None:
+async def test_a_look_ends_when_its_time_is_over(listening: LeaseClock, handler: Handler) -> None:
     port, began = await listening(handler), time.monotonic()
     found = await problem(f"http://127.0.0.1:{port}/", timeout_seconds=0.3)
     assert "within 0.3 s" in found or "Timeout" in found
@@ -108,19 +108,19 @@ async def test_a_look_ends_when_its_time_is_over(listening: Listening, handler: 
 
 
 @pytest.mark.parametrize("scheme", ["http", "https", "tcp", "grpc"])
-async def test_where_nobody_listens_nothing_is_well(listening: Listening, scheme: str) -> None:
+async def test_where_nobody_listens_nothing_is_well(listening: LeaseClock, scheme: str) -> None:
     found = await problem(f"{scheme}://127.0.0.1:{listening.unused_port()}/")
     assert found.startswith("unanswered: UNAVAILABLE" if scheme == "grpc" else "unanswered: no connection")
 
 
-async def test_what_is_no_http_is_not_well(listening: Listening) -> None:
+async def test_what_is_no_http_is_not_well(listening: LeaseClock) -> None:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"SSH-2.0-OpenSSH_9.2\r\n")
 
     assert "Error" in await problem(f"http://127.0.0.1:{await listening(handle)}/")
 
 
-async def test_a_connection_is_enough_for_tcp(listening: Listening) -> None:
+async def test_a_connection_is_enough_for_tcp(listening: LeaseClock) -> None:
     assert await problem(f"tcp://127.0.0.1:{await listening(hold)}") == ""
 
 
@@ -133,14 +133,14 @@ async def test_an_address_without_an_answer_is_given_up_in_time() -> None:
 
 @pytest.mark.parametrize("scheme", ["http", "tcp"])
 @pytest.mark.parametrize("address", LOOPBACKS)
-async def test_an_address_is_looked_at_of_ipv4_and_ipv6(listening: Listening, scheme: str, address: str) -> None:
+async def test_an_address_is_looked_at_of_ipv4_and_ipv6(listening: LeaseClock, scheme: str, address: str) -> None:
     port = await listening(answering(), host=address)
     assert await problem(f"{scheme}://{in_url(address)}:{port}/") == ""
 
 
 @pytest.mark.parametrize("scheme", ["http", "tcp"])
 async def test_the_next_address_is_tried_where_the_first_is_not_reached(
-    listening: Listening, resolves: Callable[..., None], scheme: str
+    listening: LeaseClock, resolves: Callable[..., None], scheme: str
 ) -> None:
     """As of `localhost`, where the server listens on 127.0.0.1 alone."""
     port = await listening(answering())
@@ -149,7 +149,7 @@ async def test_the_next_address_is_tried_where_the_first_is_not_reached(
 
 
 async def test_another_address_is_not_asked_for_a_better_answer(
-    listening: Listening, resolves: Callable[..., None]
+    listening: LeaseClock, resolves: Callable[..., None]
 ) -> None:
     port = await listening(answering("500 Internal Server Error"))
     resolves("instance.example", "127.0.0.1", "127.0.0.2")
@@ -164,7 +164,7 @@ async def test_a_name_without_an_address_is_said_to_be_one(name: str) -> None:
 
 
 async def test_an_international_name_is_asked_for_as_it_goes_on_the_wire(
-    listening: Listening, resolves: Callable[..., None]
+    listening: LeaseClock, resolves: Callable[..., None]
 ) -> None:
     port = await listening(answering())
     resolves("bücher.example", "127.0.0.1")
@@ -180,7 +180,7 @@ def tls(certificate: Certificate) -> ssl.SSLContext:
 
 @pytest.mark.parametrize("address", LOOPBACKS)
 async def test_https_with_a_certificate_of_a_known_authority_is_well(
-    listening: Listening, certificate: Certificate, resolves: Callable[..., None], address: str
+    listening: LeaseClock, certificate: Certificate, resolves: Callable[..., None], address: str
 ) -> None:
     """By address, and by a name whose address the connection is made to."""
     port = await listening(answering(), host=address, ssl=tls(certificate))
@@ -190,7 +190,7 @@ async def test_https_with_a_certificate_of_a_known_authority_is_well(
 
 
 async def test_https_says_the_name_that_it_looks_for(
-    listening: Listening, certificate: Certificate, resolves: Callable[..., None]
+    listening: LeaseClock, certificate: Certificate, resolves: Callable[..., None]
 ) -> None:
     asked: list[str | None] = []
     context = tls(certificate)
@@ -201,13 +201,13 @@ async def test_https_says_the_name_that_it_looks_for(
     assert asked == ["instance.example"]
 
 
-async def test_a_certificate_of_nobody_known_is_not_well(listening: Listening, certificate: Certificate) -> None:
+async def test_a_certificate_of_nobody_known_is_not_well(listening: LeaseClock, certificate: Certificate) -> None:
     port = await listening(answering(), ssl=tls(certificate))
     assert "CERTIFICATE_VERIFY_FAILED" in await problem(f"https://127.0.0.1:{port}/")
 
 
 async def test_a_certificate_for_another_name_is_not_well(
-    listening: Listening, certificate: Certificate, resolves: Callable[..., None]
+    listening: LeaseClock, certificate: Certificate, resolves: Callable[..., None]
 ) -> None:
     port = await listening(answering(), ssl=tls(certificate))
     resolves("another.example", "127.0.0.1")

@@ -9,7 +9,7 @@ from configsvc.probes.network import RESOLVED_TOGETHER, AddressFilter
 from configsvc.probes.port import ProbeBusyError
 from configsvc.probes.targets import HOLD_SECONDS, TOGETHER, Targets
 from tests.app.fake_clock import FakeClock
-from tests.probes.conftest import Listening, probe
+from tests.probes.conftest import LeaseClock, probe
 from tests.probes.test_network import hold
 
 
@@ -45,7 +45,7 @@ async def test_what_is_remembered_of_targets_is_bounded() -> None:
 
 @pytest.mark.parametrize("scheme", ["http", "tcp", "grpc"])
 async def test_three_hundred_instances_at_one_target_are_not_looked_at_together(
-    listening: Listening, resolves: Callable[..., None], scheme: str
+    listening: LeaseClock, resolves: Callable[..., None], scheme: str
 ) -> None:
     """By its address, and by names that all have it."""
     port = await listening(hold)

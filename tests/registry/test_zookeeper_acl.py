@@ -8,7 +8,7 @@ from kazoo.exceptions import NoAuthError
 
 from configsvc.errors import Unavailable
 from configsvc.registry.port import Node
-from configsvc.registry.zookeeper import ZookeeperRegistryClient
+from configsvc.registry.zookeeper.client import ZookeeperRegistryClient
 
 NODE = Node("svc", "one", "r1", 1, {"service_url": "http://one:80"})
 

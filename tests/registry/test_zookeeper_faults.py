@@ -15,12 +15,12 @@ from configsvc.clock import SystemClock
 from configsvc.errors import Unavailable
 from configsvc.registry import curator
 from configsvc.registry.port import Node
-from configsvc.registry.zookeeper import ZookeeperRegistryClient
+from configsvc.registry.zookeeper.client import ZookeeperRegistryClient
 from configsvc.settings import SettingsError, load
+from tests.app.registry.test_foreign_nodes import BROKEN
+from tests.app.registry.world import ME, World, registration
 from tests.conformance.registry.conftest import expire_session
-from tests.registry.test_foreign_nodes import BROKEN
-from tests.registry.world import ME, World, registration
-from tests.services import ZooKeeper
+from tests.engines import ZooKeeper
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -4,8 +4,8 @@ import asyncio
 import re
 
 from configsvc.registry.port import Node
-from configsvc.registry.zookeeper import ZookeeperRegistryClient
-from tests.services import ZooKeeper
+from configsvc.registry.zookeeper.client import ZookeeperRegistryClient
+from tests.engines import ZooKeeper
 
 NODES = 200
 # The list, the new node, and the same again for whoever asks; far below one for each node.

@@ -11,8 +11,8 @@ from confluent_kafka import Consumer, TopicPartition
 from kazoo.client import KazooClient
 from kazoo.exceptions import NoNodeError
 
+from tests.engines.service_set import ServiceSet
 from tests.replicas.fleet import Replica, fleet
-from tests.services.service_set import ServiceSet
 
 
 @pytest.fixture(scope="session")

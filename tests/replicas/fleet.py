@@ -25,7 +25,7 @@ from configsvc_client.v1 import health_pb2 as service_health_pb2
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Value
 
-from tests.services.ports import Port
+from tests.engines.ports import Port
 
 # Reached only where a test fails.
 PATIENCE_SECONDS = 60.0

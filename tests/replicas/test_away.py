@@ -14,13 +14,13 @@ from configsvc_client.v1 import config_pb2, flag_pb2, registry_pb2
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from tests.engines.kafka import Kafka
+from tests.engines.postgres import Postgres
+from tests.engines.valkey import Valkey
+from tests.engines.zookeeper import ZooKeeper
 from tests.replicas.conftest import events
 from tests.replicas.fleet import ENVIRONMENT, Replica, eventually, fleet
 from tests.replicas.test_replicas import Watcher
-from tests.services.kafka import Kafka
-from tests.services.postgres import Postgres
-from tests.services.valkey import Valkey
-from tests.services.zookeeper import ZooKeeper
 
 
 @dataclass(frozen=True)
@@ -279,7 +279,7 @@ class _One:
     """A replica that is not expected to be ready."""
 
     def __init__(self, world: World, name: str) -> None:
-        from tests.services.ports import Port
+        from tests.engines.ports import Port
 
         self._port = Port()
         self._replica = Replica(name, world.directory, world.settings, self._port.number)

@@ -11,10 +11,10 @@ import pytest
 from configsvc_client.v1 import config_pb2, flag_pb2
 from google.protobuf.struct_pb2 import Value
 
+from tests.engines.postgres import Postgres
+from tests.engines.service_set import ServiceSet
 from tests.replicas.conftest import own_settings
 from tests.replicas.fleet import ENVIRONMENT, Replica, eventually, fleet
-from tests.services.postgres import Postgres
-from tests.services.service_set import ServiceSet
 
 KEYS = [f"k{number}" for number in range(20)]
 

@@ -16,10 +16,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.e2e.conftest import Running, start, stop
+from tests.engines.ports import Port
+from tests.engines.service_set import ServiceSet
 from tests.replicas.conftest import own_settings
 from tests.replicas.fleet import eventually
-from tests.services.ports import Port
-from tests.services.service_set import ServiceSet
 
 WORKERS = 3
 CLIENTS = 8

@@ -12,17 +12,17 @@ from google.protobuf.struct_pb2 import ListValue, Value
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configsvc.app.watch import WatchHub
+from configsvc.app.watch.hub import WatchHub
 from configsvc.clock import SystemClock
 from configsvc.domain.json_values import LARGEST_EXACT_INTEGER, changed_members, differences, problem
 from configsvc.domain.records import Change
 from configsvc.domain.sizes import message_bytes
 from configsvc.rpc import convert
+from configsvc.rpc.message_budget import Detail
 from configsvc.rpc.offload import LARGE_BYTES, offload
-from configsvc.rpc.room import Detail
-from configsvc.rpc.watching import Watches
+from configsvc.rpc.watch_streams import WatchStreams
 from tests.app.replica import config, open_replica, open_storage
-from tests.rpc.test_watching import ALL, put, snapshot
+from tests.rpc.test_watch_streams import ALL, put, snapshot
 
 NUMBERS = st.one_of(
     st.integers(-LARGEST_EXACT_INTEGER, LARGEST_EXACT_INTEGER),
@@ -99,7 +99,7 @@ async def test_a_large_change_is_encoded_once_and_beside_the_loop(tmp_path: Path
         hub = WatchHub(
             tail=replica.tail, reader=storage, log=storage, clock=SystemClock(), buffer_changes=100, progress_seconds=60
         )
-        watches = Watches(
+        watches = WatchStreams(
             hub, response=config_pb2.WatchConfigsResponse, snapshot=snapshot, item=convert.config, change=change
         )
         streams = [watches.stream(ALL, None) for _ in range(10)]

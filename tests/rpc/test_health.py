@@ -20,10 +20,10 @@ from grpc_health.v1 import health_pb2_grpc as probe_pb2_grpc
 
 from configsvc.settings import load
 from configsvc.wiring import build
+from tests.engines.ports import Port
+from tests.engines.postgres import Postgres
+from tests.engines.zookeeper import ZooKeeper
 from tests.rpc.running import Running, Stream, eventually, refused
-from tests.services.ports import Port
-from tests.services.postgres import Postgres
-from tests.services.zookeeper import ZooKeeper
 
 SERVING, NOT_SERVING = probe_pb2.HealthCheckResponse.SERVING, probe_pb2.HealthCheckResponse.NOT_SERVING
 NAMES = [

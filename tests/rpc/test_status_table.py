@@ -20,8 +20,8 @@ from configsvc_client.v1 import (
 from google.rpc import error_details_pb2
 
 from configsvc.domain.limits import LARGEST_KEY_CHARACTERS
-from configsvc.storage.checksums import checksum
-from configsvc.storage.rows import RECORD_COLUMNS
+from configsvc.storage.sql.checksums import checksum
+from configsvc.storage.sql.rows import RECORD_COLUMNS
 from tests.rpc.running import Refusal, Running, Stream, put, refused, value
 
 Code = grpc.StatusCode

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from configsvc.domain.records import Action, Author, Kind, Put, Ref, Write
-from configsvc.storage.sqlite import SqliteStorage
+from configsvc.storage.sqlite.storage import SqliteStorage
 
 WRITERS = 8
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from configsvc.domain.records import Kind
 from configsvc.storage.port import RecordQuery
-from configsvc.storage.sqlite import SqliteStorage
+from configsvc.storage.sqlite.storage import SqliteStorage
 
 KILLS = 50
 WRITER = Path(__file__).with_name("crash_writer.py")

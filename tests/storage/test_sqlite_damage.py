@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from configsvc.app.file_check import FileCheck
 from configsvc.domain.records import Kind, Ref
 from configsvc.errors import DataLoss, ServiceError
-from configsvc.storage.migrations import migrations_of
 from configsvc.storage.port import ChangeQuery, RecordQuery
-from configsvc.storage.sqlite import SqliteStorage
+from configsvc.storage.sql.migrations import migrations_of
+from configsvc.storage.sqlite.file_check import FileCheck
+from configsvc.storage.sqlite.storage import SqliteStorage
 from tests.app.fake_clock import FakeClock
 from tests.conformance.storage.writing import config, create
 

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from configsvc.app.file_check import WATCH_SECONDS, FileCheck
 from configsvc.errors import ServiceError, Unavailable
-from configsvc.storage.sqlite import SqliteStorage
+from configsvc.storage.sqlite.file_check import WATCH_SECONDS, FileCheck
+from configsvc.storage.sqlite.storage import SqliteStorage
 from tests.app.fake_clock import FakeClock
 from tests.conformance.storage.writing import config, create
 
 OPEN_AND_SAY = """
 import asyncio, sys
 from pathlib import Path
-from configsvc.storage.sqlite import SqliteStorage
+from configsvc.storage.sqlite.storage import SqliteStorage
 async def main():
     async with SqliteStorage(Path(sys.argv[1])):
         print("opened")

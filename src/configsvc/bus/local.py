@@ -9,7 +9,7 @@ from weakref import WeakSet
 from configsvc.domain.records import Change
 
 
-class _Ear:
+class _Subscriber:
     """One listener: the highest revision that it has not taken yet."""
 
     def __init__(self, closed: bool) -> None:
@@ -42,7 +42,7 @@ class LocalBus:
     """Announcements within one process. An iterator that nobody holds any more is forgotten."""
 
     def __init__(self) -> None:
-        self._ears: WeakSet[_Ear] = WeakSet()
+        self._ears: WeakSet[_Subscriber] = WeakSet()
         self._closed = False
 
     @property
@@ -63,7 +63,7 @@ class LocalBus:
 
     def reached(self) -> AsyncIterator[int]:
         """Listens from this call on, not only from the first step of the iterator."""
-        ear = _Ear(self._closed)
+        ear = _Subscriber(self._closed)
         self._ears.add(ear)
         return ear
 

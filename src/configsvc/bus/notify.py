@@ -13,14 +13,14 @@ from typing import Any, Self
 import psycopg
 from psycopg import AsyncConnection
 
-from configsvc.background import Kept, Supervisor
 from configsvc.bus.local import LocalBus
 from configsvc.domain.records import Change
 from configsvc.errors import Unavailable
+from configsvc.tasks import SupervisedTask, Supervisor
 
 logger = logging.getLogger(__name__)
 
-# See storage/postgres.py, which notifies it.
+# See storage/postgres/storage.py, which notifies it.
 CHANNEL = "configsvc_changes"
 
 _CONNECT_SECONDS = 2
@@ -40,7 +40,7 @@ class NotifyBus:
         self._url = url
         self._heard = LocalBus()
         self._listening = asyncio.Event()
-        self._task: Kept | None = None
+        self._task: SupervisedTask | None = None
         self._problem = "not connected yet"
 
     def announce(self, changes: Sequence[Change]) -> None:

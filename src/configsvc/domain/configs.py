@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from configsvc.domain.json_values import MISSING, MISSING_VALUE, Json
 from configsvc.domain.preconditions import NO_PRECONDITION, Precondition
 from configsvc.domain.records import Action, JsonObject, Kind, Mutation, Put, Record, Ref, Remove, View
-from configsvc.domain.refusals import already_exists, not_found
+from configsvc.domain.resources import already_exists, not_found
 from configsvc.errors import InvalidInput
 
 Decision = Callable[[View], Sequence[Mutation]]

@@ -10,15 +10,15 @@ from configsvc.domain.flags import body, incarnated, read, refused, stored
 from configsvc.domain.preconditions import Precondition
 from configsvc.domain.prerequisites import judged
 from configsvc.domain.records import Action, JsonObject, Mutation, Put, Ref, View
-from configsvc.domain.refusals import named
-from configsvc.errors import InvalidInput, StateForbids
+from configsvc.domain.resources import named
+from configsvc.errors import FailedPrecondition, InvalidInput
 
 
 def rollback(ref: Ref, version: int, definition: JsonObject, token: str, precondition: Precondition) -> Decision:
     """Writes an earlier version's definition again; brings a deleted flag back. `token`: see `flags.creation`.
 
     What never changes stays as it is now: the salt, and the variants that came later, behind the earlier ones. Raises
-    `StateForbids` (reason `VERSION_NOT_RESTORABLE`) if the flag, or the others, don't allow the definition any more.
+    `FailedPrecondition` (reason `VERSION_NOT_RESTORABLE`) if the flag, or the others, don't allow the definition any more.
     """
 
     def decide(view: View) -> Sequence[Mutation]:
@@ -36,7 +36,7 @@ def rollback(ref: Ref, version: int, definition: JsonObject, token: str, precond
         try:
             return judged(decide)(view)
         except InvalidInput as error:
-            raise StateForbids(
+            raise FailedPrecondition(
                 f"version {version} of flag '{ref.key}' can't be written again as things are now: {error}",
                 "VERSION_NOT_RESTORABLE",
                 {**named(ref), "version": str(version)},

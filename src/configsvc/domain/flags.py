@@ -14,7 +14,7 @@ from configsvc_client.evaluation.conditions import USER_ID
 from configsvc.domain.configs import Decision
 from configsvc.domain.preconditions import Precondition
 from configsvc.domain.records import Action, JsonObject, Kind, Mutation, Put, Record, Ref, Remove, View
-from configsvc.domain.refusals import already_exists, not_found
+from configsvc.domain.resources import already_exists, not_found
 from configsvc.errors import InvalidInput, Violation
 
 _DEFAULTS = Flag("", "").to_json()

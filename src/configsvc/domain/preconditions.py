@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from configsvc.domain.records import Record, Ref
-from configsvc.domain.refusals import already_exists, named, not_found
+from configsvc.domain.resources import already_exists, named, not_found
 from configsvc.errors import InvalidInput, StaleEtag
 
 ANY = "*"

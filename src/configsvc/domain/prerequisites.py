@@ -9,8 +9,8 @@ from configsvc_client.evaluation import Flag, InvalidFlag, check_prerequisites, 
 from configsvc.domain.configs import Decision
 from configsvc.domain.flags import refused
 from configsvc.domain.records import JsonObject, Kind, Mutation, Put, Ref, Scope, View
-from configsvc.domain.refusals import named
-from configsvc.errors import InvalidInput, ServiceError, StateForbids
+from configsvc.domain.resources import named
+from configsvc.errors import FailedPrecondition, InvalidInput, ServiceError
 
 _Bodies = Mapping[str, JsonObject]
 
@@ -18,7 +18,7 @@ _Bodies = Mapping[str, JsonObject]
 def judged(decide: Decision) -> Decision:
     """A decision on flags that also raises what is wrong with the prerequisites after it.
 
-    The view must have every environment that flags are written in (`Scope`). Raises `InvalidInput`, and `StateForbids`
+    The view must have every environment that flags are written in (`Scope`). Raises `InvalidInput`, and `FailedPrecondition`
     (reason `FLAG_IS_PREREQUISITE`) if a flag goes that another one needs.
     """
 
@@ -53,7 +53,7 @@ def _still_needed(gone: Mapping[str, Ref], after: _Bodies) -> Iterator[tuple[Ref
             if (ref := gone.get(needed["flag_name"])) is not None:
                 yield (
                     ref,
-                    StateForbids(
+                    FailedPrecondition(
                         f"flag '{ref.key}' is a prerequisite of flag '{dependent}'",
                         "FLAG_IS_PREREQUISITE",
                         {**named(ref), "dependent": dependent},

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Self
 
-from configsvc.errors import StateForbids, Unavailable
-from configsvc.registry.listeners import Listeners
+from configsvc.errors import FailedPrecondition, Unavailable
+from configsvc.registry.events import EventQueues
 from configsvc.registry.port import Node, NodesChanged, RegistryEvent, ReplicasChanged, SessionChanged, SessionState
 
 
@@ -31,7 +31,7 @@ class LocalRegistryClient:
         self._registry = registry
         self.replica_id = replica_id
         self._state = SessionState.LOST
-        self._listeners = Listeners()
+        self._listeners = EventQueues()
 
     async def __aenter__(self) -> Self:
         self._open()
@@ -53,7 +53,9 @@ class LocalRegistryClient:
         self._check()
         held, holder = self._registry.nodes.get((node.service, node.instance_id), (None, self))
         if held is not None and holder is not self and held.generation > node.generation:
-            raise StateForbids(f"'{held.owner}' holds instance '{node.instance_id}' of '{node.service}'", "NOT_OWNER")
+            raise FailedPrecondition(
+                f"'{held.owner}' holds instance '{node.instance_id}' of '{node.service}'", "NOT_OWNER"
+            )
         self._registry.nodes[node.service, node.instance_id] = (node, self)
         self._registry.tell(NodesChanged(node.service))
 

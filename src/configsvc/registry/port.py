@@ -79,7 +79,7 @@ class ServiceRegistryClient(Protocol):
         """Shows a node as this session's, in place of an older one without a gap.
 
         Raises:
-            StateForbids: another live session holds it under a higher generation (reason `NOT_OWNER`).
+            FailedPrecondition: another live session holds it under a higher generation (reason `NOT_OWNER`).
             Unavailable: the registry is away.
         """
         ...

@@ -6,12 +6,12 @@ from typing import Any, TypeVar
 from configsvc_client.v1 import config_pb2
 from google.protobuf.message import Message
 
-from configsvc.app.configs import Bulk
-from configsvc.app.history import Diff
+from configsvc.app.changelog.history import Diff
+from configsvc.app.configs.store import Bulk
 from configsvc.domain.records import Change, Commit
 from configsvc.domain.sizes import ANSWER_BYTES
 from configsvc.rpc import convert
-from configsvc.rpc.room import FRAME_BYTES, Detail, Room
+from configsvc.rpc.message_budget import FRAME_BYTES, Detail, MessageBudget
 
 D = TypeVar("D", bound=Message)
 
@@ -19,7 +19,7 @@ D = TypeVar("D", bound=Message)
 def bulk(keys: Sequence[str], found: Bulk) -> config_pb2.BulkGetConfigsResponse:
     """What was found, in the order asked, and the keys of what is not here: each key is in one of the lists."""
     names_bytes = sum(len(key.encode()) + FRAME_BYTES for key in keys)
-    configs = Room(ANSWER_BYTES - names_bytes).fill(convert.config, found.found)
+    configs = MessageBudget(ANSWER_BYTES - names_bytes).fill(convert.config, found.found)
     return config_pb2.BulkGetConfigsResponse(
         configs=configs,
         missing=found.missing,
@@ -37,7 +37,7 @@ def batch(commit: Commit) -> config_pb2.BatchWriteConfigsResponse:
         deleted=[change.ref.key for change in commit.changes if change.record is None],
     )
     # Without values it fits: a batch of which it would not is refused (ConfigStore.batch_write).
-    for place, message in enumerate(Room(ANSWER_BYTES - response.ByteSize()).fill(convert.config, records)):
+    for place, message in enumerate(MessageBudget(ANSWER_BYTES - response.ByteSize()).fill(convert.config, records)):
         response.configs[place].CopyFrom(message)
     return response
 
@@ -52,7 +52,7 @@ def compared(response_type: type[D], version: Callable[[Change, Detail], Any], f
         if response.ByteSize() <= ANSWER_BYTES // 2:
             break
     all_differences = found.differences
-    differences = Room(ANSWER_BYTES - response.ByteSize()).fill(convert.difference, all_differences)
+    differences = MessageBudget(ANSWER_BYTES - response.ByteSize()).fill(convert.difference, all_differences)
     response.differences.extend(differences)
     response.differences_omitted = len(all_differences) - len(differences)
     return response  # type: ignore[no-any-return]

@@ -5,16 +5,18 @@ from functools import partial
 from typing import Any
 
 from configsvc.app.batches import Asked, Planned
-from configsvc.app.configs import ConfigStore
-from configsvc.app.flags import FlagStore
+from configsvc.app.configs.store import ConfigStore
+from configsvc.app.flags.store import FlagStore
 from configsvc.domain.batches import inside
 from configsvc.domain.configs import config_ref
 from configsvc.domain.fields import Fields
 from configsvc.domain.flags import flag_ref
 from configsvc.domain.preconditions import Precondition
 from configsvc.errors import InvalidInput
-from configsvc.rpc import config_servicer, convert, flag_servicer, preconditions, presence
-from configsvc.rpc.config_servicer import draft, partial_draft
+from configsvc.rpc import convert, field_mask, preconditions
+from configsvc.rpc.servicers import configs as config_servicer
+from configsvc.rpc.servicers import flags as flag_servicer
+from configsvc.rpc.servicers.configs import draft, partial_draft
 
 # What an operation says of itself in place of the batch.
 OF_THE_BATCH = ("reason", "request_id")
@@ -55,7 +57,7 @@ class Operations:
                 raise InvalidInput.of(f"{path}.{name}", "must not be given: the batch has one for all its operations")
         request.environment = request.environment or batch.environment
         with inside(path):
-            return Asked(path, self._plans[kind](request, partial(presence.named_in_operation, context, index)))
+            return Asked(path, self._plans[kind](request, partial(field_mask.named_in_operation, context, index)))
 
     def _create_config(self, request: Any, _: Named) -> Plan:
         wanted = draft(request)

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from configsvc_client.v1 import flag_pb2
 
-from configsvc.app.outcomes import FailedItem, Outcome
+from configsvc.app.flags.evaluation import FailedItem, Outcome
 from configsvc.domain.sizes import ANSWER_BYTES
-from configsvc.errors import TooMuch
+from configsvc.errors import ResourceExhausted
 from configsvc.rpc import convert
-from configsvc.rpc.room import FRAME_BYTES, Detail
+from configsvc.rpc.message_budget import FRAME_BYTES, Detail
 
 _OMITTED = "left out, since the answer is full: ask for it again"
 
@@ -18,13 +18,13 @@ def evaluations(outcomes: Sequence[Outcome], users: Sequence[str]) -> list[flag_
     that is not enough, it is an error of that item.
 
     Raises:
-        TooMuch: not even the errors would fit.
+        ResourceExhausted: not even the errors would fit.
     """
     omitted = [convert.evaluation(FailedItem(outcome.flag_name, "", "GENERAL", _OMITTED), "") for outcome in outcomes]
     sizes = [message.ByteSize() + FRAME_BYTES for message in omitted]
     left_bytes = ANSWER_BYTES - sum(sizes)
     if left_bytes < 0:
-        raise TooMuch(
+        raise ResourceExhausted(
             f"the results of {len(outcomes)} evaluations do not fit into one message: ask for fewer, by flag_names or requests",
             "ANSWER_TOO_LARGE",
         )

@@ -25,8 +25,8 @@ from configsvc_client.v1 import change_pb2, config_pb2, flag_pb2, health_pb2, re
 from google.api import annotations_pb2
 from google.protobuf.message import DecodeError
 
-from configsvc.app.tail import LogTail
-from configsvc.errors import InvalidInput, TooLate, Unavailable
+from configsvc.app.changelog.tail import LogTail
+from configsvc.errors import DeadlineExceeded, InvalidInput, Unavailable
 from configsvc.rpc import call
 from configsvc.rpc.status import abort, code_of, reason_of
 
@@ -36,7 +36,7 @@ Behaviour = Callable[[Any, call.Context], Any]
 
 # What is left of the deadline for the read itself, once a min_revision was waited for.
 READ_SECONDS = 0.1
-# Watches and health checks come every second from every balancer; they are not what the log is for.
+# WatchStreams and health checks come every second from every balancer; they are not what the log is for.
 QUIET = ("/grpc.health.v1.", "/configsvc.v1.HealthService/")
 # The libraries' own services (health, reflection). Their streams don't know of this server's stop.
 LIBRARY = "/grpc."
@@ -104,7 +104,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 raise
             except Exception as cause:
                 error = (
-                    TooLate(f"not done within {seconds:g} s; a write may have happened all the same")
+                    DeadlineExceeded(f"not done within {seconds:g} s; a write may have happened all the same")
                     if scope.expired()
                     else cause
                 )
@@ -168,7 +168,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if not meant or meant == self._tail.history or method.startswith((*QUIET, LIBRARY)):
             return
         # Another replica may have told of a history that this one has not met yet.
-        await self._tail.has_news()
+        await self._tail.catch_up()
         if meant != self._tail.history:
             raise self._tail.history_changed()
 
@@ -257,7 +257,7 @@ def _aborted(context: call.Context) -> grpc.StatusCode:
 
 
 def _serialized(message: Any) -> bytes:
-    """Watches encode a change once for all who see it, and hand over bytes."""
+    """WatchStreams encode a change once for all who see it, and hand over bytes."""
     return message if isinstance(message, bytes) else message.SerializeToString()
 
 

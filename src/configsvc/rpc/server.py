@@ -28,8 +28,8 @@ from configsvc_client.v1 import health_pb2_grpc as service_health_pb2_grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from configsvc.background import Kept, Supervisor
 from configsvc.rpc.interceptors import CallInterceptor
+from configsvc.tasks import SupervisedTask, Supervisor
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -87,7 +87,7 @@ class Server:
         self._interceptor = interceptor
         self._grace_seconds = grace_seconds
         self._request_bytes = request_bytes
-        self._watching: list[Kept] = []
+        self._watching: list[SupervisedTask] = []
         self.ports: list[int] = []
 
     async def __aenter__(self) -> Self:

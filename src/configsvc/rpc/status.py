@@ -12,14 +12,14 @@ from grpc_status import rpc_status
 from configsvc.errors import (
     AlreadyExists,
     DataLoss,
+    DeadlineExceeded,
+    FailedPrecondition,
     InvalidInput,
     NotFound,
+    ResourceExhausted,
     RevisionOutOfRange,
     ServiceError,
     StaleEtag,
-    StateForbids,
-    TooLate,
-    TooMuch,
     Unavailable,
 )
 
@@ -33,10 +33,10 @@ TABLE: dict[type[ServiceError], grpc.StatusCode] = {
     NotFound: grpc.StatusCode.NOT_FOUND,
     AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
     StaleEtag: grpc.StatusCode.ABORTED,
-    StateForbids: grpc.StatusCode.FAILED_PRECONDITION,
+    FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
     RevisionOutOfRange: grpc.StatusCode.OUT_OF_RANGE,
-    TooMuch: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    TooLate: grpc.StatusCode.DEADLINE_EXCEEDED,
+    ResourceExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
     DataLoss: grpc.StatusCode.DATA_LOSS,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
 }

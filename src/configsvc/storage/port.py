@@ -213,7 +213,7 @@ class Writer(Protocol):
 
         Raises:
             ServiceError: what `decide` raised; nothing has happened.
-            StateForbids: the request id was used for other content (reason `REQUEST_ID_REUSED`).
+            FailedPrecondition: the request id was used for other content (reason `REQUEST_ID_REUSED`).
             InvalidInput: a resource would be too large to be sent (reason `RESOURCE_TOO_LARGE`, see `domain/sizes.py`).
             Unavailable: the database is away; or reason `LOG_DIVERGED`, see above.
         """
@@ -221,7 +221,7 @@ class Writer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Keep:
+class RetentionPolicy:
     """Which changes stay when the log is compacted: the newest `changes`, of them those from `since` on.
 
     `since` None: whatever their age. Clocks of replicas differ, so a change that is older by its own time still stays
@@ -251,7 +251,7 @@ class Compactor(Protocol):
         """The silences of the log that are longer than this. Raises `Unavailable`."""
         ...
 
-    async def compact(self, keep: Keep) -> int:
+    async def compact(self, keep: RetentionPolicy) -> int:
         """Forgets what is not to be kept, oldest first, whole revisions at a time; returns the compacted revision.
 
         Current records stay, whatever their age. Remembered request ids go with their changes.
@@ -277,7 +277,7 @@ class Backlog:
     last_loss: Loss | None
 
 
-class Turn(Protocol):
+class OutboxLease(Protocol):
     """The right to publish the log, of one process at a time."""
 
     async def published(self) -> int:
@@ -313,7 +313,7 @@ class Outbox(Protocol):
         """What waits and what was lost, whoever has the turn. Raises `Unavailable`."""
         ...
 
-    def turn(self) -> AbstractAsyncContextManager[Turn]:
+    def turn(self) -> AbstractAsyncContextManager[OutboxLease]:
         """Waits for the turn, and holds it while the context is open. It is lost with its process or its connection.
 
         A process that is alive but has hung for some seconds loses it too.
@@ -325,8 +325,8 @@ class Outbox(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Sign:
-    """What is known of the life of one incarnation, in heard seconds (see `Signs`).
+class Heartbeat:
+    """What is known of the life of one incarnation, in heard seconds (see `Heartbeats`).
 
     `seen_at`: its last sign of life. `granted_at`: when it last got a lease without one; less than `seen_at` if it has
     got none since then.
@@ -336,8 +336,8 @@ class Sign:
     granted_at: float
 
 
-class Signs(Protocol):
-    """Signs of life of instances, as all replicas have heard them.
+class Heartbeats(Protocol):
+    """Heartbeats of life of instances, as all replicas have heard them.
 
     Points in time are *heard seconds*: for how long, since the database was made, at least one replica has listened. The
     replicas measure them, on monotonic clocks, and the store keeps the highest. So they stand still while nobody listens,
@@ -360,7 +360,7 @@ class Signs(Protocol):
         """
         ...
 
-    async def signs(self, incarnations: Collection[Incarnation]) -> Mapping[Incarnation, Sign]:
+    async def signs(self, incarnations: Collection[Incarnation]) -> Mapping[Incarnation, Heartbeat]:
         """What is known of each; those of which nothing is known are missing. Raises `Unavailable`."""
         ...
 
@@ -369,7 +369,7 @@ class Signs(Protocol):
         ...
 
 
-class Storage(Reader, History, Log, Lineage, Histories, Writer, Compactor, Outbox, Signs, Protocol):
+class Storage(Reader, History, Log, Lineage, Histories, Writer, Compactor, Outbox, Heartbeats, Protocol):
     """A database. Entering the context opens it and brings its schema up to date."""
 
     @property

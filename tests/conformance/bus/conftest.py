@@ -12,13 +12,13 @@ from typing import Self
 import pytest
 from psycopg import AsyncConnection
 
-from configsvc.bus.kafka import KafkaBus
-from configsvc.bus.kafka_publisher import KafkaPublisher
+from configsvc.bus.kafka.bus import KafkaBus
+from configsvc.bus.kafka.publisher import KafkaPublisher
 from configsvc.bus.local import LocalBus
 from configsvc.bus.notify import CHANNEL, NotifyBus
 from configsvc.bus.port import Bus
 from configsvc.domain.records import Change
-from configsvc.storage.postgres import PostgresStorage
+from configsvc.storage.postgres.storage import PostgresStorage
 
 OpenBus = Callable[[], Awaitable[Bus]]
 Adapter = Callable[[pytest.FixtureRequest, AsyncExitStack], OpenBus]

@@ -13,11 +13,11 @@ from typing import Any
 import jsonschema
 import pytest
 
-from configsvc.bus.kafka_publisher import KafkaPublisher
-from configsvc.bus.publisher import Publisher
+from configsvc.bus.kafka.publisher import KafkaPublisher
+from configsvc.bus.port import Publisher
 from configsvc.domain.events import Delivery, Form
 from configsvc.domain.records import Action, Change, Kind
-from tests.app.memory_publisher import MemoryPublisher, change
+from tests.app.changelog.memory_publisher import MemoryPublisher, change
 from tests.faults.topics import make_topic, messages
 
 SCHEMA = json.loads((Path(__file__).parents[3] / "src/configsvc/bus/config-updates.schema.json").read_text())

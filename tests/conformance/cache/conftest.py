@@ -13,7 +13,7 @@ from configsvc.cache.port import Cache
 from configsvc.cache.redis import RedisCache
 from configsvc.clock import SystemClock
 from tests.app.fake_clock import FakeClock
-from tests.services.plugin import RedisAddress
+from tests.engines.plugin import RedisAddress
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from kazoo.client import KazooClient
 
 from configsvc.registry.local import LocalRegistry, LocalRegistryClient
 from configsvc.registry.port import ServiceRegistryClient
-from configsvc.registry.zookeeper import ZookeeperRegistryClient
+from configsvc.registry.zookeeper.client import ZookeeperRegistryClient
 
 SESSION_SECONDS = 4.0
 

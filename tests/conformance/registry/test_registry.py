@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from configsvc.errors import StateForbids
+from configsvc.errors import FailedPrecondition
 from configsvc.registry.port import (
     Node,
     NodesChanged,
@@ -53,7 +53,7 @@ class Ears:
 
 async def ears_of(client: ServiceRegistryClient) -> Ears:
     ears = Ears(client)
-    # Listening begins with the iterator's first step, which is the task's.
+    # LeaseClock begins with the iterator's first step, which is the task's.
     await asyncio.sleep(0)
     return ears
 
@@ -134,7 +134,7 @@ async def test_a_higher_generation_takes_over_without_a_gap(bench: Bench) -> Non
 async def test_a_lower_generation_is_refused_and_changes_nothing(bench: Bench) -> None:
     one, two = await bench.open("r1"), await bench.open("r2")
     await two.put(node(owner="r2", generation=5))
-    with pytest.raises(StateForbids) as refused:
+    with pytest.raises(FailedPrecondition) as refused:
         await one.put(node(owner="r1", generation=4))
     assert refused.value.reason == "NOT_OWNER"
     assert await one.nodes("svc") == [node(owner="r2", generation=5)]

@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from configsvc.storage.checksums import checksum
-from configsvc.storage.postgres import PostgresStorage
-from configsvc.storage.rows import CHANGE_COLUMNS
-from configsvc.storage.sqlite import SqliteStorage
+from configsvc.storage.postgres.storage import PostgresStorage
+from configsvc.storage.sql.checksums import checksum
+from configsvc.storage.sql.rows import CHANGE_COLUMNS
+from configsvc.storage.sqlite.storage import SqliteStorage
 from tests.conformance.storage.writing import StorageFactory
-from tests.services.postgres import Postgres
+from tests.engines.postgres import Postgres
 
 Restore = Callable[[], None]
 

@@ -6,7 +6,7 @@ import pytest
 
 from configsvc.domain.records import Action, Put
 from configsvc.errors import RevisionOutOfRange
-from configsvc.storage.port import ChangeQuery, Keep, Silences, Storage, VersionRange
+from configsvc.storage.port import ChangeQuery, RetentionPolicy, Silences, Storage, VersionRange
 from tests.conformance.storage.writing import NOON, author, batch, config, put, remove, revisions
 
 MANY = 1_000_000
@@ -20,28 +20,28 @@ async def write_at(storage: Storage, *minutes: float) -> None:
 
 async def test_the_newest_changes_stay_and_the_oldest_are_out_of_range(storage: Storage) -> None:
     await write_at(storage, *range(10))
-    assert await storage.compact(Keep(4)) == 6
+    assert await storage.compact(RetentionPolicy(4)) == 6
     assert await revisions(storage) == [7, 8, 9, 10]
     with pytest.raises(RevisionOutOfRange):
         await storage.read(5, 100)
-    assert await storage.compact(Keep(4)) == 6
+    assert await storage.compact(RetentionPolicy(4)) == 6
 
 
 async def test_a_change_that_is_too_old_goes_though_there_is_room(storage: Storage) -> None:
     await write_at(storage, 0, 1, 2, 3, 4)
-    assert await storage.compact(Keep(MANY, NOON + timedelta(minutes=2))) == 2
+    assert await storage.compact(RetentionPolicy(MANY, NOON + timedelta(minutes=2))) == 2
     assert await revisions(storage) == [3, 4, 5]
 
 
 async def test_number_and_age_each_bound_the_log(storage: Storage) -> None:
     await write_at(storage, 0, 1, 2, 3, 4)
-    assert await storage.compact(Keep(4, NOON)) == 1
-    assert await storage.compact(Keep(4, NOON + timedelta(minutes=3))) == 3
+    assert await storage.compact(RetentionPolicy(4, NOON)) == 1
+    assert await storage.compact(RetentionPolicy(4, NOON + timedelta(minutes=3))) == 3
 
 
 async def test_when_all_changes_are_too_old_the_log_is_empty_and_records_stay(storage: Storage) -> None:
     await write_at(storage, 0, 1, 2)
-    assert await storage.compact(Keep(MANY, NOON + timedelta(hours=1))) == 3
+    assert await storage.compact(RetentionPolicy(MANY, NOON + timedelta(hours=1))) == 3
     assert await revisions(storage) == []
     view = await storage.get([config(f"key-{number}") for number in range(3)])
     assert len(view.records) == 3
@@ -51,22 +51,22 @@ async def test_when_all_changes_are_too_old_the_log_is_empty_and_records_stay(st
 
 async def test_a_change_of_a_slow_clock_stays_behind_one_that_stays(storage: Storage) -> None:
     await write_at(storage, 10, 0, 11)
-    assert await storage.compact(Keep(MANY, NOON + timedelta(minutes=5))) == 0
+    assert await storage.compact(RetentionPolicy(MANY, NOON + timedelta(minutes=5))) == 0
     assert await revisions(storage) == [1, 2, 3]
 
 
 async def test_a_revision_is_forgotten_whole_or_stays_whole(storage: Storage) -> None:
     await storage.write(batch(*(Put(config(f"a{n}"), {"value": n}, Action.CREATE) for n in range(3))))
     await write_at(storage, 1)
-    assert await storage.compact(Keep(3)) == 0
-    assert await storage.compact(Keep(2)) == 0, "a part of the first revision is among the newest two"
-    assert await storage.compact(Keep(1)) == 1
+    assert await storage.compact(RetentionPolicy(3)) == 0
+    assert await storage.compact(RetentionPolicy(2)) == 0, "a part of the first revision is among the newest two"
+    assert await storage.compact(RetentionPolicy(1)) == 1
     assert await revisions(storage) == [2]
 
 
 async def test_age_spares_what_is_not_published(storage: Storage) -> None:
     await write_at(storage, 0, 1, 2)
-    late = Keep(MANY, NOON + timedelta(hours=1), unpublished=True)
+    late = RetentionPolicy(MANY, NOON + timedelta(hours=1), unpublished=True)
     assert await storage.compact(late) == 0
     async with storage.turn() as turn:
         await turn.advance(2)
@@ -77,7 +77,7 @@ async def test_more_than_one_step_at_a_time_is_forgotten_to_the_end(storage: Sto
     for start in range(0, 5_000, 1_000):
         await storage.write(batch(*(Put(config(f"{start + n}"), {"value": n}, Action.CREATE) for n in range(1_000))))
     await write_at(storage, 1)
-    assert await storage.compact(Keep(1)) == 5
+    assert await storage.compact(RetentionPolicy(1)) == 5
 
 
 async def test_silences_are_the_long_times_between_changes(storage: Storage) -> None:
@@ -101,11 +101,11 @@ async def test_the_versions_that_are_left_are_known_though_others_were_forgotten
     assert await storage.versions(ref) == VersionRange(1, 3)
     await storage.write(put(other))
     await storage.write(put(ref, 3))
-    assert await storage.compact(Keep(2)) == 5
+    assert await storage.compact(RetentionPolicy(2)) == 5
     assert await storage.versions(ref) == VersionRange(4, 4)
     assert await storage.versions(other) == VersionRange(1, 1)
     assert await storage.versions(gone) == VersionRange(3, 2), "nothing of it is left"
     assert await storage.versions(config("never")) is None
-    await storage.compact(Keep(1))
+    await storage.compact(RetentionPolicy(1))
     assert await storage.versions(other) == VersionRange(2, 1)
     assert (await storage.search(ChangeQuery(limit=9))).compacted == 6

@@ -8,7 +8,7 @@ import pytest
 from configsvc.domain.lineage import LEAP_REVISIONS, Point
 from configsvc.domain.records import Action, Kind, Put
 from configsvc.errors import Unavailable
-from configsvc.storage.port import Keep, RecordQuery, Storage
+from configsvc.storage.port import RecordQuery, RetentionPolicy, Storage
 from tests.conformance.storage.databases import Database
 from tests.conformance.storage.writing import StorageFactory, author, batch, config, increment, put, remove
 
@@ -96,7 +96,7 @@ class TestDigest:
     async def test_a_change_that_was_compacted_away_is_not_known_and_not_denied(self, storage: Storage) -> None:
         old = await seen_in(storage, "a", "b", "c")
         await seen_in(storage, "d", "e")
-        await storage.compact(Keep(1))
+        await storage.compact(RetentionPolicy(1))
         page = await storage.follow(old, 10)
         assert (page.digest_there, page.continues(old)) == ("", True)
 

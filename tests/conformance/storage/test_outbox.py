@@ -6,7 +6,7 @@ import pytest
 
 from configsvc.domain.events import Form, Loss, Omission, Refusal
 from configsvc.errors import RevisionOutOfRange
-from configsvc.storage.port import Keep, Storage
+from configsvc.storage.port import RetentionPolicy, Storage
 from tests.conformance.storage.writing import StorageFactory, config, put
 
 PATIENCE_SECONDS = 30.0
@@ -65,7 +65,7 @@ async def test_what_left_incomplete_is_counted_and_the_last_is_remembered(open_s
 
 async def test_what_was_compacted_away_before_there_was_a_bus_does_not_wait(storage: Storage) -> None:
     await write_some(storage, 5)
-    assert await storage.compact(Keep(2)) == 3
+    assert await storage.compact(RetentionPolicy(2)) == 3
     assert (await storage.backlog()).waiting == 2
 
 
@@ -113,14 +113,14 @@ async def test_a_write_is_news(storage: Storage) -> None:
 
 async def test_compaction_spares_what_is_not_published(storage: Storage) -> None:
     await write_some(storage, 10)
-    assert await storage.compact(Keep(2, unpublished=True)) == 0
+    assert await storage.compact(RetentionPolicy(2, unpublished=True)) == 0
     async with storage.turn() as turn:
         await turn.advance(5)
-    assert await storage.compact(Keep(2, unpublished=True)) == 5
+    assert await storage.compact(RetentionPolicy(2, unpublished=True)) == 5
     assert [change.revision for change in await storage.read(5, 100)] == [6, 7, 8, 9, 10]
     async with storage.turn() as turn:
         await turn.advance(10)
-    assert await storage.compact(Keep(2, unpublished=True)) == 8
+    assert await storage.compact(RetentionPolicy(2, unpublished=True)) == 8
     with pytest.raises(RevisionOutOfRange):
         await storage.read(5, 100)
 
@@ -129,5 +129,5 @@ async def test_compaction_with_fewer_changes_than_are_kept_forgets_nothing(stora
     await write_some(storage, 3)
     async with storage.turn() as turn:
         await turn.advance(3)
-    assert await storage.compact(Keep(100, unpublished=True)) == 0
-    assert await storage.compact(Keep(0, unpublished=True)) == 3
+    assert await storage.compact(RetentionPolicy(100, unpublished=True)) == 0
+    assert await storage.compact(RetentionPolicy(0, unpublished=True)) == 3

@@ -6,7 +6,7 @@ from configsvc.app.batches import Applied
 from configsvc.domain.json_values import changed_members
 from configsvc.domain.records import Change, Record
 from configsvc.rpc.convert.values import struct_of, timestamp
-from configsvc.rpc.room import Detail
+from configsvc.rpc.message_budget import Detail
 
 
 def changed_fields(change: Change) -> tuple[str, ...]:

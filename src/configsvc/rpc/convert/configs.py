@@ -9,7 +9,7 @@ from configsvc.domain.json_values import Absent, Difference
 from configsvc.domain.records import Change, Record, etag_of
 from configsvc.rpc.convert.changes import changed_fields
 from configsvc.rpc.convert.values import timestamp, value_of
-from configsvc.rpc.room import Detail
+from configsvc.rpc.message_budget import Detail
 
 
 def config(record: Record, detail: Detail = Detail.WHOLE) -> config_pb2.Config:

@@ -2,12 +2,12 @@
 
 from configsvc_client.v1 import flag_pb2
 
-from configsvc.app.outcomes import FailedItem, Outcome
+from configsvc.app.flags.evaluation import FailedItem, Outcome
 from configsvc.domain.records import Change, JsonObject, Record, etag_of
 from configsvc.rpc.convert.changes import changed_flag_fields
 from configsvc.rpc.convert.members import fill
 from configsvc.rpc.convert.values import struct_of, timestamp, value_of
-from configsvc.rpc.room import Detail
+from configsvc.rpc.message_budget import Detail
 
 
 def flag_message(ref_environment: str, body: JsonObject) -> flag_pb2.Flag:

@@ -1,0 +1,1 @@
+"""The change log: reading it, writing to it, keeping it bounded, and publishing it."""

@@ -1,0 +1,179 @@
+"""Versions of one record, of whatever kind, newest first, as far as the log still has them.
+
+Compaction forgets changes by number and age, whatever they are changes of. The current state of a live record stays,
+so its current version can always be shown, compared and rolled back to.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from configsvc.domain.json_values import ABSENT, Absent, Difference, Json, differences
+from configsvc.domain.pages import Page, page_cursor, page_of
+from configsvc.domain.records import Action, Change, JsonObject, Record, Ref
+from configsvc.domain.resources import named, not_found, place
+from configsvc.errors import FailedPrecondition, NotFound
+from configsvc.storage.port import ChangePage, ChangeQuery, History, Reader
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """A page of versions. Those up to and with `compacted_through` are gone (0: none is)."""
+
+    page: Page[Change]
+    compacted_through: int
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """Two versions, and what is compared of them; `ABSENT` for a delete."""
+
+    older: Change
+    newer: Change
+    before: Json | Absent
+    after: Json | Absent
+
+    @property
+    def differences(self) -> tuple[Difference, ...]:
+        """What has to change in the older to give the newer. Large values take their time."""
+        return differences(self.before, self.after)
+
+
+class Versioned:
+    """The versions of records of any kind."""
+
+    def __init__(self, history: History, reader: Reader) -> None:
+        self._history = history
+        self._reader = reader
+
+    async def page(self, ref: Ref, page_size: int, token: str) -> Versions:
+        """One page of a record's versions.
+
+        Raises:
+            NotFound: nothing was ever written under this ref; or it was removed, and its changes were compacted away
+                (reason `HISTORY_COMPACTED`).
+            InvalidInput: the token is not of this query.
+        """
+        query = ("versions", ref.kind, ref.environment, ref.service, ref.key)
+        cursor = page_cursor(token, query, int, int)
+        found = await self._history.search(
+            ChangeQuery(
+                limit=page_size,
+                kind=ref.kind,
+                environment=ref.environment,
+                service=ref.service,
+                key=ref.key,
+                before=(cursor[0], cursor[1]) if cursor else None,
+            )
+        )
+        page = paged(found, query, token)
+        if not page.items and cursor is None:
+            current = await self._current(ref)
+            page = replace(page, items=(current,))
+            return Versions(page, current.version - 1)
+        there = await self._history.versions(ref) if found.compacted else None
+        return Versions(page, there.oldest - 1 if there else 0)
+
+    async def version(self, ref: Ref, version: int) -> Change:
+        """The change that made a version; of the current one, where it was compacted away, what the state says of it.
+
+        Raises:
+            NotFound: there is no such version (reason `VERSION_NOT_FOUND`), or it was compacted away
+                (`VERSION_COMPACTED`, with `oldest_version` and `current_version` in the metadata).
+        """
+        change = await self._history.version(ref, version)
+        if change is not None:
+            return change
+        record = (await self._reader.get((ref,))).get(ref)
+        if record is not None and record.version == version:
+            return _as_change(record)
+        there = await self._history.versions(ref)
+        where = f"{ref.kind} '{ref.key}'{place(ref)}"
+        metadata = {**named(ref), "version": str(version)}
+        if there is None or version > there.newest:
+            raise NotFound(f"{where} has no version {version}", "VERSION_NOT_FOUND", metadata)
+        oldest = min(there.oldest, there.newest) if record is not None else there.oldest
+        left = f"versions {oldest} to {there.newest} are left" if oldest <= there.newest else "no version is left"
+        raise NotFound(
+            f"version {version} of {where} was compacted away; {left}",
+            "VERSION_COMPACTED",
+            {**metadata, "oldest_version": str(oldest), "current_version": str(there.newest)},
+        )
+
+    async def state(self, ref: Ref, version: int) -> JsonObject:
+        """What a version held, to go back to.
+
+        Raises:
+            NotFound: as `version` does.
+            FailedPrecondition: the version is a delete (reason `VERSION_IS_DELETE`).
+        """
+        change = await self.version(ref, version)
+        if change.after is None:
+            raise FailedPrecondition(
+                f"version {version} of {ref.kind} '{ref.key}' is a delete: there is no value to go back to",
+                "VERSION_IS_DELETE",
+                named(ref),
+            )
+        return change.after
+
+    async def diff(self, ref: Ref, older: int, newer: int, content: Callable[[JsonObject], Json]) -> Diff:
+        """Compares two versions by `content`; `newer` 0 is the newest. A delete has none. Raises `NotFound`."""
+        one = await self.version(ref, older)
+        other = await (self.version(ref, newer) if newer else self.newest(ref))
+        sides = [ABSENT if change.after is None else content(change.after) for change in (one, other)]
+        return Diff(one, other, *sides)
+
+    async def newest(self, ref: Ref) -> Change:
+        """The newest version. Raises `NotFound`, as `page` does."""
+        return (await self.page(ref, 1, "")).page.items[0]
+
+    async def _current(self, ref: Ref) -> Change:
+        record = (await self._reader.get((ref,))).get(ref)
+        if record is not None:
+            return _as_change(record)
+        there = await self._history.versions(ref)
+        if there is None:
+            raise not_found(ref)
+        raise NotFound(
+            f"{ref.kind} '{ref.key}'{place(ref)} was deleted, and its history was compacted away",
+            "HISTORY_COMPACTED",
+            named(ref),
+        )
+
+
+def paged(found: ChangePage, query: tuple[Any, ...], token: str) -> Page[Change]:
+    """A page of changes, read by `token`, with the tokens that continue it."""
+    return page_of(
+        query,
+        found.changes,
+        token=token,
+        more=found.more,
+        revision=found.revision,
+        history=found.history,
+        cursor=_place,
+    )
+
+
+def _place(change: Change) -> tuple[int, int]:
+    return (change.revision, change.ordinal)
+
+
+def _as_change(record: Record) -> Change:
+    """The change that made a live record's version, as far as the record tells."""
+    return Change(
+        revision=record.revision,
+        ordinal=0,
+        ref=record.ref,
+        action=Action.CREATE if record.is_new else Action.UPDATE,
+        version=record.version,
+        before=None,
+        after=record.body,
+        before_revision=0,
+        created_at=record.created_at,
+        actor=record.updated_by,
+        reason="",
+        request_id="",
+        at=record.updated_at,
+        history=record.history,
+        after_bytes=record.held_bytes,
+    )

@@ -1,0 +1,255 @@
+"""The use cases of feature flags' definitions. Evaluation is `evaluator`'s."""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from configsvc_client.evaluation import Flag
+
+from configsvc.app.batches import Planned, nothing
+from configsvc.app.changelog.history import Diff, Versioned, Versions
+from configsvc.app.watch.watcher import Selector
+from configsvc.domain import flags, pages
+from configsvc.domain.configs import Decision
+from configsvc.domain.fields import FLAG_NAME_CHARACTERS, Fields, checked
+from configsvc.domain.flag_filter import FlagFilter
+from configsvc.domain.flag_rollback import rollback
+from configsvc.domain.flags import flag_ref
+from configsvc.domain.json_values import NESTED_LEVELS, digest, is_nested_too_deeply
+from configsvc.domain.limits import Limits
+from configsvc.domain.pages import Page, page_cursor, page_of
+from configsvc.domain.preconditions import NO_PRECONDITION, Precondition
+from configsvc.domain.prerequisites import judged
+from configsvc.domain.records import Author, Change, Commit, Kind, Record, Ref, Scope, Write
+from configsvc.domain.resources import not_found
+from configsvc.errors import FailedPrecondition, NotFound
+from configsvc.storage.port import READ_BYTES, History, Reader, RecordQuery, Writer
+
+# Flags that are read at a time while a filter looks for those that match, and in one call at most. Each took 40 µs of CPU
+# (with ten targeted users, from SQLite).
+READ_FLAGS = 250
+SCANNED_FLAGS = 2_000
+
+
+class FlagStore:
+    """Flags by (environment, name). `keeps_assignments`: whether sticky flags can be had.
+
+    Every method raises `InvalidInput` with all fields that can't be accepted, and what the ports raise.
+    """
+
+    def __init__(
+        self, *, writer: Writer, reader: Reader, history: History, limits: Limits, keeps_assignments: bool
+    ) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._versions = Versioned(history, reader)
+        self._limits = limits
+        self._keeps_assignments = keeps_assignments
+
+    async def create(self, definition: Mapping[str, Any], author: Author) -> tuple[Record, int]:
+        """Creates a flag from its JSON. Raises `AlreadyExists`."""
+        flag = self._read(definition, author)
+        decision = judged(flags.creation(flag, secrets.token_hex(8)))
+        ref = flag_ref(flag.environment, flag.name)
+        return _written(await self._write("create", ref, decision, author, flag.to_json()))
+
+    async def get(self, environment: str, name: str) -> tuple[Record, int]:
+        """One flag. Raises `NotFound`."""
+        ref = self._ref(environment, name)
+        view = await self._reader.get((ref,))
+        record = view.get(ref)
+        if record is None:
+            raise not_found(ref)
+        return record, view.revision
+
+    async def list(self, environment: str, wanted: FlagFilter, page_size: int, page_token: str) -> Page[Record]:
+        """One page in the order of name.
+
+        A call reads at most `SCANNED_FLAGS` flags, so a page of a filter that few match may be short, or empty, and
+        still be followed by another.
+        """
+        with checked(self._limits) as fields:
+            fields.environment(environment)
+            wanted.check(fields)
+            page_size = fields.page_size(page_size)
+        query = ("flags", environment, *wanted.query)
+        cursor = page_cursor(page_token, query, str)
+        after = (cursor[0], "") if cursor else None
+        found: list[Record] = []
+        scanned, revision, history, more = 0, 0, "", True
+        while more and len(found) < page_size and scanned < SCANNED_FLAGS:
+            limit = page_size if wanted.is_all else READ_FLAGS
+            query_page = RecordQuery(Kind.FLAG, environment, limit=limit, after=after, most_bytes=READ_BYTES)
+            page = await self._reader.page(query_page)
+            revision, history = revision or page.revision, history or page.history
+            found += filter(wanted.matches, page.records)
+            scanned += len(page.records)
+            more = page.more
+            after = _place(page.records[-1]) if page.records else after
+            if found and more and len(page.records) < limit:
+                # Cut by bytes: an answer has no room for more.
+                break
+        kept = page_of(
+            query,
+            found[:page_size],
+            token=page_token,
+            more=False,
+            revision=revision,
+            history=history,
+            cursor=lambda one: (one.ref.key,),
+        )
+        if len(found) > page_size:
+            return replace(kept, next_page_token=kept.token_after(kept.items[-1]))
+        return replace(kept, next_page_token=pages.page_token(query, history, after[:1])) if more and after else kept
+
+    async def update(
+        self,
+        ref: Ref,
+        changes: Mapping[str, Any],
+        author: Author,
+        *,
+        precondition: Precondition = NO_PRECONDITION,
+        allow_missing: bool = False,
+    ) -> Change:
+        """Writes these members of the definition; all others stay. With `allow_missing` a flag is made of them.
+
+        Raises `NotFound` unless `allow_missing`, and `StaleEtag`.
+        """
+        self._check_alone({"environment": ref.environment, "name": ref.key, **changes}, author)
+        decision = judged(flags.update(ref, changes, secrets.token_hex(8), precondition, allow_missing=allow_missing))
+        content = [dict(changes), precondition.content, allow_missing]
+        return (await self._write("update", ref, decision, author, content)).changes[0]
+
+    async def delete(self, ref: Ref, author: Author, *, precondition: Precondition = NO_PRECONDITION) -> Change:
+        """Deletes a flag; its history stays. Raises `NotFound`, `StaleEtag`, and `FailedPrecondition` for a prerequisite."""
+        self._ref(ref.environment, ref.key, author)
+        decision = judged(flags.deletion(ref, precondition))
+        return (await self._write("delete", ref, decision, author, [precondition.content])).changes[0]
+
+    def plan_creation(self, fields: Fields, definition: Mapping[str, Any]) -> Planned:
+        """`create` as an operation of a batch."""
+        self._check(fields, definition)
+        self._check_sticky(str(definition["name"]), sticky=bool(definition["sticky"]))
+        decide: Decision = nothing
+        with fields.collecting():
+            decide = flags.creation(flags.read(definition), secrets.token_hex(8))
+        return Planned(_ref_of(definition), decide, ["create", dict(definition)])
+
+    def plan_update(
+        self,
+        fields: Fields,
+        ref: Ref,
+        changes: Mapping[str, Any],
+        *,
+        precondition: Precondition = NO_PRECONDITION,
+        allow_missing: bool = False,
+    ) -> Planned:
+        """`update` as an operation of a batch."""
+        self._check(fields, {"environment": ref.environment, "name": ref.key, **changes})
+        self._check_sticky(ref.key, sticky=bool(changes.get("sticky")))
+        decision = flags.update(ref, changes, secrets.token_hex(8), precondition, allow_missing=allow_missing)
+        return Planned(ref, decision, ["update", dict(changes), precondition.content, allow_missing])
+
+    def plan_deletion(self, fields: Fields, ref: Ref, *, precondition: Precondition = NO_PRECONDITION) -> Planned:
+        """`delete` as an operation of a batch."""
+        self._identity(fields, ref.environment, ref.key)
+        return Planned(ref, flags.deletion(ref, precondition), ["delete", precondition.content])
+
+    async def rollback(
+        self, ref: Ref, version: int, author: Author, *, precondition: Precondition = NO_PRECONDITION
+    ) -> tuple[Record, int]:
+        """Writes the definition of an earlier version again, as a new version; brings a deleted flag back.
+
+        Raises:
+            NotFound: there is no such version, or its change was compacted away.
+            FailedPrecondition: the version is a delete, or can't be restored as things are now.
+        """
+        with checked(self._limits) as fields:
+            self._identity(fields, ref.environment, ref.key)
+            fields.author(author)
+            fields.version("version", version)
+        definition = await self._versions.state(ref, version)
+        self._check_sticky(ref.key, sticky=bool(definition.get("sticky")))
+        decision = rollback(ref, version, definition, secrets.token_hex(8), precondition)
+        return _written(await self._write("rollback", ref, decision, author, [version, precondition.content]))
+
+    async def diff(self, environment: str, name: str, from_version: int, to_version: int) -> Diff:
+        """Compares two versions; `to_version` 0 is the newest. A delete has no definition. Raises `NotFound`."""
+        with checked(self._limits) as fields:
+            self._identity(fields, environment, name)
+            fields.version("from_version", from_version)
+            fields.version("to_version", to_version, least=0)
+        return await self._versions.diff(flag_ref(environment, name), from_version, to_version, flags.shown)
+
+    async def history(self, environment: str, name: str, page_size: int, page_token: str) -> Versions:
+        """Versions, newest first, of a live or a deleted flag. Raises `NotFound`."""
+        ref = self._ref(environment, name)
+        with checked(self._limits) as fields:
+            page_size = fields.page_size(page_size)
+        return await self._versions.page(ref, page_size, page_token)
+
+    def selector(self, environment: str, names: Sequence[str]) -> Selector:
+        """What a watch on flags looks at; no names: all."""
+        with checked(self._limits) as fields:
+            fields.environment(environment)
+            fields.count("names", len(names), self._limits.batch_size)
+        return Selector(Kind.FLAG, environment, "", frozenset(names) if names else None, "")
+
+    def _read(self, definition: Mapping[str, Any], author: Author) -> Flag:
+        self._check_alone(definition, author)
+        return flags.read(definition)
+
+    def _check_alone(self, definition: Mapping[str, Any], author: Author) -> None:
+        with checked(self._limits) as fields:
+            self._check(fields, definition)
+            fields.author(author)
+        self._check_sticky(str(definition.get("name", "")), sticky=bool(definition.get("sticky")))
+
+    def _check(self, fields: Fields, definition: Mapping[str, Any]) -> None:
+        """What can be said of a definition, or a part of one, before it is looked at as a whole."""
+        fields.flag_name("name", str(definition.get("name", "")))
+        fields.environment(str(definition.get("environment", "")))
+        for index, variant in enumerate(definition.get("variants", ())):
+            if is_nested_too_deeply(variant.get("value")):
+                fields.refuse(f"variants[{index}].value", f"must not be nested more than {NESTED_LEVELS} deep")
+
+    def _check_sticky(self, name: str, *, sticky: bool) -> None:
+        if sticky and not self._keeps_assignments:
+            raise FailedPrecondition(
+                "a sticky flag keeps its assignments in Redis, which this service does not have: set REDIS_HOST,"
+                " or leave sticky out",
+                "STICKY_NEEDS_REDIS",
+                {"flag_name": name},
+            )
+
+    def _ref(self, environment: str, name: str, author: Author | None = None) -> Ref:
+        with checked(self._limits) as fields:
+            self._identity(fields, environment, name)
+            if author is not None:
+                fields.author(author)
+        return flag_ref(environment, name)
+
+    def _identity(self, fields: Fields, environment: str, name: str) -> None:
+        fields.environment(environment)
+        fields.name("name", name, FLAG_NAME_CHARACTERS)
+
+    async def _write(self, what: str, ref: Ref, decision: Decision, author: Author, content: object) -> Commit:
+        fingerprint = digest(what, ref.environment, ref.key, content)
+        reads = (ref, Scope(Kind.FLAG, ref.environment))
+        return await self._writer.write(Write(author, reads, decision, fingerprint))
+
+
+def _written(commit: Commit) -> tuple[Record, int]:
+    record = commit.changes[0].record
+    if record is None:
+        raise NotFound("the retried request's flag is gone")
+    return record, commit.revision
+
+
+def _place(record: Record) -> tuple[str, str]:
+    return (record.ref.key, record.ref.service)
+
+
+def _ref_of(definition: Mapping[str, Any]) -> Ref:
+    return flag_ref(str(definition.get("environment", "")), str(definition.get("name", "")))

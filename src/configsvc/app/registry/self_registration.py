@@ -1,0 +1,58 @@
+"""This service in its own registry: each replica registers itself, and keeps its lease."""
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from configsvc.app.registry.directory import Directory
+from configsvc.clock import Clock
+from configsvc.domain.instances import Registration
+from configsvc.domain.records import Author
+from configsvc.errors import ServiceError
+from configsvc.tasks import Supervisor
+
+logger = logging.getLogger(__name__)
+
+OWN_SERVICE = "configsvc"
+
+
+@asynccontextmanager
+async def registered(
+    directory: Directory,
+    clock: Clock,
+    supervisor: Supervisor,
+    *,
+    instance_id: str,
+    service_url: str,
+    lease_ttl_seconds: float,
+) -> AsyncIterator[None]:
+    """Shows this service in its own registry, and keeps its lease while the context is open."""
+    own = Registration(
+        service_name=OWN_SERVICE,
+        instance_id=instance_id,
+        service_url=service_url,
+    )
+
+    def author(reason: str) -> Author:
+        return Author(OWN_SERVICE, reason, "", clock.now())
+
+    async def register(reason: str) -> None:
+        try:
+            await directory.register(own, author(reason))
+        except ServiceError as error:
+            logger.warning("this replica could not register itself; it tries again: %s", error)
+
+    async def keep() -> None:
+        while True:
+            await clock.sleep(lease_ttl_seconds / 3)
+            await register("still here")
+
+    await register("started")
+    keeper = supervisor.keep("own registration", keep)
+    try:
+        yield
+    finally:
+        await keeper.end()
+        with contextlib.suppress(ServiceError):
+            await directory.deregister(OWN_SERVICE, instance_id, author("stopped"))

@@ -1,0 +1,1 @@
+"""WatchStreams of every kind of resource."""

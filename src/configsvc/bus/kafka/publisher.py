@@ -1,0 +1,252 @@
+"""Events leave to Kafka: see `publisher.Publisher`.
+
+Two producers, used in turn. One sends batches; if the broker refuses anything of one, it stops, since what comes behind
+would overtake. The other sends one event at a time: those that may be refused, and the forms with less in them.
+"""
+
+import asyncio
+import json
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Self
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from configsvc.bus.kafka.sender import SIZE_REFUSALS, Outgoing, Report, Sender
+from configsvc.bus.kafka.topic import ensure_topic, read_limit_bytes
+from configsvc.bus.port import Receipt
+from configsvc.domain.events import (
+    SCHEMA_VERSION,
+    Delivery,
+    Form,
+    Omission,
+    Refusal,
+    event_key,
+    event_of,
+    forms_of,
+)
+from configsvc.domain.records import Change
+from configsvc.errors import Unavailable
+
+logger = logging.getLogger(__name__)
+
+# One call of `publish`: enough to fill requests to all partitions; on a line of 400 KB/s, 2.6 s.
+BATCH_CHANGES, BATCH_BYTES = 500, 1 << 20
+# Kafka's own default, for a topic whose limit can't be read.
+STOCK_LIMIT_BYTES = 1_048_588
+# A limit that was read is believed for so long; for the second, if the broker refuses what is sent.
+LIMIT_SECONDS, DOUBTED_SECONDS = 60.0, 1.0
+
+Batch = list[tuple[Change, list[Outgoing]]]
+
+
+class KafkaPublisher:
+    """See `publisher.Publisher`. A broker that is silent for `answer_seconds` has failed, at first.
+
+    `keys_with_kind` False: the keys of schema version 1. `tombstones`: a removal is followed by an empty message.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        topic: str,
+        *,
+        keys_with_kind: bool = True,
+        tombstones: bool = False,
+        answer_seconds: float = 10.0,
+    ) -> None:
+        self._bootstrap = bootstrap
+        self._topic = topic
+        self._keys_with_kind = keys_with_kind
+        self._tombstones = tombstones
+        self._batches = Sender(bootstrap, in_order=True, answer_seconds=answer_seconds)
+        self._singles = Sender(bootstrap, in_order=False, answer_seconds=answer_seconds)
+        self._is_topic_there = False
+        # 0: it could not be read yet.
+        self._limit_bytes = 0
+        self._limit_problem: int | None = None
+        self._limit_read_at = -LIMIT_SECONDS
+        # What was refused together with others: it goes alone.
+        self._suspects: set[tuple[int, int]] = set()
+        self._thread = ThreadPoolExecutor(1, "kafka-publisher")
+        self._stop = threading.Event()
+
+    @property
+    def producer(self) -> Producer | None:
+        """The one that sends batches."""
+        return self._batches.producer
+
+    async def publish(self, changes: Sequence[Change]) -> Receipt:
+        """See the port."""
+        self._stop = stop = threading.Event()
+        publishing = asyncio.get_running_loop().run_in_executor(self._thread, self._publish, changes, stop)
+        try:
+            return await asyncio.shield(publishing)
+        except asyncio.CancelledError:
+            stop.set()
+            # The thread lets go of the batch within POLL_SECONDS, before the next one.
+            await asyncio.gather(publishing, return_exceptions=True)
+            raise
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.submit(self._discard)
+        self._thread.shutdown(wait=False)
+
+    def _discard(self) -> None:
+        self._batches.discard()
+        self._singles.discard()
+
+    def _publish(self, changes: Sequence[Change], stop: threading.Event) -> Receipt:
+        receipt = self._publish_some(changes, stop)
+        if receipt.problem is not None:
+            # It may have been deleted.
+            self._is_topic_there = False
+        return receipt
+
+    def _publish_some(self, changes: Sequence[Change], stop: threading.Event) -> Receipt:
+        try:
+            if not self._is_topic_there:
+                ensure_topic(self._bootstrap, self._topic)
+                self._is_topic_there = True
+        except KafkaException as error:
+            return Receipt((), _unavailable(error.args[0]))
+        self._read_limit()
+        batch = self._batch(changes)
+        if batch:
+            receipt = self._publish_batch(batch, stop)
+            if receipt.deliveries or receipt.problem is not None:
+                return receipt
+        return self._publish_alone(changes[0], stop)
+
+    def _batch(self, changes: Sequence[Change]) -> Batch:
+        """The first changes, up to the first that must go alone."""
+        batch: Batch = []
+        size_bytes = 0
+        for change in changes[:BATCH_CHANGES]:
+            messages = [self._event(change), *self._tombstone(change)]
+            size_bytes += sum(message.size_bytes for message in messages)
+            is_alone = _place(change) in self._suspects or messages[0].size_bytes > self._most_bytes
+            if is_alone or (batch and size_bytes > BATCH_BYTES):
+                break
+            batch.append((change, messages))
+        return batch
+
+    def _publish_batch(self, batch: Batch, stop: threading.Event) -> Receipt:
+        messages = [message for _, messages in batch for message in messages]
+        owners = [change for change, messages in batch for _ in messages]
+        report = self._batches.send(self._topic, messages, self._most_bytes, stop)
+        missing = {_place(owner) for place, owner in enumerate(owners) if place not in report.acknowledged}
+        if report.refused:
+            self._suspects |= {_place(owners[place]) for place in report.refused}
+            # The limit was lowered, or is not known.
+            self._read_limit(is_doubted=True)
+        deliveries = [
+            Delivery(change, Form.WHOLE, _event_bytes(messages[0]))
+            for change, messages in batch
+            if _place(change) not in missing
+        ]
+        return Receipt(deliveries, None if report.refused else _problem(report, stop, bool(missing)))
+
+    def _publish_alone(self, change: Change, stop: threading.Event) -> Receipt:
+        """Tries each form. What is refused while it is alone is refused for good."""
+        omission: Omission | None = None
+        whole_bytes = 0
+        for form in forms_of(change):
+            if form is Form.SKIPPED:
+                break
+            message = self._event(change, form, omission)
+            whole_bytes = whole_bytes or _event_bytes(message)
+            report = self._singles.send(self._topic, [message], self._most_bytes, stop)
+            if report.acknowledged:
+                break
+            if not report.refused:
+                return Receipt((), _problem(report, stop, True))
+            self._read_limit(is_doubted=True)
+            why = Refusal.TOO_LARGE if report.refused[0].code() in SIZE_REFUSALS else Refusal.REFUSED
+            omission = Omission(why, whole_bytes, self._limit_bytes)
+            logger.debug("%s is refused %s: %s", _place(change), form.value, report.refused[0].str())
+        for tombstone in self._tombstone(change):
+            report = self._singles.send(self._topic, [tombstone], self._most_bytes, stop)
+            if not report.acknowledged and not report.refused:
+                return Receipt((), _problem(report, stop, True))
+        self._suspects.discard(_place(change))
+        return Receipt((Delivery(change, form, whole_bytes, omission),))
+
+    @property
+    def _most_bytes(self) -> int:
+        return self._limit_bytes or STOCK_LIMIT_BYTES
+
+    def _read_limit(self, *, is_doubted: bool = False) -> None:
+        now = time.monotonic()
+        believed_seconds = DOUBTED_SECONDS if is_doubted else LIMIT_SECONDS
+        if now < self._limit_read_at + believed_seconds:
+            return
+        self._limit_read_at = now
+        try:
+            found = read_limit_bytes(self._bootstrap, self._topic)
+        except KafkaException as error:
+            # It may be forbidden. The broker's answers to what is sent are enough.
+            problem = error.args[0]
+            if problem.code() != self._limit_problem:
+                logger.warning("the limit of the topic '%s' can't be read: %s", self._topic, problem)
+                self._limit_problem = problem.code()
+            return
+        if found != self._limit_bytes:
+            logger.info("the topic '%s' takes messages of up to %d bytes", self._topic, found)
+        self._limit_bytes, self._limit_problem = found, None
+
+    def _event(self, change: Change, form: Form = Form.WHOLE, omission: Omission | None = None) -> Outgoing:
+        event = event_of(change, form, omission)
+        return Outgoing(self._key(change), _encoded(event), self._headers(change))
+
+    def _tombstone(self, change: Change) -> Sequence[Outgoing]:
+        if not self._tombstones or change.after is not None:
+            return ()
+        return (Outgoing(self._key(change), None, self._headers(change)),)
+
+    def _key(self, change: Change) -> bytes:
+        return event_key(change, with_kind=self._keys_with_kind).encode("utf-8", "replace")
+
+    def _headers(self, change: Change) -> tuple[tuple[str, bytes], ...]:
+        return (
+            ("revision", str(change.revision).encode()),
+            ("kind", change.ref.kind.value.encode()),
+            ("schema_version", str(SCHEMA_VERSION).encode()),
+            ("history", change.history.encode()),
+        )
+
+
+def _place(change: Change) -> tuple[int, int]:
+    return change.revision, change.ordinal
+
+
+def _encoded(event: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        # A lone surrogate of an earlier release's time: as an escape it is JSON.
+        return json.dumps(event, separators=(",", ":")).encode()
+
+
+def _event_bytes(message: Outgoing) -> int:
+    return len(message.value or b"")
+
+
+def _problem(report: Report, stop: threading.Event, is_short: bool) -> Unavailable | None:
+    if not is_short:
+        return None
+    return _unavailable(report.problem or ("it is stopping" if stop.is_set() else "no acknowledgement"))
+
+
+def _unavailable(cause: KafkaError | str) -> Unavailable:
+    return Unavailable(f"Kafka does not take events: {cause}", "BUS_UNAVAILABLE")

@@ -1,0 +1,89 @@
+"""A topic in memory, for tests of the relay without an engine. It keeps the port's promises: see tests/conformance/bus.
+
+`limit_bytes`: what it takes of one event; 0: anything. `away`: it takes nothing. `tear_after`: from then on it takes so
+many events more, and then it is away.
+"""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+from configsvc.bus.port import Receipt
+from configsvc.domain.events import Delivery, Form, Omission, Refusal, event_key, event_of, forms_of
+from configsvc.domain.records import Action, Change, Kind, Ref
+from configsvc.errors import Unavailable
+
+AT = datetime(2025, 1, 1, tzinfo=UTC)
+
+
+def change(
+    revision: int,
+    value: Any,
+    *,
+    ordinal: int = 0,
+    key: str = "key",
+    kind: Kind = Kind.CONFIG,
+    reason: str = "",
+    action: Action = Action.UPDATE,
+) -> Change:
+    """One of the log. A removal has no value."""
+    ref = Ref(kind, "" if kind is Kind.INSTANCE else "test", "", key)
+    body = None if action.removes else {"value": value}
+    return Change(revision, ordinal, ref, action, revision, None, body, 0, AT, "tester", reason, "", AT)
+
+
+class MemoryPublisher:
+    """See `port.Publisher`."""
+
+    def __init__(self, limit_bytes: int = 0, batch_changes: int = 500) -> None:
+        self.limit_bytes = limit_bytes
+        self.batch_changes = batch_changes
+        self.away = False
+        self.tear_after: int | None = None
+        self.events: list[dict[str, Any]] = []
+        self.keys: list[str] = []
+        self.calls = 0
+        # Set: calls wait for it, as for a slow broker.
+        self.gate: asyncio.Event | None = None
+
+    async def publish(self, changes: Sequence[Change]) -> Receipt:
+        self.calls += 1
+        if self.gate is not None:
+            await self.gate.wait()
+        deliveries: list[Delivery] = []
+        for each in changes[: self.batch_changes]:
+            if self.tear_after == 0:
+                self.away, self.tear_after = True, None
+            if self.away:
+                return Receipt(deliveries, Unavailable("the topic is away"))
+            if self.tear_after:
+                self.tear_after -= 1
+            deliveries.append(self._deliver(each))
+        return Receipt(deliveries)
+
+    def _deliver(self, each: Change) -> Delivery:
+        omission: Omission | None = None
+        whole_bytes = 0
+        for form in forms_of(each):
+            if form is Form.SKIPPED:
+                break
+            event = event_of(each, form, omission)
+            size_bytes = len(json.dumps(event).encode()) + len(event_key(each))
+            whole_bytes = whole_bytes or size_bytes
+            if not self.limit_bytes or size_bytes <= self.limit_bytes:
+                self.events.append(event)
+                self.keys.append(event_key(each))
+                break
+            omission = Omission(Refusal.TOO_LARGE, whole_bytes, self.limit_bytes)
+        return Delivery(each, form, whole_bytes, omission)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to close."""

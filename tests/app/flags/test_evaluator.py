@@ -1,0 +1,239 @@
+"""Evaluation as a use case: sticky flags over a cache that replicas share, and evaluations that they share."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from configsvc_client.evaluation import Context, Evaluation, FlagSet, Reason
+
+from configsvc.app.flags.evaluation import Asked, FailedItem, Outcome, in_process
+from configsvc.app.flags.evaluation_cache import SharedEvaluations
+from configsvc.app.flags.evaluator import EvaluationRequest
+from configsvc.app.flags.store import FlagStore
+from configsvc.cache.port import Entry
+from configsvc.domain.flags import flag_ref
+from configsvc.domain.limits import Limits
+from configsvc.errors import FailedPrecondition
+from tests.app.flags.world import AUTHOR, HOUR, USERS, World, given, opened
+from tests.app.replica import open_storage
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with opened(tmp_path) as made:
+        yield made
+
+
+async def test_a_replica_that_comes_later_gives_what_another_assigned(world: World) -> None:
+    await world.flag(sticky=True, rollout_percentage=50)
+    before = await given(await world.evaluator())
+    assert set(before.values()) == {"on", "off"}
+    await world.flag(sticky=True, rollout_percentage=0)
+    assert await given(await world.evaluator()) == before
+
+
+async def test_who_was_outside_is_not_kept_outside(world: World) -> None:
+    await world.flag(sticky=True, rollout_percentage=0)
+    assert set((await given(await world.evaluator())).values()) == {"off"}
+    await world.flag(sticky=True, rollout_percentage=100)
+    assert set((await given(await world.evaluator())).values()) == {"on"}
+
+
+async def test_of_two_replicas_that_disagree_the_first_decides(world: World) -> None:
+    colours = [{"name": name, "value": name} for name in ("red", "green")]
+    members: dict[str, Any] = {
+        "sticky": True, "value_type": "string", "variants": colours, "default_variant": "red", "rollout_percentage": 100,
+    }  # fmt: skip
+    await world.flag(**members, rollout_split=[{"variant": "green", "weight": 1}])
+    old = await world.evaluator()
+    await given(old)
+    await world.flag(**members, rollout_split=[{"variant": "red", "weight": 1}])
+    new = await world.evaluator()
+    assert set((await given(new)).values()) == {"green"}
+
+
+async def test_a_flag_that_was_deleted_and_made_again_begins_anew(world: World) -> None:
+    await world.flag(sticky=True, rollout_percentage=100)
+    assert set((await given(await world.evaluator())).values()) == {"on"}
+    await world.store.delete(flag_ref("test", "f"), AUTHOR)
+    await world.flag(sticky=True, rollout_percentage=0)
+    assert set((await given(await world.evaluator())).values()) == {"off"}
+
+
+async def test_while_the_cache_is_away_a_sticky_flag_is_evaluated_like_any_other(world: World) -> None:
+    await world.flag(sticky=True, rollout_percentage=50)
+    evaluator = await world.evaluator()
+    before = await given(evaluator)
+    world.cache.is_away = True
+    assert await given(evaluator) == before
+    await world.flag(sticky=True, rollout_percentage=0)
+    assert set((await given(await world.evaluator())).values()) == {"off"}
+    world.cache.is_away = False
+    assert await given(await world.evaluator()) == before, "it was not forgotten meanwhile"
+
+
+async def test_an_assignment_ends_when_the_user_has_not_come_back_for_its_life(world: World) -> None:
+    await world.flag(sticky=True, rollout_percentage=100)
+    evaluator = await world.evaluator()
+    await evaluator.one("test", "f", Context("comes"))
+    await evaluator.one("test", "f", Context("stays away"))
+    await world.flag(sticky=True, rollout_percentage=0)
+    evaluator = await world.evaluator()
+    for _ in range(6):
+        await world.clock.advance(HOUR.total_seconds() / 3)
+        assert (await evaluator.one("test", "f", Context("comes")))[0].variant == "on"
+    assert (await evaluator.one("test", "f", Context("stays away")))[0].variant == "off"
+
+
+async def test_a_whole_batch_costs_one_look_and_one_writing(world: World) -> None:
+    for number in range(20):
+        await world.flag(f"f{number}", sticky=True, rollout_percentage=100)
+    await world.flag("loose", rollout_percentage=100)
+    evaluator = await world.evaluator()
+    outcomes, _ = await evaluator.batch("test", [], Context("u"))
+    assert len(outcomes) == 21
+    assert world.cache.trips == 3, "found, made, and found again as they were made"
+    world.cache.trips = 0
+    await evaluator.batch("test", ["loose"], Context("u"))
+    assert world.cache.trips == 0
+
+
+async def test_many_requests_of_one_environment_are_looked_up_together(world: World) -> None:
+    await world.flag(sticky=True, rollout_percentage=100)
+    evaluator = await world.evaluator()
+    requests = [EvaluationRequest("test", Asked("f", Context(user))) for user in USERS]
+    requests.insert(1, EvaluationRequest("", Asked("f", Context("nowhere"))))
+    requests.insert(3, EvaluationRequest("test", Asked("missing", Context("u"))))
+    outcomes, _ = await evaluator.many(requests)
+    assert world.cache.trips == 3
+    codes = [getattr(outcome, "code", "") for outcome in outcomes]
+    assert (codes[1], codes[3]) == ("INVALID_CONTEXT", "FLAG_NOT_FOUND")
+    assert [o.variant for o in outcomes if isinstance(o, Evaluation)] == ["on"] * len(USERS)
+
+
+async def test_sticky_is_refused_where_there_is_no_place_for_assignments(tmp_path: Path) -> None:
+    async with open_storage(tmp_path) as storage:
+        store = FlagStore(writer=storage, reader=storage, history=storage, limits=Limits(), keeps_assignments=False)
+        definition = {"name": "f", "environment": "test", "enabled": True, "sticky": True}
+        with pytest.raises(FailedPrecondition, match="REDIS_HOST") as refused:
+            await store.create(definition, AUTHOR)
+        assert refused.value.reason == "STICKY_NEEDS_REDIS"
+        await store.create({**definition, "sticky": False}, AUTHOR)
+
+
+class Asking:
+    """The evaluation in process, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def __call__(
+        self, flag_set: FlagSet, asked: Sequence[Asked], assigned: Sequence[Mapping[str, str]]
+    ) -> Sequence[Outcome]:
+        self.asked += [one.flag_name for one in asked]
+        return await in_process(flag_set, asked, assigned)
+
+
+async def test_a_shared_evaluation_is_made_once_for_all_replicas(world: World) -> None:
+    await world.flag(rollout_percentage=50, targeted_users=["u1"])
+    await world.flag(
+        "object", value_type="object", variants=[{"name": "v", "value": {"a": [1, None]}}], default_variant="v"
+    )
+    asking = Asking()
+    shared = SharedEvaluations(asking, world.cache, HOUR, lambda _: "h")
+    one, two = await world.evaluator(shared), await world.evaluator(shared)
+    plain = await world.evaluator()
+    for user in USERS:
+        for name in ("f", "object"):
+            context = Context(user, {"plan": "pro", "n": 1.5})
+            wanted = await plain.one("test", name, context)
+            assert await one.one("test", name, context) == wanted
+            assert await two.one("test", name, context) == wanted
+    assert asking.asked == ["f", "object"] * len(USERS)
+
+
+async def test_a_changed_flag_or_prerequisite_is_never_answered_from_the_cache(world: World) -> None:
+    await world.flag("parent", rollout_percentage=100)
+    child: dict[str, Any] = {
+        "rollout_percentage": 100, "prerequisites": [{"flag_name": "parent", "variants": ["on"]}],
+    }  # fmt: skip
+    await world.flag("child", **child)
+    evaluator = await world.evaluator(SharedEvaluations(in_process, world.cache, HOUR, lambda _: "h"))
+    assert (await evaluator.one("test", "child", Context("u")))[0].value is True
+    await world.flag("parent", enabled=False)
+    evaluator = await world.evaluator(SharedEvaluations(in_process, world.cache, HOUR, lambda _: "h"))
+    assert (await evaluator.one("test", "child", Context("u")))[0].reason is Reason.DISABLED
+    await world.flag("child", rollout_percentage=100)
+    evaluator = await world.evaluator(SharedEvaluations(in_process, world.cache, HOUR, lambda _: "h"))
+    assert (await evaluator.one("test", "child", Context("u")))[0].value is True
+
+
+async def test_single_and_batch_share_one_kind_of_entry(world: World) -> None:
+    await world.flag(rollout_percentage=100)
+    asking = Asking()
+    evaluator = await world.evaluator(SharedEvaluations(asking, world.cache, HOUR, lambda _: "h"))
+    single, _ = await evaluator.one("test", "f", Context("u"))
+    batch, _ = await evaluator.batch("test", [], Context("u"))
+    many, _ = await evaluator.many([EvaluationRequest("test", Asked("f", Context("u")))])
+    assert [single] == list(batch) == list(many)
+    assert asking.asked == ["f"]
+
+
+async def test_contexts_that_differ_share_nothing(world: World) -> None:
+    rules = [{"conditions": [{"attribute": "n", "operator": "equals", "values": [1]}], "variant": "on"}]
+    await world.flag(rules=rules)
+    evaluator = await world.evaluator(SharedEvaluations(in_process, world.cache, HOUR, lambda _: "h"))
+    contexts = [Context("u", {"n": 1}), Context("u", {"n": "1"}), Context("u", {"n": True}), Context("u"), Context("1")]
+    for _ in range(2):
+        found = [(await evaluator.one("test", "f", context))[0].value for context in contexts]
+        assert found == [True, False, False, False, False]
+
+
+async def test_what_is_not_an_evaluation_in_the_cache_is_passed_over(world: World) -> None:
+    await world.flag(rollout_percentage=100)
+    shared = SharedEvaluations(in_process, world.cache, HOUR, lambda _: "h")
+    evaluator = await world.evaluator(shared)
+    get = world.cache.get
+
+    async def spoilt(keys: Sequence[str]) -> Mapping[str, Entry]:
+        found = await get(keys)
+        return {key: Entry(entry.revision, b'["another", "release"]') for key, entry in found.items()}
+
+    world.cache.get = spoilt  # type: ignore[method-assign]
+    for _ in range(2):
+        assert (await evaluator.one("test", "f", Context("u")))[0].value is True
+
+
+async def test_explanations_and_unknown_flags_are_not_shared(world: World) -> None:
+    await world.flag(rollout_percentage=50)
+    asking = Asking()
+    evaluator = await world.evaluator(SharedEvaluations(asking, world.cache, HOUR, lambda _: "h"))
+    for _ in range(2):
+        found, _ = await evaluator.one("test", "f", Context("u"), explain=True)
+        assert found.explanation is not None
+        await evaluator.batch("test", ["missing"], Context("u"))
+    assert asking.asked == ["f", "missing"] * 2
+
+
+async def test_concurrent_first_evaluations_agree(world: World) -> None:
+    await world.flag(sticky=True, rollout_percentage=50)
+    evaluators = [await world.evaluator() for _ in range(3)]
+    found = await asyncio.gather(*(given(evaluator) for evaluator in evaluators))
+    assert found[0] == found[1] == found[2]
+
+
+async def test_a_flag_that_another_replica_just_made_is_found(world: World) -> None:
+    await world.flag("first")
+    evaluator = await world.evaluator()
+    await evaluator.one("test", "first", Context("u"))
+    # The clock stands still, so this replica's poll never comes, and nobody tells it.
+    await world.flag("second", rollout_percentage=100)
+    assert (await evaluator.one("test", "second", Context("u")))[0].value is True
+    await world.flag("third", rollout_percentage=100)
+    outcomes, _ = await evaluator.batch("test", ["third", "fourth"], Context("u"))
+    assert isinstance(outcomes[0], Evaluation)
+    assert isinstance(outcomes[1], FailedItem)

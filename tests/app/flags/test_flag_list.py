@@ -1,0 +1,129 @@
+"""Lists of flags: whatever the filter and the pages, all that match, once, in order, at a bounded cost for each call."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from configsvc.app.flags import store as flags
+from configsvc.app.flags.store import FlagStore
+from configsvc.domain.flag_filter import FlagFilter
+from configsvc.domain.flags import flag_ref
+from configsvc.domain.limits import Limits
+from configsvc.domain.records import Record
+from configsvc.errors import InvalidInput
+from tests.app.flags.world import AUTHOR
+from tests.app.replica import AT, Door, open_storage
+
+pytestmark = pytest.mark.timeout(120)
+
+READ, SCANNED = 3, 7
+OWNERS, TAGS = ("", "ann", "bob"), ("a", "b", "c")
+
+
+@pytest.fixture(autouse=True)
+def _small_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flags, "READ_FLAGS", READ)
+    monkeypatch.setattr(flags, "SCANNED_FLAGS", SCANNED)
+
+
+@asynccontextmanager
+async def opened() -> AsyncIterator[tuple[FlagStore, Door]]:
+    with TemporaryDirectory() as folder:
+        async with open_storage(Path(folder)) as storage:
+            door = Door(storage)
+            yield (
+                FlagStore(writer=storage, reader=door, history=storage, limits=Limits(), keeps_assignments=True),
+                door,
+            )
+
+
+async def everything(store: FlagStore, door: Door, wanted: FlagFilter, page_size: int) -> list[Record]:
+    """All pages of a list, each at a bounded cost."""
+    found: list[Record] = []
+    token = ""
+    while True:
+        door.pages = 0
+        page = await store.list("test", wanted, page_size, token)
+        assert door.pages <= SCANNED // READ + 1
+        assert len(page.items) <= page_size
+        found += page.items
+        token = page.next_page_token
+        if not token:
+            return found
+
+
+def day(number: int) -> datetime:
+    return AT + timedelta(days=number)
+
+
+MADE = st.lists(
+    st.tuples(
+        st.booleans(), st.sampled_from(OWNERS), st.sets(st.sampled_from(TAGS)), st.integers(0, 3), st.integers(0, 3)
+    ),
+    max_size=25,
+)
+FILTERS = st.builds(
+    FlagFilter,
+    enabled=st.sampled_from((None, True, False)),
+    tags=st.lists(st.sampled_from(TAGS), max_size=2).map(tuple),
+    owner=st.sampled_from((None, *OWNERS)),
+    created_before=st.one_of(st.none(), st.integers(0, 7).map(day)),
+    updated_before=st.one_of(st.none(), st.integers(0, 7).map(day)),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(made=MADE, wanted=FILTERS, page_size=st.integers(1, 8))
+async def test_the_pages_of_any_filter_are_together_all_that_match(
+    made: list[tuple[bool, str, set[str], int, int]], wanted: FlagFilter, page_size: int
+) -> None:
+    async with opened() as (store, door):
+        expected = []
+        for number, (enabled, owner, tags, created, passed) in enumerate(made):
+            flag = {
+                "name": f"f{number:02}", "environment": "test", "enabled": enabled, "owner": owner, "tags": [*tags],
+            }  # fmt: skip
+            await store.create(flag, replace(AUTHOR, at=day(created)))
+            if passed:
+                later = replace(AUTHOR, at=day(created + passed))
+                await store.update(flag_ref("test", f"f{number:02}"), flag, later)
+            if (
+                wanted.enabled in (None, enabled)
+                and wanted.owner in (None, owner)
+                and set(wanted.tags) <= tags
+                and (wanted.created_before is None or day(created) < wanted.created_before)
+                and (wanted.updated_before is None or day(created + passed) < wanted.updated_before)
+            ):
+                expected.append(flag["name"])
+        found = await everything(store, door, wanted, page_size)
+        assert [record.ref.key for record in found] == expected
+
+
+async def test_a_filter_that_nothing_matches_ends_after_bounded_calls() -> None:
+    async with opened() as (store, door):
+        for number in range(20):
+            await store.create({"name": f"f{number:02}", "environment": "test"}, AUTHOR)
+        first = await store.list("test", FlagFilter(owner="nobody"), 5, "")
+        assert first.items == ()
+        assert first.next_page_token, "it has not looked at all of them yet"
+        assert await everything(store, door, FlagFilter(owner="nobody"), 5) == []
+
+
+async def test_a_token_belongs_to_its_filter_and_what_no_flag_can_have_is_refused() -> None:
+    async with opened() as (store, _):
+        for number in range(3):
+            await store.create({"name": f"f{number}", "environment": "test", "tags": ["a"]}, AUTHOR)
+        token = (await store.list("test", FlagFilter(tags=("a",)), 1, "")).next_page_token
+        for other in (FlagFilter(), FlagFilter(tags=("b",)), FlagFilter(tags=("a",), owner="")):
+            with pytest.raises(InvalidInput, match="page_token"):
+                await store.list("test", other, 1, token)
+        with pytest.raises(InvalidInput) as refused:
+            await store.list("test", FlagFilter(tags=("", "x" * 129), owner="o" * 257), 1, "")
+        assert [violation.field for violation in refused.value.violations] == ["tags[0]", "tags[1]", "owner"]

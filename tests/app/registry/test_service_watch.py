@@ -1,0 +1,275 @@
+"""What a watcher of a service holds is what discovery gives, whoever shows the instances, and whatever it missed."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from configsvc.app.registry.foreign_instances import ForeignInstances
+from configsvc.app.registry.service_watch import ForeignChanged, ForeignSnapshot, ServiceEvent, ServiceWatches
+from configsvc.app.watch.hub import WatchHub
+from configsvc.app.watch.watcher import Changed, Progress, Selector, Snapshot, Synced
+from configsvc.clock import SystemClock
+from configsvc.domain.records import Action, Author, Kind, Put, Record, Ref, Remove, Write
+from configsvc.registry.port import Node
+from tests.app.replica import Replica, open_replica, open_storage
+
+pytestmark = pytest.mark.timeout(120)
+
+SERVICE = "svc"
+AT = datetime(2025, 1, 1, tzinfo=UTC)
+OURS, THEIRS = "ours", "theirs"
+
+
+def ref(name: str) -> Ref:
+    return Ref(Kind.INSTANCE, "", SERVICE, name)
+
+
+@dataclass
+class Client:
+    """A client as the proto tells it to be."""
+
+    state: dict[str, tuple[str, Any]] = field(default_factory=dict)
+    after: int | None = None
+    seen: list[ServiceEvent] = field(default_factory=list)
+
+    def take(self, event: ServiceEvent) -> None:
+        self.seen.append(event)
+        match event:
+            case Snapshot(records):
+                self.state.update({record.ref.key: (OURS, record.body["value"]) for record in records})
+            case ForeignSnapshot(instances):
+                self.state = {name: held for name, held in self.state.items() if held[0] == OURS}
+                # After a cut, one may come whose registration has ended before the client is told of that end; what the
+                # end takes away is sent again after it.
+                self.state.update({i.instance_id: (THEIRS, i.service_url) for i in instances})
+            case Synced(revision) | Progress(revision):
+                self.after = revision
+            case Changed(change, completes):
+                if change.record is None:
+                    self.state.pop(change.ref.key, None)
+                else:
+                    self.state[change.ref.key] = (OURS, change.record.body["value"])
+                self.after = change.revision if completes else self.after
+            case ForeignChanged(revision, instance, previous, is_gone):
+                assert revision == self.after, "resuming after it loses nothing"
+                held = self.state.get(instance.instance_id)
+                # It may come before the end of the registration that hid it; that end takes it away, and it is sent again.
+                is_hidden = held is not None and held[0] == OURS
+                assert is_hidden or held == (None if previous is None else (THEIRS, previous.service_url)), "twice"
+                if is_gone:
+                    del self.state[instance.instance_id]
+                else:
+                    self.state[instance.instance_id] = (THEIRS, instance.service_url)
+
+
+class World:
+    """A replica, what is registered there, and what others show."""
+
+    def __init__(self, replica: Replica) -> None:
+        self.replica = replica
+        self.registered: dict[str, Record] = {}
+        self.shown: dict[str, str] = {}
+        self.is_complete = True
+        replica.tail.subscribe(self._apply)
+        self.foreign = ForeignInstances(SystemClock())
+        hub = WatchHub(
+            tail=replica.tail, reader=replica.storage, log=replica.storage, clock=SystemClock(), buffer_changes=2,
+            progress_seconds=1e6,
+        )  # fmt: skip
+        self.watches = ServiceWatches(
+            hub,
+            self.foreign,
+            is_registered=lambda _, name: name in self.registered,
+            is_complete=lambda: self.is_complete,
+        )
+
+    def _apply(self, changes: Any) -> None:
+        for change in changes:
+            if change.record is None:
+                self.registered.pop(change.ref.key, None)
+            else:
+                self.registered[change.ref.key] = change.record
+
+    async def write(self, name: str, value: object) -> None:
+        mutation = Remove(ref(name)) if value is None else Put(ref(name), {"value": value}, Action.UPDATE)
+        author = Author("tester", "", "", AT)
+        write = Write(
+            author, (ref(name),), lambda view: (mutation,) if value is not None or view.get(ref(name)) else ()
+        )
+        self.replica.tail.committed(await self.replica.storage.write(write))
+
+    def show(self, name: str, url: str | None) -> None:
+        if url is None:
+            self.shown.pop(name, None)
+        else:
+            self.shown[name] = url
+        self.foreign.take(SERVICE, [Node(SERVICE, n, "", 0, {"service_url": u}) for n, u in self.shown.items()])
+
+    @property
+    def truth(self) -> dict[str, tuple[str, Any]]:
+        """As discovery has it."""
+        ours = {name: (OURS, record.body["value"]) for name, record in self.registered.items()}
+        return {**{name: (THEIRS, url) for name, url in self.shown.items()}, **ours}
+
+    @asynccontextmanager
+    async def watched(self, client: Client) -> AsyncIterator["Watching"]:
+        watching = Watching(self, client)
+        try:
+            yield watching
+        finally:
+            await watching.end()
+
+
+class Watching:
+    """One stream of a client's, which can be held up."""
+
+    def __init__(self, world: World, client: Client) -> None:
+        self._world, self._client = world, client
+        self.flows = asyncio.Event()
+        self.flows.set()
+        self._news = asyncio.Event()
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        selector = Selector(Kind.INSTANCE, "", SERVICE, None, "")
+        async for event in self._world.watches.watch(selector, self._client.after):
+            await self.flows.wait()
+            self._client.take(event)
+            self._news.set()
+
+    async def until_true(self) -> None:
+        """Returns when the client holds the truth; with its error, if the stream has one."""
+        await self.until(lambda: self._client.after is not None and self._client.state == self._world.truth)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        self.flows.set()
+        async with asyncio.timeout(20):
+            while not condition():
+                self._news.clear()
+                news = asyncio.create_task(self._news.wait())
+                await asyncio.wait((news, self._task), return_when=asyncio.FIRST_COMPLETED)
+                news.cancel()
+                if self._task.done():
+                    self._task.result()
+
+    async def end(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def world_in(folder: Path) -> AsyncIterator[World]:
+    async with AsyncExitStack() as stack:
+        storage = await stack.enter_async_context(open_storage(folder))
+        replica = await stack.enter_async_context(open_replica(storage, SystemClock()))
+        yield World(replica)
+
+
+async def test_a_watch_shows_put_change_and_delete_of_what_others_show(tmp_path: Path) -> None:
+    async with world_in(tmp_path) as world:
+        world.show("jvm", "http://a:1")
+        await world.write("one", 1)
+        client = Client()
+        async with world.watched(client) as stream:
+            await stream.until_true()
+            assert isinstance(client.seen[-1], Synced), "the opening state has them"
+            world.show("jvm", "http://b:1")
+            await stream.until_true()
+            world.show("jvm", None)
+            await stream.until_true()
+            world.show("jvm", None)
+            await world.write("one", 2)
+            await stream.until_true()
+        kinds = [type(event).__name__ for event in client.seen]
+        assert kinds == ["Snapshot", "ForeignSnapshot", "Synced", "ForeignChanged", "ForeignChanged", "Changed"]
+
+
+async def test_a_resume_learns_what_came_and_went_meanwhile(tmp_path: Path) -> None:
+    async with world_in(tmp_path) as world:
+        world.show("goes", "http://a:1")
+        client = Client()
+        async with world.watched(client) as stream:
+            await stream.until_true()
+        world.show("goes", None)
+        world.show("comes", "http://b:1")
+        async with world.watched(client) as stream:
+            await stream.until_true()
+        assert client.state == {"comes": (THEIRS, "http://b:1")}
+
+
+async def test_a_registration_takes_the_place_of_a_foreign_one_and_leaves_it_without_a_gap(tmp_path: Path) -> None:
+    async with world_in(tmp_path) as world:
+        world.show("one", "http://a:1")
+        client = Client()
+        async with world.watched(client) as stream:
+            await stream.until_true()
+            await world.write("one", 1)
+            await stream.until_true()
+            assert not any(isinstance(event, ForeignChanged) and event.is_gone for event in client.seen)
+            world.show("one", "http://hidden:1")
+            await world.write("one", None)
+            await stream.until_true()
+        assert client.state == {"one": (THEIRS, "http://hidden:1")}
+
+
+async def test_a_replica_that_has_not_read_the_registry_takes_nothing_from_its_watchers(tmp_path: Path) -> None:
+    async with world_in(tmp_path) as world:
+        world.show("jvm", "http://a:1")
+        client = Client()
+        async with world.watched(client) as stream:
+            await stream.until_true()
+        held = dict(client.state)
+        world.show("jvm", None)
+        world.is_complete = False
+        async with world.watched(client) as stream:
+            await world.write("one", 1)
+            await stream.until(lambda: "one" in client.state)
+            assert {**held, "one": (OURS, 1)} == client.state
+            world.is_complete = True
+            await world.write("one", 2)
+            await stream.until_true()
+        assert client.state == {"one": (OURS, 2)}
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["write", "show", "hold", "flow", "cut", "yield"]), st.sampled_from("ab"),
+              st.none() | st.integers(0, 1)),
+    min_size=5,
+    max_size=25,
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example([("write", "a", 0), ("show", "a", 0), ("write", "a", None), ("cut", "a", None)])
+@given(STEPS)
+async def test_whatever_happens_in_whatever_order_a_watcher_ends_with_what_discovery_has(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str, int | None]]
+) -> None:
+    async with world_in(tmp_path_factory.mktemp("world")) as world:
+        client = Client()
+        async with AsyncExitStack() as stack:
+            stream = await stack.enter_async_context(world.watched(client))
+            for step, name, value in steps:
+                match step:
+                    case "write":
+                        await world.write(name, value)
+                    case "show":
+                        world.show(name, None if value is None else f"http://{name}:{value + 1}")
+                    case "hold":
+                        stream.flows.clear()
+                    case "flow":
+                        stream.flows.set()
+                    case "yield":
+                        await asyncio.sleep(0)
+                    case _:
+                        await stack.aclose()
+                        stream = await stack.enter_async_context(world.watched(client))
+            await stream.until_true()

@@ -1,0 +1,113 @@
+"""A directory on a clock that the test turns, over the real SQLite storage and the real local registry."""
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from configsvc.app.changelog.tail import LogTail
+from configsvc.app.registry.directory import Directory
+from configsvc.app.registry.health_checks import Thresholds
+from configsvc.app.registry.leases import SWEEP_SECONDS
+from configsvc.bus.local import LocalBus
+from configsvc.clock import SystemClock
+from configsvc.domain.instances import Registration
+from configsvc.domain.limits import Limits
+from configsvc.domain.records import Author
+from configsvc.probes.port import ProbeFailedError
+from configsvc.registry.local import LocalRegistry, LocalRegistryClient
+from configsvc.registry.port import ServiceRegistryClient
+from configsvc.storage.port import Reader
+from configsvc.storage.sqlite.storage import SqliteStorage
+
+ME = Author("tester", "", "", datetime(2025, 1, 1, tzinfo=UTC))
+
+
+class HandClock(SystemClock):
+    """Real sleeps, cut short; a monotonic time that only `forward` moves."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.naps: Counter[float] = Counter()
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def forward(self, seconds: float) -> None:
+        self.seconds += seconds
+
+    async def sleep(self, seconds: float) -> None:
+        self.naps[seconds] += 1
+        await super().sleep(min(seconds, 0.001))
+
+
+class Switch:
+    """A probe that says what it is told to."""
+
+    well = True
+
+    async def look(self, url: str) -> None:
+        if not self.well:
+            raise ProbeFailedError("switched off")
+
+
+@dataclass
+class World:
+    clock: HandClock
+    probe: Switch
+    storage: SqliteStorage
+    registry: LocalRegistry
+    sessions: dict[str, LocalRegistryClient] = field(default_factory=dict)
+
+    async def pass_time(self, seconds: float) -> None:
+        """Moves the clock, half a second at a time, and lets every replica sweep its leases each time."""
+        for _ in range(round(seconds / SWEEP_SECONDS)):
+            self.clock.forward(SWEEP_SECONDS)
+            # Each begins a sweep after now, and ends it.
+            enough = self.clock.naps[SWEEP_SECONDS] + 2 * len(self.registry.sessions) + 1
+            while self.registry.sessions and self.clock.naps[SWEEP_SECONDS] < enough:
+                await SystemClock().sleep(0.0005)
+
+    @asynccontextmanager
+    async def directory(
+        self,
+        replica: str,
+        *,
+        registry: LocalRegistry | None = None,
+        reader: Reader | None = None,
+        poll_seconds: float = 0.02,
+        client: ServiceRegistryClient | None = None,
+    ) -> AsyncIterator[Directory]:
+        """`client` is a session that is open, in place of one of the local registry."""
+        async with AsyncExitStack() as stack:
+            local = LocalRegistryClient(registry or self.registry, replica)
+            session: ServiceRegistryClient = local
+            if client is None:
+                self.sessions[replica] = await stack.enter_async_context(local)
+            else:
+                session = client
+            bus = await stack.enter_async_context(LocalBus())
+            tail = await stack.enter_async_context(
+                LogTail(log=self.storage, bus=bus, clock=SystemClock(), poll_seconds=poll_seconds)
+            )
+            directory = (
+                Directory(
+                    writer=self.storage, reader=reader or self.storage, registry=session, probe=self.probe, clock=self.clock,
+                    limits=Limits(), applied=lambda: 0, history=lambda: tail.history, thresholds=Thresholds(1, 3), check_interval_seconds=1e6,
+                    default_ttl_seconds=30, stale_seconds=60, signs=self.storage, catch_up=tail.catch_up,
+                )
+            )  # fmt: skip
+            tail.subscribe(directory.apply, directory.reset)
+            yield await stack.enter_async_context(directory)
+
+
+def registration(name: str = "one", **more: Any) -> Registration:
+    return Registration("svc", f"http://{name}:1", instance_id=name, **more)
+
+
+async def gone(directory: Directory, instance_id: str) -> None:
+    """Returns when the sweeper, which runs on its own, has expired the instance."""
+    while any(i.instance_id == instance_id for i in (await directory.discover("svc")).instances):
+        await SystemClock().sleep(0.001)

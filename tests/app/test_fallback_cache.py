@@ -1,0 +1,139 @@
+"""What replicas leave in the shared cache, with a real server that is emptied, hung and slow."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import timedelta
+from weakref import WeakSet
+
+import pytest
+
+from configsvc.app.fallback_cache import MARK_SECONDS, SENT_TOGETHER, WAITING_COPIES, Copy, FallbackCache
+from configsvc.cache.redis import FAILURES, RedisCache
+from tests.app.fake_clock import FakeClock
+from tests.engines.valkey import Valkey
+
+# Reached only where a test fails.
+PATIENCE_SECONDS = 30.0
+DAY = timedelta(days=1)
+
+
+@dataclass
+class World:
+    """Copies on a cache on a server; what the replica holds, and how often all of it was asked for."""
+
+    server: Valkey
+    clock: FakeClock
+    cache: RedisCache
+    copies: FallbackCache
+    held: dict[str, int] = field(default_factory=dict)
+    asked: int = 0
+
+    def hold(self, key: str, revision: int) -> None:
+        """As the replica's caches do: it is held, and left once."""
+        self.held[key] = revision
+        self.copies.leave(copy(key, revision))
+
+    def all(self) -> Sequence[Copy]:
+        self.asked += 1
+        return [copy(key, revision) for key, revision in self.held.items()]
+
+    async def found(self) -> dict[str, int]:
+        return {key: revision for key, (revision, _) in (await self.copies.find([*self.held])).items()}
+
+    async def until_found(self) -> None:
+        """Lets time pass until the cache has all that is held."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while await self.found() != self.held:
+                await self.clock.advance(MARK_SECONDS)
+                await asyncio.sleep(0.01)
+
+
+def copy(key: str, revision: int) -> Copy:
+    return Copy(key, revision, lambda: revision)
+
+
+@pytest.fixture
+async def world(private_valkey: Callable[[], Valkey]) -> AsyncIterator[World]:
+    server, clock = private_valkey(), FakeClock()
+    host, _, port = server.address.rpartition(":")
+    async with AsyncExitStack() as stack:
+        cache = await stack.enter_async_context(
+            RedisCache(host=host, port=int(port), password=server.password, clock=clock)
+        )
+        copies = await stack.enter_async_context(FallbackCache(cache, clock, DAY))
+        world = World(server, clock, cache, copies)
+        copies.renew(world.all)
+        for number in range(300):
+            world.hold(f"key-{number}", 1)
+        await world.until_found()
+        yield world
+
+
+async def test_an_emptied_cache_is_filled_anew(world: World) -> None:
+    with world.server.client() as client:
+        client.flushall()
+    assert await world.found() == {}
+    await world.until_found()
+
+
+async def test_a_restarted_cache_is_filled_anew(world: World) -> None:
+    await asyncio.to_thread(world.server.kill)
+    await asyncio.to_thread(world.server.start)
+    await world.until_found()
+
+
+async def test_what_a_hung_cache_missed_it_gets_later(world: World) -> None:
+    world.server.pause()
+    try:
+        for _ in range(FAILURES):
+            await world.cache.get(["key-0"])
+        for number in range(0, 300, 3):
+            world.hold(f"key-{number}", 2)
+        await world.clock.advance(4 * MARK_SECONDS)
+    finally:
+        world.server.resume()
+    await world.until_found()
+
+
+async def test_while_all_is_well_nothing_is_left_twice(world: World) -> None:
+    asked = world.asked
+    for _ in range(10):
+        await world.clock.advance(MARK_SECONDS)
+        await world.found()
+    assert world.asked == asked
+
+
+async def test_closing_ends_at_whatever_point_of_sending_it_comes(world: World) -> None:
+    for rounds in range(80):
+        closing = FallbackCache(world.cache, world.clock, DAY)
+        await closing.__aenter__()
+        for number in range(3 * SENT_TOGETHER):
+            closing.leave(copy(f"closing-{number}", rounds + 1))
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await closing.__aexit__(None, None, None)
+
+
+class Content:
+    """Something that can be counted."""
+
+    def __call__(self) -> str:
+        return "x"
+
+
+async def test_what_waits_for_a_hung_cache_is_bounded_and_the_newest_stay(world: World) -> None:
+    alive: WeakSet[Content] = WeakSet()
+    world.server.pause()
+    try:
+        for number in range(3 * WAITING_COPIES):
+            content = Content()
+            alive.add(content)
+            world.copies.leave(Copy(f"many-{number}", 1, content))
+            if number % 1_000 == 0:
+                await asyncio.sleep(0)
+            assert len(alive) <= WAITING_COPIES + SENT_TOGETHER + 1
+    finally:
+        world.server.resume()

@@ -1,0 +1,232 @@
+"""Any writers, any watchers, any pace: each watcher ends with the store's state, by a way that never goes back."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from configsvc.app.watch import hub as watch_hub
+from configsvc.app.watch import watcher
+from configsvc.app.watch.hub import WatchHub
+from configsvc.app.watch.watcher import Changed, Progress, Selector, Snapshot, Synced, WatchEvent
+from configsvc.clock import SystemClock
+from configsvc.domain.records import Change, Kind, Record, Ref, Scope
+from configsvc.storage.port import Storage
+from tests.app.replica import Replica, config, live, open_replica, open_storage, write
+
+SCOPE = Scope(Kind.CONFIG, "test")
+SELECTORS = (
+    Selector(Kind.CONFIG, "test"),
+    Selector(Kind.CONFIG, "test", service="svc"),
+    Selector(Kind.CONFIG, "test", keys=frozenset({"a", "b", "e", "k-last"})),
+    Selector(Kind.CONFIG, "test", prefix="k"),
+)
+REFS = [config(key, service) for key in ("a", "b", "c", "e", "k1", "k2", "k3") for service in ("", "svc")]
+# Every selector sees the end.
+LAST = config("k-last")
+BIG = 10_000
+
+
+@dataclass
+class Client:
+    """A client that believes what it is sent, and complains where that goes back or comes out of order."""
+
+    selector: Selector
+    # Set once `Synced` has come: the revision to resume after, as proto/configsvc/v1/watch.proto says it.
+    revision: int | None = None
+    state: dict[Ref, Record] = field(default_factory=dict)
+    changes: list[Change] = field(default_factory=list)
+    # What it held at the mark, and the mark's revision.
+    opening: dict[Ref, Record] = field(default_factory=dict)
+    began_after: int = 0
+    # It has resumed before something that it holds: at a mark older than parts of its snapshot (see app/watch/hub.py), or
+    # before a batch that was cut. What it holds comes again then.
+    knows_more: bool = False
+
+    def take(self, event: WatchEvent) -> None:
+        if isinstance(event, Snapshot):
+            assert self.revision is None, "a snapshot after the mark"
+            for record in event.records:
+                held = self.state.get(record.ref)
+                assert held is None or held.revision < record.revision, "a snapshot goes back"
+                self.state[record.ref] = record
+        elif isinstance(event, Synced):
+            assert self.revision is None, "a second mark"
+            self.began_after, self.opening = event.revision, dict(self.state)
+            self.revision = event.revision
+        elif isinstance(event, Progress):
+            assert self.revision is not None, "progress before the mark"
+            assert event.revision >= self.revision, "progress goes back"
+            self.revision = event.revision
+        elif isinstance(event, Changed):
+            self._change(event)
+
+    def _change(self, event: Changed) -> None:
+        change = event.change
+        assert self.revision is not None, "a change before the mark"
+        assert self.selector.matches(change.ref)
+        if self.changes:
+            last = self.changes[-1]
+            assert (change.revision, change.ordinal) > (last.revision, last.ordinal), "out of order or twice"
+        assert change.revision > self.revision, "the revision was said to be complete"
+        held = self.state.get(change.ref)
+        if not self.knows_more:
+            assert held is None or held.revision < change.revision, "an older change over a newer state"
+        self.changes.append(change)
+        if event.completes:
+            self.revision = change.revision
+        if change.record is None:
+            self.state.pop(change.ref, None)
+        else:
+            self.state[change.ref] = change.record
+
+
+@dataclass
+class World:
+    """One storage, two replicas with a hub each, and chance."""
+
+    random: Random
+    storage: Storage
+    replicas: list[Replica]
+    hubs: list[WatchHub]
+
+    async def pause(self, most: int) -> None:
+        for _ in range(self.random.randrange(most)):
+            await asyncio.sleep(0)
+
+    async def write_some(self, number: int, owned: list[Ref]) -> None:
+        """Writers own their refs, so that each knows what is live; the revisions are everyone's."""
+        there: set[Ref] = set()
+        for turn in range(number):
+            chosen = self.random.sample(owned, self.random.randint(1, min(3, len(owned))))
+            values = [(ref, None if ref in there and self.random.random() < 0.4 else turn) for ref in chosen]
+            for ref, value in values:
+                (there.discard if value is None else there.add)(ref)
+            commit = await write(self.storage, *values)
+            await self.pause(4)
+            self.random.choice(self.replicas).tail.committed(commit)
+
+    async def watch_to_the_end(self, slowness: int, whole: bool) -> Client:
+        """WatchStreams from a snapshot until the last write is seen, disconnecting now and then, on any replica."""
+        client = Client(self.random.choice(SELECTORS))
+        await self.pause(60)
+        while LAST not in client.state:
+            patience = BIG if whole else self.random.randint(1, 30)
+            await self._connect(client, slowness, patience)
+        return client
+
+    async def _connect(self, client: Client, slowness: int, patience: int) -> None:
+        if client.revision is None:
+            # Cut off before the mark: the client throws away what it has.
+            client.state.clear()
+        resumed = client.revision is not None
+        after = client.revision
+        if after is not None:
+            # A batch that was cut comes again, whole.
+            while client.changes and client.changes[-1].revision > after:
+                client.changes.pop()
+            client.knows_more = any(record.revision > after for record in client.state.values())
+        async with aclosing(self.random.choice(self.hubs).watch(client.selector, after)) as events:
+            async for event in events:
+                if resumed and isinstance(event, Synced):
+                    assert event.revision == after
+                    continue
+                client.take(event)
+                patience -= 1
+                if LAST in client.state or patience <= 0:
+                    return
+                await self.pause(slowness)
+
+
+async def play(seed: int, *, buffer_changes: int, watchers: int, slowness: int, whole: bool) -> None:
+    random = Random(seed)
+    with TemporaryDirectory() as folder:
+        async with AsyncExitStack() as stack:
+            storage = await stack.enter_async_context(open_storage(Path(folder)))
+            clock = SystemClock()
+            replicas = [await stack.enter_async_context(open_replica(storage, clock)) for _ in range(2)]
+            hubs = [
+                WatchHub(
+                    tail=replica.tail,
+                    reader=storage,
+                    log=storage,
+                    clock=clock,
+                    buffer_changes=buffer_changes,
+                    progress_seconds=0.001,
+                )
+                for replica in replicas
+            ]
+            for hub in hubs:
+                stack.callback(hub.shutdown)
+            world = World(random, storage, replicas, hubs)
+            refs = REFS.copy()
+            random.shuffle(refs)
+            watching = [
+                asyncio.ensure_future(world.watch_to_the_end(random.choice((1, slowness)), whole))
+                for _ in range(watchers)
+            ]
+            await asyncio.gather(*(world.write_some(12, refs[part::3]) for part in range(3)))
+            commit = await write(storage, (LAST, "end"))
+            replicas[0].tail.committed(commit)
+            await replicas[1].tail.wait_for(commit.revision, None)
+            clients = await asyncio.gather(*watching)
+            await check(storage, clients, complete=buffer_changes >= BIG)
+
+
+def state_at(revision: int, changes: list[Change]) -> dict[Ref, Record]:
+    newest = {change.ref: change.record for change in changes if change.revision <= revision}
+    return {ref: record for ref, record in newest.items() if record is not None}
+
+
+async def check(storage: Storage, clients: list[Client], *, complete: bool) -> None:
+    log = await storage.read(0, BIG)
+    state = await live(storage, SCOPE)
+    for client in clients:
+        matching = [change for change in log if client.selector.matches(change.ref)]
+        assert client.state == {ref: record for ref, record in state.items() if client.selector.matches(ref)}
+        wanted = [change for change in matching if change.revision > client.began_after]
+        missing = [change for change in wanted if change not in client.changes]
+        assert [change for change in wanted if change not in missing] == client.changes
+        if complete:
+            # The snapshot had them: where it was exactly the state at its mark there are none.
+            assert not missing or client.opening != state_at(client.began_after, matching)
+            for ref in {change.ref for change in missing}:
+                had = max(change.revision for change in missing if change.ref == ref)
+                # The opening has it, or a later one, which comes again if the client has resumed before that.
+                later = [change.record for change in matching if change.ref == ref and change.revision >= had]
+                assert client.opening.get(ref) in later
+                assert not any(change.ref == ref and change.revision < had for change in client.changes)
+
+
+@pytest.fixture(autouse=True)
+def _small_pages() -> Iterator[None]:
+    with patch.object(watcher, "SNAPSHOT_RECORDS", 3), patch.object(watch_hub, "CATCH_UP_CHANGES", 4):
+        yield
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**32))
+async def test_a_stream_without_conflation_is_complete_and_in_order(seed: int) -> None:
+    await play(seed, buffer_changes=BIG, watchers=8, slowness=4, whole=True)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**32), buffer_changes=st.integers(1, 6), slowness=st.integers(1, 60))
+async def test_slow_watchers_end_with_the_state_of_the_store(seed: int, buffer_changes: int, slowness: int) -> None:
+    await play(seed, buffer_changes=buffer_changes, watchers=8, slowness=slowness, whole=True)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**32), buffer_changes=st.sampled_from((1, 4, BIG)), slowness=st.integers(1, 30))
+async def test_watchers_that_disconnect_and_resume_anywhere_end_with_the_state_of_the_store(
+    seed: int, buffer_changes: int, slowness: int
+) -> None:
+    await play(seed, buffer_changes=buffer_changes, watchers=8, slowness=slowness, whole=False)
