@@ -1,20 +1,20 @@
-"""Time, passed in, so that tests turn the hands themselves."""
+"""Time, passed in, so that tests control it. Every wait that is bounded in time goes through a clock."""
 
 import asyncio
 import time
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Clock(Protocol):
-    """Two readings that must not be mixed up, and a way to wait."""
+    """Wall time for people and records, monotonic time for intervals. Never compare one with the other."""
 
     def now(self) -> datetime:
-        """Wall time, aware, in UTC: for people and for records. It may jump."""
+        """Wall time, aware, in UTC. It may jump."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds from some fixed point; never goes back: for leases, time-outs and intervals."""
+        """Seconds from some fixed point; never decreases."""
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -36,3 +36,16 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """`asyncio.sleep`."""
         await asyncio.sleep(seconds)
+
+
+async def wait_within(clock: Clock, seconds: float | None, future: "asyncio.Future[Any]") -> bool:
+    """Whether the future was done before `seconds` (None: no limit) had passed. The future itself is left alone."""
+    if seconds is None or future.done():
+        await asyncio.wait((future,))
+        return True
+    timer = asyncio.ensure_future(clock.sleep(seconds))
+    try:
+        await asyncio.wait((future, timer), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        timer.cancel()
+    return future.done()

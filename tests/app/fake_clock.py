@@ -47,7 +47,7 @@ class FakeClock:
             await self._fell_asleep.wait()
 
     async def advance(self, seconds: float) -> None:
-        """FairQueue the hands, stopping at each moment at which a sleeper wakes, and lets it run."""
+        """Turns the hands, stopping at each moment at which a sleeper wakes, and lets it run."""
         end = self._seconds + seconds
         await settle()
         while self._sleepers and self._sleepers[0][0] <= end:

@@ -98,7 +98,7 @@ class Run:
                 await asyncio.sleep(choices.uniform(0, 0.02))
 
     async def watch(self, watched: Watched, replica: Replica) -> None:
-        """WatchStreams one replica; after a break it goes on where it had got to."""
+        """Watches one replica; after a break it goes on where it had got to."""
         reached = watched.after
         # Of a revision that is not complete yet: it comes again, whole, where the watch breaks inside it.
         batch: list[Seen] = []
@@ -309,7 +309,7 @@ def _history_of(replica: Replica) -> str:
 
 
 async def _watch_on(replica: Replica, after_revision: int) -> str:
-    """WatchStreams until the stream ends, as a client that resumes once its replica is there again; how it ended."""
+    """Watches until the stream ends, as a client that resumes once its replica is there again; how it ended."""
     async with grpc.aio.insecure_channel(replica.address, options=CHANNEL) as channel:
         stub = config_pb2_grpc.ConfigServiceStub(channel)
         request = config_pb2.WatchConfigsRequest(environment=ENVIRONMENT, after_revision=after_revision)

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-# MessageBudget for what a test writes, and soon full.
+# Room for what a test writes, and soon full.
 TMPFS_MEGABYTES = 8
 FILLING_BYTES = 4_096
 

@@ -1,4 +1,4 @@
-"""The database server's wall clock jumps. Heartbeats of life that reach another replica than the owner are dated by it."""
+"""The database server's wall clock jumps. Heartbeats that reach another replica than the owner are dated by it."""
 
 import time
 from collections.abc import Iterator
@@ -72,7 +72,7 @@ def test_a_lease_that_is_renewed_elsewhere_ends_neither_early_nor_late(
 
 
 def beat(replica: Replica, *names: str) -> float:
-    """Heartbeats of life; returns when."""
+    """Heartbeats; returns when."""
     for name in names:
         replica.heartbeat("dated", name)
     return time.monotonic()

@@ -1,4 +1,4 @@
-"""WatchStreams over the wire: what comes in which order, what a resume gives, and what ends one."""
+"""Watches over the wire: what comes in which order, what a resume gives, and what ends one."""
 
 from collections.abc import Callable
 from typing import Any

@@ -36,7 +36,7 @@ Behaviour = Callable[[Any, call.Context], Any]
 
 # What is left of the deadline for the read itself, once a min_revision was waited for.
 READ_SECONDS = 0.1
-# WatchStreams and health checks come every second from every balancer; they are not what the log is for.
+# Watches and health checks come every second from every balancer; they are not what the log is for.
 QUIET = ("/grpc.health.v1.", "/configsvc.v1.HealthService/")
 # The libraries' own services (health, reflection). Their streams don't know of this server's stop.
 LIBRARY = "/grpc."
@@ -257,7 +257,7 @@ def _aborted(context: call.Context) -> grpc.StatusCode:
 
 
 def _serialized(message: Any) -> bytes:
-    """WatchStreams encode a change once for all who see it, and hand over bytes."""
+    """Watches encode a change once for all who see it, and hand over bytes."""
     return message if isinstance(message, bytes) else message.SerializeToString()
 
 

@@ -337,7 +337,7 @@ class Heartbeat:
 
 
 class Heartbeats(Protocol):
-    """Heartbeats of life of instances, as all replicas have heard them.
+    """Heartbeats of instances, as all replicas have heard them.
 
     Points in time are *heard seconds*: for how long, since the database was made, at least one replica has listened. The
     replicas measure them, on monotonic clocks, and the store keeps the highest. So they stand still while nobody listens,

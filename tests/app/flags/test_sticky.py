@@ -1,4 +1,4 @@
-"""StickyAssignments of sticky flags belong to one incarnation, and end where the README says, whatever is written in between."""
+"""Assignments of sticky flags belong to one incarnation, and end where the README says, whatever is written in between."""
 
 import asyncio
 import json

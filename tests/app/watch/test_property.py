@@ -115,7 +115,7 @@ class World:
             self.random.choice(self.replicas).tail.committed(commit)
 
     async def watch_to_the_end(self, slowness: int, whole: bool) -> Client:
-        """WatchStreams from a snapshot until the last write is seen, disconnecting now and then, on any replica."""
+        """Watches from a snapshot until the last write is seen, disconnecting now and then, on any replica."""
         client = Client(self.random.choice(SELECTORS))
         await self.pause(60)
         while LAST not in client.state:

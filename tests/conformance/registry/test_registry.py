@@ -53,7 +53,7 @@ class Ears:
 
 async def ears_of(client: ServiceRegistryClient) -> Ears:
     ears = Ears(client)
-    # LeaseClock begins with the iterator's first step, which is the task's.
+    # Listening begins with the iterator's first step, which is the task's.
     await asyncio.sleep(0)
     return ears
 

@@ -23,7 +23,7 @@ from typing import Protocol, Self
 from configsvc.app.changelog.early_commits import EarlyCommits
 from configsvc.app.changelog.lineage import LogMark, compared
 from configsvc.bus.port import Bus
-from configsvc.clock import Clock
+from configsvc.clock import Clock, wait_within
 from configsvc.domain.lineage import LogState, Point, history_changed
 from configsvc.domain.records import Change, Commit
 from configsvc.errors import RevisionOutOfRange, Unavailable
@@ -46,19 +46,6 @@ class FollowedLog(Log, Lineage, Protocol):
 
 Listener = Callable[[Sequence[Change]], None]
 Reset = Callable[[int], None]
-
-
-async def within(clock: Clock, seconds: float | None, future: asyncio.Future[None]) -> bool:
-    """Whether the future was done before `seconds` (None: no limit) had passed. The future itself is left alone."""
-    if seconds is None or future.done():
-        await asyncio.wait((future,))
-        return True
-    timer = asyncio.ensure_future(clock.sleep(seconds))
-    try:
-        await asyncio.wait((future, timer), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        timer.cancel()
-    return future.done()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +71,7 @@ class _Latch:
         """Whether it was released since `arm`, or is, before `seconds` have passed."""
         if self._future is None:
             self._future = asyncio.get_running_loop().create_future()
-        return await within(clock, seconds, self._future)
+        return await wait_within(clock, seconds, self._future)
 
 
 class LogTail:
@@ -229,7 +216,7 @@ class LogTail:
             insort(self._waiting, entry)
             try:
                 self._expect(revision)
-                await within(self._clock, timeout_seconds, future)
+                await wait_within(self._clock, timeout_seconds, future)
             finally:
                 place = bisect_left(self._waiting, entry)
                 if place < len(self._waiting) and self._waiting[place] is entry:

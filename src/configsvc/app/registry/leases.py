@@ -5,7 +5,7 @@ of owner, a restart or a backend that was away grants a fresh lease, but only on
 counted in seconds in which somebody listened (`listening`), so a living instance is not ended for a silence that was the
 service's own.
 
-Heartbeats of life are live state of the replica that hears them. It notes them in the store: those of another replica's
+Heartbeats are live state of the replica that hears them. It notes them in the store: those of another replica's
 instance at once, since that one looks there before it ends a lease; those of its own at a bounded rate, so that whoever
 adopts them knows.
 

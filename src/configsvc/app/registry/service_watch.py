@@ -41,7 +41,7 @@ ServiceEvent = WatchEvent | ForeignSnapshot | ForeignChanged
 
 
 class ServiceWatches:
-    """WatchStreams of services. `is_registered(service, id)` and `is_complete()` say what the directory knows."""
+    """Watches of services. `is_registered(service, id)` and `is_complete()` say what the directory knows."""
 
     def __init__(
         self,

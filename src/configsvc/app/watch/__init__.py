@@ -1,1 +1,1 @@
-"""WatchStreams of every kind of resource."""
+"""Watches of every kind of resource."""

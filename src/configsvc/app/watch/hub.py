@@ -1,4 +1,4 @@
-"""WatchStreams: the state, then every change of it, in one queue a watcher.
+"""Watches: the state, then every change of it, in one queue a watcher.
 
 As in etcd's watchable store, a watcher is in one of two states. A *live* one is fed by the log's tail through a bounded
 backlog. One that is *behind* (it resumes at an old revision, or its backlog is full even when conflated) gets nothing

@@ -57,7 +57,7 @@ class ZookeeperView:
         # are left out), by service and instance id.
         self._listed: set[str] = set()
         self._held: dict[str, dict[str, Node | None]] = {}
-        # WatchStreams being set, by the same names. One that fires before its answer is seen is none any more.
+        # Watches being set, by the same names. One that fires before its answer is seen is none any more.
         self._setting: dict[str, object] = {}
         self._watches: dict[tuple[str, str], Watch] = {}
         self._following: set[SupervisedTask] = set()

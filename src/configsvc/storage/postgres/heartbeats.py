@@ -1,4 +1,4 @@
-"""Heartbeats of life in PostgreSQL. See `port.Heartbeats` for the law."""
+"""Heartbeats in PostgreSQL. See `port.Heartbeats` for the law."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any

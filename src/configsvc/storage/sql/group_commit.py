@@ -25,7 +25,7 @@ DEFAULT_QUEUE_WRITES = 1_024
 # larger group only makes its first write wait for its last.
 DEFAULT_GROUP_WRITES = 128
 
-# FairQueue of the event loop without another write until a group is closed. A request takes several from the socket to here,
+# Turns of the event loop without another write until a group is closed. A request takes several from the socket to here,
 # and they cost microseconds where nothing comes: with 64 calls in flight, 0 turns gave groups of a few, and half of the
 # writes a second on PostgreSQL that 8 give; 16 gave little more.
 QUIET_TURNS = 8

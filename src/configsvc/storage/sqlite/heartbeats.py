@@ -1,4 +1,4 @@
-"""Heartbeats of life in the embedded database. See `port.Heartbeats` for the law."""
+"""Heartbeats in the embedded database. See `port.Heartbeats` for the law."""
 
 import json
 import sqlite3

@@ -43,7 +43,7 @@ class Operator:
 
 
 def _one_of(operands: Sequence[bool | float | str]) -> Match:
-    # SupervisedTask apart by type, since True == 1 in Python and not in JSON.
+    # Kept apart by type, since True == 1 in Python and not in JSON.
     texts = frozenset(o for o in operands if isinstance(o, str))
     truths = frozenset(o for o in operands if isinstance(o, bool))
     numbers = frozenset(o for o in operands if isinstance(o, float))
