@@ -17,7 +17,7 @@ class Work:
 
     async def __call__(self) -> str:
         async with self._began:
-            run = asyncio.get_running_loop().create_future()
+            run: asyncio.Future[str] = asyncio.get_running_loop().create_future()
             self.runs.append(run)
             self._began.notify_all()
         return await run
@@ -32,7 +32,7 @@ async def test_concurrent_callers_share_one_run_and_a_later_caller_starts_anothe
     first, second = (asyncio.create_task(flights.run("key", work)) for _ in range(2))
     await work.began(1)
     work.runs[0].set_result("one")
-    assert await asyncio.gather(first, second) == ["one", "one"]
+    assert [await first, await second] == ["one", "one"]
     third = asyncio.create_task(flights.run("key", work))
     await work.began(2)
     work.runs[1].set_result("two")
@@ -45,7 +45,7 @@ async def test_each_key_has_a_run_of_its_own() -> None:
     await work.began(2)
     for number, run in enumerate(work.runs):
         run.set_result(str(number))
-    assert await asyncio.gather(*callers) == ["0", "1"]
+    assert [await caller for caller in callers] == ["0", "1"]
 
 
 async def test_cancelled_caller_leaves_the_run_to_the_others() -> None:
