@@ -265,7 +265,7 @@ def _parts(backends: Backends, tail: LogTail, clock: Clock, supervisor: Supervis
         leaving = OutboxHealth(bus.ping, storage, clock)
         parts.append(Part("bus", bus.name, leaving.ping, leaving.effect, leaving.trouble, leaving.note))
     parts.append(Part("registry", registry.name, registry.ping, without_registry, note=lambda: registry.notes))
-    parts.append(Part("tasks", "in process", _at_once, _no_effect, trouble=lambda: _joined(supervisor.troubles)))
+    parts.append(Part("tasks", "in process", _at_once, _no_effect, trouble=lambda: _joined(supervisor.failures)))
     return tuple(parts)
 
 

@@ -160,13 +160,13 @@ class FallbackCache:
     async def __aenter__(self) -> Self:
         if self._cache is not None:
             work = {"sending": self._send, "refresh": self._refresh, "refill": self._refill}
-            self._tasks = [self._supervisor.keep(f"{self._name}, {part}", run) for part, run in work.items()]
+            self._tasks = [self._supervisor.supervise(f"{self._name}, {part}", run) for part, run in work.items()]
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await asyncio.gather(*(task.end() for task in self._tasks))
+        await asyncio.gather(*(task.stop() for task in self._tasks))
         await self._send_batch()
 
     async def _send(self) -> None:
