@@ -15,7 +15,7 @@ class Breaker:
 
     def __init__(self, clock: Clock, failures: int) -> None:
         self._clock = clock
-        self._most_failures = failures
+        self._max_failures = failures
         self._failures = 0
         self._pause = SHORTEST_PAUSE_SECONDS
         self._next_trial = 0.0
@@ -23,7 +23,7 @@ class Breaker:
     @property
     def is_open(self) -> bool:
         """Whether calls are held back."""
-        return self._failures >= self._most_failures
+        return self._failures >= self._max_failures
 
     def lets_through(self) -> bool:
         """Whether to make a call now. While it is open one call may go after each pause, as a trial."""

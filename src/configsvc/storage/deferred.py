@@ -77,13 +77,13 @@ class DeferredStorage:
         """See the port."""
         return await self._open().state()
 
-    async def read(self, after: int, limit: int, most_bytes: int | None = READ_BYTES) -> Sequence[Change]:
+    async def read(self, after: int, limit: int, max_bytes: int | None = READ_BYTES) -> Sequence[Change]:
         """See the port."""
-        return await self._open().read(after, limit, most_bytes)
+        return await self._open().read(after, limit, max_bytes)
 
-    async def follow(self, seen: Point, limit: int, most_bytes: int | None = READ_BYTES) -> LogPage:
+    async def follow(self, seen: Point, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
         """See the port."""
-        return await self._open().follow(seen, limit, most_bytes)
+        return await self._open().follow(seen, limit, max_bytes)
 
     async def reconcile(self, seen: Point, reason: str) -> LogState:
         """See the port."""

@@ -35,7 +35,7 @@ class RecordQuery:
     """Live records of one kind in one environment, in the order of (key, service).
 
     `services` and `keys`: only these; None: all. `prefix`: keys that start with it. `after`: only what comes after
-    this (key, service). `limit`: at most this many, above 0. `most_bytes`: no more once the bodies that were read have so
+    this (key, service). `limit`: at most this many, above 0. `max_bytes`: no more once the bodies that were read have so
     many bytes (or characters), except other records of the last key; None: no bound.
     """
 
@@ -46,12 +46,12 @@ class RecordQuery:
     keys: tuple[str, ...] | None = None
     prefix: str = ""
     after: tuple[str, str] | None = None
-    most_bytes: int | None = None
+    max_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RecordPage:
-    """Records at one revision of a history. `more`: the limit, or `most_bytes`, cut the list."""
+    """Records at one revision of a history. `more`: the limit, or `max_bytes`, cut the list."""
 
     revision: int
     records: tuple[Record, ...]
@@ -64,7 +64,7 @@ class ChangeQuery:
     """Changes, newest first: by falling (revision, ordinal). Filters that are not None must all match.
 
     `reason` matches reasons that contain it. Times and revisions: `from_time` and `until_revision` are inclusive,
-    `until_time` and `after_revision` exclusive. `before`: only what is older than this (revision, ordinal). `most_bytes`:
+    `until_time` and `after_revision` exclusive. `before`: only what is older than this (revision, ordinal). `max_bytes`:
     no more once the bodies that were read have so many bytes (or characters); None: no bound.
     """
 
@@ -80,12 +80,12 @@ class ChangeQuery:
     after_revision: int | None = None
     until_revision: int | None = None
     before: tuple[int, int] | None = None
-    most_bytes: int | None = READ_BYTES
+    max_bytes: int | None = READ_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class ChangePage:
-    """Changes, read at one revision of a history. `more`: the limit, or `most_bytes`, cut the list.
+    """Changes, read at one revision of a history. `more`: the limit, or `max_bytes`, cut the list.
 
     Changes up to `compacted` are gone.
     """
@@ -159,9 +159,9 @@ class Log(Protocol):
         """The newest and the compacted revision."""
         ...
 
-    async def read(self, after: int, limit: int, most_bytes: int | None = READ_BYTES) -> Sequence[Change]:
+    async def read(self, after: int, limit: int, max_bytes: int | None = READ_BYTES) -> Sequence[Change]:
         """The changes after a revision, oldest first: `limit` where there are that many, and their bodies have no more
-        than about `most_bytes` bytes (None: no bound); else fewer, but at least one revision. Only none at all means that
+        than about `max_bytes` bytes (None: no bound); else fewer, but at least one revision. Only none at all means that
         there are no more.
 
         A revision is never cut: its changes come all together, so that the answer may be longer than `limit`.
@@ -175,7 +175,7 @@ class Log(Protocol):
 class Lineage(Protocol):
     """The log's identity."""
 
-    async def follow(self, seen: Point, limit: int, most_bytes: int | None = READ_BYTES) -> LogPage:
+    async def follow(self, seen: Point, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
         """The changes after a place, as `Log.read` gives them; only of use where the page continues it.
 
         Where it does not, or the log was compacted beyond it, it is no error: the page says so.

@@ -148,7 +148,7 @@ class ConfigStore:
                 services=("", service_name),
                 prefix=prefix,
                 after=(cursor[0], service_name) if cursor else None,
-                most_bytes=READ_BYTES,
+                max_bytes=READ_BYTES,
             )
         )
         merged = configs.effective(service_name, found.records)
@@ -335,7 +335,7 @@ class ConfigStore:
                 keys=keys or None,
                 prefix=prefix,
                 after=(cursor[0], cursor[1]) if cursor else None,
-                most_bytes=READ_BYTES,
+                max_bytes=READ_BYTES,
             )
         )
         return page_of(

@@ -80,7 +80,7 @@ class FlagStore:
         scanned, revision, history, more = 0, 0, "", True
         while more and len(found) < page_size and scanned < SCANNED_FLAGS:
             limit = page_size if wanted.is_all else READ_FLAGS
-            query_page = RecordQuery(Kind.FLAG, environment, limit=limit, after=after, most_bytes=READ_BYTES)
+            query_page = RecordQuery(Kind.FLAG, environment, limit=limit, after=after, max_bytes=READ_BYTES)
             page = await self._reader.page(query_page)
             revision, history = revision or page.revision, history or page.history
             found += filter(wanted.matches, page.records)

@@ -93,7 +93,7 @@ class Reads(ABC):
         """See the port."""
         return await self._read(self._statements.state(), lambda rows: LogState(*rows[0]))
 
-    async def follow(self, seen: Point, limit: int, most_bytes: int | None = READ_BYTES) -> LogPage:
+    async def follow(self, seen: Point, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
         """See the port."""
 
         def decode(rows: Rows) -> LogPage:
@@ -103,7 +103,7 @@ class Reads(ABC):
             )
             return LogPage(LogState(head, compacted, history, since, digest), there or "", changes)
 
-        page = await self._read(self._statements.follow(seen.revision, limit, most_bytes), decode)
+        page = await self._read(self._statements.follow(seen.revision, limit, max_bytes), decode)
         if page.continues(seen):
             self._see(page.changes[-1].point if page.changes else replace(seen, history=page.state.history))
         return page
@@ -122,7 +122,7 @@ class Reads(ABC):
         if end.history != self._seen.history or end.revision > self._seen.revision:
             self._seen = end
 
-    async def read(self, after: int, limit: int, most_bytes: int | None = READ_BYTES) -> Sequence[Change]:
+    async def read(self, after: int, limit: int, max_bytes: int | None = READ_BYTES) -> Sequence[Change]:
         """See the port."""
 
         def decode(rows: Rows) -> Sequence[Change]:
@@ -135,7 +135,7 @@ class Reads(ABC):
                 )
             return _changes_in(rows)
 
-        return await self._read(self._statements.log(after, limit, most_bytes), decode)
+        return await self._read(self._statements.log(after, limit, max_bytes), decode)
 
     async def silences(self, longer_than: timedelta) -> Silences:
         """See the port."""

@@ -161,15 +161,15 @@ class SqliteStorage(Reads):
         self._damage.check_structure()
         return await super().search(query)
 
-    async def read(self, after: int, limit: int, most_bytes: int | None = READ_BYTES) -> Sequence[Change]:
+    async def read(self, after: int, limit: int, max_bytes: int | None = READ_BYTES) -> Sequence[Change]:
         """See the port."""
         self._damage.check_structure()
-        return await super().read(after, limit, most_bytes)
+        return await super().read(after, limit, max_bytes)
 
-    async def follow(self, seen: Point, limit: int, most_bytes: int | None = READ_BYTES) -> LogPage:
+    async def follow(self, seen: Point, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
         """See the port."""
         self._damage.check_structure()
-        return await super().follow(seen, limit, most_bytes)
+        return await super().follow(seen, limit, max_bytes)
 
     async def check_file(self) -> None:
         """Returns if the file is where it was opened; raises `Unavailable` (`STORAGE_GONE`) if it is not."""
