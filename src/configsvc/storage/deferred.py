@@ -15,12 +15,12 @@ from configsvc.domain.records import Change, Commit, Ref, View, Write
 from configsvc.errors import ServiceError, Unavailable
 from configsvc.storage.port import (
     READ_BYTES,
-    Backlog,
     ChangePage,
     ChangeQuery,
     Heartbeat,
     LogPage,
     OutboxLease,
+    OutboxStatus,
     RecordPage,
     RecordQuery,
     RetentionPolicy,
@@ -109,15 +109,15 @@ class DeferredStorage:
         """See the port."""
         return await self._open().compact(keep)
 
-    async def backlog(self) -> Backlog:
+    async def outbox_status(self) -> OutboxStatus:
         """See the port."""
-        return await self._open().backlog()
+        return await self._open().outbox_status()
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[OutboxLease]:
+    async def outbox_lease(self) -> AsyncIterator[OutboxLease]:
         """See the port."""
-        async with self._open().turn() as turn:
-            yield turn
+        async with self._open().outbox_lease() as lease:
+            yield lease
 
     async def listen(self, heard_seconds: float) -> float:
         """See the port."""

@@ -260,18 +260,18 @@ class Compactor(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Backlog:
+class OutboxStatus:
     """How far the log has left for the outside, and what has not.
 
     Everything up to `published` has; `waiting` revisions have not, the oldest made at `waiting_since`, None if none
-    waits. `trouble`: why, as whoever has the turn saw it last; empty: it goes on. `reduced` and `skipped` count the
+    waits. `failure`: why, as whoever has the turn saw it last; empty: it goes on. `reduced` and `skipped` count the
     events that left with less in them, and not at all; `last_loss` is the last of them.
     """
 
     published: int
     waiting: int
     waiting_since: datetime | None
-    trouble: str
+    failure: str
     reduced: int
     skipped: int
     last_loss: Loss | None
@@ -293,15 +293,15 @@ class OutboxLease(Protocol):
         """
         ...
 
-    async def tell(self, trouble: str) -> None:
+    async def report_failure(self, reason: str) -> None:
         """Remembers why nothing can be published, for every replica to see. Raises `Unavailable` as `advance` does."""
         ...
 
-    async def keep(self) -> None:
+    async def keep_alive(self) -> None:
         """Shows that the holder is alive: call it every second or so. Raises `Unavailable` if the turn is lost."""
         ...
 
-    async def news(self, within_seconds: float) -> None:
+    async def wait_for_changes(self, within_seconds: float) -> None:
         """Returns when the log may have grown, or after `within_seconds`. Raises `Unavailable` where the turn is lost."""
         ...
 
@@ -309,11 +309,11 @@ class OutboxLease(Protocol):
 class Outbox(Protocol):
     """How far the log has left for the outside."""
 
-    async def backlog(self) -> Backlog:
+    async def outbox_status(self) -> OutboxStatus:
         """What waits and what was lost, whoever has the turn. Raises `Unavailable`."""
         ...
 
-    def turn(self) -> AbstractAsyncContextManager[OutboxLease]:
+    def outbox_lease(self) -> AbstractAsyncContextManager[OutboxLease]:
         """Waits for the turn, and holds it while the context is open. It is lost with its process or its connection.
 
         A process that is alive but has hung for some seconds loses it too.

@@ -68,8 +68,8 @@ async def test_age_spares_what_is_not_published(storage: Storage) -> None:
     await write_at(storage, 0, 1, 2)
     late = RetentionPolicy(MANY, NOON + timedelta(hours=1), unpublished=True)
     assert await storage.compact(late) == 0
-    async with storage.turn() as turn:
-        await turn.advance(2)
+    async with storage.outbox_lease() as lease:
+        await lease.advance(2)
     assert await storage.compact(late) == 2
 
 

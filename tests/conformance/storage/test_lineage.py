@@ -189,13 +189,13 @@ class TestReconcile:
 
     async def test_what_had_left_for_the_outside_has_left_and_the_rest_still_waits(self, storage: Storage) -> None:
         here = await seen_in(storage, "a", "b")
-        async with storage.turn() as turn:
-            await turn.advance(1, ())
+        async with storage.outbox_lease() as lease:
+            await lease.advance(1, ())
             turned = await storage.reconcile(replace(here, revision=9), "why")
-            assert (await storage.backlog()).published == 1
-            await turn.advance(turned.head, ())
+            assert (await storage.outbox_status()).published == 1
+            await lease.advance(turned.head, ())
             again = await storage.new_history("an operator's")
-            assert (await storage.backlog()).published == again.head
+            assert (await storage.outbox_status()).published == again.head
 
 
 class TestAnOlderCopyIsRestored:

@@ -118,9 +118,7 @@ class NearCache:
         if len(refs) <= READ_WHOLE or self._tail.stale_since is not None or all(ref in self._entries for ref in refs):
             return await self.get(refs), frozenset()
         keys = tuple(ref.key for ref in refs)
-        query = RecordQuery(
-            refs[0].kind, refs[0].environment, len(refs), (refs[0].service,), keys, max_bytes=max_bytes
-        )
+        query = RecordQuery(refs[0].kind, refs[0].environment, len(refs), (refs[0].service,), keys, max_bytes=max_bytes)
         try:
             page = await self._reader.page(query)
         except Unavailable as error:

@@ -128,10 +128,10 @@ class PostgresStorage(Reads):
         return (await self.state()).compacted
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[OutboxLease]:
+    async def outbox_lease(self) -> AsyncIterator[OutboxLease]:
         """See the port."""
-        async with PostgresOutboxLease(self._url, CHANNEL, self._statements) as turn:
-            yield turn
+        async with PostgresOutboxLease(self._url, CHANNEL, self._statements) as lease:
+            yield lease
 
     async def listen(self, heard_seconds: float) -> float:
         """See the port."""

@@ -12,10 +12,10 @@ from configsvc.domain.records import Change, Commit, Record, Ref, View
 from configsvc.errors import DataLoss, RevisionOutOfRange, Unavailable
 from configsvc.storage.port import (
     READ_BYTES,
-    Backlog,
     ChangePage,
     ChangeQuery,
     LogPage,
+    OutboxStatus,
     RecordPage,
     RecordQuery,
     Silences,
@@ -147,9 +147,9 @@ class Reads(ABC):
 
         return await self._read(self._statements.silences(longer_than), decode)
 
-    async def backlog(self) -> Backlog:
+    async def outbox_status(self) -> OutboxStatus:
         """See the port."""
-        return await self._read(self._statements.backlog(), _backlog)
+        return await self._read(self._statements.outbox_status(), _status)
 
     async def ping(self) -> None:
         """See the port."""
@@ -205,13 +205,13 @@ def again(error: Refused) -> Refused:
     return same
 
 
-def _backlog(rows: Rows) -> Backlog:
-    published, head, oldest, at, trouble, reduced, skipped, loss = rows[0]
-    return Backlog(
+def _status(rows: Rows) -> OutboxStatus:
+    published, head, oldest, at, failure, reduced, skipped, loss = rows[0]
+    return OutboxStatus(
         published=published,
         waiting=0 if oldest is None else head - oldest + 1,
         waiting_since=None if at is None else time_of(at),
-        trouble=trouble,
+        failure=failure,
         reduced=reduced,
         skipped=skipped,
         last_loss=None if loss is None else Loss.from_json(loss),

@@ -304,7 +304,7 @@ class Statements:
         """(published)"""
         return Statement(f"SELECT published FROM {self._outbox}")
 
-    def backlog(self) -> Statement:
+    def outbox_status(self) -> Statement:
         """(published, head, revision and time of the oldest unpublished change, trouble, reduced, skipped, last loss)"""
         oldest = f"(SELECT min(revision) FROM {self._changes} WHERE revision > o.published)"
         return Statement(
@@ -323,9 +323,9 @@ class Statements:
             (revision, len(losses) - skipped, skipped, last),
         )
 
-    def tell(self, trouble: str) -> Statement:
+    def report_failure(self, reason: str) -> Statement:
         """Remembers the outbox's trouble."""
-        return Statement(f"UPDATE {self._outbox} SET trouble = ?", (trouble,))
+        return Statement(f"UPDATE {self._outbox} SET trouble = ?", (reason,))
 
     def _digest_at(self) -> str:
         """The digest of the log up to a revision, which need not have changes itself (see `LEAP_REVISIONS`)."""

@@ -109,7 +109,7 @@ class SqliteStorage(Reads):
         return (await self.state()).compacted
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[OutboxLease]:
+    async def outbox_lease(self) -> AsyncIterator[OutboxLease]:
         """See the port. One process owns the file, so its callers take turns among themselves."""
         async with self._turns:
             yield _OutboxLease(self)
@@ -339,13 +339,13 @@ class _OutboxLease:
     async def advance(self, revision: int, losses: Sequence[Loss] = ()) -> None:
         await self._storage._in_writer(lambda writer: writer.advance(revision, losses))
 
-    async def tell(self, trouble: str) -> None:
-        await self._storage._in_writer(lambda writer: writer.tell(trouble))
+    async def report_failure(self, reason: str) -> None:
+        await self._storage._in_writer(lambda writer: writer.report_failure(reason))
 
-    async def keep(self) -> None:
+    async def keep_alive(self) -> None:
         """The turn is this process's as long as it lives."""
 
-    async def news(self, within_seconds: float) -> None:
+    async def wait_for_changes(self, within_seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_seconds):
                 await self._storage._grown.wait()

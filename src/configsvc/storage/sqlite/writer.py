@@ -115,9 +115,9 @@ class SqliteWriter:
         """See `port.OutboxLease`."""
         self._run(self._statements.advance(revision, losses))
 
-    def tell(self, trouble: str) -> None:
+    def report_failure(self, reason: str) -> None:
         """See `port.OutboxLease`."""
-        self._run(self._statements.tell(trouble))
+        self._run(self._statements.report_failure(reason))
 
     def _run(self, statement: Statement) -> None:
         with translated(self._path), self._transaction():
