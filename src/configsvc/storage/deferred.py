@@ -119,25 +119,25 @@ class DeferredStorage:
         async with self._open().outbox_lease() as lease:
             yield lease
 
-    async def listen(self, heard_seconds: float) -> float:
+    async def advance_lease_clock(self, clock_seconds: float) -> float:
         """See the port."""
-        return await self._open().listen(heard_seconds)
+        return await self._open().advance_lease_clock(clock_seconds)
 
-    async def note(self, seen: Mapping[Incarnation, float]) -> None:
+    async def record_heartbeats(self, seen: Mapping[Incarnation, float]) -> None:
         """See the port."""
-        await self._open().note(seen)
+        await self._open().record_heartbeats(seen)
 
-    async def grant(self, incarnations: Collection[Incarnation], heard_seconds: float) -> None:
+    async def grant_leases(self, incarnations: Collection[Incarnation], clock_seconds: float) -> None:
         """See the port."""
-        await self._open().grant(incarnations, heard_seconds)
+        await self._open().grant_leases(incarnations, clock_seconds)
 
-    async def signs(self, incarnations: Collection[Incarnation]) -> Mapping[Incarnation, Heartbeat]:
+    async def heartbeats(self, incarnations: Collection[Incarnation]) -> Mapping[Incarnation, Heartbeat]:
         """See the port."""
-        return await self._open().signs(incarnations)
+        return await self._open().heartbeats(incarnations)
 
-    async def forget(self, before: float) -> None:
+    async def forget_heartbeats(self, before: float) -> None:
         """See the port."""
-        await self._open().forget(before)
+        await self._open().forget_heartbeats(before)
 
     async def ping(self) -> None:
         """See the port."""

@@ -328,7 +328,7 @@ class Outbox(Protocol):
 class Heartbeat:
     """What is known of the life of one incarnation, in heard seconds (see `Heartbeats`).
 
-    `seen_at`: its last sign of life. `granted_at`: when it last got a lease without one; less than `seen_at` if it has
+    `seen_at`: its last heartbeat. `granted_at`: when it last got a lease without one; less than `seen_at` if it has
     got none since then.
     """
 
@@ -344,27 +344,27 @@ class Heartbeats(Protocol):
     and no jump of a wall clock changes them. What is noted survives a restart of the store.
     """
 
-    async def listen(self, heard_seconds: float) -> float:
+    async def advance_lease_clock(self, clock_seconds: float) -> float:
         """A replica listens, and measures this now. Returns the highest that any has measured. Raises `Unavailable`."""
         ...
 
-    async def note(self, seen: Mapping[Incarnation, float]) -> None:
+    async def record_heartbeats(self, seen: Mapping[Incarnation, float]) -> None:
         """These gave a sign of life at these points. What is older than what is known changes nothing, nor does what is
         of an earlier incarnation. Raises `Unavailable`."""
         ...
 
-    async def grant(self, incarnations: Collection[Incarnation], heard_seconds: float) -> None:
+    async def grant_leases(self, incarnations: Collection[Incarnation], clock_seconds: float) -> None:
         """Each gets a lease at this point without a sign of life, unless it got one since its last sign.
 
         One of which nothing is known counts as seen at this point. Raises `Unavailable`.
         """
         ...
 
-    async def signs(self, incarnations: Collection[Incarnation]) -> Mapping[Incarnation, Heartbeat]:
+    async def heartbeats(self, incarnations: Collection[Incarnation]) -> Mapping[Incarnation, Heartbeat]:
         """What is known of each; those of which nothing is known are missing. Raises `Unavailable`."""
         ...
 
-    async def forget(self, before: float) -> None:
+    async def forget_heartbeats(self, before: float) -> None:
         """Forgets those that have neither been seen nor granted a lease since then. Raises `Unavailable`."""
         ...
 

@@ -111,7 +111,7 @@ class PostgresStorage(Reads):
         self._group = GroupCommit(
             self._commit_group, queue_writes=queue_writes, group_writes=group_writes, supervisor=supervisor
         )
-        self._signs = PostgresHeartbeats(self._executed)
+        self._heartbeats = PostgresHeartbeats(self._executed)
         self._reading: AsyncConnectionPool[Connection] | None = None
         self._writing: AsyncConnectionPool[Connection] | None = None
         self._left_behind: set[asyncio.Task[Any]] = set()
@@ -133,25 +133,25 @@ class PostgresStorage(Reads):
         async with PostgresOutboxLease(self._url, CHANNEL, self._statements) as lease:
             yield lease
 
-    async def listen(self, heard_seconds: float) -> float:
+    async def advance_lease_clock(self, clock_seconds: float) -> float:
         """See the port."""
-        return await self._signs.listen(heard_seconds)
+        return await self._heartbeats.advance_lease_clock(clock_seconds)
 
-    async def note(self, seen: Mapping[Incarnation, float]) -> None:
+    async def record_heartbeats(self, seen: Mapping[Incarnation, float]) -> None:
         """See the port."""
-        await self._signs.note(seen)
+        await self._heartbeats.record_heartbeats(seen)
 
-    async def grant(self, incarnations: Collection[Incarnation], heard_seconds: float) -> None:
+    async def grant_leases(self, incarnations: Collection[Incarnation], clock_seconds: float) -> None:
         """See the port."""
-        await self._signs.grant(incarnations, heard_seconds)
+        await self._heartbeats.grant_leases(incarnations, clock_seconds)
 
-    async def signs(self, incarnations: Collection[Incarnation]) -> Mapping[Incarnation, Heartbeat]:
+    async def heartbeats(self, incarnations: Collection[Incarnation]) -> Mapping[Incarnation, Heartbeat]:
         """See the port."""
-        return await self._signs.signs(incarnations)
+        return await self._heartbeats.heartbeats(incarnations)
 
-    async def forget(self, before: float) -> None:
+    async def forget_heartbeats(self, before: float) -> None:
         """See the port."""
-        await self._signs.forget(before)
+        await self._heartbeats.forget_heartbeats(before)
 
     async def _executed(self, sql: str, parameters: Sequence[Any]) -> Rows:
         async def run() -> Rows:

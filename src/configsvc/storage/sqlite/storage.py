@@ -114,25 +114,37 @@ class SqliteStorage(Reads):
         async with self._turns:
             yield _OutboxLease(self)
 
-    async def listen(self, heard_seconds: float) -> float:
+    async def advance_lease_clock(self, clock_seconds: float) -> float:
         """See the port."""
-        return await self._in_writer(lambda writer: writer.signs(lambda signs: signs.listen(heard_seconds)))
+        return await self._in_writer(
+            lambda writer: writer.with_heartbeats(lambda heartbeats: heartbeats.advance_lease_clock(clock_seconds))
+        )
 
-    async def note(self, seen: Mapping[Incarnation, float]) -> None:
+    async def record_heartbeats(self, seen: Mapping[Incarnation, float]) -> None:
         """See the port."""
-        await self._in_writer(lambda writer: writer.signs(lambda signs: signs.note(seen)))
+        await self._in_writer(
+            lambda writer: writer.with_heartbeats(lambda heartbeats: heartbeats.record_heartbeats(seen))
+        )
 
-    async def grant(self, incarnations: Collection[Incarnation], heard_seconds: float) -> None:
+    async def grant_leases(self, incarnations: Collection[Incarnation], clock_seconds: float) -> None:
         """See the port."""
-        await self._in_writer(lambda writer: writer.signs(lambda signs: signs.grant(incarnations, heard_seconds)))
+        await self._in_writer(
+            lambda writer: writer.with_heartbeats(
+                lambda heartbeats: heartbeats.grant_leases(incarnations, clock_seconds)
+            )
+        )
 
-    async def signs(self, incarnations: Collection[Incarnation]) -> Mapping[Incarnation, Heartbeat]:
+    async def heartbeats(self, incarnations: Collection[Incarnation]) -> Mapping[Incarnation, Heartbeat]:
         """See the port."""
-        return await self._in_writer(lambda writer: writer.signs(lambda signs: signs.signs(incarnations)))
+        return await self._in_writer(
+            lambda writer: writer.with_heartbeats(lambda heartbeats: heartbeats.heartbeats(incarnations))
+        )
 
-    async def forget(self, before: float) -> None:
+    async def forget_heartbeats(self, before: float) -> None:
         """See the port."""
-        await self._in_writer(lambda writer: writer.signs(lambda signs: signs.forget(before)))
+        await self._in_writer(
+            lambda writer: writer.with_heartbeats(lambda heartbeats: heartbeats.forget_heartbeats(before))
+        )
 
     async def get(self, refs: Sequence[Ref]) -> View:
         """See the port."""

@@ -48,7 +48,7 @@ class SqliteWriter:
         self._file = file
         self._damage = damage
         self._statements = Statements(DIALECT)
-        self._signs = SqliteHeartbeats(connection)
+        self._heartbeats = SqliteHeartbeats(connection)
         # Whether the database has refused writes, and nothing has shown since that it would take them now.
         self.is_refused = False
 
@@ -99,11 +99,11 @@ class SqliteWriter:
             state, _ = self._state(0)
             return self._turn(state, state.turned(leap=leap), reason)
 
-    def signs(self, work: Callable[[SqliteHeartbeats], T]) -> T:
+    def with_heartbeats(self, work: Callable[[SqliteHeartbeats], T]) -> T:
         """Reads or writes signs of life. See `port.Heartbeats`."""
         self._file.check()
         with translated(self._path):
-            return work(self._signs)
+            return work(self._heartbeats)
 
     def published(self) -> int:
         """See `port.OutboxLease`."""
