@@ -21,10 +21,10 @@ from configsvc.storage.port import (
     LogPage,
     OutboxLease,
     OutboxStatus,
+    QuietPeriods,
     RecordPage,
     RecordQuery,
     RetentionPolicy,
-    Silences,
     Storage,
     VersionRange,
 )
@@ -81,33 +81,33 @@ class DeferredStorage:
         """See the port."""
         return await self._open().read(after, limit, max_bytes)
 
-    async def follow(self, seen: Point, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
+    async def resume(self, seen: Point, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
         """See the port."""
-        return await self._open().follow(seen, limit, max_bytes)
+        return await self._open().resume(seen, limit, max_bytes)
 
-    async def reconcile(self, seen: Point, reason: str) -> LogState:
+    async def new_history_if_diverged(self, seen: Point, reason: str) -> LogState:
         """See the port."""
-        return await self._open().reconcile(seen, reason)
+        return await self._open().new_history_if_diverged(seen, reason)
 
     async def new_history(self, reason: str, leap: int = LEAP_REVISIONS) -> LogState:
         """See the port."""
         return await self._open().new_history(reason, leap)
 
-    async def origin(self) -> Origin:
+    async def history_origin(self) -> Origin:
         """See the port."""
-        return await self._open().origin()
+        return await self._open().history_origin()
 
     async def write(self, write: Write) -> Commit:
         """See the port."""
         return await self._open().write(write)
 
-    async def silences(self, longer_than: timedelta) -> Silences:
+    async def quiet_periods(self, longer_than: timedelta) -> QuietPeriods:
         """See the port."""
-        return await self._open().silences(longer_than)
+        return await self._open().quiet_periods(longer_than)
 
-    async def compact(self, keep: RetentionPolicy) -> int:
+    async def compact(self, policy: RetentionPolicy) -> int:
         """See the port."""
-        return await self._open().compact(keep)
+        return await self._open().compact(policy)
 
     async def outbox_status(self) -> OutboxStatus:
         """See the port."""

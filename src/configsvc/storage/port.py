@@ -112,16 +112,16 @@ class VersionRange:
 class LogPage:
     """What comes after a place in the log, and whether the log still knows that place.
 
-    `digest_there` is the log's digest at that revision; empty: it has none.
+    `stored_digest` is the log's digest at that revision; empty: it has none.
     """
 
     state: LogState
-    digest_there: str
+    stored_digest: str
     changes: tuple[Change, ...]
 
     def continues(self, seen: Point) -> bool:
         """Whether the log is a continuation of one in which `seen`, the place asked for, was seen."""
-        return self.state.continues(seen, self.digest_there)
+        return self.state.continues(seen, self.stored_digest)
 
 
 class Reader(Protocol):
@@ -136,7 +136,7 @@ class Reader(Protocol):
         ...
 
 
-class History(Protocol):
+class ChangeHistory(Protocol):
     """The change log, looked up."""
 
     async def version(self, ref: Ref, version: int) -> Change | None:
@@ -172,17 +172,17 @@ class Log(Protocol):
         ...
 
 
-class Lineage(Protocol):
+class ResumableLog(Protocol):
     """The log's identity."""
 
-    async def follow(self, seen: Point, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
+    async def resume(self, seen: Point, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
         """The changes after a place, as `Log.read` gives them; only of use where the page continues it.
 
         Where it does not, or the log was compacted beyond it, it is no error: the page says so.
         """
         ...
 
-    async def reconcile(self, seen: Point, reason: str) -> LogState:
+    async def new_history_if_diverged(self, seen: Point, reason: str) -> LogState:
         """Sees to it that `seen` can't be taken for a part of the log, unless it is one.
 
         Where the log is no continuation of `seen`, it gets a new history, which begins `LEAP_REVISIONS` above both.
@@ -191,14 +191,14 @@ class Lineage(Protocol):
         ...
 
 
-class Histories(Protocol):
+class HistoryAdmin(Protocol):
     """What an operator does with the log's history."""
 
     async def new_history(self, reason: str, leap: int = LEAP_REVISIONS) -> LogState:
         """Gives the log a new history, which begins `leap` above its head."""
         ...
 
-    async def origin(self) -> Origin:
+    async def history_origin(self) -> Origin:
         """Where the log's history comes from."""
         ...
 
@@ -234,24 +234,24 @@ class RetentionPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Silences:
+class QuietPeriods:
     """Times in which no change was made: from one change's time to the next one's, oldest first.
 
     `newest` is the time of the newest change by time; None if the log is empty.
     """
 
     newest: datetime | None
-    between: tuple[tuple[datetime, datetime], ...]
+    periods: tuple[tuple[datetime, datetime], ...]
 
 
 class Compactor(Protocol):
     """Keeps the log bounded."""
 
-    async def silences(self, longer_than: timedelta) -> Silences:
+    async def quiet_periods(self, longer_than: timedelta) -> QuietPeriods:
         """The silences of the log that are longer than this. Raises `Unavailable`."""
         ...
 
-    async def compact(self, keep: RetentionPolicy) -> int:
+    async def compact(self, policy: RetentionPolicy) -> int:
         """Forgets what is not to be kept, oldest first, whole revisions at a time; returns the compacted revision.
 
         Current records stay, whatever their age. Remembered request ids go with their changes.
@@ -369,7 +369,7 @@ class Heartbeats(Protocol):
         ...
 
 
-class Storage(Reader, History, Log, Lineage, Histories, Writer, Compactor, Outbox, Heartbeats, Protocol):
+class Storage(Reader, ChangeHistory, Log, ResumableLog, HistoryAdmin, Writer, Compactor, Outbox, Heartbeats, Protocol):
     """A database. Entering the context opens it and brings its schema up to date."""
 
     @property

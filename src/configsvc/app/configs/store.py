@@ -18,7 +18,7 @@ from configsvc.domain.preconditions import NO_PRECONDITION, Precondition
 from configsvc.domain.records import Action, Author, Change, Commit, Kind, Record, Ref, Write
 from configsvc.domain.resources import not_found
 from configsvc.domain.sizes import ANSWER_BYTES
-from configsvc.storage.port import READ_BYTES, History, Reader, RecordQuery, Writer
+from configsvc.storage.port import READ_BYTES, ChangeHistory, Reader, RecordQuery, Writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,9 @@ class ConfigStore:
     Every method raises `InvalidInput` with all fields that can't be accepted, and what the ports raise.
     """
 
-    def __init__(self, *, writer: Writer, reader: Reader, history: History, near: NearCache, limits: Limits) -> None:
+    def __init__(
+        self, *, writer: Writer, reader: Reader, history: ChangeHistory, near: NearCache, limits: Limits
+    ) -> None:
         self._writer = writer
         self._reader = reader
         self._versions = Versioned(history, reader)

@@ -30,7 +30,7 @@ from configsvc.errors import ResourceExhausted, Unavailable
 from configsvc.storage.port import Heartbeat, OutboxLease, RetentionPolicy
 from configsvc.storage.postgres.connection import BEGIN, Connection, execute, rolled_back_on_error, rows_of
 from configsvc.storage.postgres.heartbeats import PostgresHeartbeats
-from configsvc.storage.postgres.lineage import new_history, reconcile
+from configsvc.storage.postgres.history import new_history, new_history_if_diverged
 from configsvc.storage.postgres.outbox import PostgresOutboxLease
 from configsvc.storage.postgres.schema import migrate
 from configsvc.storage.sql.group_commit import DEFAULT_GROUP_WRITES, DEFAULT_QUEUE_WRITES, GroupCommit, Outcome
@@ -121,9 +121,9 @@ class PostgresStorage(Reads):
         """See the port. Raises also `ResourceExhausted` with reason `WRITE_QUEUE_FULL`, or `TEXT_TOO_LONG` for an index."""
         return await self._group.write(write)
 
-    async def compact(self, keep: RetentionPolicy) -> int:
+    async def compact(self, policy: RetentionPolicy) -> int:
         """See the port."""
-        while await self._bounded(self._forget_some(keep)):
+        while await self._bounded(self._forget_some(policy)):
             pass
         return (await self.state()).compacted
 
@@ -207,9 +207,11 @@ class PostgresStorage(Reads):
         self._see(end)
         return outcomes
 
-    async def reconcile(self, seen: Point, reason: str) -> LogState:
+    async def new_history_if_diverged(self, seen: Point, reason: str) -> LogState:
         """See the port."""
-        return await self._turned(lambda writer: reconcile(writer, self._statements, CHANNEL, seen, reason))
+        return await self._turned(
+            lambda writer: new_history_if_diverged(writer, self._statements, CHANNEL, seen, reason)
+        )
 
     async def new_history(self, reason: str, leap: int = LEAP_REVISIONS) -> LogState:
         """See the port."""

@@ -16,9 +16,9 @@ from configsvc.storage.port import (
     ChangeQuery,
     LogPage,
     OutboxStatus,
+    QuietPeriods,
     RecordPage,
     RecordQuery,
-    Silences,
     VersionRange,
 )
 from configsvc.storage.sql.ledger import Remembered
@@ -29,8 +29,8 @@ T = TypeVar("T")
 Refused = TypeVar("Refused", Unavailable, DataLoss)
 Rows = Sequence[Sequence[Any]]
 
-# Columns before those of a change in `Statements.follow`: `LogState`'s, and the digest at the place asked for.
-FOLLOW_COLUMNS = 6
+# Columns before those of a change in `Statements.resume`: `LogState`'s, and the digest at the place asked for.
+RESUME_COLUMNS = 6
 
 
 class Reads(ABC):
@@ -93,22 +93,22 @@ class Reads(ABC):
         """See the port."""
         return await self._read(self._statements.state(), lambda rows: LogState(*rows[0]))
 
-    async def follow(self, seen: Point, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
+    async def resume(self, seen: Point, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
         """See the port."""
 
         def decode(rows: Rows) -> LogPage:
-            head, compacted, history, since, digest, there = rows[0][:FOLLOW_COLUMNS]
+            head, compacted, history, since, digest, there = rows[0][:RESUME_COLUMNS]
             changes = tuple(
-                change_of(row[FOLLOW_COLUMNS:-1], history) for row in rows if row[FOLLOW_COLUMNS] is not None
+                change_of(row[RESUME_COLUMNS:-1], history) for row in rows if row[RESUME_COLUMNS] is not None
             )
             return LogPage(LogState(head, compacted, history, since, digest), there or "", changes)
 
-        page = await self._read(self._statements.follow(seen.revision, limit, max_bytes), decode)
+        page = await self._read(self._statements.resume(seen.revision, limit, max_bytes), decode)
         if page.continues(seen):
             self._see(page.changes[-1].point if page.changes else replace(seen, history=page.state.history))
         return page
 
-    async def origin(self) -> Origin:
+    async def history_origin(self) -> Origin:
         """See the port."""
 
         def decode(rows: Rows) -> Origin:
@@ -137,15 +137,15 @@ class Reads(ABC):
 
         return await self._read(self._statements.log(after, limit, max_bytes), decode)
 
-    async def silences(self, longer_than: timedelta) -> Silences:
+    async def quiet_periods(self, longer_than: timedelta) -> QuietPeriods:
         """See the port."""
 
-        def decode(rows: Rows) -> Silences:
+        def decode(rows: Rows) -> QuietPeriods:
             between = sorted((time_of(earlier), time_of(later)) for earlier, later in rows if later is not None)
             newest = next((time_of(at) for at, later in rows if later is None and at is not None), None)
-            return Silences(newest, tuple(between))
+            return QuietPeriods(newest, tuple(between))
 
-        return await self._read(self._statements.silences(longer_than), decode)
+        return await self._read(self._statements.quiet_periods(longer_than), decode)
 
     async def outbox_status(self) -> OutboxStatus:
         """See the port."""

@@ -224,7 +224,7 @@ class Statements:
         """Counter, then the changes after a revision, up to the whole revision of the `limit`th, or fewer (`Rest`)."""
         return self._rest(self._log(max_bytes), _LOG_ORDER, (after, after, limit - 1))
 
-    def follow(self, after: int, limit: int, max_bytes: int | None) -> Statement:
+    def resume(self, after: int, limit: int, max_bytes: int | None) -> Statement:
         """Counter, (since, digest), the digest at `after`, then what `log` gives."""
         more = f", c.since, c.digest, {self._digest_at()}"
         return self._rest(self._log(max_bytes), _LOG_ORDER, (after, after, after, limit - 1), more)
@@ -292,7 +292,7 @@ class Statements:
             (*parameters, at_most - 1),
         )
 
-    def silences(self, longer_than: timedelta) -> Statement:
+    def quiet_periods(self, longer_than: timedelta) -> Statement:
         """(a change's time, the next one's by time) if they are further apart; and (the newest time, None)."""
         return Statement(
             f"SELECT t.earlier, t.at FROM (SELECT at, lag(at) OVER (ORDER BY at) AS earlier FROM {self._changes}) AS t"

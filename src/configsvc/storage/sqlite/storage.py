@@ -102,9 +102,9 @@ class SqliteStorage(Reads):
         """See the port. Raises also `ResourceExhausted` with reason `WRITE_QUEUE_FULL`."""
         return await self._group.write(write)
 
-    async def compact(self, keep: RetentionPolicy) -> int:
+    async def compact(self, policy: RetentionPolicy) -> int:
         """See the port."""
-        while await self._in_writer(lambda writer: writer.compact_batch(keep)):
+        while await self._in_writer(lambda writer: writer.compact_batch(policy)):
             pass
         return (await self.state()).compacted
 
@@ -178,10 +178,10 @@ class SqliteStorage(Reads):
         self._damage.check_structure()
         return await super().read(after, limit, max_bytes)
 
-    async def follow(self, seen: Point, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
+    async def resume(self, seen: Point, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
         """See the port."""
         self._damage.check_structure()
-        return await super().follow(seen, limit, max_bytes)
+        return await super().resume(seen, limit, max_bytes)
 
     async def check_file(self) -> None:
         """Returns if the file is where it was opened; raises `Unavailable` (`STORAGE_GONE`) if it is not."""
@@ -279,9 +279,9 @@ class SqliteStorage(Reads):
         self._grown.set()
         return outcomes
 
-    async def reconcile(self, seen: Point, reason: str) -> LogState:
+    async def new_history_if_diverged(self, seen: Point, reason: str) -> LogState:
         """See the port."""
-        return self._turned(await self._in_writer(lambda writer: writer.reconcile(seen, reason)))
+        return self._turned(await self._in_writer(lambda writer: writer.new_history_if_diverged(seen, reason)))
 
     async def new_history(self, reason: str, leap: int = LEAP_REVISIONS) -> LogState:
         """See the port."""

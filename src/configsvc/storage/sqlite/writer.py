@@ -87,14 +87,14 @@ class SqliteWriter:
             return [Outcome(error=again(error)) for _ in writes], seen
         return outcomes, ledger.end
 
-    def reconcile(self, seen: Point, reason: str) -> LogState:
-        """See `port.Lineage`."""
+    def new_history_if_diverged(self, seen: Point, reason: str) -> LogState:
+        """See `port.ResumableLog`."""
         with translated(self._path), self._transaction():
             state, there = self._state(seen.revision)
             return state if state.continues(seen, there) else self._turn(state, state.turned(seen.revision), reason)
 
     def new_history(self, reason: str, leap: int) -> LogState:
-        """See `port.Histories`."""
+        """See `port.HistoryAdmin`."""
         with translated(self._path), self._transaction():
             state, _ = self._state(0)
             return self._turn(state, state.turned(leap=leap), reason)
