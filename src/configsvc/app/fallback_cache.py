@@ -23,7 +23,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
-from configsvc.cache.port import Cache, Entry
+from configsvc.cache.port import Cache, CacheEntry
 from configsvc.clock import Clock, SystemClock
 from configsvc.domain.records import Ref
 from configsvc.tasks import SupervisedTask, Supervisor
@@ -142,7 +142,7 @@ class FallbackCache:
         if self._cache is None or not copies:
             return {}
         await self._cache.put(
-            {self._place(copy.key): Entry(copy.revision, _payload(copy)) for copy in copies}, self._life
+            {self._place(copy.key): CacheEntry(copy.revision, _payload(copy)) for copy in copies}, self._life
         )
         return await self.find([copy.key for copy in copies])
 
@@ -170,11 +170,11 @@ class FallbackCache:
                 await self._send_some()
 
     async def _send_some(self) -> None:
-        entries: dict[str, Entry] = {}
+        entries: dict[str, CacheEntry] = {}
         size = 0
         while self._waiting and len(entries) < SENT_TOGETHER and size < SENT_BYTES:
             key, copy = self._next()
-            entries[key] = Entry(copy.revision, _payload(copy))
+            entries[key] = CacheEntry(copy.revision, _payload(copy))
             size += len(entries[key].payload)
         if self._cache is not None and entries:
             await self._cache.put(entries, self._life)
@@ -199,7 +199,7 @@ class FallbackCache:
                 has_lost = False
                 await self._leave_all()
             number += 1
-            await self._cache.put({mark: Entry(number, b"")}, MARK_LIFE)
+            await self._cache.put({mark: CacheEntry(number, b"")}, MARK_LIFE)
             await self._clock.sleep(random.uniform(MARK_SECONDS / 2, MARK_SECONDS))
 
     async def _leave_all(self) -> None:

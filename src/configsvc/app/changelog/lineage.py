@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 
-from configsvc.cache.port import Cache, Entry
+from configsvc.cache.port import Cache, CacheEntry
 from configsvc.clock import Clock
 from configsvc.domain.lineage import LogState, Origin, Point
 from configsvc.errors import ServiceError
@@ -127,7 +127,7 @@ class LogMark:
             point = own()
             if point.history:
                 payload = json.dumps([point.history, point.digest]).encode()
-                await self._cache.put({MARK_KEY: Entry(point.revision, payload)}, MARK_LIFE)
+                await self._cache.put({MARK_KEY: CacheEntry(point.revision, payload)}, MARK_LIFE)
                 mark = await self.find()
                 if mark is not None and mark.revision > own().revision:
                     try:
