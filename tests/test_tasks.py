@@ -1,48 +1,46 @@
-"""Tasks that are kept running: whatever ends one, it is started again, and it can be told that this happened."""
+"""Supervised tasks: whatever ends one, it is restarted, and the supervisor reports the failure."""
 
 import asyncio
 import logging
 
 import pytest
 
-from configsvc.tasks import LONGEST_PAUSE_SECONDS, WELL_SECONDS, SupervisedTask, Supervisor
+from configsvc.tasks import HEALTHY_SECONDS, LONGEST_PAUSE_SECONDS, SupervisedTask, Supervisor
 from tests.app.fake_clock import FakeClock, settle
 
 pytestmark = pytest.mark.timeout(60)
 
 
 class Work:
-    """Something that runs for ever, until it is told how to go."""
+    """Work that runs until the test ends it."""
 
     def __init__(self) -> None:
         self.starts = 0
-        self.way_out: asyncio.Future[None] | None = None
+        self._end: asyncio.Future[None] | None = None
 
     async def __call__(self) -> None:
         self.starts += 1
-        self.way_out = asyncio.get_running_loop().create_future()
-        await self.way_out
+        self._end = asyncio.get_running_loop().create_future()
+        await self._end
 
-    def fail(self, error: BaseException | None) -> None:
-        assert self.way_out is not None
+    def end_with(self, error: BaseException | None) -> None:
+        assert self._end is not None
         if error is None:
-            self.way_out.set_result(None)
+            self._end.set_result(None)
+        elif isinstance(error, asyncio.CancelledError):
+            self._end.cancel()
         else:
-            self.way_out.set_exception(error)
-
-    def be_cancelled(self) -> None:
-        assert self.way_out is not None
-        self.way_out.cancel()
+            self._end.set_exception(error)
 
 
-async def started(work: Work, supervisor: Supervisor, *, may_end: bool = False) -> SupervisedTask:
-    kept = supervisor.keep("the work", work, may_end=may_end)
+async def started(work: Work, supervisor: Supervisor, *, may_return: bool = False) -> SupervisedTask:
+    task = supervisor.supervise("the work", work, may_return=may_return)
     await settle()
-    return kept
+    return task
 
 
 @pytest.mark.parametrize(
-    ("how", "reason"),
+    ("error", "reason"),
     [
         (ValueError("bad"), "ValueError: bad"),
         (RecursionError(), "RecursionError"),
@@ -51,83 +49,80 @@ async def started(work: Work, supervisor: Supervisor, *, may_end: bool = False) 
         (asyncio.CancelledError(), "it was cancelled"),
         (ValueError("x" * 5_000), "ValueError: " + "x" * 288 + "…"),
     ],
-    ids=lambda how: str(how)[:20],
+    ids=lambda value: str(value)[:20],
 )
-async def test_whatever_ends_a_task_it_is_started_again_and_said(
-    how: BaseException | None, reason: str, caplog: pytest.LogCaptureFixture
+async def test_ended_task_is_restarted_and_reported(
+    error: BaseException | None, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock, work = FakeClock(), Work()
     supervisor = Supervisor(clock)
-    kept = await started(work, supervisor)
-    assert list(supervisor.troubles) == []
+    task = await started(work, supervisor)
+    assert list(supervisor.failures) == []
     with caplog.at_level(logging.ERROR):
-        if isinstance(how, asyncio.CancelledError):
-            work.be_cancelled()
-        else:
-            work.fail(how)
+        work.end_with(error)
         await settle()
     assert "the work" in caplog.text
-    (trouble,) = supervisor.troubles
-    assert (trouble.task, trouble.failures, trouble.reason, trouble.since) == ("the work", 1, reason, clock.now())
+    (failure,) = supervisor.failures
+    assert (failure.task, failure.count, failure.reason, failure.since) == ("the work", 1, reason, clock.now())
     await clock.advance(1)
     assert work.starts == 2
-    assert list(supervisor.troubles) == [trouble], "one start is no proof"
-    await clock.advance(WELL_SECONDS)
-    assert list(supervisor.troubles) == []
-    await kept.end()
-    assert (work.starts, supervisor.kept) == (2, ())
+    assert list(supervisor.failures) == [failure], "a restart alone does not make it healthy"
+    await clock.advance(HEALTHY_SECONDS)
+    assert list(supervisor.failures) == []
+    await task.stop()
+    assert (work.starts, supervisor.tasks) == (2, ())
 
 
-async def test_pauses_grow_to_a_bound_and_a_task_that_ran_well_begins_anew() -> None:
+async def test_pauses_are_bounded_and_reset_after_a_healthy_run() -> None:
     clock, work = FakeClock(), Work()
     supervisor = Supervisor(clock)
-    kept = await started(work, supervisor)
+    task = await started(work, supervisor)
     first = clock.now()
     for starts in range(1, 20):
-        work.fail(ValueError(str(starts)))
+        work.end_with(ValueError(str(starts)))
         await settle()
         await clock.advance(LONGEST_PAUSE_SECONDS)
         assert work.starts == starts + 1, "never later than the longest pause"
-    (trouble,) = supervisor.troubles
-    assert (trouble.since, trouble.failures, trouble.reason) == (first, 19, "ValueError: 19")
-    await clock.advance(WELL_SECONDS)
-    work.fail(ValueError("later"))
+    (failure,) = supervisor.failures
+    assert (failure.since, failure.count, failure.reason) == (first, 19, "ValueError: 19")
+    await clock.advance(HEALTHY_SECONDS)
+    work.end_with(ValueError("later"))
     await settle()
-    (trouble,) = supervisor.troubles
-    assert (trouble.failures, trouble.reason) == (1, "ValueError: later")
+    (failure,) = supervisor.failures
+    assert (failure.count, failure.reason) == (1, "ValueError: later")
     await clock.advance(0.1)
     assert work.starts == 21, "the shortest pause again"
-    await kept.end()
+    await task.stop()
 
 
-async def test_one_that_may_end_is_not_started_again_unless_it_fails() -> None:
+async def test_task_that_may_return_is_restarted_only_if_it_fails() -> None:
     clock, work = FakeClock(), Work()
     supervisor = Supervisor(clock)
-    kept = await started(work, supervisor, may_end=True)
-    work.fail(OSError("no"))
+    task = await started(work, supervisor, may_return=True)
+    work.end_with(OSError("no"))
     await settle()
     await clock.advance(1)
-    work.fail(None)
-    await kept.ended()
-    assert (work.starts, supervisor.kept, supervisor.troubles) == (2, (), ())
+    work.end_with(None)
+    await task.wait()
+    assert (work.starts, supervisor.tasks, supervisor.failures) == (2, (), ())
 
 
-async def test_the_end_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+async def test_stopped_task_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
     work = Work()
     supervisor = Supervisor(FakeClock())
-    kept = await started(work, supervisor)
-    await kept.end()
-    assert (work.starts, supervisor.troubles, supervisor.kept, caplog.text) == (1, (), (), "")
+    task = await started(work, supervisor)
+    await task.stop()
+    assert (work.starts, supervisor.failures, supervisor.tasks, caplog.text) == (1, (), (), "")
 
 
-async def test_one_that_fails_at_once_does_not_hold_the_loop() -> None:
+async def test_task_that_fails_immediately_does_not_block_the_loop() -> None:
     clock = FakeClock()
 
-    async def broken() -> None:
+    async def fail() -> None:
         raise ValueError("always")
 
     supervisor = Supervisor(clock)
-    kept = supervisor.keep("broken", broken)
+    task = supervisor.supervise("failing", fail)
     await settle()
-    assert kept.starts == 1, "it waits for the clock"
-    await kept.end()
+    assert task.starts == 1, "the restart waits for the clock"
+    await task.stop()

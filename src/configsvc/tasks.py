@@ -1,55 +1,56 @@
-"""Tasks that nobody waits for.
+"""Background tasks: work that no caller awaits.
 
-A task that ends by itself is started by `BackgroundTasks.start`: it is held until it ends, and its error is logged. A task
-that must run for ever is kept by `Supervisor.keep`: if it ends or raises, this is logged, `/health` tells it, and it is
-started again, until its owner ends it.
+`BackgroundTasks` runs tasks that finish on their own. It holds a reference to each until it is done, so that the garbage
+collector does not destroy it, and logs the error of one that fails.
+
+`Supervisor` runs tasks that must not finish. If one returns, raises or is cancelled by others, the supervisor logs the
+failure, `/health` shows it, and the task is restarted after a back-off, until its owner stops it.
 """
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from configsvc.backoff import Backoff
 from configsvc.clock import Clock, SystemClock
 
 logger = logging.getLogger(__name__)
 
-# The pause before a task is started again: doubled with each failure, with jitter, so that a fleet does not come back at
-# once.
+# The pauses before a restart. The longest bounds how long the service goes without the task's work once the cause is gone.
 SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 10.0
-# A task that has run for this long is well: its failure is over, and the next one begins at the shortest pause.
-WELL_SECONDS = 10.0
-# Of a failure's text. It may quote what came from outside.
+# A task that has run for this long is healthy: its failures are forgotten, and its next pause is the shortest.
+HEALTHY_SECONDS = 10.0
+# The length to which a failure's reason is cut. It may quote text that came from outside.
 REASON_CHARACTERS = 300
 
 _SYSTEM_CLOCK = SystemClock()
 
 
 class BackgroundTasks:
-    """The tasks of one owner, each of which ends by itself."""
+    """The tasks of one owner, each of which finishes on its own."""
 
     def __init__(self, owner: str) -> None:
         self._owner = owner
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def start(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
-        """Starts a task; an error that ends it is logged."""
+        """Starts a task. If it raises, the error is logged."""
         task = asyncio.create_task(work, name=self._owner)
         self._tasks.add(task)
-        task.add_done_callback(self._finished)
+        task.add_done_callback(self._on_done)
         return task
 
-    async def end(self) -> None:
-        """Cancels what still runs, and returns when it has ended."""
+    async def stop(self) -> None:
+        """Cancels the running tasks; returns when they are done."""
         tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _finished(self, task: "asyncio.Task[Any]") -> None:
+    def _on_done(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a task of the %s failed", self._owner, exc_info=error)
@@ -57,139 +58,140 @@ class BackgroundTasks:
 
 @dataclass(frozen=True, slots=True)
 class TaskFailure:
-    """A task has failed, and has not run well since. `since`: the first of these failures; `reason`: the last."""
+    """A task has failed `count` times without being healthy in between.
+
+    `since` is the time of the first of these failures, `reason` describes the last.
+    """
 
     task: str
     since: datetime
-    failures: int
+    count: int
     reason: str
 
     def __str__(self) -> str:
-        times = "once" if self.failures == 1 else f"{self.failures} times"
+        times = "once" if self.count == 1 else f"{self.count} times"
         return f"'{self.task}' failed {times} since {self.since.isoformat()}, and was started again: {self.reason}"
 
 
 class SupervisedTask:
-    """A task that is started again whenever it fails. See `Supervisor.keep`."""
+    """A task that is restarted whenever it fails. Made by `Supervisor.supervise`.
 
-    def __init__(
-        self,
-        name: str,
-        work: Callable[[], Awaitable[None]],
-        clock: Clock,
-        may_end: bool,
-    ) -> None:
+    `starts` counts how often the work was started.
+    """
+
+    def __init__(self, name: str, work: Callable[[], Awaitable[None]], clock: Clock, may_return: bool) -> None:
         self.name = name
         self.starts = 0
         self._work = work
         self._clock = clock
-        self._may_end = may_end
-        self._began_at = clock.monotonic()
-        self._trouble: TaskFailure | None = None
+        self._may_return = may_return
+        self._started_at = clock.monotonic()
+        self._failure: TaskFailure | None = None
         self._run: asyncio.Task[None] | None = None
-        self._keeper = asyncio.create_task(self._keep(), name=f"keep-{name}")
+        self._task = asyncio.create_task(self._supervise(), name=f"supervise-{name}")
 
     @property
-    def trouble(self) -> TaskFailure | None:
-        """What is wrong; None if it has never failed, or has run well since."""
-        if self._trouble is not None and self._run is not None and self._is_well():
+    def failure(self) -> TaskFailure | None:
+        """The last failure; None if there was none, or if the task has become healthy since."""
+        if self._failure is not None and self._run is not None and self._is_healthy():
             logger.info("the task '%s' runs well again", self.name)
-            self._trouble = None
-        return self._trouble
+            self._failure = None
+        return self._failure
 
-    def over(self, told: Callable[["SupervisedTask"], object]) -> None:
-        """Calls `told` when it has been ended, or has ended if it may."""
-        self._keeper.add_done_callback(lambda _: told(self))
+    def add_done_callback(self, on_done: Callable[["SupervisedTask"], object]) -> None:
+        """Calls `on_done` when the task is over: it was stopped, or it returned and may return."""
+        self._task.add_done_callback(lambda _: on_done(self))
 
     def cancel(self) -> None:
-        """Ends it, soon."""
-        self._keeper.cancel()
+        """Stops the task without waiting."""
+        self._task.cancel()
 
-    async def end(self) -> None:
-        """Ends it; returns when it has ended."""
-        self._keeper.cancel()
-        await asyncio.gather(self._keeper, return_exceptions=True)
+    async def stop(self) -> None:
+        """Stops the task; returns when it is over."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
 
-    async def ended(self) -> None:
-        """Returns when it has ended by itself, which only one that may end does."""
-        await asyncio.shield(self._keeper)
+    async def wait(self) -> None:
+        """Returns when the work has returned. Only for a task that may return."""
+        await asyncio.shield(self._task)
 
-    async def _keep(self) -> None:
-        pause = SHORTEST_PAUSE_SECONDS
+    async def _supervise(self) -> None:
+        backoff = Backoff(SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         while True:
-            self._began_at, self.starts = self._clock.monotonic(), self.starts + 1
-            # A task of its own: if it is cancelled and this one is not, it has failed like any other.
-            self._run = asyncio.ensure_future(self._once())
+            self._started_at, self.starts = self._clock.monotonic(), self.starts + 1
+            # Run the work in a task of its own: a cancellation of that task alone is a failure like any other.
+            self._run = asyncio.ensure_future(self._run_once())
             try:
                 await self._run
-            except asyncio.CancelledError as error:
-                if (me := asyncio.current_task()) is None or me.cancelling():
+            except asyncio.CancelledError as cancellation:
+                if (current := asyncio.current_task()) is None or current.cancelling():
                     raise
-                failed: BaseException | None = error
-            except Exception as error:
-                failed = error
+                error: BaseException | None = cancellation
+            except Exception as raised:
+                error = raised
             else:
-                if self._may_end:
-                    self._trouble = None
+                if self._may_return:
+                    self._failure = None
                     return
-                failed = None
+                error = None
             self._run = None
-            if self._is_well():
-                pause, self._trouble = SHORTEST_PAUSE_SECONDS, None
-            chosen = random.uniform(pause / 2, pause)
-            self._note(failed, chosen)
-            await self._clock.sleep(chosen)
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            if self._is_healthy():
+                backoff.reset()
+                self._failure = None
+            pause_seconds = backoff.next()
+            self._record(error, pause_seconds)
+            await self._clock.sleep(pause_seconds)
 
-    async def _once(self) -> None:
+    async def _run_once(self) -> None:
         await self._work()
 
-    def _is_well(self) -> bool:
-        return self._clock.monotonic() - self._began_at >= WELL_SECONDS
+    def _is_healthy(self) -> bool:
+        return self._clock.monotonic() - self._started_at >= HEALTHY_SECONDS
 
-    def _note(self, failed: BaseException | None, pause_seconds: float) -> None:
-        reason = "it ended" if failed is None else _said(failed)
+    def _record(self, error: BaseException | None, pause_seconds: float) -> None:
+        reason = "it ended" if error is None else _reason_of(error)
         logger.error(
             "the task '%s' failed, and is started again in %.1f s: %s",
             self.name,
             pause_seconds,
             reason,
-            exc_info=failed,
+            exc_info=error,
         )
-        before = self._trouble
-        since, failures = (before.since, before.failures) if before else (self._clock.now(), 0)
-        self._trouble = TaskFailure(self.name, since, failures + 1, reason)
+        before = self._failure
+        since, count = (before.since, before.count) if before else (self._clock.now(), 0)
+        self._failure = TaskFailure(self.name, since, count + 1, reason)
 
 
 class Supervisor:
-    """All tasks of this process that must not end, by name."""
+    """The supervised tasks of this process."""
 
     def __init__(self, clock: Clock = _SYSTEM_CLOCK) -> None:
         self._clock = clock
-        self._kept: dict[SupervisedTask, None] = {}
+        # A dict, because a set has no order.
+        self._tasks: dict[SupervisedTask, None] = {}
 
-    def keep(self, name: str, work: Callable[[], Awaitable[None]], *, may_end: bool = False) -> SupervisedTask:
-        """Runs `work()`, and again after a pause whenever it raises, is cancelled by others, or returns.
+    def supervise(self, name: str, work: Callable[[], Awaitable[None]], *, may_return: bool = False) -> SupervisedTask:
+        """Runs `work()`. Restarts it after a pause whenever it raises, is cancelled by others, or returns.
 
-        With `may_end`, one that returns has done what it was for, and is not started again.
+        With `may_return`, work that returns is done, and is not restarted.
         """
-        kept = SupervisedTask(name, work, self._clock, may_end)
-        self._kept[kept] = None
-        kept.over(lambda over: self._kept.pop(over, None))
-        return kept
+        task = SupervisedTask(name, work, self._clock, may_return)
+        self._tasks[task] = None
+        task.add_done_callback(lambda done: self._tasks.pop(done, None))
+        return task
 
     @property
-    def kept(self) -> tuple[SupervisedTask, ...]:
-        """What is kept running now."""
-        return tuple(self._kept)
+    def tasks(self) -> tuple[SupervisedTask, ...]:
+        """The tasks that are not over, in the order of their start."""
+        return tuple(self._tasks)
 
     @property
-    def troubles(self) -> tuple[TaskFailure, ...]:
-        """Those that have failed, and have not run well since."""
-        return tuple(kept.trouble for kept in self.kept if kept.trouble is not None)
+    def failures(self) -> tuple[TaskFailure, ...]:
+        """The failures of the tasks that have not been healthy since."""
+        return tuple(task.failure for task in self.tasks if task.failure is not None)
 
 
-def _said(error: BaseException) -> str:
+def _reason_of(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     if isinstance(error, asyncio.CancelledError):

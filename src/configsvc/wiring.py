@@ -75,7 +75,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
                 supervisor=supervisor,
             )
         )
-        copies = await stack.enter_async_context(
+        fallback_cache = await stack.enter_async_context(
             FallbackCache(
                 backends.cache,
                 clock,
@@ -85,12 +85,12 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             )
         )
         writer = AppliedWriter(storage, tail)
-        near = NearCache(
+        near_cache = NearCache(
             reader=storage,
             tail=tail,
             max_entries=settings.near_cache_entries,
             max_bytes=settings.near_cache_bytes,
-            copies=copies,
+            fallback_cache=fallback_cache,
         )
         hub = WatchHub(
             tail=tail,
@@ -102,7 +102,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             progress_seconds=settings.watch_progress_seconds,
             supervisor=supervisor,
         )
-        configs = ConfigStore(writer=writer, reader=storage, history=storage, near=near, limits=limits)
+        configs = ConfigStore(writer=writer, reader=storage, history=storage, near_cache=near_cache, limits=limits)
         # Not under the log's history: what a user was given is not undone by a restore, as long as the flag is the same.
         assignments = await stack.enter_async_context(
             FallbackCache(
@@ -114,9 +114,9 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             )
         )
         flags = FlagStore(
-            writer=writer, reader=storage, history=storage, limits=limits, keeps_assignments=assignments.are_kept
+            writer=writer, reader=storage, history=storage, limits=limits, keeps_assignments=assignments.is_enabled
         )
-        flag_sets = FlagSets(reader=storage, tail=tail, copies=copies)
+        flag_sets = FlagSets(reader=storage, tail=tail, fallback_cache=fallback_cache)
         tail.subscribe(flag_sets.apply, flag_sets.reset)
         evaluator = Evaluator(
             sets=flag_sets,
@@ -143,7 +143,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             heartbeats=storage,
             is_stale=lambda: tail.stale_since is not None,
             catch_up=tail.catch_up,
-            copies=copies,
+            fallback_cache=fallback_cache,
             supervisor=supervisor,
         )
         tail.subscribe(directory.apply, directory.reset)
@@ -265,7 +265,7 @@ def _parts(backends: Backends, tail: LogTail, clock: Clock, supervisor: Supervis
         leaving = OutboxHealth(bus.ping, storage, clock)
         parts.append(Part("bus", bus.name, leaving.ping, leaving.effect, leaving.trouble, leaving.note))
     parts.append(Part("registry", registry.name, registry.ping, without_registry, note=lambda: registry.notes))
-    parts.append(Part("tasks", "in process", _at_once, _no_effect, trouble=lambda: _joined(supervisor.troubles)))
+    parts.append(Part("tasks", "in process", _at_once, _no_effect, trouble=lambda: _joined(supervisor.failures)))
     return tuple(parts)
 
 

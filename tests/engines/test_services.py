@@ -393,7 +393,7 @@ class TestProcess:
         assert not alive(orphan)
 
     def test_the_thread_that_starts_one_may_end(self, tmp_path: Path) -> None:
-        process = Process("SupervisedTask", ["sleep", "600"], directory=tmp_path)
+        process = Process("sleep", ["sleep", "600"], directory=tmp_path)
         starter = threading.Thread(target=process.start, args=(lambda: True,), kwargs={"timeout_seconds": _SECONDS})
         starter.start()
         starter.join()

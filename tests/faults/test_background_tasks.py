@@ -22,7 +22,7 @@ import configsvc
 from configsvc import wiring
 from configsvc.clock import SystemClock
 from configsvc.settings import load
-from configsvc.tasks import WELL_SECONDS, Supervisor
+from configsvc.tasks import HEALTHY_SECONDS, Supervisor
 from tests.engines.plugin import RedisAddress
 from tests.replicas.conftest import events
 
@@ -32,11 +32,16 @@ EVERYWHERE = {
     "log tail", "log tail's bus", "watch progress", "compaction", "group commit", "health checks", "lease sweep",
     "registry follower", "own registration",
 }  # fmt: skip
-ASSIGNMENTS = {"assignments, sending", "assignments, renewal", "assignments, refill"}
-COPIES = {"copies, sending", "copies, renewal", "copies, refill"}
+ASSIGNMENTS = {"assignments, sending", "assignments, refresh", "assignments, refill"}
+FALLBACK_CACHE = {"fallback cache, sending", "fallback cache, refresh", "fallback cache, refill"}
 EMBEDDED = EVERYWHERE | ASSIGNMENTS | {"watch of the database file", "check of the database file"}
 POSTGRES = EVERYWHERE | {"notifications"}
-REAL = EVERYWHERE | ASSIGNMENTS | COPIES | {"log tail's mark", "outbox relay", "kafka consumer", "zookeeper session"}
+REAL = (
+    EVERYWHERE
+    | ASSIGNMENTS
+    | FALLBACK_CACHE
+    | {"log tail's mark", "outbox relay", "kafka consumer", "zookeeper session"}
+)
 
 
 class Ahead(SystemClock):
@@ -89,21 +94,21 @@ async def each_comes_back(running: Service, expected: set[str]) -> int:
     """Makes each fail once, and then uses what they do; returns the revision of a write after that."""
     watch = running.configs.WatchConfigs(config_pb2.WatchConfigsRequest(environment="test"))
     assert (await watch.read()).HasField("synced")
-    names = {kept.name for kept in running.supervisor.kept}
-    await running.until(lambda: expected <= {kept.name for kept in running.supervisor.kept})
-    await running.until(lambda: not [k for k in running.supervisor.kept if k.name not in expected])
-    assert {kept.name for kept in running.supervisor.kept} == expected, names
+    names = {task.name for task in running.supervisor.tasks}
+    await running.until(lambda: expected <= {task.name for task in running.supervisor.tasks})
+    await running.until(lambda: not [k for k in running.supervisor.tasks if k.name not in expected])
+    assert {task.name for task in running.supervisor.tasks} == expected, names
     assert (await running.component("tasks")).state == "up"
-    for kept in running.supervisor.kept:
-        assert kept.starts == 1, kept.name
-        assert kept._run is not None
-        kept._run.cancel()
-        await running.until(lambda k=kept: k.starts == 2)  # type: ignore[misc]
+    for task in running.supervisor.tasks:
+        assert task.starts == 1, task.name
+        assert task._run is not None
+        task._run.cancel()
+        await running.until(lambda k=task: k.starts == 2)  # type: ignore[misc]
         component = await running.component("tasks")
         assert component.state == "degraded"
-        assert f"'{kept.name}' failed once since" in component.detail
-    assert {trouble.task for trouble in running.supervisor.troubles} == expected
-    running.clock.seconds += WELL_SECONDS
+        assert f"'{task.name}' failed once since" in component.detail
+    assert {failure.task for failure in running.supervisor.failures} == expected
+    running.clock.seconds += HEALTHY_SECONDS
     assert (await running.component("tasks")).state == "up"
     # Which of them works shows in what each is for.
     written = await running.configs.CreateConfig(

@@ -19,7 +19,7 @@ def settings() -> dict[str, str]:
     return {"SERVICE_REGISTRY_ENABLED": "false"}
 
 
-class SupervisedTask:
+class KeepAliveStream:
     """An instance's stream, whose messages the test sends."""
 
     def __init__(self, registry: Any, service: str, request_id: str = "") -> None:
@@ -28,7 +28,7 @@ class SupervisedTask:
         metadata = [("x-request-id", request_id)] if request_id else []
         self.stream = Stream(registry.KeepAlive(iter(self._said.get, None), metadata=metadata))
 
-    def __enter__(self) -> "SupervisedTask":
+    def __enter__(self) -> "KeepAliveStream":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -75,7 +75,7 @@ def test_each_message_renews_the_lease_and_says_how_long_it_is(
     registry: registry_pb2_grpc.RegistryServiceStub, environment: str
 ) -> None:
     register(registry, environment)
-    with SupervisedTask(registry, environment) as kept:
+    with KeepAliveStream(registry, environment) as kept:
         assert kept.renewed() == TTL_SECONDS
         before = registry.GetService(registry_pb2.GetServiceRequest(service_name=environment)).instances[0]
         assert kept.renewed() == TTL_SECONDS
@@ -89,7 +89,7 @@ def test_the_streams_end_makes_the_instance_suspect_and_then_expires_it(
 ) -> None:
     register(registry, environment)
     watch = registry.WatchService(registry_pb2.WatchServiceRequest(service_name=environment))
-    with Stream(watch) as watching, SupervisedTask(registry, environment) as kept:
+    with Stream(watch) as watching, KeepAliveStream(registry, environment) as kept:
         watching.take_until("synced")
         kept.renewed()
         assert discovered(registry, environment) == ["one"]
@@ -105,10 +105,10 @@ def test_a_suspect_instance_that_comes_back_is_healthy_again(
     registry: registry_pb2_grpc.RegistryServiceStub, environment: str
 ) -> None:
     register(registry, environment)
-    with SupervisedTask(registry, environment) as kept:
+    with KeepAliveStream(registry, environment) as kept:
         kept.renewed()
     eventually(lambda: instances(registry, environment) == {"one": "SUSPECT"}, "it is suspect")
-    with SupervisedTask(registry, environment) as kept:
+    with KeepAliveStream(registry, environment) as kept:
         kept.renewed()
         assert instances(registry, environment) == {"one": "HEALTHY"}
 
@@ -118,9 +118,9 @@ def test_an_old_stream_that_ends_late_harms_no_instance_that_has_a_new_one(
 ) -> None:
     """A client that lost its network is back before the server notices that the old connection is gone."""
     register(registry, environment)
-    old = SupervisedTask(registry, environment, request_id=environment)
+    old = KeepAliveStream(registry, environment, request_id=environment)
     old.renewed()
-    with SupervisedTask(registry, environment) as new:
+    with KeepAliveStream(registry, environment) as new:
         new.renewed()
         with old:
             old.stream.call.cancel()
@@ -134,7 +134,7 @@ def test_an_explicit_deregistration_is_at_once(
     registry: registry_pb2_grpc.RegistryServiceStub, environment: str
 ) -> None:
     register(registry, environment)
-    with SupervisedTask(registry, environment) as kept:
+    with KeepAliveStream(registry, environment) as kept:
         kept.renewed()
         registry.DeregisterInstance(registry_pb2.DeregisterInstanceRequest(service_name=environment, instance_id="one"))
         assert instances(registry, environment) == {}
@@ -149,7 +149,7 @@ def test_another_instance_on_the_same_stream_is_refused(
     registry: registry_pb2_grpc.RegistryServiceStub, environment: str
 ) -> None:
     register(registry, environment)
-    with SupervisedTask(registry, environment) as kept:
+    with KeepAliveStream(registry, environment) as kept:
         kept.renewed()
         kept.says("two")
         rest, found = kept.stream.end()
@@ -170,7 +170,7 @@ def test_a_server_that_stops_ends_the_streams_at_once_and_suspects_nobody(
     with server.channel() as channel:
         registry = registry_pb2_grpc.RegistryServiceStub(channel)
         register(registry, environment)
-        with SupervisedTask(registry, environment) as kept, SupervisedTask(registry, environment) as silent:
+        with KeepAliveStream(registry, environment) as kept, KeepAliveStream(registry, environment) as silent:
             kept.renewed()
             server.terminate()
             for stream in (kept.stream, silent.stream):

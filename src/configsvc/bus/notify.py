@@ -62,14 +62,14 @@ class NotifyBus:
 
     async def __aenter__(self) -> Self:
         await self._heard.__aenter__()
-        self._task = self._supervisor.keep("notifications", self._run)
+        self._task = self._supervisor.supervise("notifications", self._run)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._task is not None:
-            await self._task.end()
+            await self._task.stop()
         await self._heard.__aexit__(kind, error, trace)
 
     async def _run(self) -> None:

@@ -15,9 +15,7 @@ from urllib.parse import quote
 
 from configsvc.clock import Clock
 from configsvc.domain.records import Author
-
-# grpc.aio.ServicerContext, which takes its parameters in stubs only.
-Context = Any
+from configsvc.rpc.context import CallContext
 
 # Peers refuse more than 8 KiB of headers. Percent-encoded, a long key in a script of four bytes a character is over that,
 # where the settings allow such keys: then the answer goes without its location, rather than not at all.
@@ -30,41 +28,41 @@ _TELLABLE = re.compile(r"[!-~]+").fullmatch
 ANSWER: ContextVar[list[tuple[str, str]]] = ContextVar("answer")
 
 
-def metadata_of(context: Context) -> dict[str, str]:
+def metadata_of(context: CallContext) -> dict[str, str]:
     """The call's text metadata; of a name that comes twice the last."""
     return {str(k): v for k, v in context.invocation_metadata() or () if isinstance(v, str)}
 
 
-def values_of(context: Context, name: str) -> list[str | bytes]:
+def values_of(context: CallContext, name: str) -> list[str | bytes]:
     """Every value of one name; bytes if a value is not text."""
     return [value for key, value in context.invocation_metadata() or () if key == name]
 
 
-def author(context: Context, request: Any, clock: Clock) -> Author:
+def author(context: CallContext, request: Any, clock: Clock) -> Author:
     """Who writes: the `x-actor` metadata until there is sign-in, else `anonymous`."""
     actor = metadata_of(context).get("x-actor") or "anonymous"
     return Author(actor, request.reason, request.request_id, clock.now())
 
 
-def etag_seen(context: Context, etag: str) -> bool:
+def etag_seen(context: CallContext, etag: str) -> bool:
     """Whether the caller of a read has this state already (`If-None-Match`). What is no etag is none of ours."""
     given = ",".join(str(value) for value in values_of(context, "if-none-match"))
     return any(_unquoted(part) in (etag, "*") for part in given.split(",") if part.strip())
 
 
-def history_meant(context: Context, request: Any = None) -> str:
+def history_meant(context: CallContext, request: Any = None) -> str:
     """The history of the log that the caller's revisions are of: the request's, else `x-history`; empty: not said."""
     said = getattr(request, "history", "") or metadata_of(context).get("x-history", "")
     return said.strip()
 
 
-def request_id(context: Context) -> str:
+def request_id(context: CallContext) -> str:
     """The caller's `x-request-id`, or a new one where it has none that an answer's metadata could carry."""
     given = metadata_of(context).get("x-request-id", "")[:128]
     return given if given and _TELLABLE(given) else uuid.uuid4().hex
 
 
-def is_rest(context: Context) -> bool:
+def is_rest(context: CallContext) -> bool:
     """Whether the gateway made this call of a REST request."""
     return metadata_of(context).get("x-configsvc-rest") == "1"
 

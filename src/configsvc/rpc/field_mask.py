@@ -9,6 +9,7 @@ from typing import Any
 
 from configsvc.errors import InvalidInput
 from configsvc.rpc import call
+from configsvc.rpc.context import CallContext
 
 # The top-level members of a REST body, by the gateway. It removes the header from what comes from outside.
 MEMBERS = "x-configsvc-members"
@@ -17,7 +18,7 @@ EMPTIED = "x-configsvc-emptied"
 WHOLE = "*"
 
 
-def named_fields(context: call.Context, request: Any, writable: Sequence[str]) -> frozenset[str]:
+def named_fields(context: CallContext, request: Any, writable: Sequence[str]) -> frozenset[str]:
     """The fields to write, of those that can be written.
 
     Raises:
@@ -27,7 +28,7 @@ def named_fields(context: call.Context, request: Any, writable: Sequence[str]) -
     return _some(found, writable)
 
 
-def named_in_operation(context: call.Context, index: int, request: Any, writable: Sequence[str]) -> frozenset[str]:
+def named_in_operation(context: CallContext, index: int, request: Any, writable: Sequence[str]) -> frozenset[str]:
     """`named_fields` of an operation of a batch. Its fields show what is present, but for empty lists, of which the gateway
     tells over REST.
     """
@@ -74,7 +75,7 @@ def _masked(request: Any, writable: Sequence[str]) -> frozenset[str]:
     return frozenset(paths)
 
 
-def _present(context: call.Context, request: Any, writable: Sequence[str]) -> frozenset[str]:
+def _present(context: CallContext, request: Any, writable: Sequence[str]) -> frozenset[str]:
     if call.is_rest(context):
         named = call.metadata_of(context).get(MEMBERS, "").split(",")
     else:

@@ -28,11 +28,12 @@ from google.protobuf.message import DecodeError
 from configsvc.app.changelog.tail import LogTail
 from configsvc.errors import DeadlineExceeded, InvalidInput, Unavailable
 from configsvc.rpc import call
+from configsvc.rpc.context import ServerContext
 from configsvc.rpc.status import abort, code_of, reason_of
 
 logger = structlog.get_logger("access")
 
-Behaviour = Callable[[Any, call.Context], Any]
+Behaviour = Callable[[Any, ServerContext], Any]
 
 # What is left of the deadline for the read itself, once a min_revision was waited for.
 READ_SECONDS = 0.1
@@ -82,7 +83,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _unary(self, method: str, inner: Behaviour, decode: Callable[[bytes], Any]) -> Behaviour:
         field = self._resource_fields.get(method, "")
 
-        async def run(received: bytes, context: call.Context) -> Any:
+        async def run(received: bytes, context: ServerContext) -> Any:
             answer: list[tuple[str, str]] = []
             call.ANSWER.set(answer)
             line = _Line(method, context)
@@ -121,7 +122,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return run
 
     def _stream(self, method: str, inner: Behaviour, decode: Callable[[Any], Any]) -> Behaviour:
-        async def run(received: Any, context: call.Context) -> None:
+        async def run(received: Any, context: ServerContext) -> None:
             call.ANSWER.set([])
             line = _Line(method, context)
             scope = asyncio.timeout(None)
@@ -153,7 +154,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return run
 
-    async def _write(self, stream: Any, context: call.Context, line: "_Line") -> None:
+    async def _write(self, stream: Any, context: ServerContext, line: "_Line") -> None:
         async with aclosing(stream) as messages:
             started = False
             async for message in messages:
@@ -162,7 +163,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     started = True
                 await context.write(message)
 
-    async def _check_history(self, method: str, context: call.Context) -> None:
+    async def _check_history(self, method: str, context: ServerContext) -> None:
         """Refuses a call that counts on another history of the log (`x-history`)."""
         meant = call.history_meant(context)
         if not meant or meant == self._tail.history or method.startswith((*QUIET, LIBRARY)):
@@ -179,7 +180,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if wanted > self._tail.applied:
             await self._tail.wait_for(wanted, max(seconds - READ_SECONDS, 0))
 
-    async def _begin(self, context: call.Context, identity: str) -> None:
+    async def _begin(self, context: ServerContext, identity: str) -> None:
         """A stream says at its beginning what a unary answer says at its end."""
         await context.send_initial_metadata((("x-request-id", identity), *self._view()))
 
@@ -194,7 +195,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 class _Line:
     """A call's line in the access log."""
 
-    def __init__(self, method: str, context: call.Context) -> None:
+    def __init__(self, method: str, context: ServerContext) -> None:
         self.identity = call.request_id(context)
         self._method = method
         # Asked while the call runs: gRPC crashes the process where it is asked for the peer of one that has ended.
@@ -242,13 +243,13 @@ async def _decoded(decode: Callable[[bytes], Any], received: AsyncIterator[bytes
         yield _request(decode, message)
 
 
-def _cancelled(context: call.Context) -> grpc.StatusCode:
+def _cancelled(context: ServerContext) -> grpc.StatusCode:
     """The caller has gone, or its deadline has ended the call before this server did."""
     left = context.time_remaining()
     return grpc.StatusCode.CANCELLED if left is None or left > 0 else grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-def _aborted(context: call.Context) -> grpc.StatusCode:
+def _aborted(context: ServerContext) -> grpc.StatusCode:
     """A handler of a library has ended the call by itself."""
     code: Any = context.code()
     return next(

@@ -102,7 +102,7 @@ class Server:
             names.append(name)
             await self._health.set(name, NOT_SERVING)
             work = partial(self._serve_once_complete, name, served)
-            self._watching.append(self._supervisor.keep(f"readiness of {name}", work, may_end=True))
+            self._watching.append(self._supervisor.supervise(f"readiness of {name}", work, may_return=True))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         self.ports = [self._server.add_insecure_port(address) for address in self._listen]
@@ -117,7 +117,7 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Takes no new calls, and gives those in flight their grace."""
-        await asyncio.gather(*(task.end() for task in self._watching))
+        await asyncio.gather(*(task.stop() for task in self._watching))
         stopped = asyncio.ensure_future(self._server.stop(self._grace_seconds))
         self._interceptor.end_streams()
         await stopped

@@ -1,7 +1,5 @@
 """The one table from the domain's errors to gRPC's codes, with what each carries for programs."""
 
-from typing import Any
-
 import grpc
 import structlog
 from google.protobuf import any_pb2
@@ -22,6 +20,7 @@ from configsvc.errors import (
     StaleEtag,
     Unavailable,
 )
+from configsvc.rpc.context import ServerContext
 
 logger = structlog.get_logger("rpc")
 
@@ -86,7 +85,7 @@ def status_of(error: Exception) -> status_pb2.Status:
     return status
 
 
-async def abort(context: Any, error: Exception, *trailing: tuple[str, str]) -> None:
+async def abort(context: ServerContext, error: Exception, *trailing: tuple[str, str]) -> None:
     """Ends a call with an error, and logs one that no one expected. Never returns."""
     if code_of(error) is grpc.StatusCode.INTERNAL:
         logger.error("an error that no one expected", exc_info=error)

@@ -149,14 +149,14 @@ class DeferredStorage:
         except Unavailable as error:
             logger.error("the database is away; this replica starts with what the caches have: %s", error)
             self._problem = error
-            self._opening = self._supervisor.keep("storage opening", self._keep_trying, may_end=True)
+            self._opening = self._supervisor.supervise("storage opening", self._keep_trying, may_return=True)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._opening is not None:
-            await self._opening.end()
+            await self._opening.stop()
         if self._problem is None:
             await self._inner.__aexit__(kind, error, trace)
 

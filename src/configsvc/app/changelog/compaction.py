@@ -45,14 +45,14 @@ class Compaction:
         self._task: SupervisedTask | None = None
 
     async def __aenter__(self) -> Self:
-        self._task = self._supervisor.keep("compaction", self._run)
+        self._task = self._supervisor.supervise("compaction", self._run)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._task is not None:
-            await self._task.end()
+            await self._task.stop()
             self._task = None
 
     async def _run(self) -> None:

@@ -134,12 +134,14 @@ class LogTail:
             if (mark := await self._mark.find()) is not None:
                 self.history = mark.history
         self._tasks = [
-            self._supervisor.keep("log tail", self._follow),
-            self._supervisor.keep("log tail's bus", self._listen),
+            self._supervisor.supervise("log tail", self._follow),
+            self._supervisor.supervise("log tail's bus", self._listen),
         ]
         if self._mark.is_kept:
             self._tasks.append(
-                self._supervisor.keep("log tail's mark", lambda: self._mark.keep(lambda: self.point, self._compare))
+                self._supervisor.supervise(
+                    "log tail's mark", lambda: self._mark.keep(lambda: self.point, self._compare)
+                )
             )
         return self
 
@@ -147,7 +149,7 @@ class LogTail:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closed = True
-        await asyncio.gather(*(task.end() for task in self._tasks))
+        await asyncio.gather(*(task.stop() for task in self._tasks))
         self._tasks = []
         for _, _, future in self._waiting:
             if not future.done():

@@ -82,7 +82,7 @@ class Directory:
         addresses: AddressRules = ANYONE,
         is_stale: Callable[[], bool] = lambda: False,
         catch_up: Callable[[], Awaitable[bool]] = _no_news,
-        copies: FallbackCache = NO_FALLBACK_CACHE,
+        fallback_cache: FallbackCache = NO_FALLBACK_CACHE,
         supervisor: Supervisor | None = None,
     ) -> None:
         self._supervisor = supervisor or Supervisor(clock)
@@ -100,7 +100,7 @@ class Directory:
             writer=writer,
             reader=reader,
             clock=clock,
-            copies=copies,
+            fallback_cache=fallback_cache,
             applied=applied,
             history=history,
             me=registry.replica_id,
@@ -156,8 +156,8 @@ class Directory:
             await self._registrations.load_copies()
         await self._ownership.news.begin()
         self._kept = [
-            self._supervisor.keep("lease sweep", self._leases.sweep),
-            self._supervisor.keep("registry follower", self._ownership.news.follow),
+            self._supervisor.supervise("lease sweep", self._leases.sweep),
+            self._supervisor.supervise("registry follower", self._ownership.news.follow),
         ]
         await self._checks.__aenter__()
         return self
@@ -167,11 +167,11 @@ class Directory:
     ) -> None:
         await self._checks.__aexit__(kind, error, trace)
         await self._ownership.hand_on()
-        await asyncio.gather(*(kept.end() for kept in self._kept))
-        await self._ownership.end()
+        await asyncio.gather(*(kept.stop() for kept in self._kept))
+        await self._ownership.stop()
         if self._reloading is not None:
-            await self._reloading.end()
-        await self._background.end()
+            await self._reloading.stop()
+        await self._background.stop()
 
     async def register(
         self, registration: Registration, author: Author, precondition: Precondition = NO_PRECONDITION
@@ -341,7 +341,7 @@ class Directory:
         self._registrations.outdate()
         if self._reloading is not None:
             self._reloading.cancel()
-        self._reloading = self._supervisor.keep("registrations' reload", self._reload, may_end=True)
+        self._reloading = self._supervisor.supervise("registrations' reload", self._reload, may_return=True)
 
     async def _reload(self) -> None:
         await self._registrations.reload()

@@ -129,7 +129,7 @@ class HealthChecks:
         self._is_closed = False
 
     async def __aenter__(self) -> Self:
-        self._work_task = self._supervisor.keep("health checks", self._work)
+        self._work_task = self._supervisor.supervise("health checks", self._work)
         return self
 
     async def __aexit__(
@@ -137,8 +137,8 @@ class HealthChecks:
     ) -> None:
         self._is_closed = True
         if self._work_task is not None:
-            await self._work_task.end()
-        await self._background.end()
+            await self._work_task.stop()
+        await self._background.stop()
 
     def taken(self, record: Record, before: Record | None) -> None:
         """See `Follower`."""

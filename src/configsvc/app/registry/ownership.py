@@ -150,8 +150,8 @@ class Ownership:
             return
         orphans = self._orphans()
         if orphans and self._adopting is None:
-            self._adopting = self._supervisor.keep("adoption", self._adopt_rest, may_end=True)
-            self._adopting.over(self._adopted)
+            self._adopting = self._supervisor.supervise("adoption", self._adopt_rest, may_return=True)
+            self._adopting.add_done_callback(self._adopted)
         survivors = {self._me, *self.live}
         await self._claim([orphan for orphan in orphans if instances.heir_of(orphan.ref, survivors) == self._me])
 
@@ -170,10 +170,10 @@ class Ownership:
     def _adopted(self, _: SupervisedTask) -> None:
         self._adopting = None
 
-    async def end(self) -> None:
-        """Adopts nothing any more."""
+    async def stop(self) -> None:
+        """Stops adopting."""
         if self._adopting is not None:
-            await self._adopting.end()
+            await self._adopting.stop()
 
     def _orphans(self) -> list[Record]:
         return [record for record in self._registrations.all() if record.body["owner"] not in self.live]

@@ -49,10 +49,10 @@ async def registered(
             await register("still here")
 
     await register("started")
-    keeper = supervisor.keep("own registration", keep)
+    keeper = supervisor.supervise("own registration", keep)
     try:
         yield
     finally:
-        await keeper.end()
+        await keeper.stop()
         with contextlib.suppress(ServiceError):
             await directory.deregister(OWN_SERVICE, instance_id, author("stopped"))

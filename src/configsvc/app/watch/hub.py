@@ -199,7 +199,7 @@ class WatchHub:
         self._watchers.add(watcher)
         self._index.setdefault((selector.kind, selector.environment, selector.service), {})[watcher] = None
         if self._ticker is None:
-            self._ticker = self._supervisor.keep("watch progress", self._tick, may_end=True)
+            self._ticker = self._supervisor.supervise("watch progress", self._tick, may_return=True)
         return watcher
 
     def _unregister(self, watcher: Watcher) -> None:

@@ -64,7 +64,7 @@ class KafkaBus:
     async def __aenter__(self) -> Self:
         await self._heard.__aenter__()
         self._loop = asyncio.get_running_loop()
-        self._consumer = self._supervisor.keep("kafka consumer", self._consume)
+        self._consumer = self._supervisor.supervise("kafka consumer", self._consume)
         return self
 
     async def __aexit__(
@@ -72,7 +72,7 @@ class KafkaBus:
     ) -> None:
         await self._heard.__aexit__(kind, error, trace)
         if self._consumer is not None:
-            await self._consumer.end()
+            await self._consumer.stop()
 
     async def _consume(self) -> None:
         """Reads in a thread of its own. A hung broker may hold it in a call; it is a daemon's, and ends with the process."""

@@ -95,7 +95,7 @@ class ZookeeperRegistryClient:
     ) -> None:
         self._closed = True
         if self._connecting is not None:
-            await self._connecting.end()
+            await self._connecting.stop()
         await self._view.close()
         await self._session.stop()
         self._listeners.close()
@@ -185,7 +185,7 @@ class ZookeeperRegistryClient:
         self._view.forget()
         self._open_paths.forget()
         if state == KazooState.CONNECTED:
-            self._connecting = self._supervisor.keep("zookeeper connection", self._connect, may_end=True)
+            self._connecting = self._supervisor.supervise("zookeeper connection", self._connect, may_return=True)
             return
         self._session.left()
         self._is_settled.clear()

@@ -94,13 +94,13 @@ class ZookeeperSession:
         """Connects, and goes on trying for ever."""
         self._loop = asyncio.get_running_loop()
         self._begin()
-        self._keeper = self._supervisor.keep("zookeeper session", self._keep_joining)
+        self._keeper = self._supervisor.supervise("zookeeper session", self._keep_joining)
 
     async def stop(self) -> None:
         """Says goodbye, so that the nodes go at once. A server that hangs is not waited for; its session expires."""
         self.is_closed = True
         if self._keeper is not None:
-            await self._keeper.end()
+            await self._keeper.stop()
         await self._ended(self._client)
 
     def arrived(self) -> None:

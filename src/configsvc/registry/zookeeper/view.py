@@ -97,7 +97,7 @@ class ZookeeperView:
 
     async def close(self) -> None:
         """Follows nothing any more."""
-        await asyncio.gather(*(kept.end() for kept in tuple(self._following)))
+        await asyncio.gather(*(kept.stop() for kept in tuple(self._following)))
 
     async def read(self, service: str, name: str) -> Node | None:
         """A node that is not held. None if it is gone or left out."""
@@ -139,9 +139,9 @@ class ZookeeperView:
         else:
             self._held.get(service, {}).pop(instance_id, None)
             work = partial(self._node_seen, service, instance_id)
-        task = self._supervisor.keep(f"zookeeper {kind}", partial(self._followed, work), may_end=True)
+        task = self._supervisor.supervise(f"zookeeper {kind}", partial(self._followed, work), may_return=True)
         self._following.add(task)
-        task.over(self._following.discard)
+        task.add_done_callback(self._following.discard)
 
     async def _followed(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while True:

@@ -97,7 +97,7 @@ class GroupCommit:
         return (await waiting.outcome).result()
 
     async def __aenter__(self) -> Self:
-        self._worker = self._supervisor.keep("group commit", self._work, may_end=True)
+        self._worker = self._supervisor.supervise("group commit", self._work, may_return=True)
         self._open = True
         return self
 
@@ -107,7 +107,7 @@ class GroupCommit:
         self._open = False
         if self._worker is not None:
             await self._queue.put(None)
-            await self._worker.ended()
+            await self._worker.wait()
             self._worker = None
 
     async def _work(self) -> None:

@@ -47,15 +47,15 @@ class FileCheck:
 
     async def __aenter__(self) -> Self:
         self._tasks = [
-            self._supervisor.keep("watch of the database file", self._watch),
-            self._supervisor.keep("check of the database file", self._check),
+            self._supervisor.supervise("watch of the database file", self._watch),
+            self._supervisor.supervise("check of the database file", self._check),
         ]
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await asyncio.gather(*(task.end() for task in self._tasks))
+        await asyncio.gather(*(task.stop() for task in self._tasks))
 
     async def _watch(self) -> None:
         known = ""

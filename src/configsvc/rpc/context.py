@@ -1,0 +1,48 @@
+"""What this service uses of grpc.aio.ServicerContext, as types.
+
+grpc.aio's own class is generic in its stubs only, and the generated servicers name a context that is both synchronous and
+asynchronous. A servicer takes a `CallContext`; only the interceptors write to the call, through a `ServerContext`.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn, Protocol
+
+import grpc
+
+Metadata = Sequence[tuple[str, str | bytes]]
+
+
+class CallContext(Protocol):
+    """What a servicer may ask of the call that it answers."""
+
+    def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
+        """The metadata that the caller sent, names in lower case. A name may come several times."""
+
+    def peer(self) -> str:
+        """The caller's address. Ask while the call runs: gRPC crashes the process if the call has ended."""
+
+
+class ServerContext(CallContext, Protocol):
+    """The whole call, as the interceptors see it."""
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the caller's deadline; None if the caller set none."""
+
+    def code(self) -> grpc.StatusCode | int:
+        """The status that the call has been ended with. grpc.aio gives a number after `abort`."""
+
+    def set_details(self, details: str) -> None:
+        """Sets the message of the status, which an OK answer may have, too."""
+
+    def set_trailing_metadata(self, trailing_metadata: Metadata) -> None:
+        """Replaces the metadata that the answer ends with."""
+
+    async def send_initial_metadata(self, initial_metadata: Metadata) -> None:
+        """Sends the metadata that a stream begins with; once a call."""
+
+    async def write(self, message: Any) -> None:
+        """Sends one message of a stream."""
+
+    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn:
+        """Ends the call with an error: raises grpc.aio.AbortError."""
+        raise NotImplementedError
