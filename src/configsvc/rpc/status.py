@@ -100,8 +100,8 @@ def _pack(status: status_pb2.Status, detail: object) -> None:
     status.details.append(packed)
 
 
-def _short(text: str, most_bytes: int = DETAIL_TEXT_BYTES) -> str:
+def _short(text: str, max_bytes: int = DETAIL_TEXT_BYTES) -> str:
     encoded = text.encode()
-    if len(encoded) <= most_bytes:
+    if len(encoded) <= max_bytes:
         return text
-    return encoded[: most_bytes - len("…".encode())].decode("utf-8", "ignore") + "…"
+    return encoded[: max_bytes - len("…".encode())].decode("utf-8", "ignore") + "…"
