@@ -1,10 +1,9 @@
 """The composition root: everything is built here, opened in order, and closed in reverse order."""
 
+import logging
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
-
-import structlog
 
 from configsvc.app.batches import Batches
 from configsvc.app.changelog.audit import AuditLog
@@ -48,7 +47,7 @@ from configsvc.rpc.servicers.registry import RegistryServicer
 from configsvc.settings import Settings
 from configsvc.tasks import Supervisor, TaskFailure
 
-logger = structlog.get_logger("configsvc")
+logger = logging.getLogger(__name__)
 
 # What sticky flags have assigned, where one process is all there is: some 100,000 users.
 LOCAL_ASSIGNMENT_BYTES = 64 << 20
@@ -75,7 +74,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
                 supervisor=supervisor,
             )
         )
-        copies = await stack.enter_async_context(
+        fallback_cache = await stack.enter_async_context(
             FallbackCache(
                 backends.cache,
                 clock,
@@ -85,12 +84,12 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             )
         )
         writer = AppliedWriter(storage, tail)
-        near = NearCache(
+        near_cache = NearCache(
             reader=storage,
             tail=tail,
             max_entries=settings.near_cache_entries,
             max_bytes=settings.near_cache_bytes,
-            copies=copies,
+            fallback_cache=fallback_cache,
         )
         hub = WatchHub(
             tail=tail,
@@ -102,7 +101,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             progress_seconds=settings.watch_progress_seconds,
             supervisor=supervisor,
         )
-        configs = ConfigStore(writer=writer, reader=storage, history=storage, near=near, limits=limits)
+        configs = ConfigStore(writer=writer, reader=storage, history=storage, near_cache=near_cache, limits=limits)
         # Not under the log's history: what a user was given is not undone by a restore, as long as the flag is the same.
         assignments = await stack.enter_async_context(
             FallbackCache(
@@ -114,9 +113,9 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             )
         )
         flags = FlagStore(
-            writer=writer, reader=storage, history=storage, limits=limits, keeps_assignments=assignments.are_kept
+            writer=writer, reader=storage, history=storage, limits=limits, keeps_assignments=assignments.is_enabled
         )
-        flag_sets = FlagSets(reader=storage, tail=tail, copies=copies)
+        flag_sets = FlagSets(reader=storage, tail=tail, fallback_cache=fallback_cache)
         tail.subscribe(flag_sets.apply, flag_sets.reset)
         evaluator = Evaluator(
             sets=flag_sets,
@@ -140,10 +139,10 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             check_timeout_seconds=settings.health_check_timeout_seconds,
             default_ttl_seconds=settings.lease_default_ttl_seconds,
             stale_seconds=settings.stale_instances_seconds,
-            signs=storage,
+            heartbeats=storage,
             is_stale=lambda: tail.stale_since is not None,
             catch_up=tail.catch_up,
-            copies=copies,
+            fallback_cache=fallback_cache,
             supervisor=supervisor,
         )
         tail.subscribe(directory.apply, directory.reset)
@@ -201,7 +200,8 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
                     lease_ttl_seconds=settings.lease_default_ttl_seconds,
                 )
             )
-        logger.info("listening", addresses=list(listen), **backends.kinds, instance_id=settings.service_instance_id)
+        fields = {"addresses": list(listen), **backends.kinds, "instance_id": settings.service_instance_id}
+        logger.info("listening", extra=fields)
         try:
             yield server
         finally:

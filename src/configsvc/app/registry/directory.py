@@ -77,12 +77,12 @@ class Directory:
         check_interval_seconds: float,
         default_ttl_seconds: int,
         stale_seconds: float,
-        signs: Heartbeats,
+        heartbeats: Heartbeats,
         check_timeout_seconds: float = 0.0,
         addresses: AddressRules = ANYONE,
         is_stale: Callable[[], bool] = lambda: False,
         catch_up: Callable[[], Awaitable[bool]] = _no_news,
-        copies: FallbackCache = NO_FALLBACK_CACHE,
+        fallback_cache: FallbackCache = NO_FALLBACK_CACHE,
         supervisor: Supervisor | None = None,
     ) -> None:
         self._supervisor = supervisor or Supervisor(clock)
@@ -100,7 +100,7 @@ class Directory:
             writer=writer,
             reader=reader,
             clock=clock,
-            copies=copies,
+            fallback_cache=fallback_cache,
             applied=applied,
             history=history,
             me=registry.replica_id,
@@ -117,7 +117,7 @@ class Directory:
         )
         self._leases = Leases(
             registrations=self._registrations,
-            signs=signs,
+            heartbeats=heartbeats,
             clock=clock,
             is_out_of_touch=lambda: self.is_out_of_touch,
             owes_check=self._checks.owes,
