@@ -36,7 +36,7 @@ from configsvc.probes.grpc import GrpcProbe
 from configsvc.probes.network import AddressFilter, HttpProbe, SchemeProbe, TcpProbe
 from configsvc.probes.port import Probe
 from configsvc.probes.targets import Targets
-from configsvc.rpc.change_operations import Operations
+from configsvc.rpc.change_operations import OperationPlanner
 from configsvc.rpc.interceptors import CallInterceptor
 from configsvc.rpc.server import Served, Server
 from configsvc.rpc.servicers.changes import ChangeServicer
@@ -178,7 +178,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
                 ChangeServicer(
                     AuditLog(history=storage, limits=limits),
                     Batches(writer=writer, limits=limits),
-                    Operations(configs, flags),
+                    OperationPlanner(configs, flags),
                     clock,
                 ),
                 tail.begun,

@@ -8,7 +8,7 @@ from configsvc.app.batches import Batches
 from configsvc.app.changelog.audit import AuditLog
 from configsvc.clock import Clock
 from configsvc.rpc import call, convert
-from configsvc.rpc.change_operations import Operations
+from configsvc.rpc.change_operations import OperationPlanner
 from configsvc.rpc.message_budget import shown
 from configsvc.rpc.offload import offload_of, read_from
 
@@ -16,7 +16,7 @@ from configsvc.rpc.offload import offload_of, read_from
 class ChangeServicer(change_pb2_grpc.ChangeServiceServicer):
     """See proto/configsvc/v1/change.proto."""
 
-    def __init__(self, trail: AuditLog, batches: Batches, operations: Operations, clock: Clock) -> None:
+    def __init__(self, trail: AuditLog, batches: Batches, operations: OperationPlanner, clock: Clock) -> None:
         self._trail = trail
         self._batches = batches
         self._operations = operations
