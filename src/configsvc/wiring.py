@@ -9,6 +9,7 @@ import structlog
 from configsvc.app.batches import Batches
 from configsvc.app.changelog.audit import AuditLog
 from configsvc.app.changelog.compaction import Compaction
+from configsvc.app.changelog.follower import LogFollower
 from configsvc.app.changelog.lineage import LogMark, OriginBoard
 from configsvc.app.changelog.outbox_health import OutboxHealth
 from configsvc.app.changelog.outbox_relay import OutboxRelay
@@ -80,7 +81,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
                 backends.cache,
                 clock,
                 timedelta(seconds=settings.cache_ttl_seconds),
-                history=lambda: tail.history,
+                log=tail,
                 supervisor=supervisor,
             )
         )
@@ -117,7 +118,6 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             writer=writer, reader=storage, history=storage, limits=limits, keeps_assignments=assignments.are_kept
         )
         flag_sets = FlagSets(reader=storage, tail=tail, copies=copies)
-        tail.subscribe(flag_sets.apply, flag_sets.reset)
         evaluator = Evaluator(
             sets=flag_sets,
             assignments=StickyAssignments(assignments),
@@ -133,20 +133,20 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             addresses=AddressRules(settings.denied_networks, settings.health_check_private_networks),
             clock=clock,
             limits=limits,
-            applied=lambda: tail.applied,
-            history=lambda: tail.history,
+            log=tail,
             thresholds=Thresholds(settings.health_check_healthy_threshold, settings.health_check_unhealthy_threshold),
             check_interval_seconds=settings.service_health_check_interval,
             check_timeout_seconds=settings.health_check_timeout_seconds,
             default_ttl_seconds=settings.lease_default_ttl_seconds,
             stale_seconds=settings.stale_instances_seconds,
             signs=storage,
-            is_stale=lambda: tail.stale_since is not None,
-            catch_up=tail.catch_up,
             copies=copies,
             supervisor=supervisor,
         )
-        tail.subscribe(directory.apply, directory.reset)
+        # Before anything of them is loaded: a follower that subscribes first and loads then misses nothing.
+        followers: tuple[LogFollower, ...] = (near, hub, flag_sets, directory)
+        for follower in followers:
+            stack.callback(tail.subscribe(follower))
         await stack.enter_async_context(directory)
         await stack.enter_async_context(
             Compaction(
@@ -170,7 +170,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             clock,
             is_complete=lambda: tail.has_begun and directory.is_loaded,
         )
-        origins = OriginBoard(storage, lambda: tail.history, lambda: tail.since)
+        origins = OriginBoard(storage, tail)
         served = (
             Served(ConfigServicer(configs, hub, clock), tail.begun),
             Served(FlagServicer(flags, evaluator, hub, clock), tail.begun),
@@ -184,7 +184,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
                 ),
                 tail.begun,
             ),
-            Served(HealthServicer(board, lambda: tail.applied, origins.look, settings.service_instance_id), _at_once),
+            Served(HealthServicer(board, tail, origins.look, settings.service_instance_id), _at_once),
         )
         interceptor = CallInterceptor(tail=tail, default_deadline_seconds=settings.default_deadline_seconds)
         server = await stack.enter_async_context(

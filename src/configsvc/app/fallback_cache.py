@@ -23,6 +23,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
+from configsvc.app.changelog.position import LogPosition
 from configsvc.cache.port import Cache, Entry
 from configsvc.clock import Clock, SystemClock
 from configsvc.domain.records import Ref
@@ -58,15 +59,10 @@ def config_key(ref: Ref) -> str:
     return f"config:{len(ref.environment)}:{ref.environment}:{len(ref.service)}:{ref.service}:{ref.key}"
 
 
-def _of_no_log() -> str:
-    """Of what is not derived from the log."""
-    return ""
-
-
 class FallbackCache:
     """Leaves copies behind the scenes while its context is open, and reads those of others; without a cache, neither.
 
-    `history` says which history of the log the copies are of.
+    `log`: the copies are derived from this log, and lie under its history; None: they are not derived from a log.
     """
 
     def __init__(
@@ -75,14 +71,14 @@ class FallbackCache:
         clock: Clock,
         life: timedelta,
         *,
-        history: Callable[[], str] = _of_no_log,
+        log: LogPosition | None = None,
         name: str = "copies",
         supervisor: Supervisor | None = None,
     ) -> None:
         self._name = name
         self._supervisor = supervisor or Supervisor(clock)
         self._cache = cache
-        self._history = history
+        self._log = log
         self._clock = clock
         self._life = life
         self._waiting: OrderedDict[str, Copy] = OrderedDict()
@@ -147,7 +143,7 @@ class FallbackCache:
         return await self.find([copy.key for copy in copies])
 
     def _place(self, key: str) -> str:
-        history = self._history()
+        history = self._log.history if self._log is not None else ""
         return f"{history}:{key}" if history else key
 
     async def __aenter__(self) -> Self:

@@ -73,8 +73,7 @@ class World:
         """A replica's."""
         replica = await self._stack.enter_async_context(open_replica(self.storage, self.clock))
         copies = await self._stack.enter_async_context(FallbackCache(self.cache, self.clock, HOUR))
-        sets = FlagSets(reader=replica.storage, tail=replica.tail)
-        replica.tail.subscribe(sets.apply, sets.reset)
+        sets = replica.following(FlagSets(reader=replica.storage, tail=replica.tail))
         return Evaluator(
             sets=sets, assignments=StickyAssignments(copies), evaluate=evaluate, tail=replica.tail, limits=Limits()
         )

@@ -28,7 +28,7 @@ class _Loading:
 
 
 class FlagSets:
-    """Flag sets by environment, whole or not at all. Wire `apply` and `reset` to the tail."""
+    """Flag sets by environment, whole or not at all; a `LogFollower`."""
 
     def __init__(self, *, reader: Reader, tail: LogTail, copies: FallbackCache = NO_FALLBACK_CACHE) -> None:
         self._reader = reader
