@@ -76,7 +76,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
                 supervisor=supervisor,
             )
         )
-        copies = await stack.enter_async_context(
+        fallback_cache = await stack.enter_async_context(
             FallbackCache(
                 backends.cache,
                 clock,
@@ -86,12 +86,12 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             )
         )
         writer = AppliedWriter(storage, tail)
-        near = NearCache(
+        near_cache = NearCache(
             reader=storage,
             tail=tail,
             max_entries=settings.near_cache_entries,
             max_bytes=settings.near_cache_bytes,
-            copies=copies,
+            fallback_cache=fallback_cache,
         )
         hub = WatchHub(
             tail=tail,
@@ -103,7 +103,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             progress_seconds=settings.watch_progress_seconds,
             supervisor=supervisor,
         )
-        configs = ConfigStore(writer=writer, reader=storage, history=storage, near=near, limits=limits)
+        configs = ConfigStore(writer=writer, reader=storage, history=storage, near_cache=near_cache, limits=limits)
         # Not under the log's history: what a user was given is not undone by a restore, as long as the flag is the same.
         assignments = await stack.enter_async_context(
             FallbackCache(
@@ -115,9 +115,9 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             )
         )
         flags = FlagStore(
-            writer=writer, reader=storage, history=storage, limits=limits, keeps_assignments=assignments.are_kept
+            writer=writer, reader=storage, history=storage, limits=limits, keeps_assignments=assignments.is_enabled
         )
-        flag_sets = FlagSets(reader=storage, tail=tail, copies=copies)
+        flag_sets = FlagSets(reader=storage, tail=tail, fallback_cache=fallback_cache)
         evaluator = Evaluator(
             sets=flag_sets,
             assignments=StickyAssignments(assignments),
@@ -140,11 +140,11 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             default_ttl_seconds=settings.lease_default_ttl_seconds,
             stale_seconds=settings.stale_instances_seconds,
             signs=storage,
-            copies=copies,
+            fallback_cache=fallback_cache,
             supervisor=supervisor,
         )
         # Before anything of them is loaded: a follower that subscribes first and loads then misses nothing.
-        followers: tuple[LogFollower, ...] = (near, hub, flag_sets, directory)
+        followers: tuple[LogFollower, ...] = (near_cache, hub, flag_sets, directory)
         for follower in followers:
             stack.callback(tail.subscribe(follower))
         await stack.enter_async_context(directory)

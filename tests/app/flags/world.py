@@ -72,10 +72,14 @@ class World:
     async def evaluator(self, evaluate: Evaluate = in_process) -> Evaluator:
         """A replica's."""
         replica = await self._stack.enter_async_context(open_replica(self.storage, self.clock))
-        copies = await self._stack.enter_async_context(FallbackCache(self.cache, self.clock, HOUR))
+        fallback_cache = await self._stack.enter_async_context(FallbackCache(self.cache, self.clock, HOUR))
         sets = replica.following(FlagSets(reader=replica.storage, tail=replica.tail))
         return Evaluator(
-            sets=sets, assignments=StickyAssignments(copies), evaluate=evaluate, tail=replica.tail, limits=Limits()
+            sets=sets,
+            assignments=StickyAssignments(fallback_cache),
+            evaluate=evaluate,
+            tail=replica.tail,
+            limits=Limits(),
         )
 
     async def flag(self, name: str = "f", **members: Any) -> None:

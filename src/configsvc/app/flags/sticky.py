@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from configsvc_client.evaluation import Context, Flag, FlagNotFound, FlagSet, Reason
 from configsvc_client.evaluation.conditions import USER_ID
 
-from configsvc.app.fallback_cache import Copy, FallbackCache
+from configsvc.app.fallback_cache import FallbackCache, FallbackEntry
 from configsvc.app.flags.evaluation import Asked
 from configsvc.domain.json_values import digest
 
@@ -30,8 +30,8 @@ _ENDED = None
 class StickyAssignments:
     """The assignments of sticky flags. While the cache is away there are none, and none are made."""
 
-    def __init__(self, copies: FallbackCache) -> None:
-        self._copies = copies
+    def __init__(self, fallback_cache: FallbackCache) -> None:
+        self._fallback_cache = fallback_cache
 
     async def of(self, flag_set: FlagSet, asked: Sequence[Asked]) -> Sequence[Assigned]:
         """For each question what has been assigned to its user, by flag, this time included."""
@@ -39,22 +39,24 @@ class StickyAssignments:
         wanted = {key for named in keys for key in named.values()}
         if not wanted:
             return [_NOTHING] * len(asked)
-        there = dict(await self._copies.find(sorted(wanted)))
+        there = dict(await self._fallback_cache.get(sorted(wanted)))
         for key, (revision, variant) in there.items():
             if isinstance(variant, str):
                 # In use: it lives anew.
-                self._copies.leave(_copy(key, revision, variant))
-        made: dict[str, Copy] = {}
+                self._fallback_cache.put(_fallback_entry(key, revision, variant))
+        made: dict[str, FallbackEntry] = {}
         for one, named in zip(asked, keys, strict=True):
             assigned = _assigned(named, there)
             for name, key in named.items():
                 if key not in made and (copy := _next(flag_set, name, one.context, assigned, key, there)):
                     made[key] = copy
-        there |= await self._copies.settle([*made.values()])
+        there |= await self._fallback_cache.put_if_absent([*made.values()])
         return [_assigned(named, there) for named in keys]
 
 
-def _next(flag_set: FlagSet, name: str, context: Context, assigned: Assigned, key: str, there: _Held) -> Copy | None:
+def _next(
+    flag_set: FlagSet, name: str, context: Context, assigned: Assigned, key: str, there: _Held
+) -> FallbackEntry | None:
     """What the entry of a flag's assignment becomes by this evaluation; None if it stays."""
     flag = flag_set.get(name)
     if flag is None or (name in assigned and not flag.rules and not flag.targeted_users):
@@ -62,8 +64,8 @@ def _next(flag_set: FlagSet, name: str, context: Context, assigned: Assigned, ke
     found = flag_set.evaluate(name, context, assigned=assigned)
     revision = there[key][0] + 1 if key in there else 1
     if name in assigned:
-        return _copy(key, revision, _ENDED) if found.reason is Reason.TARGETING_MATCH else None
-    return _copy(key, revision, found.variant) if found.reason is Reason.SPLIT else None
+        return _fallback_entry(key, revision, _ENDED) if found.reason is Reason.TARGETING_MATCH else None
+    return _fallback_entry(key, revision, found.variant) if found.reason is Reason.SPLIT else None
 
 
 def _keys(flag_set: FlagSet, asked: Asked) -> Iterator[tuple[str, str]]:
@@ -89,5 +91,5 @@ def _assigned(named: Mapping[str, str], there: _Held) -> Assigned:
     return {name: variant for name, variant in found.items() if isinstance(variant, str)}
 
 
-def _copy(key: str, revision: int, variant: object) -> Copy:
-    return Copy(key, revision, lambda: variant)
+def _fallback_entry(key: str, revision: int, variant: object) -> FallbackEntry:
+    return FallbackEntry(key, revision, lambda: variant)

@@ -75,7 +75,7 @@ class Directory:
         signs: Heartbeats,
         check_timeout_seconds: float = 0.0,
         addresses: AddressRules = ANYONE,
-        copies: FallbackCache = NO_FALLBACK_CACHE,
+        fallback_cache: FallbackCache = NO_FALLBACK_CACHE,
         supervisor: Supervisor | None = None,
     ) -> None:
         self._supervisor = supervisor or Supervisor(clock)
@@ -92,7 +92,7 @@ class Directory:
             writer=writer,
             reader=reader,
             clock=clock,
-            copies=copies,
+            fallback_cache=fallback_cache,
             log=log,
             me=registry.replica_id,
         )
