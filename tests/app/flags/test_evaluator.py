@@ -12,7 +12,7 @@ from configsvc.app.flags.evaluation import Asked, FailedItem, Outcome, in_proces
 from configsvc.app.flags.evaluation_cache import SharedEvaluations
 from configsvc.app.flags.evaluator import EvaluationRequest
 from configsvc.app.flags.store import FlagStore
-from configsvc.cache.port import Entry
+from configsvc.cache.port import CacheEntry
 from configsvc.domain.flags import flag_ref
 from configsvc.domain.limits import Limits
 from configsvc.errors import FailedPrecondition
@@ -199,9 +199,9 @@ async def test_what_is_not_an_evaluation_in_the_cache_is_passed_over(world: Worl
     evaluator = await world.evaluator(shared)
     get = world.cache.get
 
-    async def spoilt(keys: Sequence[str]) -> Mapping[str, Entry]:
+    async def spoilt(keys: Sequence[str]) -> Mapping[str, CacheEntry]:
         found = await get(keys)
-        return {key: Entry(entry.revision, b'["another", "release"]') for key, entry in found.items()}
+        return {key: CacheEntry(entry.revision, b'["another", "release"]') for key, entry in found.items()}
 
     world.cache.get = spoilt  # type: ignore[method-assign]
     for _ in range(2):

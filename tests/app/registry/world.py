@@ -96,7 +96,7 @@ class World:
                 Directory(
                     writer=self.storage, reader=reader or self.storage, registry=session, probe=self.probe, clock=self.clock,
                     limits=Limits(), log=tail, thresholds=Thresholds(1, 3), check_interval_seconds=1e6,
-                    default_ttl_seconds=30, stale_seconds=60, signs=self.storage,
+                    default_ttl_seconds=30, stale_seconds=60, heartbeats=self.storage,
                 )
             )  # fmt: skip
             tail.subscribe(directory)

@@ -12,7 +12,7 @@ from typing import Any
 from configsvc_client.evaluation import ErrorCode, Evaluation, FlagSet, Reason
 
 from configsvc.app.flags.evaluation import Asked, Evaluate, Outcome
-from configsvc.cache.port import Cache, Entry
+from configsvc.cache.port import Cache, CacheEntry
 from configsvc.domain.json_values import digest, encoded
 
 # What lies under a key follows from the key alone, so there is one revision of it.
@@ -49,12 +49,12 @@ class SharedEvaluations:
         outcomes: list[Outcome | None] = [_read(found.get(key)) for key in keys]
         missing = [place for place, outcome in enumerate(outcomes) if outcome is None]
         made = await self._inner(flag_set, [asked[place] for place in missing], [assigned[place] for place in missing])
-        new: dict[str, Entry] = {}
+        new: dict[str, CacheEntry] = {}
         for place, outcome in zip(missing, made, strict=True):
             outcomes[place] = outcome
             # A flag that this release can't read may be none to others.
             if keys[place] and isinstance(outcome, Evaluation) and outcome.error_code is not ErrorCode.PARSE_ERROR:
-                new[keys[place]] = Entry(_REVISION, _written(outcome))
+                new[keys[place]] = CacheEntry(_REVISION, _written(outcome))
         if new:
             await self._cache.put(new, self._life)
         return [outcome for outcome in outcomes if outcome is not None]
@@ -78,7 +78,7 @@ def _written(evaluation: Evaluation) -> bytes:
     return encoded(members).encode()
 
 
-def _read(entry: Entry | None) -> Evaluation | None:
+def _read(entry: CacheEntry | None) -> Evaluation | None:
     """The evaluation in an entry; None where there is none, or it is another release's."""
     if entry is None:
         return None
