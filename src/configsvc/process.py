@@ -10,7 +10,7 @@ import structlog
 
 from configsvc.clock import Clock
 from configsvc.logs import write_as_json
-from configsvc.settings import Settings
+from configsvc.settings import Settings, removed_settings
 from configsvc.wiring import SYSTEM_CLOCK, build
 
 logger = structlog.get_logger("configsvc")
@@ -24,6 +24,8 @@ async def serve(
 ) -> None:
     """Runs one server until SIGTERM or SIGINT; then drains it."""
     write_as_json(settings.log_level)
+    for line in removed_settings():
+        logger.warning(line)
     stop = asyncio.Event()
 
     def asked() -> None:
