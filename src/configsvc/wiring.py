@@ -73,7 +73,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
                 supervisor=supervisor,
             )
         )
-        copies = await stack.enter_async_context(
+        fallback_cache = await stack.enter_async_context(
             FallbackCache(
                 backends.cache,
                 clock,
@@ -83,12 +83,12 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             )
         )
         writer = AppliedWriter(storage, tail)
-        near = NearCache(
+        near_cache = NearCache(
             reader=storage,
             tail=tail,
             max_entries=settings.near_cache_entries,
             max_bytes=settings.near_cache_bytes,
-            copies=copies,
+            fallback_cache=fallback_cache,
         )
         hub = WatchHub(
             tail=tail,
@@ -100,7 +100,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             progress_seconds=settings.watch_progress_seconds,
             supervisor=supervisor,
         )
-        configs = ConfigStore(writer=writer, reader=storage, history=storage, near=near, limits=limits)
+        configs = ConfigStore(writer=writer, reader=storage, history=storage, near_cache=near_cache, limits=limits)
         # Not under the log's history: what a user was given is not undone by a restore, as long as the flag is the same.
         assignments = await stack.enter_async_context(
             FallbackCache(
@@ -112,9 +112,9 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             )
         )
         flags = FlagStore(
-            writer=writer, reader=storage, history=storage, limits=limits, keeps_assignments=assignments.are_kept
+            writer=writer, reader=storage, history=storage, limits=limits, keeps_assignments=assignments.is_enabled
         )
-        flag_sets = FlagSets(reader=storage, tail=tail, copies=copies)
+        flag_sets = FlagSets(reader=storage, tail=tail, fallback_cache=fallback_cache)
         tail.subscribe(flag_sets.apply, flag_sets.reset)
         evaluator = Evaluator(
             sets=flag_sets,
@@ -140,7 +140,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             signs=storage,
             is_stale=lambda: tail.stale_since is not None,
             catch_up=tail.catch_up,
-            copies=copies,
+            fallback_cache=fallback_cache,
             supervisor=supervisor,
         )
         tail.subscribe(directory.apply, directory.reset)

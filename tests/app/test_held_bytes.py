@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from configsvc.app import fallback_cache
 from configsvc.app.changelog.early_commits import EARLY_BYTES, EarlyCommits
 from configsvc.app.configs.near_cache import NearCache
-from configsvc.app.fallback_cache import Copy, FallbackCache
+from configsvc.app.fallback_cache import FallbackCache, FallbackEntry
 from configsvc.app.watch.hub import WatchHub
 from configsvc.app.watch.watcher import Backlog, Changed
 from configsvc.cache.local import LocalCache
@@ -165,18 +165,18 @@ async def test_early_commits_are_bounded_in_bytes() -> None:
 async def test_copies_that_wait_are_bounded_in_bytes_and_a_renewal_pushes_none_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(fallback_cache, "WAITING_BYTES", 10 * LARGE)
+    monkeypatch.setattr(fallback_cache, "QUEUE_BYTES", 10 * LARGE)
     cache, clock = LocalCache(64 << 20, FakeClock()), FakeClock()
     shared = FallbackCache(cache, clock, timedelta(days=1))
     for number in range(100):
-        shared.leave(Copy(f"left-{number}", 1, lambda: 1, LARGE))
-    assert len(shared._waiting) == 10
-    shared.renew(lambda: [Copy(f"renewed-{number}", 1, lambda: 2, LARGE) for number in range(100)])
+        shared.put(FallbackEntry(f"left-{number}", 1, lambda: 1, LARGE))
+    assert len(shared._queue) == 10
+    shared.add_source(lambda: [FallbackEntry(f"renewed-{number}", 1, lambda: 2, LARGE) for number in range(100)])
     keys = [*(f"left-{number}" for number in range(90, 100)), *(f"renewed-{number}" for number in range(100))]
     async with shared:
-        await shared._leave_all()
+        await shared._put_all()
         await settle()
-    assert set(await shared.find(keys)) == set(keys)
+    assert set(await shared.get(keys)) == set(keys)
 
 
 @pytest.mark.parametrize(

@@ -32,11 +32,16 @@ EVERYWHERE = {
     "log tail", "log tail's bus", "watch progress", "compaction", "group commit", "health checks", "lease sweep",
     "registry follower", "own registration",
 }  # fmt: skip
-ASSIGNMENTS = {"assignments, sending", "assignments, renewal", "assignments, refill"}
-COPIES = {"copies, sending", "copies, renewal", "copies, refill"}
+ASSIGNMENTS = {"assignments, sending", "assignments, refresh", "assignments, refill"}
+FALLBACK_CACHE = {"fallback cache, sending", "fallback cache, refresh", "fallback cache, refill"}
 EMBEDDED = EVERYWHERE | ASSIGNMENTS | {"watch of the database file", "check of the database file"}
 POSTGRES = EVERYWHERE | {"notifications"}
-REAL = EVERYWHERE | ASSIGNMENTS | COPIES | {"log tail's mark", "outbox relay", "kafka consumer", "zookeeper session"}
+REAL = (
+    EVERYWHERE
+    | ASSIGNMENTS
+    | FALLBACK_CACHE
+    | {"log tail's mark", "outbox relay", "kafka consumer", "zookeeper session"}
+)
 
 
 class Ahead(SystemClock):

@@ -53,9 +53,9 @@ class ConfigStoreModel(RuleBasedStateMachine):
         bus = await self.stack.enter_async_context(LocalBus())
         tail = LogTail(log=storage, bus=bus, clock=SystemClock(), poll_seconds=1)
         await self.stack.enter_async_context(tail)
-        near = NearCache(reader=storage, tail=tail, max_entries=2)
+        near_cache = NearCache(reader=storage, tail=tail, max_entries=2)
         writer = AppliedWriter(storage, tail)
-        return ConfigStore(writer=writer, reader=storage, history=storage, near=near, limits=Limits())
+        return ConfigStore(writer=writer, reader=storage, history=storage, near_cache=near_cache, limits=Limits())
 
     def run(self, work: Any) -> Any:
         return self.loop.run_until_complete(work)

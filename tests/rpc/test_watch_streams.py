@@ -136,7 +136,7 @@ async def stub(replica: Replica, hub: WatchHub) -> AsyncIterator[Any]:
     tail: LogTail = replica.tail
     store = ConfigStore(
         writer=replica.storage, reader=replica.storage, history=replica.storage, limits=Limits(),
-        near=NearCache(reader=replica.storage, tail=tail, max_entries=100),
+        near_cache=NearCache(reader=replica.storage, tail=tail, max_entries=100),
     )  # fmt: skip
     interceptor = CallInterceptor(tail=tail, default_deadline_seconds=10)
     server = grpc.aio.server(interceptors=[interceptor])

@@ -12,7 +12,7 @@ import pytest
 from configsvc.app.changelog.lineage import LogMark
 from configsvc.app.changelog.tail import LogTail
 from configsvc.app.configs.near_cache import NearCache
-from configsvc.app.fallback_cache import Copy, FallbackCache
+from configsvc.app.fallback_cache import FallbackCache, FallbackEntry
 from configsvc.app.flags.sets import FlagSets
 from configsvc.app.watch.hub import WatchHub
 from configsvc.app.watch.watcher import Selector, Synced
@@ -314,15 +314,15 @@ async def test_copies_lie_under_the_history_and_are_not_found_under_another(
     cache: LocalCache, clock: FakeClock
 ) -> None:
     history = "one"
-    async with FallbackCache(cache, clock, timedelta(days=1), history=lambda: history) as copies:
-        await copies.settle([Copy("k", 5, lambda: "lost")])
-        copies.leave(Copy("late", 5, lambda: "lost"))
+    async with FallbackCache(cache, clock, timedelta(days=1), history=lambda: history) as fallback_cache:
+        await fallback_cache.put_if_absent([FallbackEntry("k", 5, lambda: "lost")])
+        fallback_cache.put(FallbackEntry("late", 5, lambda: "lost"))
         history = "two"
-        assert await copies.find(["k"]) == {}
+        assert await fallback_cache.get(["k"]) == {}
         # A lower revision of the later history is not kept out by the higher one.
-        assert await copies.settle([Copy("k", 3, lambda: "found")]) == {"k": (3, "found")}
+        assert await fallback_cache.put_if_absent([FallbackEntry("k", 3, lambda: "found")]) == {"k": (3, "found")}
         await settle()
-        assert await copies.find(["late"]) == {}
+        assert await fallback_cache.get(["late"]) == {}
 
 
 async def test_flag_set_of_an_earlier_history_is_not_served(world: World) -> None:

@@ -71,10 +71,10 @@ class World:
     async def evaluator(self) -> Evaluator:
         """A replica's."""
         replica = await self._stack.enter_async_context(open_replica(self.storage, self.clock))
-        copies = await self._stack.enter_async_context(FallbackCache(self.cache, self.clock, HOUR))
+        fallback_cache = await self._stack.enter_async_context(FallbackCache(self.cache, self.clock, HOUR))
         sets = FlagSets(reader=replica.storage, tail=replica.tail)
         replica.tail.subscribe(sets.apply, sets.reset)
-        return Evaluator(sets=sets, assignments=StickyAssignments(copies), tail=replica.tail, limits=Limits())
+        return Evaluator(sets=sets, assignments=StickyAssignments(fallback_cache), tail=replica.tail, limits=Limits())
 
     async def flag(self, name: str = "f", **members: Any) -> None:
         """Writes the whole flag: what is not given has its default."""

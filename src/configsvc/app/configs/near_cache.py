@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from configsvc.app.changelog.tail import LogTail
-from configsvc.app.fallback_cache import NO_FALLBACK_CACHE, Copy, FallbackCache, config_key
+from configsvc.app.fallback_cache import NO_FALLBACK_CACHE, FallbackCache, FallbackEntry, config_key
 from configsvc.domain.record_json import record_json, record_of
 from configsvc.domain.records import Change, Kind, Record, Ref, View
 from configsvc.errors import Unavailable
@@ -64,15 +64,17 @@ class NearCache:
         tail: LogTail,
         max_entries: int,
         max_bytes: int = NEAR_CACHE_BYTES,
-        copies: FallbackCache = NO_FALLBACK_CACHE,
+        fallback_cache: FallbackCache = NO_FALLBACK_CACHE,
     ) -> None:
         self._reader = reader
         self._tail = tail
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._copies = copies
-        copies.renew(lambda: [_copy(ref, entry.record, entry.since) for ref, entry in self._entries.items()])
+        self._fallback_cache = fallback_cache
+        fallback_cache.add_source(
+            lambda: [_fallback_entry(ref, entry.record, entry.since) for ref, entry in self._entries.items()]
+        )
         self._entries: OrderedDict[Ref, _Entry] = OrderedDict()
         self._flights: dict[Ref, tuple[_Flight, asyncio.Task[dict[Ref, _Entry]]]] = {}
         self._unsubscribe = tail.subscribe(self._follow, self._forget)
@@ -166,7 +168,7 @@ class NearCache:
                 revisions.append(max(entry.until, self._tail.applied))
         missing = {config_key(ref): ref for ref in refs if ref not in records}
         if missing:
-            for key, (revision, content) in (await self._copies.find(list(missing))).items():
+            for key, (revision, content) in (await self._fallback_cache.get(list(missing))).items():
                 records[missing[key]] = None if content is None else record_of(content)
                 revisions.append(revision)
         if len(records) < len(set(refs)):
@@ -212,7 +214,7 @@ class NearCache:
             entry = _Entry(change.record, change.revision, change.revision, change.history)
         entry.until = max(entry.until, self._tail.applied)
         self._keep(ref, entry)
-        self._copies.leave(_copy(ref, entry.record, entry.since))
+        self._fallback_cache.put(_fallback_entry(ref, entry.record, entry.since))
         return entry
 
     def _keep(self, ref: Ref, entry: _Entry) -> None:
@@ -226,7 +228,7 @@ class NearCache:
     def _follow(self, changes: Sequence[Change]) -> None:
         for change in changes:
             if change.ref.kind is Kind.CONFIG:
-                self._copies.leave(_copy(change.ref, change.record, change.revision))
+                self._fallback_cache.put(_fallback_entry(change.ref, change.record, change.revision))
             entry = self._entries.get(change.ref)
             if entry is not None and change.revision > entry.until:
                 self._keep(change.ref, _Entry(change.record, change.revision, change.revision, change.history))
@@ -242,6 +244,6 @@ class NearCache:
             flight.noted.clear()
 
 
-def _copy(ref: Ref, record: Record | None, revision: int) -> Copy:
+def _fallback_entry(ref: Ref, record: Record | None, revision: int) -> FallbackEntry:
     size = 0 if record is None else record.held_bytes
-    return Copy(config_key(ref), revision, lambda: None if record is None else record_json(record), size)
+    return FallbackEntry(config_key(ref), revision, lambda: None if record is None else record_json(record), size)

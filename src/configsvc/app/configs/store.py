@@ -40,11 +40,13 @@ class ConfigStore:
     Every method raises `InvalidInput` with all fields that can't be accepted, and what the ports raise.
     """
 
-    def __init__(self, *, writer: Writer, reader: Reader, history: History, near: NearCache, limits: Limits) -> None:
+    def __init__(
+        self, *, writer: Writer, reader: Reader, history: History, near_cache: NearCache, limits: Limits
+    ) -> None:
         self._writer = writer
         self._reader = reader
         self._versions = Versioned(history, reader)
-        self._near = near
+        self._near_cache = near_cache
         self._limits = limits
 
     async def create(self, draft: Draft, author: Author) -> tuple[Record, int]:
@@ -56,7 +58,7 @@ class ConfigStore:
     async def get(self, environment: str, service_name: str, key: str) -> tuple[Record, int]:
         """One configuration, exactly this service's. Raises `NotFound`."""
         ref = self._ref(environment, service_name, key)
-        view = await self._near.get((ref,))
+        view = await self._near_cache.get((ref,))
         record = view.get(ref)
         if record is None:
             raise not_found(ref)
@@ -119,7 +121,7 @@ class ConfigStore:
             if (size := sum(len(key.encode("utf-8", "surrogatepass")) for key in keys)) > ANSWER_BYTES // 2:
                 fields.refuse("keys", f"must be at most {ANSWER_BYTES // 2} bytes together; they have {size}")
         refs = {key: config_ref(environment, service_name, key) for key in keys}
-        view, left_out = await self._near.first(tuple(refs.values()), READ_BYTES)
+        view, left_out = await self._near_cache.first(tuple(refs.values()), READ_BYTES)
         looked_at = {key: ref for key, ref in refs.items() if ref not in left_out}
         return Bulk(
             tuple(record for ref in looked_at.values() if (record := view.get(ref)) is not None),
@@ -170,7 +172,7 @@ class ConfigStore:
             fields.environment(environment)
             fields.service(service_name, required=True)
         refs = (config_ref(environment, service_name, key), config_ref(environment, "", key))
-        view = await self._near.get(refs)
+        view = await self._near_cache.get(refs)
         found = configs.effective(service_name, [record for ref in refs if (record := view.get(ref)) is not None])
         if not found:
             raise not_found(refs[0])

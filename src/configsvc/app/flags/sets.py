@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from configsvc_client.evaluation import Flag, FlagSet
 
 from configsvc.app.changelog.tail import LogTail
-from configsvc.app.fallback_cache import NO_FALLBACK_CACHE, Copy, FallbackCache
+from configsvc.app.fallback_cache import NO_FALLBACK_CACHE, FallbackCache, FallbackEntry
 from configsvc.domain import flags
 from configsvc.domain.records import Change, Kind
 from configsvc.errors import ResourceExhausted, Unavailable
@@ -21,7 +21,7 @@ ENVIRONMENTS = 256
 class FlagSets:
     """Flag sets by environment, whole or not at all. Wire `apply` and `reset` to the tail."""
 
-    def __init__(self, *, reader: Reader, tail: LogTail, copies: FallbackCache = NO_FALLBACK_CACHE) -> None:
+    def __init__(self, *, reader: Reader, tail: LogTail, fallback_cache: FallbackCache = NO_FALLBACK_CACHE) -> None:
         self._reader = reader
         self._tail = tail
         self._sets: dict[str, FlagSet] = {}
@@ -30,8 +30,8 @@ class FlagSets:
         self._changes_since_read: dict[str, list[Change]] = {}
         # Copies that other replicas left, while the store is away.
         self._copied: dict[str, FlagSet] = {}
-        self._copies = copies
-        copies.renew(lambda: [_copy(flag_set) for flag_set in self._sets.values()])
+        self._fallback_cache = fallback_cache
+        fallback_cache.add_source(lambda: [_fallback_entry(flag_set) for flag_set in self._sets.values()])
 
     async def get(self, environment: str) -> FlagSet:
         """The set; while the store is away, the one in memory or the copy that another replica left.
@@ -43,7 +43,7 @@ class FlagSets:
         if (flag_set := self._sets.get(environment)) is not None:
             return flag_set
         is_stale = self._tail.stale_since is not None
-        if is_stale and (flag_set := await self._find_copy(environment)) is not None:
+        if is_stale and (flag_set := await self._find_fallback_entry(environment)) is not None:
             return flag_set
         if not is_stale:
             self._copied.clear()
@@ -51,7 +51,7 @@ class FlagSets:
             return await self._reads.run(environment, lambda: self._read(environment))
         except Unavailable as error:
             self._tail.doubt(error)
-            if (flag_set := await self._find_copy(environment)) is None:
+            if (flag_set := await self._find_fallback_entry(environment)) is None:
                 raise
             return flag_set
 
@@ -71,7 +71,7 @@ class FlagSets:
                 since_read.append(change)
             if (flag_set := self._sets.get(environment)) is not None:
                 self._sets[environment] = _changed(flag_set, change)
-                self._copies.leave(_copy(self._sets[environment]))
+                self._fallback_cache.put(_fallback_entry(self._sets[environment]))
 
     def reset(self, revision: int) -> None:
         """The log can't say what changed up to a revision: the next query of each environment reads its set again."""
@@ -81,10 +81,10 @@ class FlagSets:
         self._changes_since_read.clear()
         self._copied.clear()
 
-    async def _find_copy(self, environment: str) -> FlagSet | None:
+    async def _find_fallback_entry(self, environment: str) -> FlagSet | None:
         if environment not in self._copied:
             key = f"flags:{environment}"
-            found = (await self._copies.find([key])).get(key)
+            found = (await self._fallback_cache.get([key])).get(key)
             if found is None:
                 return None
             revision, definitions = found
@@ -118,7 +118,7 @@ class FlagSets:
         if len(self._sets) >= ENVIRONMENTS:
             self._sets.pop(next(iter(self._sets)))
         self._sets[flag_set.environment] = flag_set
-        self._copies.leave(_copy(flag_set))
+        self._fallback_cache.put(_fallback_entry(flag_set))
 
 
 def _changed(flag_set: FlagSet, change: Change) -> FlagSet:
@@ -130,5 +130,7 @@ def _changed(flag_set: FlagSet, change: Change) -> FlagSet:
     return flag_set.with_flag(flags.stored(record), revision=change.revision)
 
 
-def _copy(flag_set: FlagSet) -> Copy:
-    return Copy(f"flags:{flag_set.environment}", flag_set.revision, lambda: [flag.to_json() for flag in flag_set])
+def _fallback_entry(flag_set: FlagSet) -> FallbackEntry:
+    return FallbackEntry(
+        f"flags:{flag_set.environment}", flag_set.revision, lambda: [flag.to_json() for flag in flag_set]
+    )

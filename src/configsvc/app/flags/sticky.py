@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from configsvc_client.evaluation import Context, Flag, FlagNotFound, FlagSet, Reason
 from configsvc_client.evaluation.conditions import USER_ID
 
-from configsvc.app.fallback_cache import Copy, FallbackCache
+from configsvc.app.fallback_cache import FallbackCache, FallbackEntry
 from configsvc.app.flags.evaluation import EvaluationQuery
 from configsvc.domain.json_values import digest
 
@@ -31,8 +31,8 @@ _ENDED = None
 class StickyAssignments:
     """The assignments of sticky flags. While the cache is away there are none, and none are made."""
 
-    def __init__(self, copies: FallbackCache) -> None:
-        self._copies = copies
+    def __init__(self, fallback_cache: FallbackCache) -> None:
+        self._fallback_cache = fallback_cache
 
     async def assign(self, flag_set: FlagSet, queries: Sequence[EvaluationQuery]) -> Sequence[AssignedVariants]:
         """For each query, the variants that are assigned to its user; makes the assignments that are due."""
@@ -40,24 +40,24 @@ class StickyAssignments:
         all_keys = {key for keys in keys_by_query for key in keys.values()}
         if not all_keys:
             return [_NONE] * len(queries)
-        entries = dict(await self._copies.find(sorted(all_keys)))
+        entries = dict(await self._fallback_cache.get(sorted(all_keys)))
         for key, (revision, variant) in entries.items():
             if isinstance(variant, str):
                 # The assignment is in use: its life starts again.
-                self._copies.leave(_copy(key, revision, variant))
-        updates: dict[str, Copy] = {}
+                self._fallback_cache.put(_fallback_entry(key, revision, variant))
+        updates: dict[str, FallbackEntry] = {}
         for query, keys in zip(queries, keys_by_query, strict=True):
             assigned = _assigned(keys, entries)
             for name, key in keys.items():
-                if key not in updates and (copy := _update(flag_set, name, query.context, assigned, key, entries)):
-                    updates[key] = copy
-        entries |= await self._copies.settle([*updates.values()])
+                if key not in updates and (entry := _update(flag_set, name, query.context, assigned, key, entries)):
+                    updates[key] = entry
+        entries |= await self._fallback_cache.put_if_absent([*updates.values()])
         return [_assigned(keys, entries) for keys in keys_by_query]
 
 
 def _update(
     flag_set: FlagSet, name: str, context: Context, assigned: AssignedVariants, key: str, entries: _Entries
-) -> Copy | None:
+) -> FallbackEntry | None:
     """The next revision of the entry of a flag's assignment; None if the entry stays as it is."""
     flag = flag_set.get(name)
     if flag is None or (name in assigned and not flag.rules and not flag.targeted_users):
@@ -65,8 +65,8 @@ def _update(
     evaluation = flag_set.evaluate(name, context, assigned=assigned)
     revision = entries[key][0] + 1 if key in entries else 1
     if name in assigned:
-        return _copy(key, revision, _ENDED) if evaluation.reason is Reason.TARGETING_MATCH else None
-    return _copy(key, revision, evaluation.variant) if evaluation.reason is Reason.SPLIT else None
+        return _fallback_entry(key, revision, _ENDED) if evaluation.reason is Reason.TARGETING_MATCH else None
+    return _fallback_entry(key, revision, evaluation.variant) if evaluation.reason is Reason.SPLIT else None
 
 
 def _keys(flag_set: FlagSet, query: EvaluationQuery) -> Iterator[tuple[str, str]]:
@@ -92,5 +92,5 @@ def _assigned(keys: Mapping[str, str], entries: _Entries) -> AssignedVariants:
     return {name: variant for name, variant in contents.items() if isinstance(variant, str)}
 
 
-def _copy(key: str, revision: int, variant: object) -> Copy:
-    return Copy(key, revision, lambda: variant)
+def _fallback_entry(key: str, revision: int, variant: object) -> FallbackEntry:
+    return FallbackEntry(key, revision, lambda: variant)

@@ -82,7 +82,7 @@ class Directory:
         addresses: AddressRules = ANYONE,
         is_stale: Callable[[], bool] = lambda: False,
         catch_up: Callable[[], Awaitable[bool]] = _no_news,
-        copies: FallbackCache = NO_FALLBACK_CACHE,
+        fallback_cache: FallbackCache = NO_FALLBACK_CACHE,
         supervisor: Supervisor | None = None,
     ) -> None:
         self._supervisor = supervisor or Supervisor(clock)
@@ -100,7 +100,7 @@ class Directory:
             writer=writer,
             reader=reader,
             clock=clock,
-            copies=copies,
+            fallback_cache=fallback_cache,
             applied=applied,
             history=history,
             me=registry.replica_id,

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from configsvc.app.fallback_cache import Copy, FallbackCache
+from configsvc.app.fallback_cache import FallbackCache, FallbackEntry
 from configsvc.clock import Clock
 from configsvc.domain import instances
 from configsvc.domain.instances import Incarnation
@@ -51,7 +51,7 @@ class Registrations:
         writer: Writer,
         reader: Reader,
         clock: Clock,
-        copies: FallbackCache,
+        fallback_cache: FallbackCache,
         applied: Callable[[], int],
         history: Callable[[], str],
         me: str,
@@ -60,7 +60,7 @@ class Registrations:
         self._writer = writer
         self._reader = reader
         self._clock = clock
-        self._copies = copies
+        self._fallback_cache = fallback_cache
         self._records: dict[str, dict[str, Record]] = {}
         self._followers: list[Follower] = []
         self._applied = applied
@@ -69,7 +69,7 @@ class Registrations:
         # The revision of the last reading, and whether the log has told everything since.
         self._read_at = 0
         self._is_current = False
-        copies.renew(lambda: [copy for name in self._records for copy in self._copies_of(name)])
+        fallback_cache.add_source(lambda: [copy for name in self._records for copy in self._fallback_entries(name)])
 
     def follow(self, follower: Follower) -> None:
         """Tells `follower` from now on, after those who follow already."""
@@ -158,8 +158,8 @@ class Registrations:
 
     async def load_copies(self) -> None:
         """Takes in what other replicas left in the shared cache, while the store is away."""
-        names = (await self._copies.find([SERVICES_KEY])).get(SERVICES_KEY, (0, []))[1]
-        for _, records in (await self._copies.find([service_key(name) for name in names])).values():
+        names = (await self._fallback_cache.get([SERVICES_KEY])).get(SERVICES_KEY, (0, []))[1]
+        for _, records in (await self._fallback_cache.get([service_key(name) for name in names])).values():
             for record in map(record_of, records):
                 self.take(record)
 
@@ -168,8 +168,8 @@ class Registrations:
         self._apply(changes)
         revision = changes[-1].revision if changes else 0
         for service in {change.ref.service for change in changes if change.ref.kind is Kind.INSTANCE}:
-            for copy in self._copies_of(service, revision):
-                self._copies.leave(copy)
+            for copy in self._fallback_entries(service, revision):
+                self._fallback_cache.put(copy)
 
     def take(self, record: Record) -> None:
         """Takes in a registration, unless what is known of it is as new, or it is of another history of the log."""
@@ -242,14 +242,16 @@ class Registrations:
         for follower in self._followers:
             follower.dropped(known)
 
-    def _copies_of(self, service: str, revision: int = 0) -> tuple[Copy, ...]:
+    def _fallback_entries(self, service: str, revision: int = 0) -> tuple[FallbackEntry, ...]:
         """Copies of what is known, which must not be older than it is said to be."""
         if not self._is_current:
             return ()
         revision = max(revision, self.revision)
         return (
-            Copy(service_key(service), revision, lambda: [*map(record_json, self._records.get(service, {}).values())]),
-            Copy(SERVICES_KEY, revision, lambda: sorted(self._records)),
+            FallbackEntry(
+                service_key(service), revision, lambda: [*map(record_json, self._records.get(service, {}).values())]
+            ),
+            FallbackEntry(SERVICES_KEY, revision, lambda: sorted(self._records)),
         )
 
 
