@@ -1,10 +1,9 @@
 """The composition root: everything is built here, opened in order, and closed in reverse order."""
 
+import logging
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
-
-import structlog
 
 from configsvc.app.batches import Batches
 from configsvc.app.changelog.audit import AuditLog
@@ -46,7 +45,7 @@ from configsvc.rpc.servicers.registry import RegistryServicer
 from configsvc.settings import Settings
 from configsvc.tasks import Supervisor, TaskFailure
 
-logger = structlog.get_logger("configsvc")
+logger = logging.getLogger(__name__)
 
 # What sticky flags have assigned, where one process is all there is: some 100,000 users.
 LOCAL_ASSIGNMENT_BYTES = 64 << 20
@@ -137,7 +136,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             check_timeout_seconds=settings.health_check_timeout_seconds,
             default_ttl_seconds=settings.lease_default_ttl_seconds,
             stale_seconds=settings.stale_instances_seconds,
-            signs=storage,
+            heartbeats=storage,
             is_stale=lambda: tail.stale_since is not None,
             catch_up=tail.catch_up,
             fallback_cache=fallback_cache,
@@ -198,7 +197,8 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
                     lease_ttl_seconds=settings.lease_default_ttl_seconds,
                 )
             )
-        logger.info("listening", addresses=list(listen), **backends.kinds, instance_id=settings.service_instance_id)
+        fields = {"addresses": list(listen), **backends.kinds, "instance_id": settings.service_instance_id}
+        logger.info("listening", extra=fields)
         try:
             yield server
         finally:

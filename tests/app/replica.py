@@ -95,23 +95,23 @@ class Door:
         self._check()
         return await self.storage.state()
 
-    async def read(self, after: int, limit: int, most_bytes: int | None = READ_BYTES) -> Sequence[Change]:
+    async def read(self, after: int, limit: int, max_bytes: int | None = READ_BYTES) -> Sequence[Change]:
         self.reads += 1
         self._check()
-        changes = await self.storage.read(after, limit, most_bytes)
+        changes = await self.storage.read(after, limit, max_bytes)
         await self._out()
         return changes
 
-    async def follow(self, seen: Point, limit: int, most_bytes: int | None = READ_BYTES) -> LogPage:
+    async def resume(self, seen: Point, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
         self.reads += 1
         self._check()
-        page = await self.storage.follow(seen, limit, most_bytes)
+        page = await self.storage.resume(seen, limit, max_bytes)
         await self._out()
         return page
 
-    async def reconcile(self, seen: Point, reason: str) -> LogState:
+    async def new_history_if_diverged(self, seen: Point, reason: str) -> LogState:
         self._check()
-        return await self.storage.reconcile(seen, reason)
+        return await self.storage.new_history_if_diverged(seen, reason)
 
     def _check(self) -> None:
         if self.shut:

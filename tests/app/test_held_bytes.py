@@ -100,9 +100,9 @@ async def test_a_change_above_the_bound_is_told_without_a_read_of_the_log(replic
     st.booleans(),
 )
 def test_a_backlog_has_the_newest_of_each_ref_within_its_bounds(
-    sent: list[tuple[int, int]], most: int, most_bytes: int, taken: bool
+    sent: list[tuple[int, int]], most: int, max_bytes: int, taken: bool
 ) -> None:
-    backlog = Backlog(most, most_bytes)
+    backlog = Backlog(most, max_bytes)
     newest: dict[Ref, Changed] = {}
     for revision, (key, size) in enumerate(sent, start=1):
         event = Changed(sized(change(revision, size, key=f"key-{key}"), size))
@@ -113,7 +113,7 @@ def test_a_backlog_has_the_newest_of_each_ref_within_its_bounds(
         newest[event.change.ref] = event
         held = list(backlog)
         assert len(held) <= most
-        assert len(held) == 1 or sum(one.change.held_bytes for one in held) <= most_bytes
+        assert len(held) == 1 or sum(one.change.held_bytes for one in held) <= max_bytes
         if revision % 5 == 0 and taken:
             told = backlog.take()
             if newest.get(told.change.ref) is told:

@@ -42,15 +42,15 @@ def texts(text: str, detail: Detail) -> Value:
 
 
 @given(st.lists(st.integers(0, 60), max_size=20), st.integers(70, 200))
-def test_pages_are_cut_where_the_next_item_does_not_fit_and_lose_none(lengths: list[int], most_bytes: int) -> None:
+def test_pages_are_cut_where_the_next_item_does_not_fit_and_lose_none(lengths: list[int], max_bytes: int) -> None:
     items, seen = ["x" * length for length in lengths], []
     while items:
-        taken = MessageBudget(most_bytes).fill(texts, items)
+        taken = MessageBudget(max_bytes).fill(texts, items)
         assert taken, "a page has at least one item"
         used = sum(message.ByteSize() + FRAME_BYTES for message in taken)
-        assert used <= most_bytes
+        assert used <= max_bytes
         if len(taken) < len(items):
-            assert used + texts(items[len(taken)], Detail.WHOLE).ByteSize() + FRAME_BYTES > most_bytes
+            assert used + texts(items[len(taken)], Detail.WHOLE).ByteSize() + FRAME_BYTES > max_bytes
         seen += [message.string_value for message in taken]
         items = items[len(taken) :]
     assert [len(text) for text in seen] == lengths
@@ -80,6 +80,6 @@ def test_an_explanation_that_does_not_fit_is_left_out() -> None:
     whole = fitting(make, found)
     assert whole.HasField("explanation")
     assert not whole.explanation_omitted
-    without = fitting(make, found, most_bytes=whole.ByteSize())
+    without = fitting(make, found, max_bytes=whole.ByteSize())
     assert (without.HasField("explanation"), without.explanation_omitted) == (False, True)
     assert (without.variant, without.value) == (whole.variant, whole.value)

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from configsvc.backoff import Backoff
-from configsvc.cache.port import Cache, Entry
+from configsvc.cache.port import Cache, CacheEntry
 from configsvc.clock import Clock, SystemClock
 from configsvc.domain.records import Ref
 from configsvc.tasks import SupervisedTask, Supervisor
@@ -149,7 +149,7 @@ class FallbackCache:
         if self._cache is None or not entries:
             return {}
         await self._cache.put(
-            {self._cache_key(entry.key): Entry(entry.revision, _payload(entry)) for entry in entries}, self._ttl
+            {self._cache_key(entry.key): CacheEntry(entry.revision, _payload(entry)) for entry in entries}, self._ttl
         )
         return await self.get([entry.key for entry in entries])
 
@@ -177,11 +177,11 @@ class FallbackCache:
                 await self._send_batch()
 
     async def _send_batch(self) -> None:
-        entries: dict[str, Entry] = {}
+        entries: dict[str, CacheEntry] = {}
         size = 0
         while self._queue and len(entries) < BATCH_ENTRIES and size < BATCH_BYTES:
             key, entry = self._pop()
-            entries[key] = Entry(entry.revision, _payload(entry))
+            entries[key] = CacheEntry(entry.revision, _payload(entry))
             size += len(entries[key].payload)
         if self._cache is not None and entries:
             await self._cache.put(entries, self._ttl)
@@ -209,7 +209,7 @@ class FallbackCache:
                 has_lost = False
                 await self._put_all()
             number += 1
-            await self._cache.put({marker: Entry(number, b"")}, MARKER_TTL)
+            await self._cache.put({marker: CacheEntry(number, b"")}, MARKER_TTL)
             await self._clock.sleep(pauses.next())
 
     async def _put_all(self) -> None:

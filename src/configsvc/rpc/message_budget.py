@@ -41,8 +41,8 @@ class Detail(IntEnum):
 class MessageBudget:
     """What is left of one message."""
 
-    def __init__(self, most_bytes: int = ANSWER_BYTES) -> None:
-        self.left_bytes = most_bytes
+    def __init__(self, max_bytes: int = ANSWER_BYTES) -> None:
+        self.left_bytes = max_bytes
 
     def take(self, message: Message) -> bool:
         """Takes room for one more item of a list; False where it does not fit, and then takes nothing."""
@@ -72,9 +72,9 @@ class MessageBudget:
         return message
 
 
-def fitting(make: Callable[[T, Detail], M], item: T, most_bytes: int = ANSWER_BYTES) -> M:
+def fitting(make: Callable[[T, Detail], M], item: T, max_bytes: int = ANSWER_BYTES) -> M:
     """An item that is a message by itself, in as much detail as fits."""
-    return MessageBudget(most_bytes)._fitting(make, item)
+    return MessageBudget(max_bytes)._fitting(make, item)
 
 
 def shown(page: Page[T], make: Callable[[T, Detail], M]) -> tuple[list[M], str]:

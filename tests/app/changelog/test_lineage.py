@@ -109,7 +109,7 @@ async def test_everyone_reloads_at_the_new_history_above_all_that_was_seen(
     assert (world.tail.history, world.tail.applied) == (state.history, state.head)
     assert state.history != before.history
     assert seen.resets == [state.since] == [before.revision + LEAP_REVISIONS]
-    origin = await world.storage.origin()
+    origin = await world.storage.history_origin()
     assert origin.reason == f"the log ended at revision 1, and {before.revision} had been seen"
     # It goes on from there.
     await world.put((A, 3))

@@ -15,7 +15,7 @@ from configsvc.app.flags.sticky import StickyAssignments
 from configsvc.app.flags.store import FlagStore
 from configsvc.bus.local import LocalBus
 from configsvc.cache.local import LocalCache
-from configsvc.cache.port import Cache, Entry
+from configsvc.cache.port import Cache, CacheEntry
 from configsvc.domain.flags import flag_ref
 from configsvc.domain.limits import Limits
 from configsvc.domain.records import Author
@@ -38,11 +38,11 @@ class Counted:
         self.trips = 0
         self.is_away = False
 
-    async def get(self, keys: Sequence[str]) -> Mapping[str, Entry]:
+    async def get(self, keys: Sequence[str]) -> Mapping[str, CacheEntry]:
         self.trips += not any(key.startswith("mark:") for key in keys)
         return {} if self.is_away else await self._inner.get(keys)
 
-    async def put(self, entries: Mapping[str, Entry], ttl: timedelta) -> None:
+    async def put(self, entries: Mapping[str, CacheEntry], ttl: timedelta) -> None:
         self.trips += not any(key.startswith("mark:") for key in entries)
         if not self.is_away:
             await self._inner.put(entries, ttl)

@@ -8,7 +8,7 @@ from configsvc.domain.fields import checked
 from configsvc.domain.limits import Limits
 from configsvc.domain.pages import Page, page_cursor
 from configsvc.domain.records import Change, Kind
-from configsvc.storage.port import ChangeQuery, History
+from configsvc.storage.port import ChangeHistory, ChangeQuery
 
 KINDS = tuple(kind.value for kind in Kind)
 
@@ -24,7 +24,7 @@ class AuditPage:
 class AuditLog:
     """Reads the change log by what people ask of it."""
 
-    def __init__(self, *, history: History, limits: Limits) -> None:
+    def __init__(self, *, history: ChangeHistory, limits: Limits) -> None:
         self._history = history
         self._limits = limits
 

@@ -13,7 +13,7 @@ from configsvc.domain.pages import Page, page_cursor, page_of
 from configsvc.domain.records import Action, Change, JsonObject, Record, Ref
 from configsvc.domain.resources import named, not_found, place
 from configsvc.errors import FailedPrecondition, NotFound
-from configsvc.storage.port import ChangePage, ChangeQuery, History, Reader
+from configsvc.storage.port import ChangeHistory, ChangePage, ChangeQuery, Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Diff:
 class Versioned:
     """The versions of records of any kind."""
 
-    def __init__(self, history: History, reader: Reader) -> None:
+    def __init__(self, history: ChangeHistory, reader: Reader) -> None:
         self._history = history
         self._reader = reader
 

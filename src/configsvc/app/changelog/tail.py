@@ -27,7 +27,7 @@ from configsvc.clock import Clock, wait_within
 from configsvc.domain.lineage import LogState, Point, history_changed
 from configsvc.domain.records import Change, Commit
 from configsvc.errors import RevisionOutOfRange, Unavailable
-from configsvc.storage.port import Lineage, Log
+from configsvc.storage.port import Log, ResumableLog
 from configsvc.tasks import SupervisedTask, Supervisor
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ NEWS_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 5.0
 
 
-class FollowedLog(Log, Lineage, Protocol):
+class FollowedLog(Log, ResumableLog, Protocol):
     """What the tail needs of the storage."""
 
 
@@ -312,7 +312,7 @@ class LogTail:
         more = True
         while more:
             began, seen = self._clock.now(), self.point
-            page = await self._log.follow(seen, READ_CHANGES)
+            page = await self._log.resume(seen, READ_CHANGES)
             if page.state.history != seen.history or not page.continues(seen):
                 await self._turn(seen)
                 continue

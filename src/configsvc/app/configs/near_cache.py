@@ -111,18 +111,16 @@ class NearCache:
                 raise
             return view
 
-    async def first(self, refs: Sequence[Ref], most_bytes: int) -> tuple[View, frozenset[Ref]]:
+    async def first(self, refs: Sequence[Ref], max_bytes: int) -> tuple[View, frozenset[Ref]]:
         """The same for many configurations of one service; and those that were not looked at, since the bodies of those
-        before them, in the order of keys, have `most_bytes`: they are not loaded to be thrown away.
+        before them, in the order of keys, have `max_bytes`: they are not loaded to be thrown away.
 
         Such a read is not kept in memory: it would push out what is asked for by name.
         """
         if len(refs) <= READ_WHOLE or self._tail.stale_since is not None or all(ref in self._entries for ref in refs):
             return await self.get(refs), frozenset()
         keys = tuple(ref.key for ref in refs)
-        query = RecordQuery(
-            refs[0].kind, refs[0].environment, len(refs), (refs[0].service,), keys, most_bytes=most_bytes
-        )
+        query = RecordQuery(refs[0].kind, refs[0].environment, len(refs), (refs[0].service,), keys, max_bytes=max_bytes)
         try:
             page = await self._reader.page(query)
         except Unavailable as error:

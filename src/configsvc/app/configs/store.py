@@ -18,7 +18,7 @@ from configsvc.domain.preconditions import NO_PRECONDITION, Precondition
 from configsvc.domain.records import Action, Author, Change, Commit, Kind, Record, Ref, Write
 from configsvc.domain.resources import not_found
 from configsvc.domain.sizes import ANSWER_BYTES
-from configsvc.storage.port import READ_BYTES, History, Reader, RecordQuery, Writer
+from configsvc.storage.port import READ_BYTES, ChangeHistory, Reader, RecordQuery, Writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class ConfigStore:
     """
 
     def __init__(
-        self, *, writer: Writer, reader: Reader, history: History, near_cache: NearCache, limits: Limits
+        self, *, writer: Writer, reader: Reader, history: ChangeHistory, near_cache: NearCache, limits: Limits
     ) -> None:
         self._writer = writer
         self._reader = reader
@@ -150,7 +150,7 @@ class ConfigStore:
                 services=("", service_name),
                 prefix=prefix,
                 after=(cursor[0], service_name) if cursor else None,
-                most_bytes=READ_BYTES,
+                max_bytes=READ_BYTES,
             )
         )
         merged = configs.effective(service_name, found.records)
@@ -337,7 +337,7 @@ class ConfigStore:
                 keys=keys or None,
                 prefix=prefix,
                 after=(cursor[0], cursor[1]) if cursor else None,
-                most_bytes=READ_BYTES,
+                max_bytes=READ_BYTES,
             )
         )
         return page_of(

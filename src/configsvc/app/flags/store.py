@@ -24,7 +24,7 @@ from configsvc.domain.prerequisites import judged
 from configsvc.domain.records import Author, Change, Commit, Kind, Record, Ref, Scope, Write
 from configsvc.domain.resources import not_found
 from configsvc.errors import FailedPrecondition, NotFound
-from configsvc.storage.port import READ_BYTES, History, Reader, RecordQuery, Writer
+from configsvc.storage.port import READ_BYTES, ChangeHistory, Reader, RecordQuery, Writer
 
 # Flags that are read at a time while a filter looks for those that match, and in one call at most. Each took 40 µs of CPU
 # (with ten targeted users, from SQLite).
@@ -39,7 +39,7 @@ class FlagStore:
     """
 
     def __init__(
-        self, *, writer: Writer, reader: Reader, history: History, limits: Limits, keeps_assignments: bool
+        self, *, writer: Writer, reader: Reader, history: ChangeHistory, limits: Limits, keeps_assignments: bool
     ) -> None:
         self._writer = writer
         self._reader = reader
@@ -80,7 +80,7 @@ class FlagStore:
         scanned, revision, history, more = 0, 0, "", True
         while more and len(found) < page_size and scanned < SCANNED_FLAGS:
             limit = page_size if wanted.is_all else READ_FLAGS
-            query_page = RecordQuery(Kind.FLAG, environment, limit=limit, after=after, most_bytes=READ_BYTES)
+            query_page = RecordQuery(Kind.FLAG, environment, limit=limit, after=after, max_bytes=READ_BYTES)
             page = await self._reader.page(query_page)
             revision, history = revision or page.revision, history or page.history
             found += filter(wanted.matches, page.records)

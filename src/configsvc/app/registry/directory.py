@@ -77,7 +77,7 @@ class Directory:
         check_interval_seconds: float,
         default_ttl_seconds: int,
         stale_seconds: float,
-        signs: Heartbeats,
+        heartbeats: Heartbeats,
         check_timeout_seconds: float = 0.0,
         addresses: AddressRules = ANYONE,
         is_stale: Callable[[], bool] = lambda: False,
@@ -117,7 +117,7 @@ class Directory:
         )
         self._leases = Leases(
             registrations=self._registrations,
-            signs=signs,
+            heartbeats=heartbeats,
             clock=clock,
             is_out_of_touch=lambda: self.is_out_of_touch,
             owes_check=self._checks.owes,

@@ -30,8 +30,8 @@ class LeaseInstant:
 class LeaseClock:
     """See the module. `tell` from time to time; what is read in between goes on by itself."""
 
-    def __init__(self, signs: Heartbeats, clock: Clock) -> None:
-        self._signs = signs
+    def __init__(self, heartbeats: Heartbeats, clock: Clock) -> None:
+        self._heartbeats = heartbeats
         self._clock = clock
         self._heard = 0.0
         self._since = clock.monotonic()
@@ -57,7 +57,7 @@ class LeaseClock:
         """Tells the store and learns from it. If it can't be reached, the time since the last call does not count."""
         told_at = self._clock.monotonic()
         try:
-            heard = await self._signs.listen(self.heard_seconds if self.has_begun else 0.0)
+            heard = await self._heartbeats.advance_lease_clock(self.heard_seconds if self.has_begun else 0.0)
         except ServiceError:
             self.pause()
             raise

@@ -71,17 +71,17 @@ class Leases:
         self,
         *,
         registrations: Registrations,
-        signs: Heartbeats,
+        heartbeats: Heartbeats,
         clock: Clock,
         is_out_of_touch: Callable[[], bool],
         owes_check: Callable[[Record], bool] = lambda _: False,
     ) -> None:
         self._registrations = registrations
-        self._signs = signs
+        self._heartbeats = heartbeats
         self._clock = clock
         self._is_out_of_touch = is_out_of_touch
         self._owes_check = owes_check
-        self._listening = LeaseClock(signs, clock)
+        self._listening = LeaseClock(heartbeats, clock)
         self._leases: dict[Ref, _Lease] = {}
         # Heartbeats that the store has to be told for others.
         self._signed: dict[Incarnation, LeaseInstant] = {}
@@ -128,7 +128,9 @@ class Leases:
         own = {ref: lease for ref, lease in self._unnoted(0.0).items() if ref in changing}
         if own or not self._listening.has_begun:
             await self._tell(own)
-        await self._signs.grant([incarnation_of(record) for record in records], self._listening.heard_seconds)
+        await self._heartbeats.grant_leases(
+            [incarnation_of(record) for record in records], self._listening.heard_seconds
+        )
 
     async def sweep(self) -> None:
         """Ends leases without signs of life, while this replica may act as their owner; for ever."""
@@ -191,7 +193,9 @@ class Leases:
         if moments:
             heard = self._listening.heard_seconds
             try:
-                await self._signs.note({i: heard - self._listening.age(moment) for i, moment in moments.items()})
+                await self._heartbeats.record_heartbeats(
+                    {i: heard - self._listening.age(moment) for i, moment in moments.items()}
+                )
             except ServiceError:
                 self._signed = {**signed, **self._signed}
                 raise
@@ -199,7 +203,7 @@ class Leases:
                 lease.noted = seen
         if self._told_at - self._forgot_at > FORGET_EVERY_SECONDS:
             self._forgot_at = self._told_at
-            await self._signs.forget(self._listening.heard_seconds - FORGET_SECONDS)
+            await self._heartbeats.forget_heartbeats(self._listening.heard_seconds - FORGET_SECONDS)
 
     async def _grant_owned(self) -> None:
         """This replica's clock may have said nothing about its instances: a fresh lease for those that had none."""
@@ -212,30 +216,30 @@ class Leases:
         new = {lease.incarnation: lease for lease in self._leases.values() if not lease.is_read}
         if not new:
             return
-        found = await self._signs.signs(new)
+        found = await self._heartbeats.heartbeats(new)
         ungranted = [i for i in new if i not in found or found[i].granted_at < found[i].seen_at]
         if ungranted:
-            await self._signs.grant(ungranted, self._listening.heard_seconds)
-            found = {**found, **await self._signs.signs(ungranted)}
+            await self._heartbeats.grant_leases(ungranted, self._listening.heard_seconds)
+            found = {**found, **await self._heartbeats.heartbeats(ungranted)}
         for incarnation, lease in new.items():
             # Without a row it has left, and come back in a later incarnation: the log is about to say so.
             if sign := found.get(incarnation):
                 self._learn(lease, sign)
                 lease.is_read = True
 
-    def _learn(self, lease: _Lease, sign: Heartbeat) -> None:
+    def _learn(self, lease: _Lease, heartbeat: Heartbeat) -> None:
         """Takes in what the store knows, as far as it is newer."""
-        if lease.seen is None or self._listening.heard_seconds - sign.seen_at < self._listening.age(lease.seen):
-            lease.seen = lease.noted = LeaseInstant(sign.seen_at)
+        if lease.seen is None or self._listening.heard_seconds - heartbeat.seen_at < self._listening.age(lease.seen):
+            lease.seen = lease.noted = LeaseInstant(heartbeat.seen_at)
             lease.seen_at = self._clock.now() - timedelta(seconds=self._listening.age(lease.seen))
-        if sign.granted_at >= sign.seen_at:
-            lease.granted = LeaseInstant(sign.granted_at)
+        if heartbeat.granted_at >= heartbeat.seen_at:
+            lease.granted = LeaseInstant(heartbeat.granted_at)
 
     async def _expire_due(self) -> None:
         due = {lease.incarnation: lease for lease in self._leases.values() if self._left(lease) <= 0}
         if not due:
             return
-        found = await self._signs.signs(due)
+        found = await self._heartbeats.heartbeats(due)
         for incarnation, lease in due.items():
             if sign := found.get(incarnation):
                 self._learn(lease, sign)
