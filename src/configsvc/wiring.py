@@ -1,10 +1,9 @@
 """The composition root: everything is built here, opened in order, and closed in reverse order."""
 
+import logging
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
-
-import structlog
 
 from configsvc.app.batches import Batches
 from configsvc.app.changelog.audit import AuditLog
@@ -17,8 +16,6 @@ from configsvc.app.changelog.writer import AppliedWriter
 from configsvc.app.configs.near_cache import NearCache
 from configsvc.app.configs.store import ConfigStore
 from configsvc.app.fallback_cache import FallbackCache
-from configsvc.app.flags.evaluation import Evaluate, in_process
-from configsvc.app.flags.evaluation_cache import SharedEvaluations
 from configsvc.app.flags.evaluator import Evaluator
 from configsvc.app.flags.sets import FlagSets
 from configsvc.app.flags.sticky import StickyAssignments
@@ -48,7 +45,7 @@ from configsvc.rpc.servicers.registry import RegistryServicer
 from configsvc.settings import Settings
 from configsvc.tasks import Supervisor, TaskFailure
 
-logger = structlog.get_logger("configsvc")
+logger = logging.getLogger(__name__)
 
 # What sticky flags have assigned, where one process is all there is: some 100,000 users.
 LOCAL_ASSIGNMENT_BYTES = 64 << 20
@@ -121,7 +118,6 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
         evaluator = Evaluator(
             sets=flag_sets,
             assignments=StickyAssignments(assignments),
-            evaluate=_evaluate(backends, settings, flag_sets),
             tail=tail,
             limits=limits,
         )
@@ -201,7 +197,8 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
                     lease_ttl_seconds=settings.lease_default_ttl_seconds,
                 )
             )
-        logger.info("listening", addresses=list(listen), **backends.kinds, instance_id=settings.service_instance_id)
+        fields = {"addresses": list(listen), **backends.kinds, "instance_id": settings.service_instance_id}
+        logger.info("listening", extra=fields)
         try:
             yield server
         finally:
@@ -228,13 +225,6 @@ def _assignment_cache(backends: Backends, settings: Settings, clock: Clock) -> C
     if backends.cache is None and not settings.database_url:
         return LocalCache(LOCAL_ASSIGNMENT_BYTES, clock)
     return backends.cache
-
-
-def _evaluate(backends: Backends, settings: Settings, flag_sets: FlagSets) -> Evaluate:
-    if backends.cache is None or not settings.share_evaluations:
-        return in_process
-    life = timedelta(seconds=settings.cache_ttl_seconds)
-    return SharedEvaluations(in_process, backends.cache, life, flag_sets.history_of)
 
 
 def _parts(backends: Backends, tail: LogTail, clock: Clock, supervisor: Supervisor) -> tuple[Part, ...]:

@@ -14,24 +14,25 @@ handler is ended in that moment, not when the garbage collector comes by.
 
 import asyncio
 import inspect
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
 import grpc
-import structlog
 from configsvc_client.v1 import change_pb2, config_pb2, flag_pb2, health_pb2, registry_pb2
 from google.api import annotations_pb2
 from google.protobuf.message import DecodeError
 
 from configsvc.app.changelog.tail import LogTail
 from configsvc.errors import DeadlineExceeded, InvalidInput, Unavailable
+from configsvc.logs import REQUEST_ID
 from configsvc.rpc import call
 from configsvc.rpc.context import ServerContext
 from configsvc.rpc.status import abort, code_of, reason_of
 
-logger = structlog.get_logger("access")
+logger = logging.getLogger("access")
 
 Behaviour = Callable[[Any, ServerContext], Any]
 
@@ -67,7 +68,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
         if handler is None:
-            logger.info("call", method=method, code=grpc.StatusCode.UNIMPLEMENTED.name)
+            logger.info("call", extra={"method": method, "code": grpc.StatusCode.UNIMPLEMENTED.name})
             return handler
         decode = handler.request_deserializer
         # Without a deserializer: what can't be read is refused by the one table, too.
@@ -202,21 +203,21 @@ class _Line:
         self._caller = {"actor": call.metadata_of(context).get("x-actor", "anonymous"), "peer": context.peer()}
         self._began = time.perf_counter()
         # The call has a task, and so a context, of its own.
-        structlog.contextvars.bind_contextvars(request_id=self.identity)
+        REQUEST_ID.set(self.identity)
 
     def write(self, code: grpc.StatusCode, reason: str = "") -> None:
         """Writes it, at the call's end. `reason`: of an error."""
         if code is grpc.StatusCode.OK and self._method.startswith(QUIET):
             return
-        logger.info(
-            "call",
-            method=self._method,
-            code=code.name,
+        fields = {
+            "method": self._method,
+            "code": code.name,
             **({"reason": reason} if reason else {}),
-            duration_ms=round((time.perf_counter() - self._began) * 1000, 2),
-            request_id=self.identity,
+            "duration_ms": round((time.perf_counter() - self._began) * 1000, 2),
+            "request_id": self.identity,
             **self._caller,
-        )
+        }
+        logger.info("call", extra=fields)
 
 
 def _check_reached(request: Any, response: Any) -> None:
