@@ -17,8 +17,6 @@ from configsvc.app.changelog.writer import AppliedWriter
 from configsvc.app.configs.near_cache import NearCache
 from configsvc.app.configs.store import ConfigStore
 from configsvc.app.fallback_cache import FallbackCache
-from configsvc.app.flags.evaluation import Evaluate, in_process
-from configsvc.app.flags.evaluation_cache import SharedEvaluations
 from configsvc.app.flags.evaluator import Evaluator
 from configsvc.app.flags.sets import FlagSets
 from configsvc.app.flags.sticky import StickyAssignments
@@ -120,7 +118,6 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
         evaluator = Evaluator(
             sets=flag_sets,
             assignments=StickyAssignments(assignments),
-            evaluate=_evaluate(backends, settings, flag_sets),
             tail=tail,
             limits=limits,
         )
@@ -228,13 +225,6 @@ def _assignment_cache(backends: Backends, settings: Settings, clock: Clock) -> C
     if backends.cache is None and not settings.database_url:
         return LocalCache(LOCAL_ASSIGNMENT_BYTES, clock)
     return backends.cache
-
-
-def _evaluate(backends: Backends, settings: Settings, flag_sets: FlagSets) -> Evaluate:
-    if backends.cache is None or not settings.share_evaluations:
-        return in_process
-    life = timedelta(seconds=settings.cache_ttl_seconds)
-    return SharedEvaluations(in_process, backends.cache, life, flag_sets.history_of)
 
 
 def _parts(backends: Backends, tail: LogTail, clock: Clock, supervisor: Supervisor) -> tuple[Part, ...]:

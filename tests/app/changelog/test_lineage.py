@@ -339,11 +339,11 @@ async def test_copies_lie_under_the_history_and_are_not_found_under_another(
         assert await fallback_cache.get(["late"]) == {}
 
 
-async def test_a_flag_set_knows_its_history_only_while_it_is_in_use(world: World) -> None:
+async def test_flag_set_of_an_earlier_history_is_not_served(world: World) -> None:
     sets = FlagSets(reader=world.storage, tail=world.tail)
     world.tail.subscribe(sets)
-    flag_set = await sets.of("test")
-    assert sets.history_of(flag_set) == world.tail.history
+    flag_set = await sets.get("test")
+    assert await sets.get("test") is flag_set
     await world.storage.new_history("an operator's")
     await world.look()
-    assert sets.history_of(flag_set) == ""
+    assert await sets.get("test") is not flag_set
