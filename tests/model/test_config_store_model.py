@@ -54,6 +54,7 @@ class ConfigStoreModel(RuleBasedStateMachine):
         tail = LogTail(log=storage, bus=bus, clock=SystemClock(), poll_seconds=1)
         await self.stack.enter_async_context(tail)
         near_cache = NearCache(reader=storage, tail=tail, max_entries=2)
+        tail.subscribe(near_cache)
         writer = AppliedWriter(storage, tail)
         return ConfigStore(writer=writer, reader=storage, history=storage, near_cache=near_cache, limits=Limits())
 
