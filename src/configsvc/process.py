@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from configsvc.clock import Clock
 from configsvc.logs import write_as_json
-from configsvc.settings import Settings
+from configsvc.settings import Settings, removed_settings
 from configsvc.wiring import SYSTEM_CLOCK, build
 
 logger = logging.getLogger(__name__)
@@ -23,6 +23,8 @@ async def serve(
 ) -> None:
     """Runs one server until SIGTERM or SIGINT; then drains it."""
     write_as_json(settings.log_level)
+    for line in removed_settings():
+        logger.warning(line)
     stop = asyncio.Event()
 
     def asked() -> None:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from configsvc.app.batches import Batches
 from configsvc.app.changelog.audit import AuditLog
 from configsvc.app.changelog.compaction import Compaction
+from configsvc.app.changelog.follower import LogFollower
 from configsvc.app.changelog.lineage import LogMark, OriginBoard
 from configsvc.app.changelog.outbox_health import OutboxHealth
 from configsvc.app.changelog.outbox_relay import OutboxRelay
@@ -16,8 +17,6 @@ from configsvc.app.changelog.writer import AppliedWriter
 from configsvc.app.configs.near_cache import NearCache
 from configsvc.app.configs.store import ConfigStore
 from configsvc.app.fallback_cache import FallbackCache
-from configsvc.app.flags.evaluation import Evaluate, in_process
-from configsvc.app.flags.evaluation_cache import SharedEvaluations
 from configsvc.app.flags.evaluator import Evaluator
 from configsvc.app.flags.sets import FlagSets
 from configsvc.app.flags.sticky import StickyAssignments
@@ -38,7 +37,7 @@ from configsvc.probes.port import Probe
 from configsvc.probes.targets import Targets
 from configsvc.rpc.interceptors import CallInterceptor
 from configsvc.rpc.server import Served, Server
-from configsvc.rpc.servicers.change_operations import Operations
+from configsvc.rpc.servicers.change_operations import OperationPlanner
 from configsvc.rpc.servicers.changes import ChangeServicer
 from configsvc.rpc.servicers.configs import ConfigServicer
 from configsvc.rpc.servicers.flags import FlagServicer
@@ -79,7 +78,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
                 backends.cache,
                 clock,
                 timedelta(seconds=settings.cache_ttl_seconds),
-                history=lambda: tail.history,
+                log=tail,
                 supervisor=supervisor,
             )
         )
@@ -116,11 +115,9 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             writer=writer, reader=storage, history=storage, limits=limits, keeps_assignments=assignments.is_enabled
         )
         flag_sets = FlagSets(reader=storage, tail=tail, fallback_cache=fallback_cache)
-        tail.subscribe(flag_sets.apply, flag_sets.reset)
         evaluator = Evaluator(
             sets=flag_sets,
             assignments=StickyAssignments(assignments),
-            evaluate=_evaluate(backends, settings, flag_sets),
             tail=tail,
             limits=limits,
         )
@@ -132,20 +129,20 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             addresses=AddressRules(settings.denied_networks, settings.health_check_private_networks),
             clock=clock,
             limits=limits,
-            applied=lambda: tail.applied,
-            history=lambda: tail.history,
+            log=tail,
             thresholds=Thresholds(settings.health_check_healthy_threshold, settings.health_check_unhealthy_threshold),
             check_interval_seconds=settings.service_health_check_interval,
             check_timeout_seconds=settings.health_check_timeout_seconds,
             default_ttl_seconds=settings.lease_default_ttl_seconds,
             stale_seconds=settings.stale_instances_seconds,
             heartbeats=storage,
-            is_stale=lambda: tail.stale_since is not None,
-            catch_up=tail.catch_up,
             fallback_cache=fallback_cache,
             supervisor=supervisor,
         )
-        tail.subscribe(directory.apply, directory.reset)
+        # Before anything of them is loaded: a follower that subscribes first and loads then misses nothing.
+        followers: tuple[LogFollower, ...] = (near_cache, hub, flag_sets, directory)
+        for follower in followers:
+            stack.callback(tail.subscribe(follower))
         await stack.enter_async_context(directory)
         await stack.enter_async_context(
             Compaction(
@@ -169,7 +166,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             clock,
             is_complete=lambda: tail.has_begun and directory.is_loaded,
         )
-        origins = OriginBoard(storage, lambda: tail.history, lambda: tail.since)
+        origins = OriginBoard(storage, tail)
         served = (
             Served(ConfigServicer(configs, hub, clock), tail.begun),
             Served(FlagServicer(flags, evaluator, hub, clock), tail.begun),
@@ -178,12 +175,12 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
                 ChangeServicer(
                     AuditLog(history=storage, limits=limits),
                     Batches(writer=writer, limits=limits),
-                    Operations(configs, flags),
+                    OperationPlanner(configs, flags),
                     clock,
                 ),
                 tail.begun,
             ),
-            Served(HealthServicer(board, lambda: tail.applied, origins.look, settings.service_instance_id), _at_once),
+            Served(HealthServicer(board, tail, origins.look, settings.service_instance_id), _at_once),
         )
         interceptor = CallInterceptor(tail=tail, default_deadline_seconds=settings.default_deadline_seconds)
         server = await stack.enter_async_context(
@@ -228,13 +225,6 @@ def _assignment_cache(backends: Backends, settings: Settings, clock: Clock) -> C
     if backends.cache is None and not settings.database_url:
         return LocalCache(LOCAL_ASSIGNMENT_BYTES, clock)
     return backends.cache
-
-
-def _evaluate(backends: Backends, settings: Settings, flag_sets: FlagSets) -> Evaluate:
-    if backends.cache is None or not settings.share_evaluations:
-        return in_process
-    life = timedelta(seconds=settings.cache_ttl_seconds)
-    return SharedEvaluations(in_process, backends.cache, life, flag_sets.history_of)
 
 
 def _parts(backends: Backends, tail: LogTail, clock: Clock, supervisor: Supervisor) -> tuple[Part, ...]:

@@ -6,7 +6,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
+from configsvc.app.changelog.follower import LogFollower
 from configsvc.app.changelog.tail import LogTail
 from configsvc.bus.local import LocalBus
 from configsvc.clock import Clock
@@ -29,6 +31,8 @@ from configsvc.domain.records import (
 from configsvc.errors import Unavailable
 from configsvc.storage.port import READ_BYTES, LogPage, RecordPage, RecordQuery, Storage
 from configsvc.storage.sqlite.storage import SqliteStorage
+
+F = TypeVar("F", bound=LogFollower)
 
 AT = datetime(2025, 1, 1, tzinfo=UTC)
 POLL_SECONDS = 1.0
@@ -132,6 +136,11 @@ class Replica:
     bus: LocalBus
     tail: LogTail
 
+    def following(self, follower: F) -> F:
+        """The follower, subscribed to the log, as wiring does it."""
+        self.tail.subscribe(follower)
+        return follower
+
     async def put(self, ref: Ref, value: object) -> Commit:
         """An own write, told to the tail."""
         commit = await write(self.storage, (ref, value))
@@ -140,14 +149,14 @@ class Replica:
 
 
 class Seen:
-    """A listener that remembers."""
+    """A follower that remembers."""
 
     def __init__(self) -> None:
         self.batches: list[list[Change]] = []
         self.resets: list[int] = []
         self._news = asyncio.Event()
 
-    def __call__(self, changes: Sequence[Change]) -> None:
+    def apply(self, changes: Sequence[Change]) -> None:
         self.batches.append(list(changes))
         self._news.set()
 

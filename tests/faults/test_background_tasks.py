@@ -165,7 +165,6 @@ STARTED_OTHERWISE = {
     "app/registry/health_checks.py": 1,  # a timer
     "app/changelog/tail.py": 1,  # a look that its callers wait for
     "app/configs/near_cache.py": 1,  # a read that its callers wait for
-    "app/flags/sets.py": 1,  # likewise
     "app/changelog/lineage.py": 2,  # a wait and a timer of the task that keeps the mark
     "app/changelog/outbox_relay.py": 2,  # a publishing that the relay waits for, and a timer
     "app/registry/keep_alive.py": 2,  # a race that its caller waits for

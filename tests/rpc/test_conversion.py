@@ -96,8 +96,15 @@ async def test_a_large_change_is_encoded_once_and_beside_the_loop(tmp_path: Path
         return convert.config_change(found, detail)
 
     async with open_storage(tmp_path) as storage, open_replica(storage, SystemClock()) as replica:
-        hub = WatchHub(
-            tail=replica.tail, reader=storage, log=storage, clock=SystemClock(), buffer_changes=100, progress_seconds=60
+        hub = replica.following(
+            WatchHub(
+                tail=replica.tail,
+                reader=storage,
+                log=storage,
+                clock=SystemClock(),
+                buffer_changes=100,
+                progress_seconds=60,
+            )
         )
         watches = WatchStreams(
             hub, response=config_pb2.WatchConfigsResponse, snapshot=snapshot, item=convert.config, change=change

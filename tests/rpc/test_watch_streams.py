@@ -40,10 +40,10 @@ async def replica(tmp_path: Path) -> AsyncIterator[Replica]:
 
 @pytest.fixture
 def hub(replica: Replica) -> WatchHub:
-    return WatchHub(
+    return replica.following(WatchHub(
         tail=replica.tail, reader=replica.storage, log=replica.storage, clock=SystemClock(), buffer_changes=100,
         progress_seconds=60, max_watchers=WATCHERS,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 async def put(replica: Replica, ref: Ref, value: str) -> None:

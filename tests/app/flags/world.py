@@ -9,7 +9,6 @@ from typing import Any
 from configsvc_client.evaluation import Context, Flag
 
 from configsvc.app.fallback_cache import FallbackCache
-from configsvc.app.flags.evaluation import Evaluate, in_process
 from configsvc.app.flags.evaluator import Evaluator
 from configsvc.app.flags.sets import FlagSets
 from configsvc.app.flags.sticky import StickyAssignments
@@ -69,19 +68,13 @@ class World:
         self._bus = LocalBus()
         self.store = FlagStore(writer=storage, reader=storage, history=storage, limits=Limits(), keeps_assignments=True)
 
-    async def evaluator(self, evaluate: Evaluate = in_process) -> Evaluator:
+    async def evaluator(self) -> Evaluator:
         """A replica's."""
         replica = await self._stack.enter_async_context(open_replica(self.storage, self.clock))
         fallback_cache = await self._stack.enter_async_context(FallbackCache(self.cache, self.clock, HOUR))
         sets = FlagSets(reader=replica.storage, tail=replica.tail)
-        replica.tail.subscribe(sets.apply, sets.reset)
-        return Evaluator(
-            sets=sets,
-            assignments=StickyAssignments(fallback_cache),
-            evaluate=evaluate,
-            tail=replica.tail,
-            limits=Limits(),
-        )
+        replica.tail.subscribe(sets)
+        return Evaluator(sets=sets, assignments=StickyAssignments(fallback_cache), tail=replica.tail, limits=Limits())
 
     async def flag(self, name: str = "f", **members: Any) -> None:
         """Writes the whole flag: what is not given has its default."""

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 
+from configsvc.app.changelog.position import LogPosition
 from configsvc.cache.port import Cache, CacheEntry
 from configsvc.clock import Clock
 from configsvc.domain.lineage import LogState, Origin, Point
@@ -62,15 +63,14 @@ async def compared(log: ResumableLog, seen: Point) -> LogState:
 class OriginBoard:
     """Where the log's history comes from, for people. Read once for each history."""
 
-    def __init__(self, histories: HistoryAdmin, history: Callable[[], str], since: Callable[[], int]) -> None:
+    def __init__(self, histories: HistoryAdmin, position: LogPosition) -> None:
         self._histories = histories
-        self._history = history
-        self._since = since
+        self._position = position
         self._known: Origin | None = None
 
     async def look(self) -> Origin:
         """The origin; without a reason where the database can't be read."""
-        history = self._history()
+        history = self._position.history
         if self._known is None or self._known.history != history:
             try:
                 async with asyncio.timeout(LOOK_SECONDS):
@@ -78,7 +78,7 @@ class OriginBoard:
             except (ServiceError, TimeoutError) as error:
                 logger.debug("where the log's history comes from can't be read now: %s", error)
         if self._known is None or self._known.history != history:
-            return Origin(history, self._since(), "", None)
+            return Origin(history, self._position.since, "", None)
         at = self._known.made_at.isoformat(timespec="seconds") if self._known.made_at else "some time"
         told = replace(self._known, reason=f"{at}: {self._known.reason}")
         return told if not told.since else replace(told, reason=f"{told.reason}. {WHAT_TO_DO}")

@@ -2,7 +2,7 @@
 
 from configsvc_client.v1 import change_pb2, flag_pb2
 
-from configsvc.app.batches import Applied
+from configsvc.app.batches import AppliedOperation
 from configsvc.domain.json_values import changed_members
 from configsvc.domain.records import Change, Record
 from configsvc.rpc.convert.values import struct_of, timestamp
@@ -25,7 +25,7 @@ def written(change: Change) -> Record:
     return change.record
 
 
-def applied(found: Applied) -> change_pb2.AppliedChange:
+def applied(found: AppliedOperation) -> change_pb2.AppliedChange:
     """What an operation of a batch did."""
     ref = found.ref
     return change_pb2.AppliedChange(

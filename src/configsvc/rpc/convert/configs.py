@@ -4,7 +4,7 @@ from typing import Any
 
 from configsvc_client.v1 import config_pb2
 
-from configsvc.domain.configs import Effective
+from configsvc.domain.configs import EffectiveConfig
 from configsvc.domain.json_values import Absent, Difference
 from configsvc.domain.records import Change, Record, etag_of
 from configsvc.rpc.convert.changes import changed_fields
@@ -31,7 +31,7 @@ def config(record: Record, detail: Detail = Detail.FULL) -> config_pb2.Config:
     )
 
 
-def effective(found: Effective, detail: Detail = Detail.FULL) -> config_pb2.EffectiveConfig:
+def effective(found: EffectiveConfig, detail: Detail = Detail.FULL) -> config_pb2.EffectiveConfig:
     """A configuration as a service sees it."""
     record = found.record
     return config_pb2.EffectiveConfig(

@@ -11,13 +11,13 @@ from configsvc.rpc import convert
 from configsvc.rpc.offload import offload_items, offload_request
 from configsvc.rpc.requests import request_metadata
 from configsvc.rpc.responses.message_budget import fit_page
-from configsvc.rpc.servicers.change_operations import Operations
+from configsvc.rpc.servicers.change_operations import OperationPlanner
 
 
 class ChangeServicer(change_pb2_grpc.ChangeServiceServicer):
     """See proto/configsvc/v1/change.proto."""
 
-    def __init__(self, trail: AuditLog, batches: Batches, operations: Operations, clock: Clock) -> None:
+    def __init__(self, trail: AuditLog, batches: Batches, operations: OperationPlanner, clock: Clock) -> None:
         self._trail = trail
         self._batches = batches
         self._operations = operations

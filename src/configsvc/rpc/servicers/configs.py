@@ -9,7 +9,7 @@ from configsvc_client.v1 import config_pb2, config_pb2_grpc
 from configsvc.app.configs.store import ConfigStore
 from configsvc.app.watch.hub import WatchHub
 from configsvc.clock import Clock
-from configsvc.domain.configs import Draft, Operation, config_ref
+from configsvc.domain.configs import ConfigDraft, ConfigOperation, config_ref
 from configsvc.domain.json_values import MISSING, MISSING_VALUE
 from configsvc.domain.records import Record, Ref
 from configsvc.errors import InvalidInput
@@ -182,10 +182,10 @@ def _ref(request: Any) -> Ref:
     return config_ref(request.environment, request.service_name, request.key)
 
 
-def draft(request: Any) -> Draft:
+def draft(request: Any) -> ConfigDraft:
     """What a request to write a configuration wants it to be."""
     # Everything else is checked together in the store; here a value that is missing stands in for itself.
-    return Draft(
+    return ConfigDraft(
         environment=request.environment,
         service_name=request.service_name,
         key=request.key,
@@ -194,7 +194,7 @@ def draft(request: Any) -> Draft:
     )
 
 
-def partial_draft(request: Any, named: Collection[str]) -> Draft:
+def partial_draft(request: Any, named: Collection[str]) -> ConfigDraft:
     """What is named; all else stays."""
     whole = draft(request)
     if "value" in named and whole.value is MISSING:
@@ -206,11 +206,11 @@ def partial_draft(request: Any, named: Collection[str]) -> Draft:
     )
 
 
-def _operation(request: Any, index: int) -> Operation:
+def _operation(request: Any, index: int) -> ConfigOperation:
     asked = request.operations[index]
     if asked.delete and asked.HasField("value"):
         raise InvalidInput.of(f"operations[{index}].value", "must not be given with delete")
-    draft = Draft(
+    draft = ConfigDraft(
         environment=request.environment,
         service_name=asked.service_name,
         key=asked.key,
@@ -218,7 +218,7 @@ def _operation(request: Any, index: int) -> Operation:
         description=convert.optional(asked, "description"),
     )
     precondition = preconditions.from_operation(asked, f"operations[{index}]")
-    return Operation(draft, delete=asked.delete, precondition=precondition, must_not_exist=asked.must_not_exist)
+    return ConfigOperation(draft, delete=asked.delete, precondition=precondition, must_not_exist=asked.must_not_exist)
 
 
 def _tell(record: Record, *, status: int = 0) -> None:

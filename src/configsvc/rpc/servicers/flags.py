@@ -6,7 +6,7 @@ from typing import Any
 from configsvc_client.evaluation import Context
 from configsvc_client.v1 import flag_pb2, flag_pb2_grpc
 
-from configsvc.app.flags.evaluation import Asked
+from configsvc.app.flags.evaluation import EvaluationQuery
 from configsvc.app.flags.evaluator import EvaluationRequest, Evaluator
 from configsvc.app.flags.store import FlagStore
 from configsvc.app.watch.hub import WatchHub
@@ -145,7 +145,7 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
         if request.requests:
             _check_alone(request)
             asked = [
-                EvaluationRequest(one.environment, Asked(one.flag_name, _context(one), one.explain))
+                EvaluationRequest(one.environment, EvaluationQuery(one.flag_name, _context(one), one.explain))
                 for one in request.requests
             ]
             outcomes, revision = await self._evaluator.many(asked)

@@ -6,6 +6,7 @@ from typing import Any
 from configsvc_client.v1 import health_pb2, health_pb2_grpc
 
 from configsvc import __version__
+from configsvc.app.changelog.position import LogPosition
 from configsvc.app.health import Health, HealthBoard
 from configsvc.domain.lineage import Origin
 from configsvc.rpc import convert
@@ -18,12 +19,12 @@ class HealthServicer(health_pb2_grpc.HealthServiceServicer):
     def __init__(
         self,
         board: HealthBoard,
-        applied: Callable[[], int],
+        position: LogPosition,
         origin: Callable[[], Awaitable[Origin]],
         instance_id: str,
     ) -> None:
         self._board = board
-        self._applied = applied
+        self._position = position
         self._origin = origin
         self._instance_id = instance_id
 
@@ -57,7 +58,7 @@ class HealthServicer(health_pb2_grpc.HealthServiceServicer):
                 )
                 for c in health.components
             ],
-            applied_revision=self._applied(),
+            applied_revision=self._position.applied,
             instance_id=self._instance_id,
             software_version=__version__,
             history=origin.history,
