@@ -8,8 +8,8 @@ from pathlib import Path
 from configsvc.bus.kafka.bus import KafkaBus
 from configsvc.bus.kafka.publisher import KafkaPublisher
 from configsvc.bus.local import LocalBus
-from configsvc.bus.notify import NotifyBus
 from configsvc.bus.port import Bus, Publisher
+from configsvc.bus.postgres import PostgresBus
 from configsvc.cache.port import Cache
 from configsvc.cache.redis import RedisCache
 from configsvc.clock import Clock, SystemClock
@@ -21,7 +21,7 @@ from configsvc.registry.zookeeper.client import ZookeeperRegistryClient
 from configsvc.settings import Settings, SettingsError
 from configsvc.storage.deferred import DeferredStorage
 from configsvc.storage.port import Storage
-from configsvc.storage.postgres.storage import PostgresStorage
+from configsvc.storage.postgres.storage import CHANNEL, PostgresStorage
 from configsvc.storage.sqlite.file_check import FileCheck
 from configsvc.storage.sqlite.storage import SqliteStorage
 from configsvc.tasks import Supervisor
@@ -90,7 +90,7 @@ async def open_backends(settings: Settings, clock: Clock, supervisor: Supervisor
             )
             kinds["bus"] = f"{bus.name} ({servers}, topic {topic})"
         elif settings.database_url:
-            bus = await stack.enter_async_context(NotifyBus(settings.database_url, supervisor))
+            bus = await stack.enter_async_context(PostgresBus(settings.database_url, CHANNEL, supervisor, clock))
             kinds["bus"] = f"{bus.name} (notifications)"
         else:
             bus = await stack.enter_async_context(LocalBus())

@@ -164,12 +164,12 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
         board = HealthBoard(
             _parts(backends, tail, clock, supervisor),
             clock,
-            is_complete=lambda: tail.has_begun and directory.is_loaded,
+            is_complete=lambda: tail.is_synced and directory.is_loaded,
         )
         origins = OriginBoard(storage, tail)
         served = (
-            Served(ConfigServicer(configs, hub, clock), tail.begun),
-            Served(FlagServicer(flags, evaluator, hub, clock), tail.begun),
+            Served(ConfigServicer(configs, hub, clock), tail.wait_synced),
+            Served(FlagServicer(flags, evaluator, hub, clock), tail.wait_synced),
             Served(RegistryServicer(directory, hub, clock, limits), directory.loaded),
             Served(
                 ChangeServicer(
@@ -178,7 +178,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
                     OperationPlanner(configs, flags),
                     clock,
                 ),
-                tail.begun,
+                tail.wait_synced,
             ),
             Served(HealthServicer(board, tail, origins.look, settings.service_instance_id), _at_once),
         )
