@@ -36,13 +36,14 @@ from configsvc.probes.network import AddressFilter, HttpProbe, SchemeProbe, TcpP
 from configsvc.probes.port import Probe
 from configsvc.probes.targets import Targets
 from configsvc.rpc.interceptors import CallInterceptor
-from configsvc.rpc.server import Served, Server
+from configsvc.rpc.server import Server
 from configsvc.rpc.servicers.change_operations import OperationPlanner
 from configsvc.rpc.servicers.changes import ChangeServicer
 from configsvc.rpc.servicers.configs import ConfigServicer
 from configsvc.rpc.servicers.flags import FlagServicer
 from configsvc.rpc.servicers.health import HealthServicer
 from configsvc.rpc.servicers.registry import RegistryServicer
+from configsvc.rpc.services import CHANGES, CONFIGS, FLAGS, HEALTH, REGISTRY
 from configsvc.settings import Settings
 from configsvc.tasks import Supervisor, TaskFailure
 
@@ -167,11 +168,11 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             is_complete=lambda: tail.has_begun and directory.is_loaded,
         )
         origins = OriginBoard(storage, tail)
-        served = (
-            Served(ConfigServicer(configs, hub, clock), tail.begun),
-            Served(FlagServicer(flags, evaluator, hub, clock), tail.begun),
-            Served(RegistryServicer(directory, hub, clock, limits), directory.loaded),
-            Served(
+        services = (
+            CONFIGS.served_by(ConfigServicer(configs, hub, clock), tail.begun),
+            FLAGS.served_by(FlagServicer(flags, evaluator, hub, clock), tail.begun),
+            REGISTRY.served_by(RegistryServicer(directory, hub, clock, limits), directory.loaded),
+            CHANGES.served_by(
                 ChangeServicer(
                     AuditLog(history=storage, limits=limits),
                     Batches(writer=writer, limits=limits),
@@ -180,11 +181,18 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
                 ),
                 tail.begun,
             ),
-            Served(HealthServicer(board, tail, origins.look, settings.service_instance_id), _at_once),
+            HEALTH.served_by(HealthServicer(board, tail, origins.look, settings.service_instance_id)),
         )
         interceptor = CallInterceptor(tail=tail, default_deadline_seconds=settings.default_deadline_seconds)
         server = await stack.enter_async_context(
-            Server(served, listen, interceptor, settings.shutdown_grace_seconds, settings.max_request_bytes, supervisor)
+            Server(
+                services,
+                listen,
+                interceptor,
+                supervisor,
+                grace_seconds=settings.shutdown_grace_seconds,
+                max_request_bytes=settings.max_request_bytes,
+            )
         )
         if settings.service_registry_enabled:
             await stack.enter_async_context(
