@@ -162,6 +162,7 @@ STARTED_OTHERWISE = {
     "tasks.py": 3,  # what starts them
     "single_flight.py": 1,  # a run that its callers wait for
     "clock.py": 1,  # a timer
+    "app/health.py": 1,  # a ping that the check waits for
     "app/registry/health_checks.py": 1,  # a timer
     "app/changelog/tail.py": 1,  # a look that its callers wait for
     "app/configs/near_cache.py": 1,  # a read that its callers wait for
