@@ -65,7 +65,7 @@ def _unwrap(proto: FileDescriptorProto, file: FileDescriptor) -> None:
     """Makes the resource itself the answer of each method that has a `response_body`.
 
     Envoy knows `response_body` only for google.api.HttpBody. So in its descriptors such a method returns the field's
-    message, and the server sends just that to calls that come from here (`rpc/interceptors.py`).
+    message, and the server sends just that to calls that come from here (`rpc/interceptors/messages.py`).
     """
     for service in proto.service:
         for method in service.method:
