@@ -48,10 +48,10 @@ def sized(made: Change, size: int) -> Change:
 
 
 def open_hub(replica: Replica, buffer_bytes: int) -> WatchHub:
-    return WatchHub(
+    return replica.following(WatchHub(
         tail=replica.tail, reader=replica.storage, log=replica.storage, clock=FakeClock(), buffer_changes=1_000,
         buffer_bytes=buffer_bytes, progress_seconds=60,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 async def test_large_changes_of_one_key_are_conflated_before_there_are_many(replica: Replica) -> None:
@@ -126,7 +126,7 @@ def test_a_backlog_has_the_newest_of_each_ref_within_its_bounds(
 
 
 async def test_values_in_memory_are_bounded_in_bytes_and_the_least_recently_used_go(replica: Replica) -> None:
-    near = NearCache(reader=replica.door, tail=replica.tail, max_entries=1_000, max_bytes=5 * LARGE)
+    near = replica.following(NearCache(reader=replica.door, tail=replica.tail, max_entries=1_000, max_bytes=5 * LARGE))
     refs = [config(f"key-{number}") for number in range(20)]
     await write(replica.storage, *((ref, "x" * LARGE) for ref in refs))
     for ref in refs:
@@ -138,7 +138,7 @@ async def test_values_in_memory_are_bounded_in_bytes_and_the_least_recently_used
 
 
 async def test_a_value_that_grows_by_a_change_pushes_others_out(replica: Replica) -> None:
-    near = NearCache(reader=replica.door, tail=replica.tail, max_entries=1_000, max_bytes=5 * LARGE)
+    near = replica.following(NearCache(reader=replica.door, tail=replica.tail, max_entries=1_000, max_bytes=5 * LARGE))
     refs = [config(f"key-{number}") for number in range(20)]
     for ref in refs:
         await replica.put(ref, "small")

@@ -21,6 +21,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
+from configsvc.app.changelog.position import LogPosition
 from configsvc.backoff import Backoff
 from configsvc.cache.port import Cache, CacheEntry
 from configsvc.clock import Clock, SystemClock
@@ -61,15 +62,10 @@ def config_key(ref: Ref) -> str:
     return f"config:{len(ref.environment)}:{ref.environment}:{len(ref.service)}:{ref.service}:{ref.key}"
 
 
-def _no_history() -> str:
-    """The history of entries that are not derived from the log."""
-    return ""
-
-
 class FallbackCache:
     """Sends entries in the background while its context is open. Without a cache, it keeps nothing and finds nothing.
 
-    `history` returns the history of the log that the entries belong to.
+    `log`: the entries are derived from this log, and belong to its history. None: they are not derived from a log.
     """
 
     def __init__(
@@ -78,14 +74,14 @@ class FallbackCache:
         clock: Clock,
         ttl: timedelta,
         *,
-        history: Callable[[], str] = _no_history,
+        log: LogPosition | None = None,
         name: str = "fallback cache",
         supervisor: Supervisor | None = None,
     ) -> None:
         self._name = name
         self._supervisor = supervisor or Supervisor(clock)
         self._cache = cache
-        self._history = history
+        self._log = log
         self._clock = clock
         self._ttl = ttl
         self._queue: OrderedDict[str, FallbackEntry] = OrderedDict()
@@ -154,7 +150,7 @@ class FallbackCache:
         return await self.get([entry.key for entry in entries])
 
     def _cache_key(self, key: str) -> str:
-        history = self._history()
+        history = self._log.history if self._log is not None else ""
         return f"{history}:{key}" if history else key
 
     async def __aenter__(self) -> Self:

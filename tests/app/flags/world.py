@@ -73,7 +73,7 @@ class World:
         replica = await self._stack.enter_async_context(open_replica(self.storage, self.clock))
         fallback_cache = await self._stack.enter_async_context(FallbackCache(self.cache, self.clock, HOUR))
         sets = FlagSets(reader=replica.storage, tail=replica.tail)
-        replica.tail.subscribe(sets.apply, sets.reset)
+        replica.tail.subscribe(sets)
         return Evaluator(sets=sets, assignments=StickyAssignments(fallback_cache), tail=replica.tail, limits=Limits())
 
     async def flag(self, name: str = "f", **members: Any) -> None:

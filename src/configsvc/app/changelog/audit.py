@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from configsvc.app.changelog.history import paged
+from configsvc.app.changelog.history import change_page
 from configsvc.domain.fields import checked
 from configsvc.domain.limits import Limits
 from configsvc.domain.pages import Page, page_cursor
@@ -76,4 +76,4 @@ class AuditLog:
                 before=(cursor[0], cursor[1]) if cursor else None,
             )
         )
-        return AuditPage(paged(found, query, page_token), found.compacted)
+        return AuditPage(change_page(found, query, page_token), found.compacted)

@@ -54,7 +54,7 @@ class _Flight:
 
 
 class NearCache:
-    """Current records by ref, at most `max_entries` and about `max_bytes` of values in memory; that something is not live
+    """A `LogFollower`: current records by ref, at most `max_entries` and about `max_bytes` of values in memory; that something is not live
     is an entry too."""
 
     def __init__(
@@ -77,7 +77,6 @@ class NearCache:
         )
         self._entries: OrderedDict[Ref, _Entry] = OrderedDict()
         self._flights: dict[Ref, tuple[_Flight, asyncio.Task[dict[Ref, _Entry]]]] = {}
-        self._unsubscribe = tail.subscribe(self._follow, self._forget)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -88,8 +87,7 @@ class NearCache:
         return self._bytes
 
     def close(self) -> None:
-        """Stops following the log; nothing is answered from memory any more."""
-        self._unsubscribe()
+        """Nothing is answered from memory any more."""
         self._entries.clear()
         self._bytes = 0
         self._max_entries = 0
@@ -106,7 +104,7 @@ class NearCache:
         try:
             return await self._current(refs)
         except Unavailable as error:
-            self._tail.doubt(error)
+            self._tail.mark_stale(error)
             if (view := await self._copied(refs)) is None:
                 raise
             return view
@@ -124,7 +122,7 @@ class NearCache:
         try:
             page = await self._reader.page(query)
         except Unavailable as error:
-            self._tail.doubt(error)
+            self._tail.mark_stale(error)
             return await self.get(refs), frozenset()
         view = View(page.revision, {record.ref: record for record in page.records})
         return view, frozenset(ref for ref in refs if page.more and ref.key > page.records[-1].ref.key)
@@ -202,7 +200,7 @@ class NearCache:
         entry = _Entry(record, record.revision if record else view.revision, view.revision, view.history)
         if view.history != self._tail.history:
             # The log has another history, and the tail does not know yet, or this answer is from before. Not to be kept.
-            self._tail.suspect()
+            self._tail.request_read()
             return entry
         if view.revision < flight.floor:
             # An answer from before the flight: what the tail said in between is not known. Not to be kept.
@@ -223,7 +221,8 @@ class NearCache:
         while len(self._entries) > self._max_entries or self._bytes > self._max_bytes:
             self._bytes -= self._entries.popitem(last=False)[1].held_bytes
 
-    def _follow(self, changes: Sequence[Change]) -> None:
+    def apply(self, changes: Sequence[Change]) -> None:
+        """Replaces entries by what the log says, and notes the changes to records that are being read."""
         for change in changes:
             if change.ref.kind is Kind.CONFIG:
                 self._fallback_cache.put(_fallback_entry(change.ref, change.record, change.revision))
@@ -234,7 +233,8 @@ class NearCache:
             if flying is not None:
                 flying[0].noted[change.ref] = change
 
-    def _forget(self, revision: int) -> None:
+    def reset(self, revision: int) -> None:
+        """Forgets everything; a read that is under way is kept only if it is of this revision or above."""
         self._entries.clear()
         self._bytes = 0
         for flight, _ in self._flights.values():

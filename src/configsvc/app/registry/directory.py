@@ -6,12 +6,13 @@ A change of status is a write like any other, so that every watcher sees it in i
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from configsvc.app.changelog.position import AppliedLog
 from configsvc.app.fallback_cache import NO_FALLBACK_CACHE, FallbackCache
 from configsvc.app.registry.discovery import Discovery
 from configsvc.app.registry.foreign_instances import ForeignInstances
@@ -54,13 +55,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-async def _no_news() -> bool:
-    """Of a directory that hears of everything at once."""
-    return False
-
-
 class Directory:
-    """All instances of all services, as this replica knows them."""
+    """All instances of all services, as this replica knows them; a `LogFollower`."""
 
     def __init__(
         self,
@@ -71,8 +67,7 @@ class Directory:
         probe: Probe,
         clock: Clock,
         limits: Limits,
-        applied: Callable[[], int],
-        history: Callable[[], str],
+        log: AppliedLog,
         thresholds: Thresholds,
         check_interval_seconds: float,
         default_ttl_seconds: int,
@@ -80,8 +75,6 @@ class Directory:
         heartbeats: Heartbeats,
         check_timeout_seconds: float = 0.0,
         addresses: AddressRules = ANYONE,
-        is_stale: Callable[[], bool] = lambda: False,
-        catch_up: Callable[[], Awaitable[bool]] = _no_news,
         fallback_cache: FallbackCache = NO_FALLBACK_CACHE,
         supervisor: Supervisor | None = None,
     ) -> None:
@@ -93,16 +86,14 @@ class Directory:
         self._limits = limits
         self._addresses = addresses
         self._default_ttl_seconds = default_ttl_seconds
-        self._is_stale = is_stale
-        self._has_news = catch_up
+        self._log = log
         self._background = BackgroundTasks("directory")
         self._registrations = Registrations(
             writer=writer,
             reader=reader,
             clock=clock,
             fallback_cache=fallback_cache,
-            applied=applied,
-            history=history,
+            log=log,
             me=registry.replica_id,
         )
         self._checks = HealthChecks(
@@ -139,7 +130,7 @@ class Directory:
             stale_seconds=stale_seconds,
             seen_at=self._leases.seen_at,
             is_out_of_touch=lambda: self.is_out_of_touch,
-            catch_up=catch_up,
+            catch_up=log.catch_up,
         )
         for follower in (self._discovery, self._streams, self._leases, self._checks, self._ownership):
             self._registrations.follow(follower)
@@ -236,7 +227,7 @@ class Directory:
         """
         ref = self._ref(service, instance_id)
         record = self._registrations.get(ref)
-        if record is None and await self._has_news():
+        if record is None and await self._log.catch_up():
             record = self._registrations.get(ref)
         if record is None or (of is not None and incarnation_of(record) != of):
             raise _instance_not_found(service, instance_id) if self.is_loaded else not_loaded()
@@ -305,7 +296,7 @@ class Directory:
     @property
     def is_out_of_touch(self) -> bool:
         """Whether what is shown may be old: the store or the registry is away."""
-        return not self.is_complete or self._is_stale()
+        return not self.is_complete or self._log.stale_since is not None
 
     def services(self) -> tuple[ServiceSummary, ...]:
         """See `Discovery`."""

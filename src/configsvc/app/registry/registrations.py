@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from configsvc.app.changelog.position import LogPosition
 from configsvc.app.fallback_cache import FallbackCache, FallbackEntry
 from configsvc.clock import Clock
 from configsvc.domain import instances
@@ -43,7 +44,7 @@ class Follower(Protocol):
 
 
 class Registrations:
-    """All registrations of all services, as this replica (`me`) knows them. Wire `apply` to the tail."""
+    """All registrations of all services, as this replica (`me`) knows them."""
 
     def __init__(
         self,
@@ -52,8 +53,7 @@ class Registrations:
         reader: Reader,
         clock: Clock,
         fallback_cache: FallbackCache,
-        applied: Callable[[], int],
-        history: Callable[[], str],
+        log: LogPosition,
         me: str,
     ) -> None:
         self.me = me
@@ -63,8 +63,7 @@ class Registrations:
         self._fallback_cache = fallback_cache
         self._records: dict[str, dict[str, Record]] = {}
         self._followers: list[Follower] = []
-        self._applied = applied
-        self._history = history
+        self._log = log
         self._loaded = asyncio.Event()
         # The revision of the last reading, and whether the log has told everything since.
         self._read_at = 0
@@ -87,12 +86,12 @@ class Registrations:
     @property
     def revision(self) -> int:
         """The revision at which they are known: nothing up to it is missing."""
-        return max(self._read_at, self._applied()) if self._is_current else self._read_at
+        return max(self._read_at, self._log.applied) if self._is_current else self._read_at
 
     @property
     def history(self) -> str:
         """The history of the log that they are of."""
-        return self._history()
+        return self._log.history
 
     @property
     def services(self) -> Sequence[str]:
@@ -130,7 +129,7 @@ class Registrations:
     async def load(self) -> None:
         """Reads all of them. Raises `Unavailable`."""
         page = await self._reader.page(RecordQuery(Kind.INSTANCE, "", limit=INSTANCES))
-        if page.history != (history := self._history()):
+        if page.history != (history := self._log.history):
             # The log has another history, and the tail knows in a moment.
             raise Unavailable(f"the registrations are of history {page.history}, not {history}", "HISTORY_CHANGED")
         fresh = {record.ref for record in page.records}
@@ -173,7 +172,7 @@ class Registrations:
 
     def take(self, record: Record) -> None:
         """Takes in a registration, unless what is known of it is as new, or it is of another history of the log."""
-        before, history = self.get(record.ref), self._history()
+        before, history = self.get(record.ref), self._log.history
         if record.history != history:
             return
         if before is not None and before.history == history and before.revision >= record.revision:

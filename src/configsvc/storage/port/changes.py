@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from configsvc.domain.lineage import LEAP_REVISIONS, LogState, Origin, Point
+from configsvc.domain.lineage import LEAP_REVISIONS, Checkpoint, HistoryOrigin, LogState
 from configsvc.domain.records import Change, Kind, Ref
 from configsvc.storage.port.records import READ_BYTES
 
@@ -71,7 +71,7 @@ class LogPage:
     stored_digest: str
     changes: tuple[Change, ...]
 
-    def continues(self, seen: Point) -> bool:
+    def continues(self, seen: Checkpoint) -> bool:
         """Whether the log continues one in which `seen`, the point of the call, was seen."""
         return self.state.continues(seen, self.stored_digest)
 
@@ -114,14 +114,14 @@ class Log(Protocol):
 class ResumableLog(Protocol):
     """Reads the log from a point that was seen before, and detects that the log is now another one."""
 
-    async def resume(self, seen: Point, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
+    async def resume(self, seen: Checkpoint, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
         """The changes after a point, bounded as in `Log.read`. Use them only if the page `continues(seen)`.
 
         It is no error if the log has diverged, or was compacted beyond the point: the page tells.
         """
         ...
 
-    async def new_history_if_diverged(self, seen: Point, reason: str) -> LogState:
+    async def new_history_if_diverged(self, seen: Checkpoint, reason: str) -> LogState:
         """If the log does not continue `seen`, gives it a new history, `LEAP_REVISIONS` above both.
 
         Decided under the write lock: of several callers one makes the history, and the others find it.
@@ -136,6 +136,6 @@ class HistoryAdmin(Protocol):
         """Gives the log a new history, which begins `leap` above its head."""
         ...
 
-    async def history_origin(self) -> Origin:
+    async def history_origin(self) -> HistoryOrigin:
         """When and why the log got its history."""
         ...

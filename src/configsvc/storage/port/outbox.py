@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from configsvc.domain.events import Loss
+from configsvc.domain.events import EventLoss
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class OutboxStatus:
     failure: str
     reduced: int
     skipped: int
-    last_loss: Loss | None
+    last_loss: EventLoss | None
 
 
 class OutboxLease(Protocol):
@@ -38,7 +38,7 @@ class OutboxLease(Protocol):
         """The revision up to which everything has been published; 0 at first. Raises `Unavailable`."""
         ...
 
-    async def advance(self, revision: int, losses: Sequence[Loss] = ()) -> None:
+    async def advance(self, revision: int, losses: Sequence[EventLoss] = ()) -> None:
         """Stores durably that everything up to `revision` has been published, except `losses`, and clears the failure.
 
         Raises:

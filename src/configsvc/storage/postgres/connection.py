@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 Connection = AsyncConnection[tuple[Any, ...]]
 
-# Each commit notifies this channel of the new head (bus/notify.py listens).
+# Each commit notifies this channel of the new head (bus/postgres.py listens).
 CHANNEL = "configsvc_changes"
 
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"

@@ -3,26 +3,28 @@
 Each function is one transaction, on a connection without an open one.
 """
 
-from configsvc.domain.lineage import LogState, Point
+from configsvc.domain.lineage import Checkpoint, LogState
 from configsvc.storage.postgres.connection import BEGIN, CHANNEL, Connection, execute, rolled_back_on_error, rows_of
 from configsvc.storage.sql.statements import Statements
 
 
-async def new_history_if_diverged(connection: Connection, statements: Statements, seen: Point, reason: str) -> LogState:
+async def new_history_if_diverged(
+    connection: Connection, statements: Statements, seen: Checkpoint, reason: str
+) -> LogState:
     """See `port.ResumableLog`."""
     async with rolled_back_on_error(connection):
         state, stored_digest = await _lock(connection, statements, seen.revision)
         if state.continues(seen, stored_digest):
             await connection.execute("ROLLBACK")
             return state
-        return await _change_history(connection, statements, state, state.turned(seen.revision), reason)
+        return await _change_history(connection, statements, state, state.with_new_history(seen.revision), reason)
 
 
 async def new_history(connection: Connection, statements: Statements, reason: str, leap: int) -> LogState:
     """See `port.HistoryAdmin`."""
     async with rolled_back_on_error(connection):
         state, _ = await _lock(connection, statements, 0)
-        return await _change_history(connection, statements, state, state.turned(leap=leap), reason)
+        return await _change_history(connection, statements, state, state.with_new_history(leap=leap), reason)
 
 
 async def _lock(connection: Connection, statements: Statements, revision: int) -> tuple[LogState, str]:

@@ -21,7 +21,7 @@ import psycopg
 from psycopg import errors as failures
 
 from configsvc.domain.instances import Incarnation
-from configsvc.domain.lineage import LEAP_REVISIONS, LogState, Point
+from configsvc.domain.lineage import LEAP_REVISIONS, Checkpoint, LogState
 from configsvc.domain.records import Commit, Write
 from configsvc.errors import Unavailable
 from configsvc.storage.port import Heartbeat, OutboxLease, RetentionPolicy
@@ -79,7 +79,7 @@ class PostgresStorage(SqlReads):
             pass
         return (await self.state()).compacted
 
-    async def new_history_if_diverged(self, seen: Point, reason: str) -> LogState:
+    async def new_history_if_diverged(self, seen: Checkpoint, reason: str) -> LogState:
         return await self._change_history(
             lambda writer: new_history_if_diverged(writer, self._statements, seen, reason)
         )

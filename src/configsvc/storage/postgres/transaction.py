@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 from psycopg import errors as failures
 
-from configsvc.domain.lineage import LogState, Point
+from configsvc.domain.lineage import Checkpoint, LogState
 from configsvc.domain.records import Write
 from configsvc.errors import ResourceExhausted
 from configsvc.storage.port import RetentionPolicy
@@ -39,7 +39,7 @@ class Transaction:
         # Whether the server has got anything that it could still commit.
         self.has_stored = False
 
-    async def commit(self, writes: Sequence[Write], seen: Point) -> tuple[Sequence[Outcome], Point]:
+    async def commit(self, writes: Sequence[Write], seen: Checkpoint) -> tuple[Sequence[Outcome], Checkpoint]:
         """Commits all writes together; returns an outcome for each, and where the log ends.
 
         Raises:
@@ -72,7 +72,7 @@ class Transaction:
             await self._connection.execute("COMMIT")
             return bool(found)
 
-    async def _begin(self, writes: Sequence[Write], seen: Point) -> GroupState:
+    async def _begin(self, writes: Sequence[Write], seen: Checkpoint) -> GroupState:
         """Begins, locks, and then loads what the writes read, in one round trip."""
         read_set = read_set_of(writes)
         async with self._connection.pipeline():

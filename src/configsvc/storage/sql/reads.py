@@ -6,8 +6,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from configsvc.domain.events import Loss
-from configsvc.domain.lineage import LogState, Origin, Point
+from configsvc.domain.events import EventLoss
+from configsvc.domain.lineage import Checkpoint, HistoryOrigin, LogState
 from configsvc.domain.records import Change, Commit, Record, Ref, View
 from configsvc.errors import DataLoss, RevisionOutOfRange, Unavailable
 from configsvc.storage.port import (
@@ -38,7 +38,7 @@ class SqlReads(ABC):
 
     def __init__(self, dialect: Dialect) -> None:
         self._statements = Statements(dialect)
-        self._seen = Point("", 0)
+        self._seen = Checkpoint("", 0)
 
     @abstractmethod
     async def _read(self, statement: Statement, decode: Callable[[Rows], T]) -> T:
@@ -96,7 +96,7 @@ class SqlReads(ABC):
 
         return await self._read(self._statements.log(after, limit, max_bytes), decode)
 
-    async def resume(self, seen: Point, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
+    async def resume(self, seen: Checkpoint, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
         def decode(rows: Rows) -> LogPage:
             head, compacted, history, since, digest, stored_digest = rows[0][:RESUME_COLUMNS]
             changes = tuple(
@@ -106,13 +106,15 @@ class SqlReads(ABC):
 
         page = await self._read(self._statements.resume(seen.revision, limit, max_bytes), decode)
         if page.continues(seen):
-            self._advance_seen(page.changes[-1].point if page.changes else replace(seen, history=page.state.history))
+            self._advance_seen(
+                page.changes[-1].checkpoint if page.changes else replace(seen, history=page.state.history)
+            )
         return page
 
-    async def history_origin(self) -> Origin:
-        def decode(rows: Rows) -> Origin:
+    async def history_origin(self) -> HistoryOrigin:
+        def decode(rows: Rows) -> HistoryOrigin:
             history, since, reason, made_at = rows[0]
-            return Origin(history, since, reason, time_of(made_at))
+            return HistoryOrigin(history, since, reason, time_of(made_at))
 
         return await self._read(self._statements.origin(), decode)
 
@@ -130,7 +132,7 @@ class SqlReads(ABC):
     async def ping(self) -> None:
         await self.state()
 
-    def _advance_seen(self, end: Point) -> None:
+    def _advance_seen(self, end: Checkpoint) -> None:
         """Stores the newest point that was read or written here: writes require that the log continues it."""
         if end.history != self._seen.history or end.revision > self._seen.revision:
             self._seen = end
@@ -158,7 +160,7 @@ def requests_in(rows: Rows) -> Mapping[str, StoredRequest]:
     return found
 
 
-def log_diverged(seen: Point) -> Unavailable:
+def log_diverged(seen: Checkpoint) -> Unavailable:
     """A write was refused because the log does not continue the one that was seen; it had no effect."""
     return Unavailable(
         f"the database's log does not continue the one that was read here up to revision {seen.revision}: an older copy"
@@ -194,5 +196,5 @@ def _outbox_status(rows: Rows) -> OutboxStatus:
         failure=failure,
         reduced=reduced,
         skipped=skipped,
-        last_loss=None if loss is None else Loss.from_json(loss),
+        last_loss=None if loss is None else EventLoss.from_json(loss),
     )

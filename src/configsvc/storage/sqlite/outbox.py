@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 
-from configsvc.domain.events import Loss
+from configsvc.domain.events import EventLoss
 from configsvc.storage.sqlite.threads import SqliteThreads
 
 
@@ -18,7 +18,7 @@ class SqliteOutboxLease:
     async def published(self) -> int:
         return await self._threads.write(lambda writer: writer.published())
 
-    async def advance(self, revision: int, losses: Sequence[Loss] = ()) -> None:
+    async def advance(self, revision: int, losses: Sequence[EventLoss] = ()) -> None:
         await self._threads.write(lambda writer: writer.advance(revision, losses))
 
     async def report_failure(self, reason: str) -> None:

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from configsvc.domain.instances import Incarnation
-from configsvc.domain.lineage import LEAP_REVISIONS, LogState, Point
+from configsvc.domain.lineage import LEAP_REVISIONS, Checkpoint, LogState
 from configsvc.domain.records import Change, Commit, Ref, View, Write
 from configsvc.errors import DataLoss
 from configsvc.storage.port import (
@@ -83,7 +83,7 @@ class SqliteStorage(SqlReads):
             pass
         return (await self.state()).compacted
 
-    async def new_history_if_diverged(self, seen: Point, reason: str) -> LogState:
+    async def new_history_if_diverged(self, seen: Checkpoint, reason: str) -> LogState:
         return self._history_checked(
             await self._threads.write(lambda writer: writer.new_history_if_diverged(seen, reason))
         )
@@ -137,7 +137,7 @@ class SqliteStorage(SqlReads):
         self._damage.raise_if_structural()
         return await super().read(after, limit, max_bytes)
 
-    async def resume(self, seen: Point, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
+    async def resume(self, seen: Checkpoint, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
         self._damage.raise_if_structural()
         return await super().resume(seen, limit, max_bytes)
 

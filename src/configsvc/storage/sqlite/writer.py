@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from configsvc.domain.events import Loss
-from configsvc.domain.lineage import LogState, Point
+from configsvc.domain.events import EventLoss
+from configsvc.domain.lineage import Checkpoint, LogState
 from configsvc.domain.records import Ref, Write
 from configsvc.errors import DataLoss, Unavailable
 from configsvc.storage.port import RetentionPolicy
@@ -64,7 +64,7 @@ class SqliteWriter:
             self._connection.execute("UPDATE outbox SET published = published")
         self.refuses_writes = False
 
-    def commit(self, writes: Sequence[Write], seen: Point) -> tuple[Sequence[Outcome], Point]:
+    def commit(self, writes: Sequence[Write], seen: Checkpoint) -> tuple[Sequence[Outcome], Checkpoint]:
         """Commits all writes together; returns an outcome for each, and where the log ends."""
         try:
             self._file.check()
@@ -87,19 +87,19 @@ class SqliteWriter:
             return [Outcome(error=copy_of(error)) for _ in writes], seen
         return outcomes, state.end
 
-    def new_history_if_diverged(self, seen: Point, reason: str) -> LogState:
+    def new_history_if_diverged(self, seen: Checkpoint, reason: str) -> LogState:
         """See `port.ResumableLog`."""
         with translated(self._path), self._transaction():
             state, stored_digest = self._state(seen.revision)
             if state.continues(seen, stored_digest):
                 return state
-            return self._change_history(state, state.turned(seen.revision), reason)
+            return self._change_history(state, state.with_new_history(seen.revision), reason)
 
     def new_history(self, reason: str, leap: int) -> LogState:
         """See `port.HistoryAdmin`."""
         with translated(self._path), self._transaction():
             state, _ = self._state(0)
-            return self._change_history(state, state.turned(leap=leap), reason)
+            return self._change_history(state, state.with_new_history(leap=leap), reason)
 
     def with_heartbeats(self, work: Callable[[SqliteHeartbeats], T]) -> T:
         """Reads or writes heartbeats."""
@@ -113,7 +113,7 @@ class SqliteWriter:
             ((revision,),) = self._rows(self._statements.published())
             return int(revision)
 
-    def advance(self, revision: int, losses: Sequence[Loss]) -> None:
+    def advance(self, revision: int, losses: Sequence[EventLoss]) -> None:
         """See `port.OutboxLease`."""
         self._run(self._statements.advance(revision, losses))
 

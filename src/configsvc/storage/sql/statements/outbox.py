@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from configsvc.domain.events import Form, Loss
+from configsvc.domain.events import EventForm, EventLoss
 from configsvc.storage.sql.statements.dialect import Statement
 from configsvc.storage.sql.statements.tables import Tables
 
@@ -23,9 +23,9 @@ class OutboxStatements(Tables):
             f" LEFT JOIN {self._changes} AS c ON c.revision = {oldest} AND c.ordinal = 0"
         )
 
-    def advance(self, revision: int, losses: Sequence[Loss]) -> Statement:
+    def advance(self, revision: int, losses: Sequence[EventLoss]) -> Statement:
         """Moves the cursor, counts the losses, and clears the failure."""
-        skipped = sum(loss.form is Form.SKIPPED for loss in losses)
+        skipped = sum(loss.form is EventForm.SKIPPED for loss in losses)
         last = losses[-1].to_json() if losses else None
         return Statement(
             f"UPDATE {self._outbox} SET published = ?, trouble = '', reduced = reduced + ?, skipped = skipped + ?,"
