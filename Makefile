@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help: ## Says what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-# Made anew where the requirements changed. Versions are those of constraints.txt, the same on every machine.
+# Rebuilt if the requirements change. Versions are those of constraints.txt, the same on every machine.
 $(VENV)/.made: pyproject.toml clients/python/pyproject.toml constraints.txt
 	@$(PYTHON) scripts/check_python.py
 	$(PYTHON) -m venv $(VENV)

@@ -170,9 +170,6 @@ class Settings(BaseSettings):
     assignment_ttl_seconds: Annotated[float, Field(gt=0, le=10 * 365 * 86_400)] = Field(
         90 * 86_400, description="seconds that a sticky flag keeps what it gave to a user who does not come back"
     )
-    share_evaluations: bool = Field(
-        False, description="look for evaluations in Redis before making them; needs REDIS_HOST, and is slower"
-    )
 
     # Bus: Kafka where KAFKA_BOOTSTRAP_SERVERS is set, else PostgreSQL's notifications, else in process.
     kafka_bootstrap_servers: Addresses = Field("", description="host:port, several with commas; empty: none")
@@ -334,6 +331,10 @@ class Settings(BaseSettings):
         return tuple(port for port, address in chosen.items() if not address)
 
 
+# An environment that still has one starts as if it had not.
+REMOVED_SETTINGS = {"SHARE_EVALUATIONS": "flags are always evaluated in the process, which is faster"}
+
+
 def load(**overrides: Any) -> Settings:
     """The settings of this process. `overrides` come before the environment, by field name.
 
@@ -360,11 +361,12 @@ def load(**overrides: Any) -> Settings:
                 " live in one process; set DATABASE_URL and ZOOKEEPER_HOSTS for more"
             ]
         )
-    if settings.share_evaluations and not settings.redis_host:
-        raise SettingsError(
-            ["SHARE_EVALUATIONS is true: allowed is false, since REDIS_HOST names no Redis to share them in"]
-        )
     return settings
+
+
+def removed_settings() -> tuple[str, ...]:
+    """A line for each setting of an earlier release that the environment still has. It changes nothing."""
+    return tuple(f"{name} is ignored: {reason}" for name, reason in REMOVED_SETTINGS.items() if os.environ.get(name))
 
 
 def child_environment(settings: Settings, **changes: str) -> dict[str, str]:

@@ -32,11 +32,16 @@ EVERYWHERE = {
     "log tail", "log tail's bus", "watch progress", "compaction", "group commit", "health checks", "lease sweep",
     "registry follower", "own registration",
 }  # fmt: skip
-ASSIGNMENTS = {"assignments, sending", "assignments, renewal", "assignments, refill"}
-COPIES = {"copies, sending", "copies, renewal", "copies, refill"}
+ASSIGNMENTS = {"assignments, sending", "assignments, refresh", "assignments, refill"}
+FALLBACK_CACHE = {"fallback cache, sending", "fallback cache, refresh", "fallback cache, refill"}
 EMBEDDED = EVERYWHERE | ASSIGNMENTS | {"watch of the database file", "check of the database file"}
 POSTGRES = EVERYWHERE | {"notifications"}
-REAL = EVERYWHERE | ASSIGNMENTS | COPIES | {"log tail's mark", "outbox relay", "kafka consumer", "zookeeper session"}
+REAL = (
+    EVERYWHERE
+    | ASSIGNMENTS
+    | FALLBACK_CACHE
+    | {"log tail's mark", "outbox relay", "kafka consumer", "zookeeper session"}
+)
 
 
 class Ahead(SystemClock):
@@ -157,10 +162,10 @@ STARTED_OTHERWISE = {
     "tasks.py": 3,  # what starts them
     "single_flight.py": 1,  # a run that its callers wait for
     "clock.py": 1,  # a timer
+    "app/health.py": 1,  # a ping that the check waits for
     "app/registry/health_checks.py": 1,  # a timer
     "app/changelog/tail.py": 1,  # a look that its callers wait for
     "app/configs/near_cache.py": 1,  # a read that its callers wait for
-    "app/flags/sets.py": 1,  # likewise
     "app/changelog/lineage.py": 2,  # a wait and a timer of the task that keeps the mark
     "app/changelog/outbox_relay.py": 2,  # a publishing that the relay waits for, and a timer
     "app/registry/keep_alive.py": 2,  # a race that its caller waits for
@@ -169,7 +174,7 @@ STARTED_OTHERWISE = {
     "probes/network.py": 1,  # a name that is looked up, which the looks wait for
     "storage/postgres/storage.py": 1,  # a statement that its caller waits for
     "rpc/server.py": 1,  # the stop
-    "rpc/watch_streams.py": 1,  # a large change that is encoded, which its watchers wait for
+    "rpc/responses/watch_streams.py": 1,  # a large change that is encoded, which its watchers wait for
     "gateway/supervisor.py": 3,  # ends the process if it fails
 }
 

@@ -16,7 +16,7 @@ import pytest
 from configsvc_client.v1 import config_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from configsvc.cache.local import SHORTEST_LIFE
+from configsvc.cache.local import MIN_LIFETIME_FRACTION
 from tests.engines.ports import Port
 from tests.engines.service_set import ServiceSet
 from tests.engines.valkey import Valkey
@@ -199,7 +199,7 @@ def test_no_cache_serves_an_older_value_and_copies_live_as_long_as_ever(world: W
                 keys = set(redis.scan_iter(f"{world.prefix}*")) - {f"{world.prefix}log".encode()}
                 lives = [redis.pttl(key) / 1000 for key in keys]
             assert max(lives) <= COPY_SECONDS
-            assert min(lives) >= COPY_SECONDS * SHORTEST_LIFE - 180, "a copy went early, or never goes"
+            assert min(lives) >= COPY_SECONDS * MIN_LIFETIME_FRACTION - 180, "a copy went early, or never goes"
     versions = seen.end()
     assert versions == sorted(versions)  # type: ignore[type-var]
 

@@ -109,7 +109,7 @@ async def test_events_above_the_limit_hold_nothing_up_and_nothing_is_repeated(
         async with relayed(storage, KafkaPublisher(bootstrap, own_topic)) as relay:
             await published(relay, storage)
             assert relay.trouble is None
-        backlog = await storage.backlog()
+        status = await storage.outbox_status()
     found = await asyncio.to_thread(messages, bootstrap, own_topic)
     assert sorted(int(message.headers["revision"]) for message in found) == list(range(1, 157)), "each once"
     check_order(found)
@@ -120,8 +120,8 @@ async def test_events_above_the_limit_hold_nothing_up_and_nothing_is_repeated(
         assert event["limit_bytes"] == 1_048_588
         assert "value" not in event
     assert all("value" in event for event in events(found) if event not in large)
-    assert (backlog.waiting, backlog.reduced, backlog.skipped) == (0, 6, 0)
-    assert backlog.last_loss is not None
+    assert (status.waiting, status.reduced, status.skipped) == (0, 6, 0)
+    assert status.last_loss is not None
 
 
 async def test_small_events_do_not_stick_under_a_small_limit(postgres_url: str, bootstrap: str, own_topic: str) -> None:
@@ -158,11 +158,11 @@ async def test_a_limit_that_changes_meanwhile_is_noticed(postgres_url: str, boot
         await asyncio.gather(*writing)
         await storage.write(put(config("key-0"), text(30_000)))
         await published(relay, storage)
-        assert (await storage.backlog()).reduced == 1
+        assert (await storage.outbox_status()).reduced == 1
         await asyncio.to_thread(configure, bootstrap, own_topic, "max.message.bytes", "1048588")
         await storage.write(put(config("key-0"), text(30_000)))
         await published(relay, storage)
-        assert (await storage.backlog()).reduced == 1
+        assert (await storage.outbox_status()).reduced == 1
         head = (await storage.state()).head
     found = await asyncio.to_thread(messages, bootstrap, own_topic)
     check_order(found)
@@ -184,8 +184,8 @@ async def test_a_slow_broker_gets_everything_once(postgres_url: str, line: SlowL
         async with relayed(storage, publisher) as relay:
             cursors: set[int] = set()
             async with asyncio.timeout(PATIENCE_SECONDS):
-                while (backlog := await storage.backlog()).waiting:
-                    cursors.add(backlog.published)
+                while (status := await storage.outbox_status()).waiting:
+                    cursors.add(status.published)
                     await asyncio.sleep(0.1)
             assert relay.published == 10
         assert len(cursors) >= 5, "the cursor moves while it goes on"
@@ -257,16 +257,16 @@ async def test_what_is_forbidden_waits_and_says_so(
         await asyncio.to_thread(make_rules)
         async with relayed(storage, KafkaPublisher(kafka.address, own_topic)) as relay:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                while "authorization failed" not in (await storage.backlog()).trouble.lower():  # noqa: ASYNC110
+                while "authorization failed" not in (await storage.outbox_status()).failure.lower():  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
-            backlog = await storage.backlog()
-            assert (backlog.published, backlog.reduced, backlog.skipped) == (0, 0, 0)
+            status = await storage.outbox_status()
+            assert (status.published, status.reduced, status.skipped) == (0, 0, 0)
             await asyncio.to_thread(allow_writes)
             await published(relay, storage)
-        backlog = await storage.backlog()
-        assert (backlog.waiting, backlog.trouble, backlog.reduced) == (0, "", 1)
-        assert backlog.last_loss is not None
-        assert backlog.last_loss.omission.limit_bytes == 0, "it is not known"
+        status = await storage.outbox_status()
+        assert (status.waiting, status.failure, status.reduced) == (0, "", 1)
+        assert status.last_loss is not None
+        assert status.last_loss.omission.limit_bytes == 0, "it is not known"
 
 
 async def test_a_removal_on_a_compacted_topic_may_be_followed_by_a_tombstone(bootstrap: str, own_topic: str) -> None:

@@ -27,7 +27,6 @@ def test_the_template_lists_every_setting_as_it_is() -> None:
         ("LOG_LEVEL", "loud", "debug"),
         ("ZOOKEEPER_AUTH", "digest:secret", "digest:user:password"),
         ("ZOOKEEPER_ACL", "rx", "cdrwa"),
-        ("SHARE_EVALUATIONS", "true", "REDIS_HOST"),
         ("COMPACTION_KEEP_DAYS", "-1", "0: whatever its age"),
         ("WORKERS", "2", "embedded"),
     ],
@@ -42,3 +41,11 @@ def test_a_wrong_value_is_refused_with_its_name_and_what_is_allowed(
     assert line.startswith(name)
     assert part in line
     assert "secret" not in line
+
+
+def test_removed_setting_is_ignored_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings.removed_settings() == ()
+    monkeypatch.setenv("SHARE_EVALUATIONS", "true")
+    settings.load()
+    (line,) = settings.removed_settings()
+    assert line.startswith("SHARE_EVALUATIONS is ignored")

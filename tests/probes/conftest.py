@@ -139,7 +139,7 @@ async def resolves(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 async def problem(url: str, **more: Any) -> str:
     """What a look says is wrong; empty where all is well."""
     try:
-        await probe(**more).look(url)
+        await probe(**more).check(url)
     except ProbeUnansweredError as error:
         # The text is the same, whatever it was.
         same = str(error) == str(ProbeUnansweredError("something else"))

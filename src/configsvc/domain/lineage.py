@@ -69,17 +69,17 @@ class LogState:
         since = max(self.head, above) + leap
         return LogState(since, self.compacted, new_history(), since, self.digest)
 
-    def continues(self, seen: Point, digest_there: str) -> bool:
+    def continues(self, seen: Point, stored_digest: str) -> bool:
         """Whether this log is a continuation of one in which `seen` was seen.
 
-        `digest_there` is the digest that this log has at that revision; empty: it has none, or it was compacted away.
+        `stored_digest` is the digest that this log has at that revision; empty: it has none, or it was compacted away.
         A later history is one that began above: it was made by somebody who knew.
         """
         if not seen.history:
             return True
         if self.history != seen.history:
             return self.since > seen.revision
-        is_other = bool(seen.digest and digest_there and seen.digest != digest_there)
+        is_other = bool(seen.digest and stored_digest and seen.digest != stored_digest)
         return self.head >= seen.revision and not is_other
 
 

@@ -35,7 +35,7 @@ class RecordQuery:
     """Live records of one kind in one environment, in the order of (key, service).
 
     `services` and `keys`: only these; None: all. `prefix`: keys that start with it. `after`: only what comes after
-    this (key, service). `limit`: at most this many, above 0. `most_bytes`: no more once the bodies that were read have so
+    this (key, service). `limit`: at most this many, above 0. `max_bytes`: no more once the bodies that were read have so
     many bytes (or characters), except other records of the last key; None: no bound.
     """
 
@@ -46,12 +46,12 @@ class RecordQuery:
     keys: tuple[str, ...] | None = None
     prefix: str = ""
     after: tuple[str, str] | None = None
-    most_bytes: int | None = None
+    max_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RecordPage:
-    """Records at one revision of a history. `more`: the limit, or `most_bytes`, cut the list."""
+    """Records at one revision of a history. `more`: the limit, or `max_bytes`, cut the list."""
 
     revision: int
     records: tuple[Record, ...]
@@ -64,7 +64,7 @@ class ChangeQuery:
     """Changes, newest first: by falling (revision, ordinal). Filters that are not None must all match.
 
     `reason` matches reasons that contain it. Times and revisions: `from_time` and `until_revision` are inclusive,
-    `until_time` and `after_revision` exclusive. `before`: only what is older than this (revision, ordinal). `most_bytes`:
+    `until_time` and `after_revision` exclusive. `before`: only what is older than this (revision, ordinal). `max_bytes`:
     no more once the bodies that were read have so many bytes (or characters); None: no bound.
     """
 
@@ -80,12 +80,12 @@ class ChangeQuery:
     after_revision: int | None = None
     until_revision: int | None = None
     before: tuple[int, int] | None = None
-    most_bytes: int | None = READ_BYTES
+    max_bytes: int | None = READ_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class ChangePage:
-    """Changes, read at one revision of a history. `more`: the limit, or `most_bytes`, cut the list.
+    """Changes, read at one revision of a history. `more`: the limit, or `max_bytes`, cut the list.
 
     Changes up to `compacted` are gone.
     """
@@ -112,16 +112,16 @@ class VersionRange:
 class LogPage:
     """What comes after a place in the log, and whether the log still knows that place.
 
-    `digest_there` is the log's digest at that revision; empty: it has none.
+    `stored_digest` is the log's digest at that revision; empty: it has none.
     """
 
     state: LogState
-    digest_there: str
+    stored_digest: str
     changes: tuple[Change, ...]
 
     def continues(self, seen: Point) -> bool:
         """Whether the log is a continuation of one in which `seen`, the place asked for, was seen."""
-        return self.state.continues(seen, self.digest_there)
+        return self.state.continues(seen, self.stored_digest)
 
 
 class Reader(Protocol):
@@ -136,7 +136,7 @@ class Reader(Protocol):
         ...
 
 
-class History(Protocol):
+class ChangeHistory(Protocol):
     """The change log, looked up."""
 
     async def version(self, ref: Ref, version: int) -> Change | None:
@@ -159,9 +159,9 @@ class Log(Protocol):
         """The newest and the compacted revision."""
         ...
 
-    async def read(self, after: int, limit: int, most_bytes: int | None = READ_BYTES) -> Sequence[Change]:
+    async def read(self, after: int, limit: int, max_bytes: int | None = READ_BYTES) -> Sequence[Change]:
         """The changes after a revision, oldest first: `limit` where there are that many, and their bodies have no more
-        than about `most_bytes` bytes (None: no bound); else fewer, but at least one revision. Only none at all means that
+        than about `max_bytes` bytes (None: no bound); else fewer, but at least one revision. Only none at all means that
         there are no more.
 
         A revision is never cut: its changes come all together, so that the answer may be longer than `limit`.
@@ -172,17 +172,17 @@ class Log(Protocol):
         ...
 
 
-class Lineage(Protocol):
+class ResumableLog(Protocol):
     """The log's identity."""
 
-    async def follow(self, seen: Point, limit: int, most_bytes: int | None = READ_BYTES) -> LogPage:
+    async def resume(self, seen: Point, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
         """The changes after a place, as `Log.read` gives them; only of use where the page continues it.
 
         Where it does not, or the log was compacted beyond it, it is no error: the page says so.
         """
         ...
 
-    async def reconcile(self, seen: Point, reason: str) -> LogState:
+    async def new_history_if_diverged(self, seen: Point, reason: str) -> LogState:
         """Sees to it that `seen` can't be taken for a part of the log, unless it is one.
 
         Where the log is no continuation of `seen`, it gets a new history, which begins `LEAP_REVISIONS` above both.
@@ -191,14 +191,14 @@ class Lineage(Protocol):
         ...
 
 
-class Histories(Protocol):
+class HistoryAdmin(Protocol):
     """What an operator does with the log's history."""
 
     async def new_history(self, reason: str, leap: int = LEAP_REVISIONS) -> LogState:
         """Gives the log a new history, which begins `leap` above its head."""
         ...
 
-    async def origin(self) -> Origin:
+    async def history_origin(self) -> Origin:
         """Where the log's history comes from."""
         ...
 
@@ -234,24 +234,24 @@ class RetentionPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Silences:
+class QuietPeriods:
     """Times in which no change was made: from one change's time to the next one's, oldest first.
 
     `newest` is the time of the newest change by time; None if the log is empty.
     """
 
     newest: datetime | None
-    between: tuple[tuple[datetime, datetime], ...]
+    periods: tuple[tuple[datetime, datetime], ...]
 
 
 class Compactor(Protocol):
     """Keeps the log bounded."""
 
-    async def silences(self, longer_than: timedelta) -> Silences:
+    async def quiet_periods(self, longer_than: timedelta) -> QuietPeriods:
         """The silences of the log that are longer than this. Raises `Unavailable`."""
         ...
 
-    async def compact(self, keep: RetentionPolicy) -> int:
+    async def compact(self, policy: RetentionPolicy) -> int:
         """Forgets what is not to be kept, oldest first, whole revisions at a time; returns the compacted revision.
 
         Current records stay, whatever their age. Remembered request ids go with their changes.
@@ -260,18 +260,18 @@ class Compactor(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Backlog:
+class OutboxStatus:
     """How far the log has left for the outside, and what has not.
 
     Everything up to `published` has; `waiting` revisions have not, the oldest made at `waiting_since`, None if none
-    waits. `trouble`: why, as whoever has the turn saw it last; empty: it goes on. `reduced` and `skipped` count the
+    waits. `failure`: why, as whoever has the turn saw it last; empty: it goes on. `reduced` and `skipped` count the
     events that left with less in them, and not at all; `last_loss` is the last of them.
     """
 
     published: int
     waiting: int
     waiting_since: datetime | None
-    trouble: str
+    failure: str
     reduced: int
     skipped: int
     last_loss: Loss | None
@@ -293,15 +293,15 @@ class OutboxLease(Protocol):
         """
         ...
 
-    async def tell(self, trouble: str) -> None:
+    async def report_failure(self, reason: str) -> None:
         """Remembers why nothing can be published, for every replica to see. Raises `Unavailable` as `advance` does."""
         ...
 
-    async def keep(self) -> None:
+    async def keep_alive(self) -> None:
         """Shows that the holder is alive: call it every second or so. Raises `Unavailable` if the turn is lost."""
         ...
 
-    async def news(self, within_seconds: float) -> None:
+    async def wait_for_changes(self, within_seconds: float) -> None:
         """Returns when the log may have grown, or after `within_seconds`. Raises `Unavailable` where the turn is lost."""
         ...
 
@@ -309,11 +309,11 @@ class OutboxLease(Protocol):
 class Outbox(Protocol):
     """How far the log has left for the outside."""
 
-    async def backlog(self) -> Backlog:
+    async def outbox_status(self) -> OutboxStatus:
         """What waits and what was lost, whoever has the turn. Raises `Unavailable`."""
         ...
 
-    def turn(self) -> AbstractAsyncContextManager[OutboxLease]:
+    def outbox_lease(self) -> AbstractAsyncContextManager[OutboxLease]:
         """Waits for the turn, and holds it while the context is open. It is lost with its process or its connection.
 
         A process that is alive but has hung for some seconds loses it too.
@@ -328,7 +328,7 @@ class Outbox(Protocol):
 class Heartbeat:
     """What is known of the life of one incarnation, in heard seconds (see `Heartbeats`).
 
-    `seen_at`: its last sign of life. `granted_at`: when it last got a lease without one; less than `seen_at` if it has
+    `seen_at`: its last heartbeat. `granted_at`: when it last got a lease without one; less than `seen_at` if it has
     got none since then.
     """
 
@@ -344,32 +344,32 @@ class Heartbeats(Protocol):
     and no jump of a wall clock changes them. What is noted survives a restart of the store.
     """
 
-    async def listen(self, heard_seconds: float) -> float:
+    async def advance_lease_clock(self, clock_seconds: float) -> float:
         """A replica listens, and measures this now. Returns the highest that any has measured. Raises `Unavailable`."""
         ...
 
-    async def note(self, seen: Mapping[Incarnation, float]) -> None:
+    async def record_heartbeats(self, seen: Mapping[Incarnation, float]) -> None:
         """These gave a sign of life at these points. What is older than what is known changes nothing, nor does what is
         of an earlier incarnation. Raises `Unavailable`."""
         ...
 
-    async def grant(self, incarnations: Collection[Incarnation], heard_seconds: float) -> None:
+    async def grant_leases(self, incarnations: Collection[Incarnation], clock_seconds: float) -> None:
         """Each gets a lease at this point without a sign of life, unless it got one since its last sign.
 
         One of which nothing is known counts as seen at this point. Raises `Unavailable`.
         """
         ...
 
-    async def signs(self, incarnations: Collection[Incarnation]) -> Mapping[Incarnation, Heartbeat]:
+    async def heartbeats(self, incarnations: Collection[Incarnation]) -> Mapping[Incarnation, Heartbeat]:
         """What is known of each; those of which nothing is known are missing. Raises `Unavailable`."""
         ...
 
-    async def forget(self, before: float) -> None:
+    async def forget_heartbeats(self, before: float) -> None:
         """Forgets those that have neither been seen nor granted a lease since then. Raises `Unavailable`."""
         ...
 
 
-class Storage(Reader, History, Log, Lineage, Histories, Writer, Compactor, Outbox, Heartbeats, Protocol):
+class Storage(Reader, ChangeHistory, Log, ResumableLog, HistoryAdmin, Writer, Compactor, Outbox, Heartbeats, Protocol):
     """A database. Entering the context opens it and brings its schema up to date."""
 
     @property

@@ -45,7 +45,7 @@ async def replica(storage: Storage, clock: FakeClock) -> AsyncIterator[Replica]:
 @pytest.fixture
 def seen(replica: Replica) -> Seen:
     listener = Seen()
-    replica.tail.subscribe(listener, listener.reset)
+    replica.tail.subscribe(listener)
     return listener
 
 
@@ -72,7 +72,12 @@ async def test_an_own_commit_is_applied_at_once_without_a_read(replica: Replica,
 
 async def test_listeners_are_told_before_applied_advances(replica: Replica) -> None:
     applied: list[int] = []
-    replica.tail.subscribe(lambda changes: applied.append(replica.tail.applied))
+
+    class Listener(Seen):
+        def apply(self, changes: Sequence[Change]) -> None:
+            applied.append(replica.tail.applied)
+
+    replica.tail.subscribe(Listener())
     await replica.put(config("a"), 1)
     await replica.put(config("a"), 2)
     assert applied == [0, 1]
@@ -177,12 +182,11 @@ async def test_a_long_way_behind_is_read_in_parts(replica: Replica, seen: Seen) 
 async def test_a_listener_that_raises_is_reset_and_stops_nobody(
     replica: Replica, seen: Seen, caplog: pytest.LogCaptureFixture
 ) -> None:
-    broken = Seen()
+    class Broken(Seen):
+        def apply(self, changes: Sequence[Change]) -> None:
+            raise RuntimeError("broken")
 
-    def fail(changes: Sequence[Change]) -> None:
-        raise RuntimeError("broken")
-
-    replica.tail.subscribe(fail, broken.reset)
+    broken = replica.following(Broken())
     after = Seen()
     replica.tail.subscribe(after)
     with caplog.at_level(logging.ERROR):
@@ -191,7 +195,7 @@ async def test_a_listener_that_raises_is_reset_and_stops_nobody(
     assert seen.revisions == after.revisions == [1, 2]
     assert broken.resets == [1, 2]
     assert replica.tail.applied == 2
-    assert "a listener failed" in caplog.text
+    assert "a follower of the log failed" in caplog.text
 
 
 async def test_an_unsubscribed_listener_hears_no_more(replica: Replica) -> None:

@@ -44,7 +44,7 @@ class Targets:
         self.now: Counter[str] = Counter()
         self.most: Counter[str] = Counter()
 
-    async def look(self, url: str) -> None:
+    async def check(self, url: str) -> None:
         kind, _, rest = url.removeprefix("http://").partition(".")
         service = rest.partition(":")[0]
         self.at[url].append(self._clock.monotonic())
@@ -227,7 +227,7 @@ async def test_a_result_without_an_answer_comes_as_late_as_any_other(world: Worl
     async def refused(url: str) -> None:
         raise ProbeUnansweredError("refused")
 
-    world.targets.look = refused  # type: ignore[method-assign]
+    world.targets.check = refused  # type: ignore[method-assign]
     async with world.checks() as checks:
         asked = asyncio.create_task(checks.look(instance_of(registered("svc", "one", "http://h:1"))))
         await world.clock.advance(TIMEOUT_SECONDS - 0.1)
@@ -255,7 +255,7 @@ async def test_a_fault_of_a_probe_ends_no_checks(world: World) -> None:
         looks += 1
         raise RuntimeError("a bug")
 
-    world.targets.look = broken  # type: ignore[method-assign]
+    world.targets.check = broken  # type: ignore[method-assign]
     async with world.checks() as checks:
         checks.taken(registered("svc", "one", "http://h:1"), None)
         await world.clock.advance(100)

@@ -36,7 +36,7 @@ class Held:
         self.looking = asyncio.Event()
         self.answers: asyncio.Queue[bool] = asyncio.Queue()
 
-    async def look(self, url: str) -> None:
+    async def check(self, url: str) -> None:
         self.looking.set()
         if not await self.answers.get():
             raise ProbeFailedError("switched off")

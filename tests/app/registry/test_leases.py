@@ -153,7 +153,7 @@ async def test_the_time_in_which_the_store_was_away_is_nobodys_silence(
 
         for _ in range(5):
             with monkeypatch.context() as patched:
-                patched.setattr(world.storage, "listen", away)
+                patched.setattr(world.storage, "advance_lease_clock", away)
                 await world.pass_time(5 * TTL_SECONDS)
                 assert await names(directory) == {DEAD, BEATS}
             await directory.heartbeat("svc", BEATS)
@@ -206,7 +206,7 @@ async def test_whatever_stirs_a_living_instance_stays_and_a_dead_one_leaves(worl
 class Busy:
     """A probe that never comes to look."""
 
-    async def look(self, url: str) -> None:
+    async def check(self, url: str) -> None:
         raise ProbeBusyError
 
 

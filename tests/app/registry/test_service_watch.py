@@ -78,12 +78,12 @@ class World:
         self.registered: dict[str, Record] = {}
         self.shown: dict[str, str] = {}
         self.is_complete = True
-        replica.tail.subscribe(self._apply)
+        replica.tail.subscribe(self)
         self.foreign = ForeignInstances(SystemClock())
-        hub = WatchHub(
+        hub = replica.following(WatchHub(
             tail=replica.tail, reader=replica.storage, log=replica.storage, clock=SystemClock(), buffer_changes=2,
             progress_seconds=1e6,
-        )  # fmt: skip
+        ))  # fmt: skip
         self.watches = ServiceWatches(
             hub,
             self.foreign,
@@ -91,12 +91,15 @@ class World:
             is_complete=lambda: self.is_complete,
         )
 
-    def _apply(self, changes: Any) -> None:
+    def apply(self, changes: Any) -> None:
         for change in changes:
             if change.record is None:
                 self.registered.pop(change.ref.key, None)
             else:
                 self.registered[change.ref.key] = change.record
+
+    def reset(self, revision: int) -> None:
+        raise AssertionError("nothing is compacted")
 
     async def write(self, name: str, value: object) -> None:
         mutation = Remove(ref(name)) if value is None else Put(ref(name), {"value": value}, Action.UPDATE)

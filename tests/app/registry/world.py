@@ -48,7 +48,7 @@ class Switch:
 
     well = True
 
-    async def look(self, url: str) -> None:
+    async def check(self, url: str) -> None:
         if not self.well:
             raise ProbeFailedError("switched off")
 
@@ -95,11 +95,11 @@ class World:
             directory = (
                 Directory(
                     writer=self.storage, reader=reader or self.storage, registry=session, probe=self.probe, clock=self.clock,
-                    limits=Limits(), applied=lambda: 0, history=lambda: tail.history, thresholds=Thresholds(1, 3), check_interval_seconds=1e6,
-                    default_ttl_seconds=30, stale_seconds=60, signs=self.storage, catch_up=tail.catch_up,
+                    limits=Limits(), log=tail, thresholds=Thresholds(1, 3), check_interval_seconds=1e6,
+                    default_ttl_seconds=30, stale_seconds=60, heartbeats=self.storage,
                 )
             )  # fmt: skip
-            tail.subscribe(directory.apply, directory.reset)
+            tail.subscribe(directory)
             yield await stack.enter_async_context(directory)
 
 

@@ -50,14 +50,16 @@ async def hub(replica: Replica, clock: FakeClock) -> AsyncIterator[WatchHub]:
 
 
 def open_hub(replica: Replica, clock: FakeClock, buffer_changes: int = 100, max_watchers: int = 100) -> WatchHub:
-    return WatchHub(
-        tail=replica.tail,
-        reader=replica.door,
-        log=replica.door,
-        clock=clock,
-        buffer_changes=buffer_changes,
-        progress_seconds=PROGRESS_SECONDS,
-        max_watchers=max_watchers,
+    return replica.following(
+        WatchHub(
+            tail=replica.tail,
+            reader=replica.door,
+            log=replica.door,
+            clock=clock,
+            buffer_changes=buffer_changes,
+            progress_seconds=PROGRESS_SECONDS,
+            max_watchers=max_watchers,
+        )
     )
 
 

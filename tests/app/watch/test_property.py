@@ -154,13 +154,15 @@ async def play(seed: int, *, buffer_changes: int, watchers: int, slowness: int, 
             clock = SystemClock()
             replicas = [await stack.enter_async_context(open_replica(storage, clock)) for _ in range(2)]
             hubs = [
-                WatchHub(
-                    tail=replica.tail,
-                    reader=storage,
-                    log=storage,
-                    clock=clock,
-                    buffer_changes=buffer_changes,
-                    progress_seconds=0.001,
+                replica.following(
+                    WatchHub(
+                        tail=replica.tail,
+                        reader=storage,
+                        log=storage,
+                        clock=clock,
+                        buffer_changes=buffer_changes,
+                        progress_seconds=0.001,
+                    )
                 )
                 for replica in replicas
             ]

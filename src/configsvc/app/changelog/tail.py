@@ -14,20 +14,20 @@ import logging
 import random
 from bisect import bisect_left, insort
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
 from types import TracebackType
 from typing import Protocol, Self
 
 from configsvc.app.changelog.early_commits import EarlyCommits
+from configsvc.app.changelog.follower import LogFollower
 from configsvc.app.changelog.lineage import LogMark, compared
 from configsvc.bus.port import Bus
 from configsvc.clock import Clock, wait_within
 from configsvc.domain.lineage import LogState, Point, history_changed
 from configsvc.domain.records import Change, Commit
 from configsvc.errors import RevisionOutOfRange, Unavailable
-from configsvc.storage.port import Lineage, Log
+from configsvc.storage.port import Log, ResumableLog
 from configsvc.tasks import SupervisedTask, Supervisor
 
 logger = logging.getLogger(__name__)
@@ -40,18 +40,8 @@ NEWS_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 5.0
 
 
-class FollowedLog(Log, Lineage, Protocol):
+class FollowedLog(Log, ResumableLog, Protocol):
     """What the tail needs of the storage."""
-
-
-Listener = Callable[[Sequence[Change]], None]
-Reset = Callable[[int], None]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Subscriber:
-    listener: Listener
-    reset: Reset | None
 
 
 class _Latch:
@@ -109,7 +99,7 @@ class LogTail:
         self.stale_since: datetime | None = None
         self._begun = asyncio.Event()
         self._current_at = clock.now()
-        self._subscribers: list[_Subscriber] = []
+        self._followers: list[LogFollower] = []
         self._early = EarlyCommits()
         # In the order of revision; the number tells equal revisions apart.
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
@@ -164,19 +154,18 @@ class LogTail:
         """The error for what is of another history."""
         return history_changed(self.history, self.since, self.applied)
 
-    def subscribe(self, listener: Listener, reset: Reset | None = None) -> Callable[[], None]:
-        """Calls `listener` with every change from now on, before `applied` advances to it. Returns the way out.
+    def subscribe(self, follower: LogFollower) -> Callable[[], None]:
+        """From now on applies every change to `follower`, before `applied` advances to it. Returns how to unsubscribe.
 
-        `reset` is called with a revision where the listener can't be told what happened up to it (the log was compacted
-        or has another history, or the listener itself failed): it has to load its state anew, at that revision or
-        above. `applied` still has the old value then, `history` the new one.
+        Followers take in a change in the order in which they subscribed. A follower is reset if the log was compacted
+        beyond `applied`, if the log has another history, or if the follower raised an exception. At that moment
+        `applied` still has the old value, and `history` the new one.
         """
-        subscriber = _Subscriber(listener, reset)
-        self._subscribers.append(subscriber)
+        self._followers.append(follower)
 
         def unsubscribe() -> None:
             with contextlib.suppress(ValueError):
-                self._subscribers.remove(subscriber)
+                self._followers.remove(follower)
 
         return unsubscribe
 
@@ -312,7 +301,7 @@ class LogTail:
         more = True
         while more:
             began, seen = self._clock.now(), self.point
-            page = await self._log.follow(seen, READ_CHANGES)
+            page = await self._log.resume(seen, READ_CHANGES)
             if page.state.history != seen.history or not page.continues(seen):
                 await self._turn(seen)
                 continue
@@ -353,8 +342,8 @@ class LogTail:
 
     def _go_to(self, state: LogState) -> None:
         self.history, self.since = state.history, state.since
-        for subscriber in tuple(self._subscribers):
-            self._reset(subscriber, state.head)
+        for follower in tuple(self._followers):
+            self._reset(follower, state.head)
         self._digest = state.digest
         self._advance(max(state.head, self.applied))
 
@@ -369,12 +358,12 @@ class LogTail:
 
     def _apply(self, changes: Sequence[Change]) -> None:
         while True:
-            for subscriber in tuple(self._subscribers):
+            for follower in tuple(self._followers):
                 try:
-                    subscriber.listener(changes)
+                    follower.apply(changes)
                 except Exception:
-                    logger.exception("a listener failed on revision %d and is reset", changes[-1].revision)
-                    self._reset(subscriber, changes[-1].revision)
+                    logger.exception("a follower of the log failed on revision %d and is reset", changes[-1].revision)
+                    self._reset(follower, changes[-1].revision)
             self._digest = changes[-1].digest
             self._advance(changes[-1].revision)
             early = self._early.take(self.applied + 1)
@@ -382,13 +371,11 @@ class LogTail:
                 return
             changes = early
 
-    def _reset(self, subscriber: _Subscriber, revision: int) -> None:
-        if subscriber.reset is None:
-            return
+    def _reset(self, follower: LogFollower, revision: int) -> None:
         try:
-            subscriber.reset(revision)
+            follower.reset(revision)
         except Exception:
-            logger.exception("a listener failed to reset at revision %d", revision)
+            logger.exception("a follower of the log failed to reset at revision %d", revision)
 
     def _advance(self, revision: int) -> None:
         self.applied = revision

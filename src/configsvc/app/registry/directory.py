@@ -4,9 +4,10 @@ A change of status is a write to the log like any other, so every watcher sees i
 the log.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 
+from configsvc.app.changelog.position import AppliedLog
 from configsvc.app.registry.leases.leases import Leases
 from configsvc.app.registry.ownership.adoption import Adoption
 from configsvc.app.registry.ownership.projection import NodeProjection
@@ -25,8 +26,7 @@ from configsvc.errors import NotFound
 class Directory:
     """Registers instances, removes them, and renews their leases.
 
-    `addresses`: which addresses a health check URL may have. `catch_up`: applies what the log has, and returns whether
-    there was anything.
+    `addresses`: which addresses a health check URL may have.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Directory:
         limits: Limits,
         addresses: AddressRules,
         default_ttl_seconds: int,
-        catch_up: Callable[[], Awaitable[bool]],
+        log: AppliedLog,
     ) -> None:
         self._registrations = registrations
         self._leases = leases
@@ -48,7 +48,7 @@ class Directory:
         self._limits = limits
         self._addresses = addresses
         self._default_ttl_seconds = default_ttl_seconds
-        self._catch_up = catch_up
+        self._log = log
 
     async def register(
         self, registration: Registration, author: Author, precondition: Precondition = NO_PRECONDITION
@@ -113,7 +113,7 @@ class Directory:
         """
         ref = self._ref(service, instance_id)
         record = self._registrations.get(ref)
-        if record is None and await self._catch_up():
+        if record is None and await self._log.catch_up():
             record = self._registrations.get(ref)
         if record is None or (incarnation is not None and Incarnation.of(record) != incarnation):
             raise _instance_not_found(ref) if self._registrations.is_loaded else not_loaded()

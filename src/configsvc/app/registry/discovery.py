@@ -1,7 +1,8 @@
 """The reading half of the service registry: which instances there are, which are healthy, and which one to call."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 
+from configsvc.app.changelog.position import AppliedLog
 from configsvc.app.registry.foreign_instances import ForeignInstances
 from configsvc.app.registry.leases.leases import Leases
 from configsvc.app.registry.registrations import Registrations, not_loaded
@@ -18,8 +19,7 @@ class Discovery:
     """Reads registered and foreign instances. Observes the registrations.
 
     If failing checks leave no healthy instance, those that failed within the last `stale_seconds` are returned, marked
-    stale. `is_out_of_touch`: whether the store or the registry is unreachable. `catch_up`: applies what the log has, and
-    returns whether there was anything.
+    stale. `is_out_of_touch`: whether the store or the registry is unreachable.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Discovery:
         limits: Limits,
         stale_seconds: float,
         is_out_of_touch: Callable[[], bool],
-        catch_up: Callable[[], Awaitable[bool]],
+        log: AppliedLog,
     ) -> None:
         self._registrations = registrations
         self._foreign = foreign
@@ -41,7 +41,7 @@ class Discovery:
         self._limits = limits
         self._stale_seconds = stale_seconds
         self._is_out_of_touch = is_out_of_touch
-        self._catch_up = catch_up
+        self._log = log
         # When an instance became UNHEALTHY.
         self._failed_at: dict[Ref, float] = {}
         self._balancers: dict[str, Balancer] = {}
@@ -134,7 +134,7 @@ class Discovery:
         with checked(self._limits) as fields:
             fields.service(service, required=True)
         found = self.instances(service)
-        if not found and await self._catch_up():
+        if not found and await self._log.catch_up():
             return self.instances(service)
         return found
 

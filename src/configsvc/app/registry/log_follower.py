@@ -10,7 +10,7 @@ from configsvc.tasks import SupervisedTask, Supervisor
 
 
 class RegistrationLogFollower:
-    """Subscribe `apply` and `reset` to the log's tail."""
+    """The `LogFollower` of the service registry."""
 
     def __init__(
         self,

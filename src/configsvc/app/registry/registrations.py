@@ -9,7 +9,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from configsvc.app.fallback_cache import Copy, FallbackCache
+from configsvc.app.changelog.position import LogPosition
+from configsvc.app.fallback_cache import FallbackCache, FallbackEntry
 from configsvc.clock import Clock
 from configsvc.domain.instances import Incarnation
 from configsvc.domain.record_json import record_json, record_of
@@ -42,20 +43,6 @@ class RegistrationObserver(Protocol):
         ...
 
 
-class LogPosition(Protocol):
-    """How far this replica has read the log, and which log it is."""
-
-    @property
-    def applied(self) -> int:
-        """The last revision that was applied here."""
-        ...
-
-    @property
-    def history(self) -> str:
-        """The id of the log's history."""
-        ...
-
-
 class Registrations:
     """All registrations of all services, as this replica knows them."""
 
@@ -81,7 +68,9 @@ class Registrations:
         # The revision of the last complete read. `_is_current`: the log has delivered every change since.
         self._read_at = 0
         self._is_current = False
-        fallback_cache.renew(lambda: [copy for name in self._records for copy in self._copies_of(name)])
+        # Removals that are known here before the log has delivered them, with their revision.
+        self._early_removals: dict[Ref, int] = {}
+        fallback_cache.add_source(lambda: [entry for name in self._records for entry in self._fallback_entries(name)])
 
     def subscribe(self, observer: RegistrationObserver) -> None:
         """Calls `observer` for each change from now on, after the observers that subscribed earlier."""
@@ -117,6 +106,15 @@ class Registrations:
             raise not_loaded()
         return self._records.get(service, {})
 
+    def ids_in_log(self, service: str) -> set[str]:
+        """The ids of a service that are registered, or whose removal the log has not delivered yet."""
+        early = {
+            ref.key
+            for ref, revision in self._early_removals.items()
+            if ref.service == service and revision > self._log.applied
+        }
+        return {*self._records.get(service, {}), *early}
+
     def get(self, ref: Ref) -> Record | None:
         """One registration."""
         return self._records.get(ref.service, {}).get(ref.key)
@@ -148,7 +146,7 @@ class Registrations:
         present = {record.ref for record in page.records}
         for known in self.all():
             if known.ref not in present and (known.revision <= page.revision or known.history != history):
-                self._remove(known.ref)
+                self._remove(known.ref, page.revision)
         for record in page.records:
             self.merge(record)
         self._read_at, self._is_current = page.revision, True
@@ -166,8 +164,8 @@ class Registrations:
 
     async def load_fallback(self) -> None:
         """Reads what other replicas put into the fallback cache, while the store is down."""
-        names = (await self._fallback_cache.find([SERVICES_KEY])).get(SERVICES_KEY, (0, []))[1]
-        cached = await self._fallback_cache.find([service_key(name) for name in names])
+        names = (await self._fallback_cache.get([SERVICES_KEY])).get(SERVICES_KEY, (0, []))[1]
+        cached = await self._fallback_cache.get([service_key(name) for name in names])
         for _, records in cached.values():
             for record in map(record_of, records):
                 self.merge(record)
@@ -179,10 +177,12 @@ class Registrations:
     def apply(self, changes: Sequence[Change]) -> None:
         """Applies changes of the log, in order, and puts the result into the fallback cache."""
         self._apply(changes)
+        applied = self._log.applied
+        self._early_removals = {ref: at for ref, at in self._early_removals.items() if at > applied}
         revision = changes[-1].revision if changes else 0
         for service in {change.ref.service for change in changes if change.ref.kind is Kind.INSTANCE}:
-            for copy in self._copies_of(service, revision):
-                self._fallback_cache.leave(copy)
+            for entry in self._fallback_entries(service, revision):
+                self._fallback_cache.put(entry)
 
     def merge(self, record: Record) -> None:
         """Takes over a record, unless the known one is as new, or the record belongs to another history of the log."""
@@ -193,7 +193,7 @@ class Registrations:
             return
         if before is not None and Incarnation.of(before) != Incarnation.of(record):
             # The instance left and came back while the log was not read. The state of the earlier life ends all the same.
-            self._remove(record.ref)
+            self._remove(record.ref, record.revision)
             before = None
         self._records.setdefault(record.ref.service, {})[record.ref.key] = record
         for observer in self._observers:
@@ -249,23 +249,27 @@ class Registrations:
                 continue
             known = self.get(change.ref)
             if known is not None and known.history == change.history and known.revision < change.revision:
-                self._remove(change.ref)
+                self._remove(change.ref, change.revision)
 
-    def _remove(self, ref: Ref) -> None:
+    def _remove(self, ref: Ref, revision: int) -> None:
+        if revision > self._log.applied:
+            self._early_removals[ref] = revision
         known = self._records[ref.service].pop(ref.key)
         if not self._records[ref.service]:
             del self._records[ref.service]
         for observer in self._observers:
             observer.on_remove(known)
 
-    def _copies_of(self, service: str, revision: int = 0) -> tuple[Copy, ...]:
-        """Copies for the fallback cache. Outdated registrations are not copied: a copy must not claim a newer revision."""
+    def _fallback_entries(self, service: str, revision: int = 0) -> tuple[FallbackEntry, ...]:
+        """Entries for the fallback cache; none if the registrations are outdated: an entry must not claim a newer revision."""
         if not self._is_current:
             return ()
         revision = max(revision, self.revision)
         return (
-            Copy(service_key(service), revision, lambda: [*map(record_json, self._records.get(service, {}).values())]),
-            Copy(SERVICES_KEY, revision, lambda: sorted(self._records)),
+            FallbackEntry(
+                service_key(service), revision, lambda: [*map(record_json, self._records.get(service, {}).values())]
+            ),
+            FallbackEntry(SERVICES_KEY, revision, lambda: sorted(self._records)),
         )
 
 

@@ -16,7 +16,7 @@ right there sees changes that it has (a change is news where its revision is abo
 import asyncio
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from itertools import groupby
 
@@ -71,7 +71,7 @@ class _Known:
 
 
 class WatchHub:
-    """All watches of this process. `buffer_changes` and `buffer_bytes` bound what is held for one watcher.
+    """All watches of this process; a `LogFollower`. `buffer_changes` and `buffer_bytes` bound what is held for one watcher.
 
     A watcher that has had nothing for `progress_seconds` gets a `Progress`. More than `max_watchers` are refused.
     """
@@ -109,7 +109,6 @@ class WatchHub:
         self._conflated = 0
         self._stopped = False
         self._history = tail.history
-        self._unsubscribe: Callable[[], None] = tail.subscribe(self._dispatch, self._reset)
 
     @property
     def watchers(self) -> int:
@@ -184,7 +183,6 @@ class WatchHub:
     def shutdown(self) -> None:
         """Ends all watches with `Unavailable`, reason `SHUTTING_DOWN`, and refuses new ones."""
         self._stopped = True
-        self._unsubscribe()
         for watcher in self._watchers:
             watcher.end(_shutting_down())
         if self._ticker is not None:
@@ -306,7 +304,8 @@ class WatchHub:
             self._check_history(changes[0].history)
         return changes
 
-    def _dispatch(self, changes: Sequence[Change]) -> None:
+    def apply(self, changes: Sequence[Change]) -> None:
+        """Gives each watcher the changes that its selector matches."""
         now, applied = self._clock.monotonic(), self._tail.applied
         for _, revision in groupby(changes, key=lambda change: change.revision):
             # From the last, which completes the revision for whomever it concerns; then in order.
@@ -330,7 +329,7 @@ class WatchHub:
             if watcher.selector.matches(ref)
         ]
 
-    def _reset(self, revision: int) -> None:
+    def reset(self, revision: int) -> None:
         """The tail has skipped changes: each watcher looks for them itself, and learns if they are gone.
 
         Where the log has another history, all watches end.

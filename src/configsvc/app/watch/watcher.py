@@ -43,7 +43,7 @@ class Selector:
         services = None if self.service is None else (self.service,)
         keys = None if self.keys is None else tuple(sorted(self.keys))
         return RecordQuery(
-            self.kind, self.environment, SNAPSHOT_RECORDS, services, keys, self.prefix, after, most_bytes=READ_BYTES
+            self.kind, self.environment, SNAPSHOT_RECORDS, services, keys, self.prefix, after, max_bytes=READ_BYTES
         )
 
 

@@ -135,7 +135,7 @@ class KafkaPublisher:
         for change in changes[:BATCH_CHANGES]:
             messages = [self._event(change), *self._tombstone(change)]
             size_bytes += sum(message.size_bytes for message in messages)
-            is_alone = _place(change) in self._suspects or messages[0].size_bytes > self._most_bytes
+            is_alone = _place(change) in self._suspects or messages[0].size_bytes > self._max_bytes
             if is_alone or (batch and size_bytes > BATCH_BYTES):
                 break
             batch.append((change, messages))
@@ -144,7 +144,7 @@ class KafkaPublisher:
     def _publish_batch(self, batch: Batch, stop: threading.Event) -> Receipt:
         messages = [message for _, messages in batch for message in messages]
         owners = [change for change, messages in batch for _ in messages]
-        report = self._batches.send(self._topic, messages, self._most_bytes, stop)
+        report = self._batches.send(self._topic, messages, self._max_bytes, stop)
         missing = {_place(owner) for place, owner in enumerate(owners) if place not in report.acknowledged}
         if report.refused:
             self._suspects |= {_place(owners[place]) for place in report.refused}
@@ -166,7 +166,7 @@ class KafkaPublisher:
                 break
             message = self._event(change, form, omission)
             whole_bytes = whole_bytes or _event_bytes(message)
-            report = self._singles.send(self._topic, [message], self._most_bytes, stop)
+            report = self._singles.send(self._topic, [message], self._max_bytes, stop)
             if report.acknowledged:
                 break
             if not report.refused:
@@ -176,14 +176,14 @@ class KafkaPublisher:
             omission = Omission(why, whole_bytes, self._limit_bytes)
             logger.debug("%s is refused %s: %s", _place(change), form.value, report.refused[0].str())
         for tombstone in self._tombstone(change):
-            report = self._singles.send(self._topic, [tombstone], self._most_bytes, stop)
+            report = self._singles.send(self._topic, [tombstone], self._max_bytes, stop)
             if not report.acknowledged and not report.refused:
                 return Receipt((), _problem(report, stop, True))
         self._suspects.discard(_place(change))
         return Receipt((Delivery(change, form, whole_bytes, omission),))
 
     @property
-    def _most_bytes(self) -> int:
+    def _max_bytes(self) -> int:
         return self._limit_bytes or STOCK_LIMIT_BYTES
 
     def _read_limit(self, *, is_doubted: bool = False) -> None:

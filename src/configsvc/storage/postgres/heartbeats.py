@@ -50,27 +50,27 @@ class PostgresHeartbeats:
     def __init__(self, execute: Execute) -> None:
         self._execute = execute
 
-    async def listen(self, heard_seconds: float) -> float:
+    async def advance_lease_clock(self, clock_seconds: float) -> float:
         """See the port."""
-        ((highest,),) = await self._execute(_LISTEN, (heard_seconds,))
+        ((highest,),) = await self._execute(_LISTEN, (clock_seconds,))
         return float(highest)
 
-    async def note(self, seen: Mapping[Incarnation, float]) -> None:
+    async def record_heartbeats(self, seen: Mapping[Incarnation, float]) -> None:
         """See the port."""
         ordered = sorted(seen)
         await self._execute(_NOTE, (*_named(ordered), [seen[incarnation] for incarnation in ordered]))
 
-    async def grant(self, incarnations: Collection[Incarnation], heard_seconds: float) -> None:
+    async def grant_leases(self, incarnations: Collection[Incarnation], clock_seconds: float) -> None:
         """See the port."""
-        await self._execute(_GRANT, (*_named(sorted(incarnations)), heard_seconds))
+        await self._execute(_GRANT, (*_named(sorted(incarnations)), clock_seconds))
 
-    async def signs(self, incarnations: Collection[Incarnation]) -> Mapping[Incarnation, Heartbeat]:
+    async def heartbeats(self, incarnations: Collection[Incarnation]) -> Mapping[Incarnation, Heartbeat]:
         """See the port."""
         asked = list(incarnations)
         found = await self._execute(_SIGNS, _named(asked))
         return {asked[place - 1]: Heartbeat(float(seen), float(granted)) for place, seen, granted in found}
 
-    async def forget(self, before: float) -> None:
+    async def forget_heartbeats(self, before: float) -> None:
         """See the port."""
         await self._execute(_FORGET, (before,))
 

@@ -88,15 +88,15 @@ class PostgresOutboxLease:
         """See the port."""
         await self._run(self._statements.advance(revision, losses))
 
-    async def tell(self, trouble: str) -> None:
+    async def report_failure(self, reason: str) -> None:
         """See the port."""
-        await self._run(self._statements.tell(trouble))
+        await self._run(self._statements.report_failure(reason))
 
-    async def keep(self) -> None:
+    async def keep_alive(self) -> None:
         """See the port."""
         await self._run(_NOTHING)
 
-    async def news(self, within_seconds: float) -> None:
+    async def wait_for_changes(self, within_seconds: float) -> None:
         """See the port."""
         connection = self._held()
         try:
@@ -104,7 +104,7 @@ class PostgresOutboxLease:
                 return
         except (psycopg.Error, OSError) as error:
             raise _lost(error) from error
-        await self.keep()
+        await self.keep_alive()
 
     async def _run(self, statement: Statement) -> list[tuple[Any, ...]]:
         connection = self._held()

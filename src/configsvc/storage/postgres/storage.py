@@ -30,7 +30,7 @@ from configsvc.errors import ResourceExhausted, Unavailable
 from configsvc.storage.port import Heartbeat, OutboxLease, RetentionPolicy
 from configsvc.storage.postgres.connection import BEGIN, Connection, execute, rolled_back_on_error, rows_of
 from configsvc.storage.postgres.heartbeats import PostgresHeartbeats
-from configsvc.storage.postgres.lineage import new_history, reconcile
+from configsvc.storage.postgres.history import new_history, new_history_if_diverged
 from configsvc.storage.postgres.outbox import PostgresOutboxLease
 from configsvc.storage.postgres.schema import migrate
 from configsvc.storage.sql.group_commit import DEFAULT_GROUP_WRITES, DEFAULT_QUEUE_WRITES, GroupCommit, Outcome
@@ -111,7 +111,7 @@ class PostgresStorage(Reads):
         self._group = GroupCommit(
             self._commit_group, queue_writes=queue_writes, group_writes=group_writes, supervisor=supervisor
         )
-        self._signs = PostgresHeartbeats(self._executed)
+        self._heartbeats = PostgresHeartbeats(self._executed)
         self._reading: AsyncConnectionPool[Connection] | None = None
         self._writing: AsyncConnectionPool[Connection] | None = None
         self._left_behind: set[asyncio.Task[Any]] = set()
@@ -121,37 +121,37 @@ class PostgresStorage(Reads):
         """See the port. Raises also `ResourceExhausted` with reason `WRITE_QUEUE_FULL`, or `TEXT_TOO_LONG` for an index."""
         return await self._group.write(write)
 
-    async def compact(self, keep: RetentionPolicy) -> int:
+    async def compact(self, policy: RetentionPolicy) -> int:
         """See the port."""
-        while await self._bounded(self._forget_some(keep)):
+        while await self._bounded(self._forget_some(policy)):
             pass
         return (await self.state()).compacted
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[OutboxLease]:
+    async def outbox_lease(self) -> AsyncIterator[OutboxLease]:
         """See the port."""
-        async with PostgresOutboxLease(self._url, CHANNEL, self._statements) as turn:
-            yield turn
+        async with PostgresOutboxLease(self._url, CHANNEL, self._statements) as lease:
+            yield lease
 
-    async def listen(self, heard_seconds: float) -> float:
+    async def advance_lease_clock(self, clock_seconds: float) -> float:
         """See the port."""
-        return await self._signs.listen(heard_seconds)
+        return await self._heartbeats.advance_lease_clock(clock_seconds)
 
-    async def note(self, seen: Mapping[Incarnation, float]) -> None:
+    async def record_heartbeats(self, seen: Mapping[Incarnation, float]) -> None:
         """See the port."""
-        await self._signs.note(seen)
+        await self._heartbeats.record_heartbeats(seen)
 
-    async def grant(self, incarnations: Collection[Incarnation], heard_seconds: float) -> None:
+    async def grant_leases(self, incarnations: Collection[Incarnation], clock_seconds: float) -> None:
         """See the port."""
-        await self._signs.grant(incarnations, heard_seconds)
+        await self._heartbeats.grant_leases(incarnations, clock_seconds)
 
-    async def signs(self, incarnations: Collection[Incarnation]) -> Mapping[Incarnation, Heartbeat]:
+    async def heartbeats(self, incarnations: Collection[Incarnation]) -> Mapping[Incarnation, Heartbeat]:
         """See the port."""
-        return await self._signs.signs(incarnations)
+        return await self._heartbeats.heartbeats(incarnations)
 
-    async def forget(self, before: float) -> None:
+    async def forget_heartbeats(self, before: float) -> None:
         """See the port."""
-        await self._signs.forget(before)
+        await self._heartbeats.forget_heartbeats(before)
 
     async def _executed(self, sql: str, parameters: Sequence[Any]) -> Rows:
         async def run() -> Rows:
@@ -207,9 +207,11 @@ class PostgresStorage(Reads):
         self._see(end)
         return outcomes
 
-    async def reconcile(self, seen: Point, reason: str) -> LogState:
+    async def new_history_if_diverged(self, seen: Point, reason: str) -> LogState:
         """See the port."""
-        return await self._turned(lambda writer: reconcile(writer, self._statements, CHANNEL, seen, reason))
+        return await self._turned(
+            lambda writer: new_history_if_diverged(writer, self._statements, CHANNEL, seen, reason)
+        )
 
     async def new_history(self, reason: str, leap: int = LEAP_REVISIONS) -> LogState:
         """See the port."""

@@ -20,7 +20,7 @@ Rows = Sequence[Sequence[Any]]
 class Rest:
     """Rows of a table: those behind `FROM`, in an order, and what they are bounded by.
 
-    The bodies of the rows before one have fewer than `most_bytes`. Rows that are equal in `group` are never parted; where
+    The bodies of the rows before one have fewer than `max_bytes`. Rows that are equal in `group` are never parted; where
     it is empty, each row is by itself.
     """
 
@@ -30,13 +30,13 @@ class Rest:
     conditions: str
     order: str
     group: str
-    most_bytes: int | None
+    max_bytes: int | None
 
     def window(self) -> str:
         """The rows with their number, cut by a window over the sizes."""
         size = " + ".join(f"coalesce(octet_length({body}), 0)" for body in self.bodies)
         names = ", ".join(self.columns)
-        if self.most_bytes is None:
+        if self.max_bytes is None:
             return f"SELECT {names}, 0 AS total FROM {self.table} {self.conditions}"
         # The order by the group alone makes its rows peers, so that the sum up to one of them has them all.
         through = f"ORDER BY {self.group}" if self.group else f"ORDER BY {self.order} ROWS UNBOUNDED PRECEDING"
@@ -45,7 +45,7 @@ class Rest:
             f"SELECT {names}, total FROM (SELECT {names}, count(*) OVER () AS total,"
             f" sum(bytes) OVER ({through}) - {own} AS before_bytes"
             f" FROM (SELECT {names}, {size} AS bytes FROM {self.table} {self.conditions}) AS f) AS w"
-            f" WHERE before_bytes < {self.most_bytes}"
+            f" WHERE before_bytes < {self.max_bytes}"
         )
 
     def keys(self) -> str:
@@ -56,7 +56,7 @@ class Rest:
         """How to read the rows that `keys` named."""
         places = tuple(self.columns.index(body) for body in self.bodies)
         sql = f"SELECT {', '.join(self.columns)} FROM {self.table} WHERE rowid = ?"
-        return Walk(sql, len(self.columns), places, self.most_bytes or 0)
+        return Walk(sql, len(self.columns), places, self.max_bytes or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Walk:
     sql: str
     columns: int
     bodies: tuple[int, ...]
-    most_bytes: int
+    max_bytes: int
 
     def rows(self, connection: sqlite3.Connection, sql: str, parameters: Sequence[Any]) -> Rows:
         """The rows that `sql` names by (counter's columns, id, part), as they stand together."""
@@ -84,7 +84,7 @@ class Walk:
         found: list[Sequence[Any]] = []
         read_bytes, last = 0, None
         for *_, number, part in named:
-            if found and read_bytes >= self.most_bytes and part != last:
+            if found and read_bytes >= self.max_bytes and part != last:
                 break
             ((*row,),) = connection.execute(self.sql, (number,)).fetchall()
             read_bytes += sum(len(row[place] or "") for place in self.bodies)

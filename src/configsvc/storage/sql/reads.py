@@ -12,13 +12,13 @@ from configsvc.domain.records import Change, Commit, Record, Ref, View
 from configsvc.errors import DataLoss, RevisionOutOfRange, Unavailable
 from configsvc.storage.port import (
     READ_BYTES,
-    Backlog,
     ChangePage,
     ChangeQuery,
     LogPage,
+    OutboxStatus,
+    QuietPeriods,
     RecordPage,
     RecordQuery,
-    Silences,
     VersionRange,
 )
 from configsvc.storage.sql.ledger import Remembered
@@ -29,8 +29,8 @@ T = TypeVar("T")
 Refused = TypeVar("Refused", Unavailable, DataLoss)
 Rows = Sequence[Sequence[Any]]
 
-# Columns before those of a change in `Statements.follow`: `LogState`'s, and the digest at the place asked for.
-FOLLOW_COLUMNS = 6
+# Columns before those of a change in `Statements.resume`: `LogState`'s, and the digest at the place asked for.
+RESUME_COLUMNS = 6
 
 
 class Reads(ABC):
@@ -93,22 +93,22 @@ class Reads(ABC):
         """See the port."""
         return await self._read(self._statements.state(), lambda rows: LogState(*rows[0]))
 
-    async def follow(self, seen: Point, limit: int, most_bytes: int | None = READ_BYTES) -> LogPage:
+    async def resume(self, seen: Point, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
         """See the port."""
 
         def decode(rows: Rows) -> LogPage:
-            head, compacted, history, since, digest, there = rows[0][:FOLLOW_COLUMNS]
+            head, compacted, history, since, digest, there = rows[0][:RESUME_COLUMNS]
             changes = tuple(
-                change_of(row[FOLLOW_COLUMNS:-1], history) for row in rows if row[FOLLOW_COLUMNS] is not None
+                change_of(row[RESUME_COLUMNS:-1], history) for row in rows if row[RESUME_COLUMNS] is not None
             )
             return LogPage(LogState(head, compacted, history, since, digest), there or "", changes)
 
-        page = await self._read(self._statements.follow(seen.revision, limit, most_bytes), decode)
+        page = await self._read(self._statements.resume(seen.revision, limit, max_bytes), decode)
         if page.continues(seen):
             self._see(page.changes[-1].point if page.changes else replace(seen, history=page.state.history))
         return page
 
-    async def origin(self) -> Origin:
+    async def history_origin(self) -> Origin:
         """See the port."""
 
         def decode(rows: Rows) -> Origin:
@@ -122,7 +122,7 @@ class Reads(ABC):
         if end.history != self._seen.history or end.revision > self._seen.revision:
             self._seen = end
 
-    async def read(self, after: int, limit: int, most_bytes: int | None = READ_BYTES) -> Sequence[Change]:
+    async def read(self, after: int, limit: int, max_bytes: int | None = READ_BYTES) -> Sequence[Change]:
         """See the port."""
 
         def decode(rows: Rows) -> Sequence[Change]:
@@ -135,21 +135,21 @@ class Reads(ABC):
                 )
             return _changes_in(rows)
 
-        return await self._read(self._statements.log(after, limit, most_bytes), decode)
+        return await self._read(self._statements.log(after, limit, max_bytes), decode)
 
-    async def silences(self, longer_than: timedelta) -> Silences:
+    async def quiet_periods(self, longer_than: timedelta) -> QuietPeriods:
         """See the port."""
 
-        def decode(rows: Rows) -> Silences:
+        def decode(rows: Rows) -> QuietPeriods:
             between = sorted((time_of(earlier), time_of(later)) for earlier, later in rows if later is not None)
             newest = next((time_of(at) for at, later in rows if later is None and at is not None), None)
-            return Silences(newest, tuple(between))
+            return QuietPeriods(newest, tuple(between))
 
-        return await self._read(self._statements.silences(longer_than), decode)
+        return await self._read(self._statements.quiet_periods(longer_than), decode)
 
-    async def backlog(self) -> Backlog:
+    async def outbox_status(self) -> OutboxStatus:
         """See the port."""
-        return await self._read(self._statements.backlog(), _backlog)
+        return await self._read(self._statements.outbox_status(), _status)
 
     async def ping(self) -> None:
         """See the port."""
@@ -205,13 +205,13 @@ def again(error: Refused) -> Refused:
     return same
 
 
-def _backlog(rows: Rows) -> Backlog:
-    published, head, oldest, at, trouble, reduced, skipped, loss = rows[0]
-    return Backlog(
+def _status(rows: Rows) -> OutboxStatus:
+    published, head, oldest, at, failure, reduced, skipped, loss = rows[0]
+    return OutboxStatus(
         published=published,
         waiting=0 if oldest is None else head - oldest + 1,
         waiting_since=None if at is None else time_of(at),
-        trouble=trouble,
+        failure=failure,
         reduced=reduced,
         skipped=skipped,
         last_loss=None if loss is None else Loss.from_json(loss),

@@ -173,7 +173,7 @@ class Statements:
             conditions=f"WHERE {where.sql} ORDER BY key, service LIMIT ?",
             order="key, service",
             group="key",
-            most_bytes=query.most_bytes,
+            max_bytes=query.max_bytes,
         )
         return self._rest(found, "x.key, x.service", (*where.parameters, query.limit + 1))
 
@@ -216,18 +216,18 @@ class Statements:
             conditions=f"WHERE {where.sql} ORDER BY revision DESC, ordinal DESC LIMIT ?",
             order="revision DESC, ordinal DESC",
             group="",
-            most_bytes=query.most_bytes,
+            max_bytes=query.max_bytes,
         )
         return self._rest(found, "x.revision DESC, x.ordinal DESC", (*where.parameters, query.limit + 1))
 
-    def log(self, after: int, limit: int, most_bytes: int | None) -> Statement:
+    def log(self, after: int, limit: int, max_bytes: int | None) -> Statement:
         """Counter, then the changes after a revision, up to the whole revision of the `limit`th, or fewer (`Rest`)."""
-        return self._rest(self._log(most_bytes), _LOG_ORDER, (after, after, limit - 1))
+        return self._rest(self._log(max_bytes), _LOG_ORDER, (after, after, limit - 1))
 
-    def follow(self, after: int, limit: int, most_bytes: int | None) -> Statement:
+    def resume(self, after: int, limit: int, max_bytes: int | None) -> Statement:
         """Counter, (since, digest), the digest at `after`, then what `log` gives."""
         more = f", c.since, c.digest, {self._digest_at()}"
-        return self._rest(self._log(most_bytes), _LOG_ORDER, (after, after, after, limit - 1), more)
+        return self._rest(self._log(max_bytes), _LOG_ORDER, (after, after, after, limit - 1), more)
 
     def origin(self) -> Statement:
         """(history, since, reason, made_at) of the history that the log has."""
@@ -236,7 +236,7 @@ class Statements:
             f" JOIN {self._histories} AS h ON h.history = c.history"
         )
 
-    def _log(self, most_bytes: int | None) -> Rest:
+    def _log(self, max_bytes: int | None) -> Rest:
         return Rest(
             table=self._changes,
             columns=self._dialect.change_columns,
@@ -246,7 +246,7 @@ class Statements:
             " 9223372036854775807) ORDER BY revision, ordinal",
             order="revision, ordinal",
             group="revision",
-            most_bytes=most_bytes,
+            max_bytes=max_bytes,
         )
 
     def requests(self, request_ids: Sequence[str]) -> Statement:
@@ -292,7 +292,7 @@ class Statements:
             (*parameters, at_most - 1),
         )
 
-    def silences(self, longer_than: timedelta) -> Statement:
+    def quiet_periods(self, longer_than: timedelta) -> Statement:
         """(a change's time, the next one's by time) if they are further apart; and (the newest time, None)."""
         return Statement(
             f"SELECT t.earlier, t.at FROM (SELECT at, lag(at) OVER (ORDER BY at) AS earlier FROM {self._changes}) AS t"
@@ -304,7 +304,7 @@ class Statements:
         """(published)"""
         return Statement(f"SELECT published FROM {self._outbox}")
 
-    def backlog(self) -> Statement:
+    def outbox_status(self) -> Statement:
         """(published, head, revision and time of the oldest unpublished change, trouble, reduced, skipped, last loss)"""
         oldest = f"(SELECT min(revision) FROM {self._changes} WHERE revision > o.published)"
         return Statement(
@@ -323,9 +323,9 @@ class Statements:
             (revision, len(losses) - skipped, skipped, last),
         )
 
-    def tell(self, trouble: str) -> Statement:
+    def report_failure(self, reason: str) -> Statement:
         """Remembers the outbox's trouble."""
-        return Statement(f"UPDATE {self._outbox} SET trouble = ?", (trouble,))
+        return Statement(f"UPDATE {self._outbox} SET trouble = ?", (reason,))
 
     def _digest_at(self) -> str:
         """The digest of the log up to a revision, which need not have changes itself (see `LEAP_REVISIONS`)."""
@@ -333,7 +333,7 @@ class Statements:
 
     def _rest(self, found: Rest, order: str, parameters: tuple[Any, ...], more: str = "") -> Statement:
         """Counter, with more columns of it, then the rows, then how many there would be without the bound."""
-        if self._dialect.walks and found.most_bytes is not None:
+        if self._dialect.walks and found.max_bytes is not None:
             return Statement(self._with_counter(found.keys(), more=more), parameters, found.walk())
         return Statement(self._with_counter(found.window(), order, more), parameters)
 

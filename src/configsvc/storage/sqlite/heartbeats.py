@@ -42,33 +42,33 @@ class SqliteHeartbeats:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    def listen(self, heard_seconds: float) -> float:
+    def advance_lease_clock(self, clock_seconds: float) -> float:
         """See the port."""
         with self._transaction():
-            self._connection.execute("UPDATE listening SET heard_seconds = max(heard_seconds, ?)", (heard_seconds,))
+            self._connection.execute("UPDATE listening SET heard_seconds = max(heard_seconds, ?)", (clock_seconds,))
             ((highest,),) = self._connection.execute("SELECT heard_seconds FROM listening").fetchall()
         return float(highest)
 
-    def note(self, seen: Mapping[Incarnation, float]) -> None:
+    def record_heartbeats(self, seen: Mapping[Incarnation, float]) -> None:
         """See the port."""
         with self._transaction():
             self._connection.executemany(_NOTE, [(i.ref.service, i.ref.key, i.number, at) for i, at in seen.items()])
 
-    def grant(self, incarnations: Collection[Incarnation], heard_seconds: float) -> None:
+    def grant_leases(self, incarnations: Collection[Incarnation], clock_seconds: float) -> None:
         """See the port."""
         with self._transaction():
             self._connection.executemany(
-                _GRANT, [(i.ref.service, i.ref.key, i.number, heard_seconds, heard_seconds) for i in incarnations]
+                _GRANT, [(i.ref.service, i.ref.key, i.number, clock_seconds, clock_seconds) for i in incarnations]
             )
 
-    def signs(self, incarnations: Collection[Incarnation]) -> Mapping[Incarnation, Heartbeat]:
+    def heartbeats(self, incarnations: Collection[Incarnation]) -> Mapping[Incarnation, Heartbeat]:
         """See the port."""
         asked = list(incarnations)
         named = json.dumps([(i.ref.service, i.ref.key, i.number, place) for place, i in enumerate(asked)])
         found = self._connection.execute(_SIGNS, (named,)).fetchall()
         return {asked[place]: Heartbeat(seen_at, granted_at) for place, seen_at, granted_at in found}
 
-    def forget(self, before: float) -> None:
+    def forget_heartbeats(self, before: float) -> None:
         """See the port."""
         with self._transaction():
             self._connection.execute("DELETE FROM lives WHERE max(seen_at, granted_at) < ?", (before,))

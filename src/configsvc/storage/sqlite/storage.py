@@ -102,37 +102,49 @@ class SqliteStorage(Reads):
         """See the port. Raises also `ResourceExhausted` with reason `WRITE_QUEUE_FULL`."""
         return await self._group.write(write)
 
-    async def compact(self, keep: RetentionPolicy) -> int:
+    async def compact(self, policy: RetentionPolicy) -> int:
         """See the port."""
-        while await self._in_writer(lambda writer: writer.compact_batch(keep)):
+        while await self._in_writer(lambda writer: writer.compact_batch(policy)):
             pass
         return (await self.state()).compacted
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[OutboxLease]:
+    async def outbox_lease(self) -> AsyncIterator[OutboxLease]:
         """See the port. One process owns the file, so its callers take turns among themselves."""
         async with self._turns:
             yield _OutboxLease(self)
 
-    async def listen(self, heard_seconds: float) -> float:
+    async def advance_lease_clock(self, clock_seconds: float) -> float:
         """See the port."""
-        return await self._in_writer(lambda writer: writer.signs(lambda signs: signs.listen(heard_seconds)))
+        return await self._in_writer(
+            lambda writer: writer.with_heartbeats(lambda heartbeats: heartbeats.advance_lease_clock(clock_seconds))
+        )
 
-    async def note(self, seen: Mapping[Incarnation, float]) -> None:
+    async def record_heartbeats(self, seen: Mapping[Incarnation, float]) -> None:
         """See the port."""
-        await self._in_writer(lambda writer: writer.signs(lambda signs: signs.note(seen)))
+        await self._in_writer(
+            lambda writer: writer.with_heartbeats(lambda heartbeats: heartbeats.record_heartbeats(seen))
+        )
 
-    async def grant(self, incarnations: Collection[Incarnation], heard_seconds: float) -> None:
+    async def grant_leases(self, incarnations: Collection[Incarnation], clock_seconds: float) -> None:
         """See the port."""
-        await self._in_writer(lambda writer: writer.signs(lambda signs: signs.grant(incarnations, heard_seconds)))
+        await self._in_writer(
+            lambda writer: writer.with_heartbeats(
+                lambda heartbeats: heartbeats.grant_leases(incarnations, clock_seconds)
+            )
+        )
 
-    async def signs(self, incarnations: Collection[Incarnation]) -> Mapping[Incarnation, Heartbeat]:
+    async def heartbeats(self, incarnations: Collection[Incarnation]) -> Mapping[Incarnation, Heartbeat]:
         """See the port."""
-        return await self._in_writer(lambda writer: writer.signs(lambda signs: signs.signs(incarnations)))
+        return await self._in_writer(
+            lambda writer: writer.with_heartbeats(lambda heartbeats: heartbeats.heartbeats(incarnations))
+        )
 
-    async def forget(self, before: float) -> None:
+    async def forget_heartbeats(self, before: float) -> None:
         """See the port."""
-        await self._in_writer(lambda writer: writer.signs(lambda signs: signs.forget(before)))
+        await self._in_writer(
+            lambda writer: writer.with_heartbeats(lambda heartbeats: heartbeats.forget_heartbeats(before))
+        )
 
     async def get(self, refs: Sequence[Ref]) -> View:
         """See the port."""
@@ -161,15 +173,15 @@ class SqliteStorage(Reads):
         self._damage.check_structure()
         return await super().search(query)
 
-    async def read(self, after: int, limit: int, most_bytes: int | None = READ_BYTES) -> Sequence[Change]:
+    async def read(self, after: int, limit: int, max_bytes: int | None = READ_BYTES) -> Sequence[Change]:
         """See the port."""
         self._damage.check_structure()
-        return await super().read(after, limit, most_bytes)
+        return await super().read(after, limit, max_bytes)
 
-    async def follow(self, seen: Point, limit: int, most_bytes: int | None = READ_BYTES) -> LogPage:
+    async def resume(self, seen: Point, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
         """See the port."""
         self._damage.check_structure()
-        return await super().follow(seen, limit, most_bytes)
+        return await super().resume(seen, limit, max_bytes)
 
     async def check_file(self) -> None:
         """Returns if the file is where it was opened; raises `Unavailable` (`STORAGE_GONE`) if it is not."""
@@ -267,9 +279,9 @@ class SqliteStorage(Reads):
         self._grown.set()
         return outcomes
 
-    async def reconcile(self, seen: Point, reason: str) -> LogState:
+    async def new_history_if_diverged(self, seen: Point, reason: str) -> LogState:
         """See the port."""
-        return self._turned(await self._in_writer(lambda writer: writer.reconcile(seen, reason)))
+        return self._turned(await self._in_writer(lambda writer: writer.new_history_if_diverged(seen, reason)))
 
     async def new_history(self, reason: str, leap: int = LEAP_REVISIONS) -> LogState:
         """See the port."""
@@ -339,13 +351,13 @@ class _OutboxLease:
     async def advance(self, revision: int, losses: Sequence[Loss] = ()) -> None:
         await self._storage._in_writer(lambda writer: writer.advance(revision, losses))
 
-    async def tell(self, trouble: str) -> None:
-        await self._storage._in_writer(lambda writer: writer.tell(trouble))
+    async def report_failure(self, reason: str) -> None:
+        await self._storage._in_writer(lambda writer: writer.report_failure(reason))
 
-    async def keep(self) -> None:
+    async def keep_alive(self) -> None:
         """The turn is this process's as long as it lives."""
 
-    async def news(self, within_seconds: float) -> None:
+    async def wait_for_changes(self, within_seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_seconds):
                 await self._storage._grown.wait()

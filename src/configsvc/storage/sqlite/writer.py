@@ -48,7 +48,7 @@ class SqliteWriter:
         self._file = file
         self._damage = damage
         self._statements = Statements(DIALECT)
-        self._signs = SqliteHeartbeats(connection)
+        self._heartbeats = SqliteHeartbeats(connection)
         # Whether the database has refused writes, and nothing has shown since that it would take them now.
         self.is_refused = False
 
@@ -87,23 +87,23 @@ class SqliteWriter:
             return [Outcome(error=again(error)) for _ in writes], seen
         return outcomes, ledger.end
 
-    def reconcile(self, seen: Point, reason: str) -> LogState:
-        """See `port.Lineage`."""
+    def new_history_if_diverged(self, seen: Point, reason: str) -> LogState:
+        """See `port.ResumableLog`."""
         with translated(self._path), self._transaction():
             state, there = self._state(seen.revision)
             return state if state.continues(seen, there) else self._turn(state, state.turned(seen.revision), reason)
 
     def new_history(self, reason: str, leap: int) -> LogState:
-        """See `port.Histories`."""
+        """See `port.HistoryAdmin`."""
         with translated(self._path), self._transaction():
             state, _ = self._state(0)
             return self._turn(state, state.turned(leap=leap), reason)
 
-    def signs(self, work: Callable[[SqliteHeartbeats], T]) -> T:
+    def with_heartbeats(self, work: Callable[[SqliteHeartbeats], T]) -> T:
         """Reads or writes signs of life. See `port.Heartbeats`."""
         self._file.check()
         with translated(self._path):
-            return work(self._signs)
+            return work(self._heartbeats)
 
     def published(self) -> int:
         """See `port.OutboxLease`."""
@@ -115,9 +115,9 @@ class SqliteWriter:
         """See `port.OutboxLease`."""
         self._run(self._statements.advance(revision, losses))
 
-    def tell(self, trouble: str) -> None:
+    def report_failure(self, reason: str) -> None:
         """See `port.OutboxLease`."""
-        self._run(self._statements.tell(trouble))
+        self._run(self._statements.report_failure(reason))
 
     def _run(self, statement: Statement) -> None:
         with translated(self._path), self._transaction():

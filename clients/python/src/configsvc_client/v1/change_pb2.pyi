@@ -59,17 +59,17 @@ class Change(_message.Message):
     version: _builtins.int
     """Output only. The resource's version after the write."""
     actor: _builtins.str
-    """Output only. Who wrote."""
+    """Output only. The actor of the write."""
     reason: _builtins.str
-    """Output only. Why, as the writer gave it."""
+    """Output only. The reason that the writer gave."""
     request_id: _builtins.str
     """Output only. The request_id that the writer gave."""
     before_omitted: _builtins.bool
-    """Output only. True if there was a resource before that is not given, because both do not fit into one message. The
-    change before has it.
+    """Output only. True if `before` exists and is left out, because the two states do not fit into one message. The
+    previous change of the resource has it.
     """
     after_omitted: _builtins.bool
-    """Output only. True if there is a resource after that is not given, because it does not fit into a message."""
+    """Output only. True if `after` exists and is left out, because it does not fit into a message."""
     @_builtins.property
     def before(self) -> _struct_pb2.Struct:
         """Output only. The resource before; absent for a create."""
@@ -80,11 +80,11 @@ class Change(_message.Message):
 
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp:
-        """Output only. When."""
+        """Output only. When it was written."""
 
     @_builtins.property
     def changed_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Output only. The members whose values differ between `before` and `after`; of a create and a removal none."""
+        """Output only. The members whose values differ between `before` and `after`; empty for a create and a removal."""
 
     def __init__(
         self,
@@ -133,32 +133,32 @@ class ListChangesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     environment: _builtins.str
-    """Optional. This environment."""
+    """Optional. Only this environment."""
     service_name: _builtins.str
-    """Optional. Unset: all; empty: what belongs to no service."""
+    """Optional. Unset: all services. Empty: only resources that belong to no service."""
     kind: _builtins.str
-    """Optional. `config`, `flag` or `instance`."""
+    """Optional. Only this kind: `config`, `flag` or `instance`."""
     key: _builtins.str
-    """Optional. This key, flag name or instance id."""
+    """Optional. Only this key, flag name or instance id."""
     actor: _builtins.str
-    """Optional. This actor."""
+    """Optional. Only this actor."""
     reason: _builtins.str
-    """Optional. Reasons that contain this text; at most 1,024 characters."""
+    """Optional. Only changes whose reason contains this text; at most 1,024 characters."""
     after_revision: _builtins.int
     """Optional. Only revisions after this one."""
     until_revision: _builtins.int
-    """Optional. Only revisions up to and with this one; 0: no bound."""
+    """Optional. Only revisions up to and including this one; 0: no bound."""
     page_size: _builtins.int
     """Optional. At most this many; 0: 100. The limit is 1,000."""
     page_token: _builtins.str
-    """Optional. `next_page_token` of the previous page, all other fields the same."""
+    """Optional. `next_page_token` of the previous page. All other fields must be the same as for that page."""
     @_builtins.property
     def from_time(self) -> _timestamp_pb2.Timestamp:
-        """Optional. At or after this time."""
+        """Optional. Only changes at or after this time."""
 
     @_builtins.property
     def until_time(self) -> _timestamp_pb2.Timestamp:
-        """Optional. Before this time."""
+        """Optional. Only changes before this time."""
 
     def __init__(
         self,
@@ -201,10 +201,10 @@ class ListChangesResponse(_message.Message):
     revision: _builtins.int
     """The revision at which this page was read."""
     compacted_revision: _builtins.int
-    """Changes up to and with this revision were compacted away; 0: none was."""
+    """Changes up to and including this revision were compacted away; 0: none."""
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Change]:
-        """Newest first. A page ends early where it would be larger than a message may be."""
+        """Newest first. A page ends early if it would exceed the message limit."""
 
     def __init__(
         self,
@@ -224,8 +224,8 @@ Global___ListChangesResponse: _TypeAlias = ListChangesResponse  # noqa: Y015
 
 @_typing.final
 class ChangeOperation(_message.Message):
-    """One write of a batch: the request of the call that does it alone, with the same meaning and preconditions. Its
-    environment may be left out, and is then that of the batch. `reason` and `request_id` are the batch's.
+    """One write of a batch: the request of the RPC that makes this write alone, with the same meaning and preconditions. If
+    its environment is empty, the batch's environment counts. `reason` and `request_id` are those of the batch.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -282,7 +282,7 @@ Global___ChangeOperation: _TypeAlias = ChangeOperation  # noqa: Y015
 
 @_typing.final
 class AppliedChange(_message.Message):
-    """What an operation did."""
+    """The outcome of one operation."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -338,17 +338,17 @@ class ApplyChangesRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     environment: _builtins.str
-    """Optional. The environment of the operations that name none."""
+    """Optional. The environment of operations that do not name one."""
     reason: _builtins.str
-    """Optional. Why, for the history; at most 1,024 characters."""
+    """Optional. The reason, for the history; at most 1,024 characters."""
     request_id: _builtins.str
     """Optional. At most 128 characters. A retry with the same request_id and content returns the first outcome."""
     validate_only: _builtins.bool
-    """Optional. Only say whether the batch could be applied now, and what each operation would do."""
+    """Optional. True: only report whether the batch could be applied now and what each operation would do."""
     @_builtins.property
     def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChangeOperation]:
-        """Required. 1 to 1,000 writes, all or none of them applied, in one revision. Each is decided on the state before the
-        batch; prerequisites of flags are judged on the state after it.
+        """Required. 1 to 1,000 writes. All or none are applied, in one revision. Each operation is decided on the state
+        before the batch. Prerequisites of flags are checked on the state after it.
         """
 
     def __init__(
@@ -377,7 +377,7 @@ class ApplyChangesResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
-    """The one revision of the whole batch. With `validate_only`: the revision that it was tried at."""
+    """The one revision of the whole batch. With `validate_only`: the revision of the state that it was validated against."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___AppliedChange]:
         """One for each operation, in their order."""

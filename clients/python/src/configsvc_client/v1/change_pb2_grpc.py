@@ -59,8 +59,9 @@ class ChangeServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ApplyChanges(self, request, context):
-        """Writes configurations and flags, of one or several environments, in one revision, all or none. An error names the
-        operation that it is about: its fields as `operations[1].update_flag.tags`, else `operation` in its metadata.
+        """Writes configurations and flags of one or several environments in one revision, all or none. An error names its
+        operation: field violations have paths such as `operations[1].update_flag.tags`; other errors have `operation` in
+        their metadata.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

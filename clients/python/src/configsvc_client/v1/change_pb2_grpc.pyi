@@ -36,8 +36,9 @@ class ChangeServiceStub:
     ListChanges: _grpc.UnaryUnaryMultiCallable[_change_pb2.ListChangesRequest, _change_pb2.ListChangesResponse]
     """Lists writes, newest first, page by page."""
     ApplyChanges: _grpc.UnaryUnaryMultiCallable[_change_pb2.ApplyChangesRequest, _change_pb2.ApplyChangesResponse]
-    """Writes configurations and flags, of one or several environments, in one revision, all or none. An error names the
-    operation that it is about: its fields as `operations[1].update_flag.tags`, else `operation` in its metadata.
+    """Writes configurations and flags of one or several environments in one revision, all or none. An error names its
+    operation: field violations have paths such as `operations[1].update_flag.tags`; other errors have `operation` in
+    their metadata.
     """
 
 @_typing.type_check_only
@@ -48,8 +49,9 @@ class ChangeServiceAsyncStub(ChangeServiceStub):
     ListChanges: _aio.UnaryUnaryMultiCallable[_change_pb2.ListChangesRequest, _change_pb2.ListChangesResponse]  # type: ignore[assignment]
     """Lists writes, newest first, page by page."""
     ApplyChanges: _aio.UnaryUnaryMultiCallable[_change_pb2.ApplyChangesRequest, _change_pb2.ApplyChangesResponse]  # type: ignore[assignment]
-    """Writes configurations and flags, of one or several environments, in one revision, all or none. An error names the
-    operation that it is about: its fields as `operations[1].update_flag.tags`, else `operation` in its metadata.
+    """Writes configurations and flags of one or several environments in one revision, all or none. An error names its
+    operation: field violations have paths such as `operations[1].update_flag.tags`; other errors have `operation` in
+    their metadata.
     """
 
 class ChangeServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -69,8 +71,9 @@ class ChangeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _change_pb2.ApplyChangesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_change_pb2.ApplyChangesResponse, _abc.Awaitable[_change_pb2.ApplyChangesResponse]]:
-        """Writes configurations and flags, of one or several environments, in one revision, all or none. An error names the
-        operation that it is about: its fields as `operations[1].update_flag.tags`, else `operation` in its metadata.
+        """Writes configurations and flags of one or several environments in one revision, all or none. An error names its
+        operation: field violations have paths such as `operations[1].update_flag.tags`; other errors have `operation` in
+        their metadata.
         """
 
 def add_ChangeServiceServicer_to_server(servicer: ChangeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -43,17 +43,17 @@ class Config(_message.Message):
     VALUE_OMITTED_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """The key: 1 to 512 characters. Dots, slashes, spaces and unicode are allowed. Not allowed: control characters,
-    a leading, trailing or doubled slash, `.` and `..` as path segments, and what a REST path would shadow
+    a leading, trailing or doubled slash, `.` and `..` as path segments, and keys that a REST path would shadow
     (`bulk`, a last segment `history`, an ending such as `:rollback`).
     """
     environment: _builtins.str
     """The environment: 1 to 64 letters, digits, `.`, `_`, `-`, starting with a letter or digit."""
     service_name: _builtins.str
-    """The service that the value is for: the same alphabet, up to 128 characters. Empty: shared by all services."""
+    """The service that the value is for: the characters of an environment, up to 128. Empty: shared by all services."""
     version: _builtins.int
-    """Output only. 1, 2, 3 … for this identity; goes on after delete and re-create."""
+    """Output only. 1, 2, 3 … for this identity; it continues after delete and re-create."""
     etag: _builtins.str
-    """Output only. Opaque; changes with each write. Send it back to write only over what you have read."""
+    """Output only. Opaque; changes with each write. Send it back to overwrite only the version that you have read."""
     revision: _builtins.int
     """Output only. The revision of the write that made this version."""
     description: _builtins.str
@@ -61,14 +61,14 @@ class Config(_message.Message):
     updated_by: _builtins.str
     """Output only. The actor of the last write."""
     value_omitted: _builtins.bool
-    """Output only. True if value and description were left out, because the message would be larger than stock gRPC clients
-    take: in the answer to a batch write, whose caller has sent them; elsewhere only for a value that was stored before
-    there was this limit. GetConfig gives it whole.
+    """Output only. True if value and description were left out, because the message would exceed what stock gRPC clients
+    accept. This happens in the response to a batch write, whose caller has the values, and for values that were stored
+    before this limit existed. GetConfig returns the whole configuration.
     """
     @_builtins.property
     def value(self) -> _struct_pb2.Value:
-        """Any JSON value, given back as it was sent; at most 1 MiB of JSON, nested at most 30 deep, and at most 3.875 MiB as a
-        message, since stock gRPC clients take 4 MiB (a list of small numbers grows fivefold).
+        """Any JSON value. It is returned as it was sent. At most 1 MiB as JSON, at most 30 levels deep, and at most 3.875 MiB
+        as a message, because stock gRPC clients accept 4 MiB (a list of small numbers is five times larger as a message).
         Integers beyond 2^53-1 are refused: send a string.
         """
 
@@ -125,23 +125,23 @@ class ConfigVersion(_message.Message):
     version: _builtins.int
     """Output only. The version that this write made. A delete has a version of its own."""
     action: _builtins.str
-    """Output only. `CREATE`, `UPDATE`, `DELETE` or `ROLLBACK`. Of a current version whose change was compacted away:
+    """Output only. `CREATE`, `UPDATE`, `DELETE` or `ROLLBACK`. For a current version whose change was compacted away:
     `CREATE` or `UPDATE`, without a reason.
     """
     actor: _builtins.str
-    """Output only. Who wrote."""
+    """Output only. The actor of the write."""
     reason: _builtins.str
-    """Output only. Why, as the writer gave it."""
+    """Output only. The reason that the writer gave."""
     revision: _builtins.int
     """Output only. The revision of the write."""
     description: _builtins.str
     """Output only. The description after the write; empty for a delete."""
     before_omitted: _builtins.bool
-    """Output only. True if there was a value before that is not given: it was compacted away, or it does not fit into a
-    message beside the value after. The version before has it.
+    """Output only. True if `before` exists and is left out: it was compacted away, or it does not fit into a message
+    together with `after`. The previous version has it.
     """
     after_omitted: _builtins.bool
-    """Output only. True if there is a value after that is not given, because it does not fit into a message."""
+    """Output only. True if `after` exists and is left out, because it does not fit into a message."""
     @_builtins.property
     def before(self) -> _struct_pb2.Value:
         """Output only. The value before; absent for a create."""
@@ -152,11 +152,11 @@ class ConfigVersion(_message.Message):
 
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp:
-        """Output only. When."""
+        """Output only. When it was written."""
 
     @_builtins.property
     def changed_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Output only. What this write changed, of `value` and `description`; of a create and a delete nothing."""
+        """Output only. Which of `value` and `description` this write changed; empty for a create and a delete."""
 
     def __init__(
         self,
@@ -204,7 +204,7 @@ class CreateConfigRequest(_message.Message):
     description: _builtins.str
     """Optional. See Config.description."""
     reason: _builtins.str
-    """Optional. Why, for the history; at most 1,024 characters."""
+    """Optional. The reason, for the history; at most 1,024 characters."""
     request_id: _builtins.str
     """Optional. At most 128 characters. A retry with the same request_id and content returns the first outcome."""
     @_builtins.property
@@ -242,7 +242,7 @@ class CreateConfigResponse(_message.Message):
     """The revision of the write."""
     @_builtins.property
     def config(self) -> Global___Config:
-        """What was created."""
+        """The created configuration."""
 
     def __init__(
         self,
@@ -273,7 +273,7 @@ class GetConfigRequest(_message.Message):
     environment: _builtins.str
     """Required. See Config.environment."""
     service_name: _builtins.str
-    """Optional. Exactly this service's value; empty: the shared one. For both in layers use GetEffectiveConfig."""
+    """Optional. Only this service's own value; empty: the shared value. For the two merged, use GetEffectiveConfig."""
     min_revision: _builtins.int
     """Optional. Wait, within the deadline, until this replica has applied this revision."""
     def __init__(
@@ -343,7 +343,7 @@ class ListConfigsRequest(_message.Message):
     page_size: _builtins.int
     """Optional. At most this many; 0: 100. The limit is 1,000."""
     page_token: _builtins.str
-    """Optional. `next_page_token` of the previous page, all other fields the same."""
+    """Optional. `next_page_token` of the previous page. All other fields must be the same as for that page."""
     min_revision: _builtins.int
     """Optional. Wait, within the deadline, until this replica has applied this revision."""
     @_builtins.property
@@ -391,7 +391,7 @@ class ListConfigsResponse(_message.Message):
     """The revision at which this page was read."""
     @_builtins.property
     def configs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Config]:
-        """In the order of key, then service_name. A page ends early where it would be larger than a message may be."""
+        """In the order of key, then service_name. A page ends early if it would exceed the message limit."""
 
     def __init__(
         self,
@@ -410,9 +410,9 @@ Global___ListConfigsResponse: _TypeAlias = ListConfigsResponse  # noqa: Y015
 
 @_typing.final
 class UpdateConfigRequest(_message.Message):
-    """Request of UpdateConfig. What is named is written, all else stays as it is (AIP-134): the value, the description, or
-    both. REST names a field by naming it in the body. The body of a GET can be sent back: what is output only there is
-    not written, and its etag is the precondition.
+    """Request of UpdateConfig. It writes the fields that it names (the value, the description or both) and keeps all others
+    (AIP-134). In REST a field is named by its presence in the body. The body of a GET can be sent back: its output-only
+    fields are ignored, and its etag is the precondition.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -440,19 +440,19 @@ class UpdateConfigRequest(_message.Message):
     `If-Match` header means the same; if both are given they must agree.
     """
     allow_missing: _builtins.bool
-    """Optional. Create the configuration where it is missing, in place of NOT_FOUND."""
+    """Optional. True: if the configuration does not exist, create it instead of failing with NOT_FOUND."""
     reason: _builtins.str
-    """Optional. Why, for the history; at most 1,024 characters."""
+    """Optional. The reason, for the history; at most 1,024 characters."""
     request_id: _builtins.str
     """Optional. At most 128 characters. A retry with the same request_id and content returns the first outcome."""
     @_builtins.property
     def value(self) -> _struct_pb2.Value:
-        """Optional; JSON null is a value. Replaces the value whole. Unset: the value stays."""
+        """Optional; JSON null is a value. Replaces the whole value. Unset: the value stays."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Optional. The fields to write: `value`, `description` or both; `*`: both. Without: those that are present. A
-        description that is named and not given becomes empty; a value can't.
+        """Optional. The fields to write: `value`, `description` or both; `*`: both. Unset: the fields that are present. A
+        named description that is not given becomes empty. A named value must be given.
         """
 
     def __init__(
@@ -541,7 +541,7 @@ class DeleteConfigRequest(_message.Message):
     `If-Match` header means the same; if both are given they must agree.
     """
     reason: _builtins.str
-    """Optional. Why, for the history; at most 1,024 characters."""
+    """Optional. The reason, for the history; at most 1,024 characters."""
     request_id: _builtins.str
     """Optional. At most 128 characters. A retry with the same request_id and content returns the first outcome."""
     def __init__(
@@ -622,7 +622,7 @@ class ListConfigHistoryRequest(_message.Message):
     page_size: _builtins.int
     """Optional. At most this many; 0: 100. The limit is 1,000."""
     page_token: _builtins.str
-    """Optional. `next_page_token` of the previous page, all other fields the same."""
+    """Optional. `next_page_token` of the previous page. All other fields must be the same as for that page."""
     def __init__(
         self,
         *,
@@ -655,7 +655,7 @@ class ListConfigHistoryResponse(_message.Message):
     revision: _builtins.int
     """The revision at which this page was read."""
     compacted_through_version: _builtins.int
-    """Versions up to and with this one were compacted away; 0: none was."""
+    """Versions up to and including this one were compacted away; 0: none."""
     @_builtins.property
     def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConfigVersion]:
         """Newest first. Versions whose changes were compacted away are gone, except the current one."""
@@ -723,18 +723,18 @@ class BulkGetConfigsResponse(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     NOT_INCLUDED_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
-    """The revision at which all of this was read."""
+    """The revision at which all of these were read."""
     @_builtins.property
     def configs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Config]:
-        """Those found, in the order asked, as far as they fit into one message."""
+        """The configurations that exist, in the order of the request, as far as they fit into one message."""
 
     @_builtins.property
     def missing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The keys that do not exist, in the order asked."""
+        """The keys that do not exist, in the order of the request."""
 
     @_builtins.property
     def not_included(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The keys that no longer fitted into this message, in the order asked: ask for them again."""
+        """The keys whose configurations did not fit into this message, in the order of the request: request them again."""
 
     def __init__(
         self,
@@ -754,7 +754,7 @@ Global___BulkGetConfigsResponse: _TypeAlias = BulkGetConfigsResponse  # noqa: Y0
 
 @_typing.final
 class EffectiveConfig(_message.Message):
-    """A value as a service sees it: its own, or the shared one under it."""
+    """A value as a service sees it: its own value if it has one, else the shared value."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -769,9 +769,9 @@ class EffectiveConfig(_message.Message):
     key: _builtins.str
     """The key."""
     source: _builtins.str
-    """`service`: the service's own value; `shared`: the one shared by all services."""
+    """`service`: the service's own value. `shared`: the value shared by all services."""
     overrides_shared: _builtins.bool
-    """True where the service's own value hides a shared one."""
+    """True if the service's own value overrides a shared value."""
     version: _builtins.int
     """The version of the configuration that the value came from."""
     etag: _builtins.str
@@ -782,7 +782,7 @@ class EffectiveConfig(_message.Message):
     """True if the value was left out. See Config.value_omitted."""
     @_builtins.property
     def value(self) -> _struct_pb2.Value:
-        """The value that counts."""
+        """The effective value."""
 
     def __init__(
         self,
@@ -819,13 +819,13 @@ class GetEffectiveConfigRequest(_message.Message):
     environment: _builtins.str
     """Required. See Config.environment."""
     service_name: _builtins.str
-    """Required. The service whose view is asked for."""
+    """Required. The service whose view is returned."""
     prefix: _builtins.str
     """Optional. Only keys that start with this text."""
     page_size: _builtins.int
     """Optional. At most this many; 0: 1,000, which is also the limit."""
     page_token: _builtins.str
-    """Optional. `next_page_token` of the previous page, all other fields the same."""
+    """Optional. `next_page_token` of the previous page. All other fields must be the same as for that page."""
     min_revision: _builtins.int
     """Optional. Wait, within the deadline, until this replica has applied this revision."""
     def __init__(
@@ -893,7 +893,7 @@ class GetEffectiveValueRequest(_message.Message):
     environment: _builtins.str
     """Required. See Config.environment."""
     service_name: _builtins.str
-    """Required. The service whose view is asked for."""
+    """Required. The service whose view is returned."""
     min_revision: _builtins.int
     """Optional. Wait, within the deadline, until this replica has applied this revision."""
     def __init__(
@@ -924,8 +924,8 @@ class GetEffectiveValueResponse(_message.Message):
     """The revision at which this was read."""
     @_builtins.property
     def config(self) -> Global___EffectiveConfig:
-        """The value, and where it came from. The `ETag` header changes with all of this, `source` and `overrides_shared`
-        included; the etag in here is that of the configuration, for a write to it.
+        """The value and its source. The `ETag` header changes if any of these fields changes, including `source` and
+        `overrides_shared`. The etag in this message is the configuration's, for a write to it.
         """
 
     def __init__(
@@ -944,7 +944,7 @@ Global___GetEffectiveValueResponse: _TypeAlias = GetEffectiveValueResponse  # no
 
 @_typing.final
 class ConfigOperation(_message.Message):
-    """One write of a batch. It fails as a whole batch where its precondition does not hold."""
+    """One write of a batch. If its precondition does not hold, the whole batch fails."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -969,7 +969,7 @@ class ConfigOperation(_message.Message):
     """Optional precondition: the configuration does not exist."""
     @_builtins.property
     def value(self) -> _struct_pb2.Value:
-        """The new value. Unset: the value stays, and a description is given. Not given with `delete`."""
+        """The new value. Unset: the value stays, and a description must be given. Must be unset with `delete`."""
 
     def __init__(
         self,
@@ -1010,12 +1010,12 @@ class BatchWriteConfigsRequest(_message.Message):
     environment: _builtins.str
     """Required. See Config.environment."""
     reason: _builtins.str
-    """Optional. Why, for the history; at most 1,024 characters."""
+    """Optional. The reason, for the history; at most 1,024 characters."""
     request_id: _builtins.str
     """Optional. At most 128 characters. A retry with the same request_id and content returns the first outcome."""
     @_builtins.property
     def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConfigOperation]:
-        """Required. 1 to 1,000 writes, all or none of them applied, in one revision."""
+        """Required. 1 to 1,000 writes. All or none are applied, in one revision."""
 
     def __init__(
         self,
@@ -1046,8 +1046,8 @@ class BatchWriteConfigsResponse(_message.Message):
     """The one revision of the whole batch."""
     @_builtins.property
     def configs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Config]:
-        """The configurations that were put, in the order of the operations. From the first that does not fit into the message
-        on they come without their values, which the caller has sent: see Config.value_omitted.
+        """The configurations that were written, in the order of the operations. The first that does not fit into the message
+        and all after it have no value, because the caller has sent it: see Config.value_omitted.
         """
 
     @_builtins.property
@@ -1083,19 +1083,19 @@ class RollbackConfigRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     key: _builtins.str
-    """Required. See Config.key. A deleted key is brought back."""
+    """Required. See Config.key. A deleted key is restored."""
     environment: _builtins.str
     """Required. See Config.environment."""
     service_name: _builtins.str
     """Optional. See Config.service_name."""
     version: _builtins.int
-    """Required. The version whose value is written again, as a new version."""
+    """Required. The version whose value is written as a new version."""
     etag: _builtins.str
     """Optional precondition: write only if this is the current etag, else ABORTED. Must not be empty if it is given. The
     `If-Match` header means the same; if both are given they must agree.
     """
     reason: _builtins.str
-    """Optional. Why, for the history; at most 1,024 characters."""
+    """Optional. The reason, for the history; at most 1,024 characters."""
     request_id: _builtins.str
     """Optional. At most 128 characters. A retry with the same request_id and content returns the first outcome."""
     def __init__(
@@ -1198,13 +1198,13 @@ class ConfigDifference(_message.Message):
     BEFORE_OMITTED_FIELD_NUMBER: _builtins.int
     AFTER_OMITTED_FIELD_NUMBER: _builtins.int
     path: _builtins.str
-    """Where: a JSON Pointer (RFC 6901); empty: the whole value."""
+    """The place of the difference: a JSON Pointer (RFC 6901); empty: the whole value."""
     op: _builtins.str
     """`add`, `remove` or `replace`, as in RFC 6902."""
     before_omitted: _builtins.bool
-    """True if there is an old value that does not fit into the message."""
+    """True if `before` exists and is left out, because it does not fit into the message."""
     after_omitted: _builtins.bool
-    """True if there is a new value that does not fit into the message."""
+    """True if `after` exists and is left out, because it does not fit into the message."""
     @_builtins.property
     def before(self) -> _struct_pb2.Value:
         """The old value; absent for `add`."""
@@ -1242,14 +1242,14 @@ class DiffConfigResponse(_message.Message):
     DIFFERENCES_FIELD_NUMBER: _builtins.int
     DIFFERENCES_OMITTED_FIELD_NUMBER: _builtins.int
     differences_omitted: _builtins.int
-    """How many differences did not fit."""
+    """The number of differences that did not fit."""
     @_builtins.property
     def to(self) -> Global___ConfigVersion:
         """The newer side."""
 
     @_builtins.property
     def differences(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConfigDifference]:
-        """What has to change in `from` to give `to`, as far as it fits into one message. Empty: the values are equal."""
+        """The changes that turn `from` into `to`, as far as they fit into one message. Empty: the values are equal."""
 
     def __init__(
         self,
@@ -1285,13 +1285,12 @@ class WatchConfigsRequest(_message.Message):
     prefix: _builtins.str
     """Optional. Only keys that start with this text."""
     after_revision: _builtins.int
-    """Optional. Resume: no snapshot, but every change after this revision. Which one: see watch.proto. Unset: a snapshot
-    first.
-    Compacted or in the future: OUT_OF_RANGE; start again without it.
+    """Optional. Resumes the watch: no snapshot, but every change after this revision. watch.proto says which revision to
+    send. Unset: a snapshot first. A compacted or future revision is OUT_OF_RANGE: start again without it.
     """
     history: _builtins.str
-    """Optional. With `after_revision`, the history that it is of, as `synced` and `progress` said it (`x-history` does the
-    same). Of another history than the log's: OUT_OF_RANGE, reason `HISTORY_CHANGED`; start again without both.
+    """Optional. The history that `after_revision` belongs to, from `synced` or `progress`. The `x-history` header means
+    the same. If the log has another history: OUT_OF_RANGE, reason `HISTORY_CHANGED`; start again without both fields.
     """
     @_builtins.property
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -1324,7 +1323,7 @@ Global___WatchConfigsRequest: _TypeAlias = WatchConfigsRequest  # noqa: Y015
 
 @_typing.final
 class ConfigSnapshot(_message.Message):
-    """A part of the state when the watch began."""
+    """A part of the state at the start of the watch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1363,10 +1362,10 @@ class ConfigChange(_message.Message):
     type: _builtins.str
     """`PUT` or `DELETE`."""
     previous_omitted: _builtins.bool
-    """True if there was a state before that is not given, because both do not fit into one message."""
+    """True if `previous` exists and is left out, because the two states do not fit into one message."""
     revision_complete: _builtins.bool
-    """True if this watch tells nothing more of this revision: resume after it. False: changes of the same revision may
-    follow, and a watch that is cut here resumes after the revision before it. See watch.proto.
+    """True if this is the last change of this revision in this watch: resume after it. False: changes of the same
+    revision may follow; a client that is cut off here resumes after the revision before it. See watch.proto.
     """
     @_builtins.property
     def config(self) -> Global___Config:
@@ -1374,7 +1373,7 @@ class ConfigChange(_message.Message):
 
     @_builtins.property
     def previous(self) -> Global___Config:
-        """The state before; absent for a create. Where changes were conflated: the state before the last of them."""
+        """The state before; absent for a create. If changes were merged: the state before the last of them."""
 
     def __init__(
         self,
@@ -1407,11 +1406,11 @@ class WatchConfigsResponse(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def snapshot(self) -> Global___ConfigSnapshot:
-        """A part of the opening state."""
+        """A part of the initial state."""
 
     @_builtins.property
     def synced(self) -> _watch_pb2.Synced:
-        """The opening state is complete."""
+        """The initial state is complete."""
 
     @_builtins.property
     def change(self) -> Global___ConfigChange:
@@ -1423,7 +1422,7 @@ class WatchConfigsResponse(_message.Message):
 
     @_builtins.property
     def error(self) -> _status_pb2.Status:
-        """The watch ends with this error. In band, since the end of an HTTP/1.1 stream can't carry it."""
+        """The watch ends with this error. It is a message because the end of an HTTP/1.1 stream can't carry an error."""
 
     def __init__(
         self,

@@ -107,14 +107,14 @@ class ConfigServiceServicer(object):
     """
 
     def CreateConfig(self, request, context):
-        """Creates a configuration. ALREADY_EXISTS where it exists.
+        """Creates a configuration. ALREADY_EXISTS if it exists.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetConfig(self, request, context):
-        """Returns one configuration. NOT_FOUND where there is none.
+        """Returns one configuration. NOT_FOUND if it does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -128,14 +128,15 @@ class ConfigServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateConfig(self, request, context):
-        """Writes the value, the description or both, as a new version. NOT_FOUND where there is none, unless `allow_missing`.
+        """Writes the value, the description or both, as a new version. NOT_FOUND if it does not exist, unless
+        `allow_missing`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteConfig(self, request, context):
-        """Deletes a configuration. Its history stays. NOT_FOUND where there is none.
+        """Deletes a configuration. Its history stays. NOT_FOUND if it does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -156,14 +157,14 @@ class ConfigServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetEffectiveConfig(self, request, context):
-        """Returns all values as a service sees them: the shared ones under its own.
+        """Returns all values as a service sees them: its own values override the shared ones.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetEffectiveValue(self, request, context):
-        """Returns one value as a service sees it: its own, else the shared one. NOT_FOUND if there is neither.
+        """Returns one value as a service sees it: its own value, else the shared one. NOT_FOUND if neither exists.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -177,7 +178,7 @@ class ConfigServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RollbackConfig(self, request, context):
-        """Writes the value of an earlier version again, as a new version.
+        """Writes the value of an earlier version as a new version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

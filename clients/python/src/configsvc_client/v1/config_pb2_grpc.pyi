@@ -34,27 +34,29 @@ class ConfigServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ConfigServiceAsyncStub: ...
     CreateConfig: _grpc.UnaryUnaryMultiCallable[_config_pb2.CreateConfigRequest, _config_pb2.CreateConfigResponse]
-    """Creates a configuration. ALREADY_EXISTS where it exists."""
+    """Creates a configuration. ALREADY_EXISTS if it exists."""
     GetConfig: _grpc.UnaryUnaryMultiCallable[_config_pb2.GetConfigRequest, _config_pb2.GetConfigResponse]
-    """Returns one configuration. NOT_FOUND where there is none."""
+    """Returns one configuration. NOT_FOUND if it does not exist."""
     ListConfigs: _grpc.UnaryUnaryMultiCallable[_config_pb2.ListConfigsRequest, _config_pb2.ListConfigsResponse]
     """Lists configurations of an environment, page by page."""
     UpdateConfig: _grpc.UnaryUnaryMultiCallable[_config_pb2.UpdateConfigRequest, _config_pb2.UpdateConfigResponse]
-    """Writes the value, the description or both, as a new version. NOT_FOUND where there is none, unless `allow_missing`."""
+    """Writes the value, the description or both, as a new version. NOT_FOUND if it does not exist, unless
+    `allow_missing`.
+    """
     DeleteConfig: _grpc.UnaryUnaryMultiCallable[_config_pb2.DeleteConfigRequest, _config_pb2.DeleteConfigResponse]
-    """Deletes a configuration. Its history stays. NOT_FOUND where there is none."""
+    """Deletes a configuration. Its history stays. NOT_FOUND if it does not exist."""
     ListConfigHistory: _grpc.UnaryUnaryMultiCallable[_config_pb2.ListConfigHistoryRequest, _config_pb2.ListConfigHistoryResponse]
     """Returns every version of a configuration, newest first."""
     BulkGetConfigs: _grpc.UnaryUnaryMultiCallable[_config_pb2.BulkGetConfigsRequest, _config_pb2.BulkGetConfigsResponse]
     """Returns many configurations and says which keys are missing."""
     GetEffectiveConfig: _grpc.UnaryUnaryMultiCallable[_config_pb2.GetEffectiveConfigRequest, _config_pb2.GetEffectiveConfigResponse]
-    """Returns all values as a service sees them: the shared ones under its own."""
+    """Returns all values as a service sees them: its own values override the shared ones."""
     GetEffectiveValue: _grpc.UnaryUnaryMultiCallable[_config_pb2.GetEffectiveValueRequest, _config_pb2.GetEffectiveValueResponse]
-    """Returns one value as a service sees it: its own, else the shared one. NOT_FOUND if there is neither."""
+    """Returns one value as a service sees it: its own value, else the shared one. NOT_FOUND if neither exists."""
     BatchWriteConfigs: _grpc.UnaryUnaryMultiCallable[_config_pb2.BatchWriteConfigsRequest, _config_pb2.BatchWriteConfigsResponse]
     """Writes many configurations in one revision, all or none."""
     RollbackConfig: _grpc.UnaryUnaryMultiCallable[_config_pb2.RollbackConfigRequest, _config_pb2.RollbackConfigResponse]
-    """Writes the value of an earlier version again, as a new version."""
+    """Writes the value of an earlier version as a new version."""
     DiffConfig: _grpc.UnaryUnaryMultiCallable[_config_pb2.DiffConfigRequest, _config_pb2.DiffConfigResponse]
     """Compares the values of two versions."""
     WatchConfigs: _grpc.UnaryStreamMultiCallable[_config_pb2.WatchConfigsRequest, _config_pb2.WatchConfigsResponse]
@@ -66,27 +68,29 @@ class ConfigServiceAsyncStub(ConfigServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateConfig: _aio.UnaryUnaryMultiCallable[_config_pb2.CreateConfigRequest, _config_pb2.CreateConfigResponse]  # type: ignore[assignment]
-    """Creates a configuration. ALREADY_EXISTS where it exists."""
+    """Creates a configuration. ALREADY_EXISTS if it exists."""
     GetConfig: _aio.UnaryUnaryMultiCallable[_config_pb2.GetConfigRequest, _config_pb2.GetConfigResponse]  # type: ignore[assignment]
-    """Returns one configuration. NOT_FOUND where there is none."""
+    """Returns one configuration. NOT_FOUND if it does not exist."""
     ListConfigs: _aio.UnaryUnaryMultiCallable[_config_pb2.ListConfigsRequest, _config_pb2.ListConfigsResponse]  # type: ignore[assignment]
     """Lists configurations of an environment, page by page."""
     UpdateConfig: _aio.UnaryUnaryMultiCallable[_config_pb2.UpdateConfigRequest, _config_pb2.UpdateConfigResponse]  # type: ignore[assignment]
-    """Writes the value, the description or both, as a new version. NOT_FOUND where there is none, unless `allow_missing`."""
+    """Writes the value, the description or both, as a new version. NOT_FOUND if it does not exist, unless
+    `allow_missing`.
+    """
     DeleteConfig: _aio.UnaryUnaryMultiCallable[_config_pb2.DeleteConfigRequest, _config_pb2.DeleteConfigResponse]  # type: ignore[assignment]
-    """Deletes a configuration. Its history stays. NOT_FOUND where there is none."""
+    """Deletes a configuration. Its history stays. NOT_FOUND if it does not exist."""
     ListConfigHistory: _aio.UnaryUnaryMultiCallable[_config_pb2.ListConfigHistoryRequest, _config_pb2.ListConfigHistoryResponse]  # type: ignore[assignment]
     """Returns every version of a configuration, newest first."""
     BulkGetConfigs: _aio.UnaryUnaryMultiCallable[_config_pb2.BulkGetConfigsRequest, _config_pb2.BulkGetConfigsResponse]  # type: ignore[assignment]
     """Returns many configurations and says which keys are missing."""
     GetEffectiveConfig: _aio.UnaryUnaryMultiCallable[_config_pb2.GetEffectiveConfigRequest, _config_pb2.GetEffectiveConfigResponse]  # type: ignore[assignment]
-    """Returns all values as a service sees them: the shared ones under its own."""
+    """Returns all values as a service sees them: its own values override the shared ones."""
     GetEffectiveValue: _aio.UnaryUnaryMultiCallable[_config_pb2.GetEffectiveValueRequest, _config_pb2.GetEffectiveValueResponse]  # type: ignore[assignment]
-    """Returns one value as a service sees it: its own, else the shared one. NOT_FOUND if there is neither."""
+    """Returns one value as a service sees it: its own value, else the shared one. NOT_FOUND if neither exists."""
     BatchWriteConfigs: _aio.UnaryUnaryMultiCallable[_config_pb2.BatchWriteConfigsRequest, _config_pb2.BatchWriteConfigsResponse]  # type: ignore[assignment]
     """Writes many configurations in one revision, all or none."""
     RollbackConfig: _aio.UnaryUnaryMultiCallable[_config_pb2.RollbackConfigRequest, _config_pb2.RollbackConfigResponse]  # type: ignore[assignment]
-    """Writes the value of an earlier version again, as a new version."""
+    """Writes the value of an earlier version as a new version."""
     DiffConfig: _aio.UnaryUnaryMultiCallable[_config_pb2.DiffConfigRequest, _config_pb2.DiffConfigResponse]  # type: ignore[assignment]
     """Compares the values of two versions."""
     WatchConfigs: _aio.UnaryStreamMultiCallable[_config_pb2.WatchConfigsRequest, _config_pb2.WatchConfigsResponse]  # type: ignore[assignment]
@@ -101,7 +105,7 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _config_pb2.CreateConfigRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_config_pb2.CreateConfigResponse, _abc.Awaitable[_config_pb2.CreateConfigResponse]]:
-        """Creates a configuration. ALREADY_EXISTS where it exists."""
+        """Creates a configuration. ALREADY_EXISTS if it exists."""
 
     @_abc_1.abstractmethod
     def GetConfig(
@@ -109,7 +113,7 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _config_pb2.GetConfigRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_config_pb2.GetConfigResponse, _abc.Awaitable[_config_pb2.GetConfigResponse]]:
-        """Returns one configuration. NOT_FOUND where there is none."""
+        """Returns one configuration. NOT_FOUND if it does not exist."""
 
     @_abc_1.abstractmethod
     def ListConfigs(
@@ -125,7 +129,9 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _config_pb2.UpdateConfigRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_config_pb2.UpdateConfigResponse, _abc.Awaitable[_config_pb2.UpdateConfigResponse]]:
-        """Writes the value, the description or both, as a new version. NOT_FOUND where there is none, unless `allow_missing`."""
+        """Writes the value, the description or both, as a new version. NOT_FOUND if it does not exist, unless
+        `allow_missing`.
+        """
 
     @_abc_1.abstractmethod
     def DeleteConfig(
@@ -133,7 +139,7 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _config_pb2.DeleteConfigRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_config_pb2.DeleteConfigResponse, _abc.Awaitable[_config_pb2.DeleteConfigResponse]]:
-        """Deletes a configuration. Its history stays. NOT_FOUND where there is none."""
+        """Deletes a configuration. Its history stays. NOT_FOUND if it does not exist."""
 
     @_abc_1.abstractmethod
     def ListConfigHistory(
@@ -157,7 +163,7 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _config_pb2.GetEffectiveConfigRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_config_pb2.GetEffectiveConfigResponse, _abc.Awaitable[_config_pb2.GetEffectiveConfigResponse]]:
-        """Returns all values as a service sees them: the shared ones under its own."""
+        """Returns all values as a service sees them: its own values override the shared ones."""
 
     @_abc_1.abstractmethod
     def GetEffectiveValue(
@@ -165,7 +171,7 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _config_pb2.GetEffectiveValueRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_config_pb2.GetEffectiveValueResponse, _abc.Awaitable[_config_pb2.GetEffectiveValueResponse]]:
-        """Returns one value as a service sees it: its own, else the shared one. NOT_FOUND if there is neither."""
+        """Returns one value as a service sees it: its own value, else the shared one. NOT_FOUND if neither exists."""
 
     @_abc_1.abstractmethod
     def BatchWriteConfigs(
@@ -181,7 +187,7 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _config_pb2.RollbackConfigRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_config_pb2.RollbackConfigResponse, _abc.Awaitable[_config_pb2.RollbackConfigResponse]]:
-        """Writes the value of an earlier version again, as a new version."""
+        """Writes the value of an earlier version as a new version."""
 
     @_abc_1.abstractmethod
     def DiffConfig(

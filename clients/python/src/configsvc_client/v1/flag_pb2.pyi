@@ -97,10 +97,12 @@ class Condition(_message.Message):
     `cidr`, `present`, `absent`.
     """
     negate: _builtins.bool
-    """Optional. Turns the outcome round."""
+    """Optional. True: the condition holds if the test fails."""
     @_builtins.property
     def values(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Value]:
-        """What to compare with: one of them has to match. Exactly one for comparisons; none for `present` and `absent`."""
+        """The operands: the condition holds if one of them matches. Exactly one for comparisons; none for `present` and
+        `absent`.
+        """
 
     def __init__(
         self,
@@ -120,7 +122,7 @@ Global___Condition: _TypeAlias = Condition  # noqa: Y015
 
 @_typing.final
 class Rule(_message.Message):
-    """Serves a variant, or a split, where all of its conditions hold."""
+    """Serves a variant or a split if all of its conditions hold."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -134,7 +136,7 @@ class Rule(_message.Message):
     """The variant to serve. Exactly one of `variant` and `split` is given."""
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Condition]:
-        """All must hold; none: always. At most 64."""
+        """All must hold; empty: the rule always holds. At most 64."""
 
     @_builtins.property
     def split(self) -> _containers.RepeatedCompositeFieldContainer[Global___WeightedVariant]:
@@ -158,7 +160,7 @@ Global___Rule: _TypeAlias = Rule  # noqa: Y015
 
 @_typing.final
 class Prerequisite(_message.Message):
-    """Another flag of the same environment that must have one of these variants first."""
+    """Another flag of the same environment that must evaluate to one of these variants."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -168,7 +170,7 @@ class Prerequisite(_message.Message):
     """Required. The other flag's name."""
     @_builtins.property
     def variants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Required. The variants of the other flag that meet it."""
+        """Required. The variants of the other flag that meet the prerequisite."""
 
     def __init__(
         self,
@@ -186,8 +188,8 @@ Global___Prerequisite: _TypeAlias = Prerequisite  # noqa: Y015
 
 @_typing.final
 class Flag(_message.Message):
-    """A feature flag. Its identity is (environment, name). The order of evaluation, the first match decides: disabled,
-    prerequisites, targeted users, rules in order, the rollout, the default.
+    """A feature flag. Its identity is (environment, name). Evaluation goes through these steps, and the first match
+    decides: disabled, prerequisites, targeted users, rules in order, the rollout, the default.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -219,31 +221,33 @@ class Flag(_message.Message):
     STICKY_FIELD_NUMBER: _builtins.int
     DEFINITION_OMITTED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """1 to 128 letters, digits, `.`, `_`, `-`, starting with a letter or digit. Not `evaluate`, which a REST path shadows."""
+    """1 to 128 letters, digits, `.`, `_`, `-`, starting with a letter or digit. Not `evaluate`, because a REST path
+    shadows it.
+    """
     environment: _builtins.str
     """1 to 64 letters, digits, `.`, `_`, `-`, starting with a letter or digit."""
     enabled: _builtins.bool
-    """Off: everyone gets the off variant."""
+    """False: every user gets the off variant."""
     rollout_percentage: _builtins.float
     """0 to 100 in steps of 0.001: the share of users who get `on_variant` or `rollout_split`."""
     value_type: _builtins.str
     """`boolean`, `string`, `number` or `object`."""
     default_variant: _builtins.str
-    """The variant outside the rollout. Implied: `off`."""
+    """The variant outside the rollout. Default: `off`."""
     off_variant: _builtins.str
-    """The variant of a disabled flag. Implied: `off`, else the default variant."""
+    """The variant of a disabled flag. Default: `off` if the flag has it, else the default variant."""
     on_variant: _builtins.str
-    """The variant for targeted users and inside the rollout. Implied: `on`."""
+    """The variant for targeted users and inside the rollout. Default: `on`."""
     bucket_by: _builtins.str
     """The attribute that users are bucketed by. Empty: the user id."""
     salt: _builtins.str
-    """Output only after creation. What makes this flag's buckets its own; never changes."""
+    """Output only after creation. The input that makes this flag's buckets independent of other flags; it never changes."""
     description: _builtins.str
     """For people, at most 4,096 characters."""
     owner: _builtins.str
     """A person or a team, at most 256 characters."""
     version: _builtins.int
-    """Output only. 1, 2, 3 … for this identity; goes on after delete and re-create."""
+    """Output only. 1, 2, 3 … for this identity; it continues after delete and re-create."""
     etag: _builtins.str
     """Output only. Opaque; changes with each write."""
     revision: _builtins.int
@@ -251,38 +255,40 @@ class Flag(_message.Message):
     updated_by: _builtins.str
     """Output only. The actor of the last write."""
     sticky: _builtins.bool
-    """Keeps the variant that a rollout or a split gave to a user, also when the percentage is lowered or the weights
-    change; until the flag is disabled or deleted, `sticky`, `bucket_by` or `value_type` changes, a rule or the targeted
-    users decide, or the user has not come back for 90 days. What has ended does not come back.
-    Assignments lie in Redis; without one a service on PostgreSQL refuses sticky flags, and an embedded one keeps them
-    until it stops. Evaluation inside the client knows no assignments.
+    """True: a user keeps the variant that a rollout or a split assigned, also if the percentage is lowered or the weights
+    change. The assignment ends if the flag is disabled or deleted, if `sticky`, `bucket_by` or `value_type` changes,
+    if a rule or the targeted users decide, or if the user has not been evaluated for 90 days. An assignment that has
+    ended does not return. Assignments are stored in Redis. Without Redis, a service on PostgreSQL refuses sticky
+    flags, and an embedded service keeps assignments until it stops. Evaluation inside the client knows no assignments.
     """
     definition_omitted: _builtins.bool
-    """Output only. True if all but identity, version, etag, revision and times was left out, because the message would be
-    larger than stock gRPC clients take; only for a flag that was stored before there was this limit. GetFlag gives it
-    whole.
+    """Output only. True if all fields except identity, version, etag, revision and times were left out, because the
+    message would exceed what stock gRPC clients accept. This happens only for flags that were stored before this limit
+    existed. GetFlag returns the whole flag.
     """
     @_builtins.property
     def targeted_users(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """User ids that get `on_variant` whatever the rollout. At most 100,000, and the whole flag at most 3.875 MiB as a
-        message, since stock gRPC clients take 4 MiB.
+        """User ids that always get `on_variant`, independent of the rollout. At most 100,000. The whole flag has at most
+        3.875 MiB as a message, because stock gRPC clients accept 4 MiB.
         """
 
     @_builtins.property
     def variants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Variant]:
-        """Empty for a boolean flag: `on` (true) and `off` (false). Their order is fixed; new ones go to the end. At most 100."""
+        """Empty for a boolean flag, which has `on` (true) and `off` (false). The order is fixed; new variants are appended.
+        At most 100.
+        """
 
     @_builtins.property
     def rollout_split(self) -> _containers.RepeatedCompositeFieldContainer[Global___WeightedVariant]:
-        """What is served inside the rollout in place of `on_variant`."""
+        """The split that is served inside the rollout instead of `on_variant`."""
 
     @_builtins.property
     def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rule]:
-        """The first that holds decides. At most 100."""
+        """The first rule that holds decides. At most 100."""
 
     @_builtins.property
     def prerequisites(self) -> _containers.RepeatedCompositeFieldContainer[Global___Prerequisite]:
-        """All must be met, else the off variant is served. At most 32, without cycles."""
+        """If one is not met, the off variant is served. At most 32, without cycles."""
 
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -355,14 +361,14 @@ class FlagVersion(_message.Message):
     action: _builtins.str
     """Output only. `CREATE`, `UPDATE`, `DELETE` or `ROLLBACK`."""
     actor: _builtins.str
-    """Output only. Who wrote."""
+    """Output only. The actor of the write."""
     reason: _builtins.str
-    """Output only. Why, as the writer gave it."""
+    """Output only. The reason that the writer gave."""
     revision: _builtins.int
     """Output only. The revision of the write."""
     before_omitted: _builtins.bool
-    """Output only. True if there was a flag before that is not given: it was compacted away, or it does not fit into a
-    message beside the flag after. The version before has it.
+    """Output only. True if `before` exists and is left out: it was compacted away, or it does not fit into a message
+    together with `after`. The previous version has it.
     """
     @_builtins.property
     def before(self) -> Global___Flag:
@@ -374,11 +380,11 @@ class FlagVersion(_message.Message):
 
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp:
-        """Output only. When."""
+        """Output only. When it was written."""
 
     @_builtins.property
     def changed_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Output only. The fields whose values differ between `before` and `after`; of a create and a delete none."""
+        """Output only. The fields whose values differ between `before` and `after`; empty for a create and a delete."""
 
     def __init__(
         self,
@@ -404,7 +410,9 @@ Global___FlagVersion: _TypeAlias = FlagVersion  # noqa: Y015
 
 @_typing.final
 class CreateFlagRequest(_message.Message):
-    """Request of CreateFlag. `name`, `environment`, `enabled`, `rollout_percentage` and `targeted_users` make a whole flag."""
+    """Request of CreateFlag. `name`, `environment`, `enabled`, `rollout_percentage` and `targeted_users` are
+    enough for a boolean flag.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -444,17 +452,17 @@ class CreateFlagRequest(_message.Message):
     off_variant: _builtins.str
     """Optional. See Flag.off_variant."""
     on_variant: _builtins.str
-    """Required with variants where users are targeted or a rollout has no split. See Flag.on_variant."""
+    """Required with variants if users are targeted or if a rollout has no split. See Flag.on_variant."""
     bucket_by: _builtins.str
     """Optional. See Flag.bucket_by."""
     salt: _builtins.str
-    """Optional, at most 128 characters; made where empty. Give the same salt to flags whose buckets should coincide."""
+    """Optional, at most 128 characters; generated if empty. Give the same salt to flags whose buckets should coincide."""
     description: _builtins.str
     """Optional. See Flag.description."""
     owner: _builtins.str
     """Optional. See Flag.owner."""
     reason: _builtins.str
-    """Optional. Why, for the history; at most 1,024 characters."""
+    """Optional. The reason, for the history; at most 1,024 characters."""
     request_id: _builtins.str
     """Optional. At most 128 characters. A retry with the same request_id and content returns the first outcome."""
     sticky: _builtins.bool
@@ -528,7 +536,7 @@ class CreateFlagResponse(_message.Message):
     """The revision of the write."""
     @_builtins.property
     def flag(self) -> Global___Flag:
-        """What was created."""
+        """The created flag."""
 
     def __init__(
         self,
@@ -621,15 +629,15 @@ class ListFlagsRequest(_message.Message):
     environment: _builtins.str
     """Required. See Flag.environment."""
     enabled: _builtins.bool
-    """Optional. Only flags that are enabled, or only those that are not."""
+    """Optional. True: only enabled flags. False: only disabled flags."""
     page_size: _builtins.int
     """Optional. At most this many; 0: 100. The limit is 1,000."""
     page_token: _builtins.str
-    """Optional. `next_page_token` of the previous page, all other fields the same."""
+    """Optional. `next_page_token` of the previous page. All other fields must be the same as for that page."""
     min_revision: _builtins.int
     """Optional. Wait, within the deadline, until this replica has applied this revision."""
     owner: _builtins.str
-    """Optional. Only flags of this owner; empty: flags that have none."""
+    """Optional. Only flags of this owner; empty: only flags without an owner."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Optional. Only flags that have all of these tags; at most 64."""
@@ -640,7 +648,7 @@ class ListFlagsRequest(_message.Message):
 
     @_builtins.property
     def updated_before(self) -> _timestamp_pb2.Timestamp:
-        """Optional. Only flags whose last write was before this time: what nobody has touched for long."""
+        """Optional. Only flags whose last write was before this time. It finds flags that have not changed for long."""
 
     @_builtins.property
     def tags_brackets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -690,8 +698,8 @@ class ListFlagsResponse(_message.Message):
     """The revision at which this page was read."""
     @_builtins.property
     def flags(self) -> _containers.RepeatedCompositeFieldContainer[Global___Flag]:
-        """In the order of name. A page ends early where it would be larger than a message may be, and where thousands of flags
-        were looked through for a few that match; it may even be empty. The list goes on as long as there is a token.
+        """In the order of name. A page ends early if it would exceed the message limit, or if thousands of flags were read
+        and only a few match. It may even be empty. The list continues as long as there is a token.
         """
 
     def __init__(
@@ -711,10 +719,10 @@ Global___ListFlagsResponse: _TypeAlias = ListFlagsResponse  # noqa: Y015
 
 @_typing.final
 class UpdateFlagRequest(_message.Message):
-    """Request of UpdateFlag. What is named is written, all else stays as it is (AIP-134). With `update_mask`: exactly the
-    fields that it names. Without: the fields that are present. REST names a field by naming it in the body, `[]`, `0`,
-    `false`, `""` and null included. Over gRPC a list is present where it has items: to clear one takes `update_mask`.
-    The body of a GET can be sent back: what is output only there is not written, and its etag is the precondition.
+    """Request of UpdateFlag. It writes the fields that it names and keeps all others (AIP-134). With `update_mask`: exactly
+    the fields in the mask. Without: the fields that are present. In REST a field is named by its presence in the body,
+    also with `[]`, `0`, `false`, `""` or null. In gRPC a list is present if it has items: use `update_mask` to clear a
+    list. The body of a GET can be sent back: its output-only fields are ignored, and its etag is the precondition.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -754,7 +762,7 @@ class UpdateFlagRequest(_message.Message):
     value_type: _builtins.str
     """Optional; empty is `boolean`. See Flag.value_type."""
     default_variant: _builtins.str
-    """Optional. The flag must have one if it has variants. See Flag.default_variant."""
+    """Optional. A flag with variants must have a default variant. See Flag.default_variant."""
     off_variant: _builtins.str
     """Optional. See Flag.off_variant."""
     on_variant: _builtins.str
@@ -762,13 +770,13 @@ class UpdateFlagRequest(_message.Message):
     bucket_by: _builtins.str
     """Optional. See Flag.bucket_by."""
     salt: _builtins.str
-    """Optional. If it is not empty it must be the flag's salt, which never changes."""
+    """Optional. If it is not empty, it must be the flag's salt, which never changes."""
     description: _builtins.str
     """Optional. See Flag.description."""
     owner: _builtins.str
     """Optional. See Flag.owner."""
     reason: _builtins.str
-    """Optional. Why, for the history; at most 1,024 characters."""
+    """Optional. The reason, for the history; at most 1,024 characters."""
     request_id: _builtins.str
     """Optional. At most 128 characters. A retry with the same request_id and content returns the first outcome."""
     etag: _builtins.str
@@ -776,7 +784,7 @@ class UpdateFlagRequest(_message.Message):
     `If-Match` header means the same; if both are given they must agree.
     """
     allow_missing: _builtins.bool
-    """Optional. Create the flag from what is given if it is missing, in place of NOT_FOUND."""
+    """Optional. True: if the flag does not exist, create it from this request instead of failing with NOT_FOUND."""
     sticky: _builtins.bool
     """Optional. See Flag.sticky."""
     @_builtins.property
@@ -785,7 +793,7 @@ class UpdateFlagRequest(_message.Message):
 
     @_builtins.property
     def variants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Variant]:
-        """Optional. The whole list, the present variants first. See Flag.variants."""
+        """Optional. The whole list; it starts with the current variants. See Flag.variants."""
 
     @_builtins.property
     def rollout_split(self) -> _containers.RepeatedCompositeFieldContainer[Global___WeightedVariant]:
@@ -805,8 +813,8 @@ class UpdateFlagRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Optional. The fields to write, such as `enabled` or `targeted_users`; one that is named and not given gets its
-        default. `*`: all of them. Whole fields only.
+        """Optional. The fields to write, such as `enabled` or `targeted_users`; `*`: all of them. A named field that is not
+        given gets its default. Paths inside a field are not supported.
         """
 
     def __init__(
@@ -946,7 +954,7 @@ class DeleteFlagRequest(_message.Message):
     `If-Match` header means the same; if both are given they must agree.
     """
     reason: _builtins.str
-    """Optional. Why, for the history; at most 1,024 characters."""
+    """Optional. The reason, for the history; at most 1,024 characters."""
     request_id: _builtins.str
     """Optional. At most 128 characters. A retry with the same request_id and content returns the first outcome."""
     def __init__(
@@ -1019,7 +1027,7 @@ class ListFlagHistoryRequest(_message.Message):
     page_size: _builtins.int
     """Optional. At most this many; 0: 100. The limit is 1,000."""
     page_token: _builtins.str
-    """Optional. `next_page_token` of the previous page, all other fields the same."""
+    """Optional. `next_page_token` of the previous page. All other fields must be the same as for that page."""
     def __init__(
         self,
         *,
@@ -1051,11 +1059,11 @@ class ListFlagHistoryResponse(_message.Message):
     revision: _builtins.int
     """The revision at which this page was read."""
     compacted_through_version: _builtins.int
-    """Versions up to and with this one were compacted away; 0: none was."""
+    """Versions up to and including this one were compacted away; 0: none."""
     @_builtins.property
     def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___FlagVersion]:
-        """Newest first. Versions whose changes were compacted away are gone, except the current one, whose action is then
-        `CREATE` or `UPDATE`.
+        """Newest first. Versions whose changes were compacted away are missing, except the current version, whose action is
+        then `CREATE` or `UPDATE`.
         """
 
     def __init__(
@@ -1087,19 +1095,19 @@ class RollbackFlagRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Required. See Flag.name. A deleted flag is brought back."""
+    """Required. See Flag.name. A deleted flag is restored."""
     environment: _builtins.str
     """Required. See Flag.environment."""
     version: _builtins.int
-    """Required. The version whose definition is written again, as a new version. What never changes stays: the salt, and
-    the variants that came later, at the end of the list.
+    """Required. The version whose definition is written as a new version. The salt stays, because it never changes.
+    Variants that were added later stay at the end of the list.
     """
     etag: _builtins.str
     """Optional precondition: write only if this is the current etag, else ABORTED. Must not be empty if it is given. The
     `If-Match` header means the same; if both are given they must agree.
     """
     reason: _builtins.str
-    """Optional. Why, for the history; at most 1,024 characters."""
+    """Optional. The reason, for the history; at most 1,024 characters."""
     request_id: _builtins.str
     """Optional. At most 128 characters. A retry with the same request_id and content returns the first outcome."""
     def __init__(
@@ -1195,15 +1203,15 @@ class DiffFlagResponse(_message.Message):
     DIFFERENCES_FIELD_NUMBER: _builtins.int
     DIFFERENCES_OMITTED_FIELD_NUMBER: _builtins.int
     differences_omitted: _builtins.int
-    """How many differences did not fit."""
+    """The number of differences that did not fit."""
     @_builtins.property
     def to(self) -> Global___FlagVersion:
         """The newer side."""
 
     @_builtins.property
     def differences(self) -> _containers.RepeatedCompositeFieldContainer[_config_pb2.ConfigDifference]:
-        """What has to change in the definition of `from` to give that of `to`, as far as it fits into one message. Empty: they
-        are equal. Lists are compared by position.
+        """The changes that turn the definition in `from` into the definition in `to`, as far as they fit into one message.
+        Empty: the definitions are equal. Lists are compared by position.
         """
 
     def __init__(
@@ -1223,14 +1231,16 @@ Global___DiffFlagResponse: _TypeAlias = DiffFlagResponse  # noqa: Y015
 
 @_typing.final
 class EvaluationError(_message.Message):
-    """Why an evaluation gave no proper value. The codes are OpenFeature's."""
+    """Why an evaluation failed. The codes are OpenFeature's."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     code: _builtins.str
-    """Output only. `FLAG_NOT_FOUND`, `TARGETING_KEY_MISSING`, `PARSE_ERROR`, `TYPE_MISMATCH`, `INVALID_CONTEXT` or `GENERAL`."""
+    """Output only. `FLAG_NOT_FOUND`, `TARGETING_KEY_MISSING`, `PARSE_ERROR`, `TYPE_MISMATCH`, `INVALID_CONTEXT` or
+    `GENERAL`.
+    """
     message: _builtins.str
     """Output only. For people."""
     def __init__(
@@ -1249,7 +1259,7 @@ Global___EvaluationError: _TypeAlias = EvaluationError  # noqa: Y015
 
 @_typing.final
 class Evaluation(_message.Message):
-    """What a flag is for one context."""
+    """The outcome of evaluating a flag for one context."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1266,9 +1276,9 @@ class Evaluation(_message.Message):
     flag_name: _builtins.str
     """Output only. The flag."""
     user_id: _builtins.str
-    """Output only. The user that was asked for."""
+    """Output only. The user id of the request."""
     enabled: _builtins.bool
-    """Output only. Boolean flags: the value. Others: whether a variant other than the off variant is served."""
+    """Output only. Boolean flags: the value. Other flags: true if a variant other than the off variant is served."""
     variant: _builtins.str
     """Output only. The variant's name."""
     reason: _builtins.str
@@ -1279,15 +1289,15 @@ class Evaluation(_message.Message):
     """Output only. True if the explanation was left out, because it does not fit into the message."""
     @_builtins.property
     def value(self) -> _struct_pb2.Value:
-        """Output only. The variant's value; absent where the flag was not found."""
+        """Output only. The variant's value; absent if the flag was not found."""
 
     @_builtins.property
     def error(self) -> Global___EvaluationError:
-        """Output only. Set where this item failed; the other items of a batch are not touched by it."""
+        """Output only. Set if this item failed. It does not affect the other items of a batch."""
 
     @_builtins.property
     def explanation(self) -> _struct_pb2.Struct:
-        """Output only, where `explain` was asked for: each rule's outcome, the bucket and the thresholds."""
+        """Output only. Set if the request has `explain`: each rule's outcome, the bucket and the thresholds."""
 
     def __init__(
         self,
@@ -1326,16 +1336,16 @@ class EvaluateFlagRequest(_message.Message):
     flag_name: _builtins.str
     """Required. The flag."""
     user_id: _builtins.str
-    """Optional. The user, at most 512 characters. Needed where the flag buckets by user id."""
+    """Optional. The user, at most 512 characters. Needed if the flag buckets by user id."""
     environment: _builtins.str
     """Required. See Flag.environment."""
     explain: _builtins.bool
-    """Optional. Also say how the outcome came about."""
+    """Optional. True: explain the outcome."""
     min_revision: _builtins.int
     """Optional. Wait, within the deadline, until this replica has applied this revision."""
     @_builtins.property
     def attributes(self) -> _struct_pb2.Struct:
-        """Optional. What rules look at. At most 256 attributes."""
+        """Optional. The attributes that rules test. At most 256."""
 
     def __init__(
         self,
@@ -1401,7 +1411,7 @@ class BatchEvaluateFlagsRequest(_message.Message):
     environment: _builtins.str
     """Required, unless `requests` is given. See Flag.environment."""
     explain: _builtins.bool
-    """Optional. Also say how each outcome came about."""
+    """Optional. True: explain each outcome."""
     min_revision: _builtins.int
     """Optional. Wait, within the deadline, until this replica has applied this revision."""
     @_builtins.property
@@ -1410,11 +1420,11 @@ class BatchEvaluateFlagsRequest(_message.Message):
 
     @_builtins.property
     def attributes(self) -> _struct_pb2.Struct:
-        """Optional. What rules look at."""
+        """Optional. The attributes that rules test."""
 
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvaluateFlagRequest]:
-        """Optional. Many contexts; no other field may then be given but min_revision. At most 1,000."""
+        """Optional. Many contexts. The only other field that may be given with it is min_revision. At most 1,000."""
 
     def __init__(
         self,
@@ -1447,8 +1457,8 @@ class BatchEvaluateFlagsResponse(_message.Message):
     """The revision of the flag sets that were used."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evaluation]:
-        """In the order asked; all flags of an environment in the order of name. What does not fit into the message any more is
-        an item with the error `GENERAL`: ask for it again. RESOURCE_EXHAUSTED where not even that fits.
+        """In the order of the request; all flags of an environment in the order of name. An outcome that does not fit into
+        the message is replaced by the error `GENERAL`: request it again. RESOURCE_EXHAUSTED if not even the errors fit.
         """
 
     def __init__(
@@ -1478,13 +1488,12 @@ class WatchFlagsRequest(_message.Message):
     environment: _builtins.str
     """Required. See Flag.environment."""
     after_revision: _builtins.int
-    """Optional. Resume: no snapshot, but every change after this revision. Which one: see watch.proto. Unset: a snapshot
-    first.
-    Compacted or in the future: OUT_OF_RANGE; start again without it.
+    """Optional. Resumes the watch: no snapshot, but every change after this revision. watch.proto says which revision to
+    send. Unset: a snapshot first. A compacted or future revision is OUT_OF_RANGE: start again without it.
     """
     history: _builtins.str
-    """Optional. With `after_revision`, the history that it is of, as `synced` and `progress` said it (`x-history` does the
-    same). Of another history than the log's: OUT_OF_RANGE, reason `HISTORY_CHANGED`; start again without both.
+    """Optional. The history that `after_revision` belongs to, from `synced` or `progress`. The `x-history` header means
+    the same. If the log has another history: OUT_OF_RANGE, reason `HISTORY_CHANGED`; start again without both fields.
     """
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -1510,7 +1519,7 @@ Global___WatchFlagsRequest: _TypeAlias = WatchFlagsRequest  # noqa: Y015
 
 @_typing.final
 class FlagSnapshot(_message.Message):
-    """A part of the state when the watch began."""
+    """A part of the state at the start of the watch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1549,10 +1558,10 @@ class FlagChange(_message.Message):
     type: _builtins.str
     """`PUT` or `DELETE`."""
     previous_omitted: _builtins.bool
-    """True if there was a state before that is not given, because both do not fit into one message."""
+    """True if `previous` exists and is left out, because the two states do not fit into one message."""
     revision_complete: _builtins.bool
-    """True if this watch tells nothing more of this revision: resume after it. False: changes of the same revision may
-    follow, and a watch that is cut here resumes after the revision before it. See watch.proto.
+    """True if this is the last change of this revision in this watch: resume after it. False: changes of the same
+    revision may follow; a client that is cut off here resumes after the revision before it. See watch.proto.
     """
     @_builtins.property
     def flag(self) -> Global___Flag:
@@ -1593,11 +1602,11 @@ class WatchFlagsResponse(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def snapshot(self) -> Global___FlagSnapshot:
-        """A part of the opening state."""
+        """A part of the initial state."""
 
     @_builtins.property
     def synced(self) -> _watch_pb2.Synced:
-        """The opening state is complete."""
+        """The initial state is complete."""
 
     @_builtins.property
     def change(self) -> Global___FlagChange:
@@ -1609,7 +1618,7 @@ class WatchFlagsResponse(_message.Message):
 
     @_builtins.property
     def error(self) -> _status_pb2.Status:
-        """The watch ends with this error. In band, since the end of an HTTP/1.1 stream can't carry it."""
+        """The watch ends with this error. It is a message because the end of an HTTP/1.1 stream can't carry an error."""
 
     def __init__(
         self,

@@ -97,14 +97,14 @@ class FlagServiceServicer(object):
     """
 
     def CreateFlag(self, request, context):
-        """Creates a flag. ALREADY_EXISTS where it exists.
+        """Creates a flag. ALREADY_EXISTS if it exists.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetFlag(self, request, context):
-        """Returns one flag. NOT_FOUND where there is none.
+        """Returns one flag. NOT_FOUND if it does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -118,14 +118,14 @@ class FlagServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateFlag(self, request, context):
-        """Writes those fields of a flag that are named. NOT_FOUND where there is none, unless `allow_missing`.
+        """Writes the named fields of a flag. NOT_FOUND if it does not exist, unless `allow_missing`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteFlag(self, request, context):
-        """Deletes a flag that no other flag has as its prerequisite. NOT_FOUND where there is none.
+        """Deletes a flag that is not a prerequisite of another flag. NOT_FOUND if it does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -139,8 +139,8 @@ class FlagServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RollbackFlag(self, request, context):
-        """Writes the definition of an earlier version again, as a new version. It is checked as any other write, with the other
-        flags as they are now: FAILED_PRECONDITION if they don't allow it.
+        """Writes the definition of an earlier version as a new version. It is validated like any other write, against the
+        current state of the other flags: FAILED_PRECONDITION if they do not allow it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -154,14 +154,14 @@ class FlagServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def EvaluateFlag(self, request, context):
-        """Evaluates one flag for one context. NOT_FOUND where there is no such flag.
+        """Evaluates one flag for one context. NOT_FOUND if it does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchEvaluateFlags(self, request, context):
-        """Evaluates many flags, or many contexts. An error on one item is that item's alone.
+        """Evaluates many flags, or many contexts. An error on one item does not affect the others.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,27 +34,27 @@ class FlagServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> FlagServiceAsyncStub: ...
     CreateFlag: _grpc.UnaryUnaryMultiCallable[_flag_pb2.CreateFlagRequest, _flag_pb2.CreateFlagResponse]
-    """Creates a flag. ALREADY_EXISTS where it exists."""
+    """Creates a flag. ALREADY_EXISTS if it exists."""
     GetFlag: _grpc.UnaryUnaryMultiCallable[_flag_pb2.GetFlagRequest, _flag_pb2.GetFlagResponse]
-    """Returns one flag. NOT_FOUND where there is none."""
+    """Returns one flag. NOT_FOUND if it does not exist."""
     ListFlags: _grpc.UnaryUnaryMultiCallable[_flag_pb2.ListFlagsRequest, _flag_pb2.ListFlagsResponse]
     """Lists the flags of an environment, page by page."""
     UpdateFlag: _grpc.UnaryUnaryMultiCallable[_flag_pb2.UpdateFlagRequest, _flag_pb2.UpdateFlagResponse]
-    """Writes those fields of a flag that are named. NOT_FOUND where there is none, unless `allow_missing`."""
+    """Writes the named fields of a flag. NOT_FOUND if it does not exist, unless `allow_missing`."""
     DeleteFlag: _grpc.UnaryUnaryMultiCallable[_flag_pb2.DeleteFlagRequest, _flag_pb2.DeleteFlagResponse]
-    """Deletes a flag that no other flag has as its prerequisite. NOT_FOUND where there is none."""
+    """Deletes a flag that is not a prerequisite of another flag. NOT_FOUND if it does not exist."""
     ListFlagHistory: _grpc.UnaryUnaryMultiCallable[_flag_pb2.ListFlagHistoryRequest, _flag_pb2.ListFlagHistoryResponse]
     """Returns every version of a flag, newest first."""
     RollbackFlag: _grpc.UnaryUnaryMultiCallable[_flag_pb2.RollbackFlagRequest, _flag_pb2.RollbackFlagResponse]
-    """Writes the definition of an earlier version again, as a new version. It is checked as any other write, with the other
-    flags as they are now: FAILED_PRECONDITION if they don't allow it.
+    """Writes the definition of an earlier version as a new version. It is validated like any other write, against the
+    current state of the other flags: FAILED_PRECONDITION if they do not allow it.
     """
     DiffFlag: _grpc.UnaryUnaryMultiCallable[_flag_pb2.DiffFlagRequest, _flag_pb2.DiffFlagResponse]
     """Compares the definitions of two versions."""
     EvaluateFlag: _grpc.UnaryUnaryMultiCallable[_flag_pb2.EvaluateFlagRequest, _flag_pb2.EvaluateFlagResponse]
-    """Evaluates one flag for one context. NOT_FOUND where there is no such flag."""
+    """Evaluates one flag for one context. NOT_FOUND if it does not exist."""
     BatchEvaluateFlags: _grpc.UnaryUnaryMultiCallable[_flag_pb2.BatchEvaluateFlagsRequest, _flag_pb2.BatchEvaluateFlagsResponse]
-    """Evaluates many flags, or many contexts. An error on one item is that item's alone."""
+    """Evaluates many flags, or many contexts. An error on one item does not affect the others."""
     WatchFlags: _grpc.UnaryStreamMultiCallable[_flag_pb2.WatchFlagsRequest, _flag_pb2.WatchFlagsResponse]
     """Streams the state and then every change. See watch.proto for the order."""
 
@@ -64,27 +64,27 @@ class FlagServiceAsyncStub(FlagServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateFlag: _aio.UnaryUnaryMultiCallable[_flag_pb2.CreateFlagRequest, _flag_pb2.CreateFlagResponse]  # type: ignore[assignment]
-    """Creates a flag. ALREADY_EXISTS where it exists."""
+    """Creates a flag. ALREADY_EXISTS if it exists."""
     GetFlag: _aio.UnaryUnaryMultiCallable[_flag_pb2.GetFlagRequest, _flag_pb2.GetFlagResponse]  # type: ignore[assignment]
-    """Returns one flag. NOT_FOUND where there is none."""
+    """Returns one flag. NOT_FOUND if it does not exist."""
     ListFlags: _aio.UnaryUnaryMultiCallable[_flag_pb2.ListFlagsRequest, _flag_pb2.ListFlagsResponse]  # type: ignore[assignment]
     """Lists the flags of an environment, page by page."""
     UpdateFlag: _aio.UnaryUnaryMultiCallable[_flag_pb2.UpdateFlagRequest, _flag_pb2.UpdateFlagResponse]  # type: ignore[assignment]
-    """Writes those fields of a flag that are named. NOT_FOUND where there is none, unless `allow_missing`."""
+    """Writes the named fields of a flag. NOT_FOUND if it does not exist, unless `allow_missing`."""
     DeleteFlag: _aio.UnaryUnaryMultiCallable[_flag_pb2.DeleteFlagRequest, _flag_pb2.DeleteFlagResponse]  # type: ignore[assignment]
-    """Deletes a flag that no other flag has as its prerequisite. NOT_FOUND where there is none."""
+    """Deletes a flag that is not a prerequisite of another flag. NOT_FOUND if it does not exist."""
     ListFlagHistory: _aio.UnaryUnaryMultiCallable[_flag_pb2.ListFlagHistoryRequest, _flag_pb2.ListFlagHistoryResponse]  # type: ignore[assignment]
     """Returns every version of a flag, newest first."""
     RollbackFlag: _aio.UnaryUnaryMultiCallable[_flag_pb2.RollbackFlagRequest, _flag_pb2.RollbackFlagResponse]  # type: ignore[assignment]
-    """Writes the definition of an earlier version again, as a new version. It is checked as any other write, with the other
-    flags as they are now: FAILED_PRECONDITION if they don't allow it.
+    """Writes the definition of an earlier version as a new version. It is validated like any other write, against the
+    current state of the other flags: FAILED_PRECONDITION if they do not allow it.
     """
     DiffFlag: _aio.UnaryUnaryMultiCallable[_flag_pb2.DiffFlagRequest, _flag_pb2.DiffFlagResponse]  # type: ignore[assignment]
     """Compares the definitions of two versions."""
     EvaluateFlag: _aio.UnaryUnaryMultiCallable[_flag_pb2.EvaluateFlagRequest, _flag_pb2.EvaluateFlagResponse]  # type: ignore[assignment]
-    """Evaluates one flag for one context. NOT_FOUND where there is no such flag."""
+    """Evaluates one flag for one context. NOT_FOUND if it does not exist."""
     BatchEvaluateFlags: _aio.UnaryUnaryMultiCallable[_flag_pb2.BatchEvaluateFlagsRequest, _flag_pb2.BatchEvaluateFlagsResponse]  # type: ignore[assignment]
-    """Evaluates many flags, or many contexts. An error on one item is that item's alone."""
+    """Evaluates many flags, or many contexts. An error on one item does not affect the others."""
     WatchFlags: _aio.UnaryStreamMultiCallable[_flag_pb2.WatchFlagsRequest, _flag_pb2.WatchFlagsResponse]  # type: ignore[assignment]
     """Streams the state and then every change. See watch.proto for the order."""
 
@@ -97,7 +97,7 @@ class FlagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _flag_pb2.CreateFlagRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_flag_pb2.CreateFlagResponse, _abc.Awaitable[_flag_pb2.CreateFlagResponse]]:
-        """Creates a flag. ALREADY_EXISTS where it exists."""
+        """Creates a flag. ALREADY_EXISTS if it exists."""
 
     @_abc_1.abstractmethod
     def GetFlag(
@@ -105,7 +105,7 @@ class FlagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _flag_pb2.GetFlagRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_flag_pb2.GetFlagResponse, _abc.Awaitable[_flag_pb2.GetFlagResponse]]:
-        """Returns one flag. NOT_FOUND where there is none."""
+        """Returns one flag. NOT_FOUND if it does not exist."""
 
     @_abc_1.abstractmethod
     def ListFlags(
@@ -121,7 +121,7 @@ class FlagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _flag_pb2.UpdateFlagRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_flag_pb2.UpdateFlagResponse, _abc.Awaitable[_flag_pb2.UpdateFlagResponse]]:
-        """Writes those fields of a flag that are named. NOT_FOUND where there is none, unless `allow_missing`."""
+        """Writes the named fields of a flag. NOT_FOUND if it does not exist, unless `allow_missing`."""
 
     @_abc_1.abstractmethod
     def DeleteFlag(
@@ -129,7 +129,7 @@ class FlagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _flag_pb2.DeleteFlagRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_flag_pb2.DeleteFlagResponse, _abc.Awaitable[_flag_pb2.DeleteFlagResponse]]:
-        """Deletes a flag that no other flag has as its prerequisite. NOT_FOUND where there is none."""
+        """Deletes a flag that is not a prerequisite of another flag. NOT_FOUND if it does not exist."""
 
     @_abc_1.abstractmethod
     def ListFlagHistory(
@@ -145,8 +145,8 @@ class FlagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _flag_pb2.RollbackFlagRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_flag_pb2.RollbackFlagResponse, _abc.Awaitable[_flag_pb2.RollbackFlagResponse]]:
-        """Writes the definition of an earlier version again, as a new version. It is checked as any other write, with the other
-        flags as they are now: FAILED_PRECONDITION if they don't allow it.
+        """Writes the definition of an earlier version as a new version. It is validated like any other write, against the
+        current state of the other flags: FAILED_PRECONDITION if they do not allow it.
         """
 
     @_abc_1.abstractmethod
@@ -163,7 +163,7 @@ class FlagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _flag_pb2.EvaluateFlagRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_flag_pb2.EvaluateFlagResponse, _abc.Awaitable[_flag_pb2.EvaluateFlagResponse]]:
-        """Evaluates one flag for one context. NOT_FOUND where there is no such flag."""
+        """Evaluates one flag for one context. NOT_FOUND if it does not exist."""
 
     @_abc_1.abstractmethod
     def BatchEvaluateFlags(
@@ -171,7 +171,7 @@ class FlagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _flag_pb2.BatchEvaluateFlagsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_flag_pb2.BatchEvaluateFlagsResponse, _abc.Awaitable[_flag_pb2.BatchEvaluateFlagsResponse]]:
-        """Evaluates many flags, or many contexts. An error on one item is that item's alone."""
+        """Evaluates many flags, or many contexts. An error on one item does not affect the others."""
 
     @_abc_1.abstractmethod
     def WatchFlags(

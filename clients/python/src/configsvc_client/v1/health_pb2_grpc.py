@@ -57,21 +57,21 @@ class HealthServiceServicer(object):
     """
 
     def GetHealth(self, request, context):
-        """The state of each part.
+        """Returns the state of each part.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetReadiness(self, request, context):
-        """Whether this replica should get traffic.
+        """Returns whether this replica should get traffic.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetLiveness(self, request, context):
-        """Whether the process answers at all. Touches nothing else.
+        """Returns whether the process answers. It does not check any other part.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

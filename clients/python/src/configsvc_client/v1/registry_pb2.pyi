@@ -65,36 +65,36 @@ class Instance(_message.Message):
     service_name: _builtins.str
     """1 to 128 letters, digits, `.`, `_`, `-`, starting with a letter or digit."""
     instance_id: _builtins.str
-    """The same alphabet. Made by the service where the registration gave none."""
+    """The same characters as service_name. Generated if the registration has none."""
     service_url: _builtins.str
-    """Where callers reach it: an absolute http, https, grpc or tcp URL; at most 2,048 characters."""
+    """The URL that callers use: an absolute http, https, grpc or tcp URL; at most 2,048 characters."""
     health_check_url: _builtins.str
-    """What is checked: an http, https, tcp or grpc URL. Empty: not checked, the lease alone counts."""
+    """The URL of the health check: http, https, tcp or grpc. Empty: no health checks, only the lease counts."""
     status: _builtins.str
-    """Output only. `HEALTHY`, `UNHEALTHY` (its checks have failed often enough) or `SUSPECT` (its KeepAlive stream ended).
-    A new registration is `HEALTHY` until its checks say otherwise; registering again does not change what they said.
-    Of a foreign one: `HEALTHY`, or `OUT_OF_SERVICE` if its program says that it takes no requests (Curator's `enabled`
-    is false, or Spring's `instance_status` is not `UP`).
+    """Output only. `HEALTHY`, `UNHEALTHY` (its checks have failed often enough) or `SUSPECT` (its KeepAlive stream
+    ended). A new registration is `HEALTHY` until its checks say otherwise. Registering again does not change a status
+    that the checks have set. A foreign instance is `HEALTHY`, or `OUT_OF_SERVICE` if its program says that it takes no
+    requests (Curator's `enabled` is false, or Spring's `instance_status` is not `UP`).
     """
     weight: _builtins.int
-    """Its share under weighted balancing: 1 to 1,000,000."""
+    """Its share in weighted balancing: 1 to 1,000,000."""
     zone: _builtins.str
-    """The zone that it runs in; preferred by callers in the same zone."""
+    """The zone that it runs in. Callers in the same zone prefer it."""
     version: _builtins.str
     """The version of the software that it runs; free text, at most 128 characters."""
     lease_ttl_seconds: _builtins.int
-    """How long it stays without a sign of life, in seconds."""
+    """How long it stays registered without a heartbeat, in seconds."""
     revision: _builtins.int
     """Output only. The revision of the last write to this registration."""
     etag: _builtins.str
     """Output only. Opaque; changes with each write."""
     foreign: _builtins.bool
-    """Output only. True if another program shows it in ZooKeeper, and it is not registered here. It then has no lease, no
-    revision and no etag, and can't be deregistered here.
+    """Output only. True if another program shows this instance in ZooKeeper and it is not registered here. A foreign
+    instance has no lease, no revision and no etag, and can't be deregistered here.
     """
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Free labels: at most 64, keys to 128 and values to 1,024 characters."""
+        """Labels: at most 64, keys up to 128 characters, values up to 1,024."""
 
     @_builtins.property
     def registered_at(self) -> _timestamp_pb2.Timestamp:
@@ -102,7 +102,7 @@ class Instance(_message.Message):
 
     @_builtins.property
     def last_heartbeat_at(self) -> _timestamp_pb2.Timestamp:
-        """Output only. The last sign of life: registration, heartbeat, KeepAlive or passing check."""
+        """Output only. The last heartbeat: a registration, a Heartbeat, a KeepAlive message or a passing check."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ Global___Instance: _TypeAlias = Instance  # noqa: Y015
 
 @_typing.final
 class RegisterInstanceRequest(_message.Message):
-    """Request of RegisterInstance. It says all of the registration: what is not given gets its default."""
+    """Request of RegisterInstance. It describes the whole registration: a field that is not given gets its default."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -172,7 +172,7 @@ class RegisterInstanceRequest(_message.Message):
     service_name: _builtins.str
     """Required. See Instance.service_name."""
     instance_id: _builtins.str
-    """Optional. Unset: an id is made from service_name and service_url, so that registering twice is one instance."""
+    """Optional. Unset: the id is derived from service_name and service_url, so that registering twice gives one instance."""
     service_url: _builtins.str
     """Required. See Instance.service_url."""
     health_check_url: _builtins.str
@@ -186,12 +186,12 @@ class RegisterInstanceRequest(_message.Message):
     lease_ttl_seconds: _builtins.int
     """Optional; 0 is 30. 5 to 86,400. See Instance.lease_ttl_seconds."""
     reason: _builtins.str
-    """Optional. Why, for the audit trail; at most 1,024 characters."""
+    """Optional. The reason, for the audit trail; at most 1,024 characters."""
     request_id: _builtins.str
     """Optional. At most 128 characters. A retry with the same request_id and content returns the first outcome."""
     etag: _builtins.str
     """Optional precondition: write only if this is the registration's current etag, else ABORTED. Must not be empty if
-    it is given. The `If-Match` header means the same; if both are given they must agree.
+    it is given. The `If-Match` header means the same; if both are given, they must agree.
     """
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -235,7 +235,7 @@ class RegisterInstanceResponse(_message.Message):
     """The revision of the write."""
     @_builtins.property
     def instance(self) -> Global___Instance:
-        """The registration. It is discoverable at once."""
+        """The registration. It can be discovered immediately."""
 
     def __init__(
         self,
@@ -267,12 +267,12 @@ class DeregisterInstanceRequest(_message.Message):
     instance_id: _builtins.str
     """Required. See Instance.instance_id."""
     reason: _builtins.str
-    """Optional. Why, for the audit trail; at most 1,024 characters."""
+    """Optional. The reason, for the audit trail; at most 1,024 characters."""
     request_id: _builtins.str
     """Optional. At most 128 characters. A retry with the same request_id and content returns the first outcome."""
     etag: _builtins.str
     """Optional precondition: remove only if this is the registration's current etag, else ABORTED. Must not be empty if
-    it is given. The `If-Match` header means the same; if both are given they must agree.
+    it is given. The `If-Match` header means the same; if both are given, they must agree.
     """
     def __init__(
         self,
@@ -305,7 +305,7 @@ class DeregisterInstanceResponse(_message.Message):
     service_name: _builtins.str
     """The service."""
     instance_id: _builtins.str
-    """The instance that left."""
+    """The instance that was removed."""
     revision: _builtins.int
     """The revision of the write."""
     def __init__(
@@ -338,7 +338,7 @@ class HeartbeatRequest(_message.Message):
     """Required. See Instance.instance_id."""
     etag: _builtins.str
     """Optional precondition: renew only if this is the registration's current etag, else ABORTED. Must not be empty if
-    it is given. The `If-Match` header means the same; if both are given they must agree.
+    it is given. The `If-Match` header means the same; if both are given, they must agree.
     """
     def __init__(
         self,
@@ -366,10 +366,10 @@ class HeartbeatResponse(_message.Message):
     INSTANCE_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
-    """The revision at which this was read. A heartbeat is no write."""
+    """The revision at which the instance was read. A heartbeat is not a write."""
     @_builtins.property
     def instance(self) -> Global___Instance:
-        """The instance, its lease renewed."""
+        """The instance, with its renewed lease."""
 
     def __init__(
         self,
@@ -387,7 +387,7 @@ Global___HeartbeatResponse: _TypeAlias = HeartbeatResponse  # noqa: Y015
 
 @_typing.final
 class KeepAliveRequest(_message.Message):
-    """One message of the caller on a KeepAlive stream. Send one at least every third of the lease."""
+    """One message of the caller on a KeepAlive stream. Send one at least three times per lease."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -420,7 +420,7 @@ class KeepAliveResponse(_message.Message):
     LEASE_TTL_SECONDS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     lease_ttl_seconds: _builtins.int
-    """The lease, renewed, in seconds."""
+    """The renewed lease, in seconds."""
     revision: _builtins.int
     """The revision that this replica has applied."""
     def __init__(
@@ -439,7 +439,7 @@ Global___KeepAliveResponse: _TypeAlias = KeepAliveResponse  # noqa: Y015
 
 @_typing.final
 class ServiceSummary(_message.Message):
-    """A service and its instances in numbers."""
+    """A service and the number of its instances."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -449,9 +449,9 @@ class ServiceSummary(_message.Message):
     service_name: _builtins.str
     """The service."""
     instances: _builtins.int
-    """How many instances are registered."""
+    """The number of registered instances."""
     healthy: _builtins.int
-    """How many of them are healthy."""
+    """The number of healthy ones among them."""
     def __init__(
         self,
         *,
@@ -479,7 +479,7 @@ class ListServicesRequest(_message.Message):
     page_size: _builtins.int
     """Optional. At most this many; 0: 100. The limit is 1,000."""
     page_token: _builtins.str
-    """Optional. `next_page_token` of the previous page, all other fields the same."""
+    """Optional. `next_page_token` of the previous page. All other fields must be the same as for that page."""
     min_revision: _builtins.int
     """Optional. Wait, within the deadline, until this replica has applied this revision."""
     def __init__(
@@ -546,7 +546,7 @@ class GetServiceRequest(_message.Message):
     page_size: _builtins.int
     """Optional. At most this many; 0: as many as fit into a message."""
     page_token: _builtins.str
-    """Optional. `next_page_token` of the previous page, all other fields the same."""
+    """Optional. `next_page_token` of the previous page. All other fields must be the same as for that page."""
     def __init__(
         self,
         *,
@@ -574,14 +574,14 @@ class GetServiceResponse(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     stale: _builtins.bool
-    """True where the registry can't be read now and this is the last known."""
+    """True if the registry can't be read now and these are the last known instances."""
     revision: _builtins.int
     """The revision at which this was read."""
     next_page_token: _builtins.str
-    """Empty where these are all."""
+    """Empty on the last page."""
     @_builtins.property
     def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___Instance]:
-        """Every instance, whatever its status, in the order of id."""
+        """Every instance, with any status, in the order of id."""
 
     def __init__(
         self,
@@ -615,9 +615,9 @@ class GetServiceUrlRequest(_message.Message):
     strategy: _builtins.str
     """Optional. `round_robin` (the default), `random`, `weighted`, `least_recently_used` or `consistent_hash`."""
     hash_key: _builtins.str
-    """Required for `consistent_hash`: equal keys get the same instance while it is there. At most 512 characters."""
+    """Required for `consistent_hash`: equal keys get the same instance as long as it exists. At most 512 characters."""
     zone: _builtins.str
-    """Optional. The caller's zone: instances there are taken first."""
+    """Optional. The caller's zone: instances of this zone are preferred."""
     min_revision: _builtins.int
     """Optional. Wait, within the deadline, until this replica has applied this revision."""
     def __init__(
@@ -655,9 +655,9 @@ class GetServiceUrlResponse(_message.Message):
     strategy: _builtins.str
     """The strategy that was used."""
     stale: _builtins.bool
-    """True where only instances that are not known to be healthy were left."""
+    """True if the service has no instance that is known to be healthy."""
     revision: _builtins.int
-    """The revision at which the service is known."""
+    """The revision at which the service was read."""
     def __init__(
         self,
         *,
@@ -715,18 +715,18 @@ class HealthCheckResult(_message.Message):
     passed: _builtins.bool
     """Whether this check passed."""
     status: _builtins.str
-    """The instance's status after it. One failure does not change it: there are thresholds."""
+    """The instance's status after this check. One failure does not change it: there are thresholds."""
     latency_ms: _builtins.float
-    """How long the check took, in milliseconds; 0 if there was no answer."""
+    """The duration of the check in milliseconds; 0 if there was no answer."""
     error: _builtins.str
-    """What went wrong; empty where it passed. The same text whether the connection was refused, nothing came in time, or what
-    came can't be trusted or read: the server's log says which.
+    """What went wrong; empty if the check passed. The text is the same for a refused connection, a time-out, and an
+    answer that can't be trusted or read: the server's log says which.
     """
     skipped: _builtins.bool
-    """True if nothing was checked: the instance has no health_check_url, or its turn did not come in time (see error)."""
+    """True if no check was made: the instance has no health_check_url, or the check could not start in time (see error)."""
     @_builtins.property
     def checked_at(self) -> _timestamp_pb2.Timestamp:
-        """When."""
+        """The time of the check."""
 
     def __init__(
         self,
@@ -756,10 +756,10 @@ class CheckServiceHealthResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     RESULTS_OMITTED_FIELD_NUMBER: _builtins.int
     results_omitted: _builtins.int
-    """How many results did not fit."""
+    """The number of results that did not fit."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___HealthCheckResult]:
-        """One for each instance, in the order of id, as far as they fit into one message."""
+        """One result for each instance, in the order of id, as far as they fit into one message."""
 
     def __init__(
         self,
@@ -799,10 +799,10 @@ class DiscoverInstancesRequest(_message.Message):
     page_size: _builtins.int
     """Optional. At most this many; 0: as many as fit into a message."""
     page_token: _builtins.str
-    """Optional. `next_page_token` of the previous page, all other fields the same."""
+    """Optional. `next_page_token` of the previous page. All other fields must be the same as for that page."""
     @_builtins.property
     def metadata(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. `name=value` each; an instance must have them all. At most 64."""
+        """Optional. Labels as `name=value`; an instance must have all of them. At most 64."""
 
     def __init__(
         self,
@@ -834,14 +834,14 @@ class DiscoverInstancesResponse(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     stale: _builtins.bool
-    """True where this is the last known: the registry can't be read, or a wave of failing checks would empty the list."""
+    """True if these are the last known instances: the registry can't be read, or failing checks would empty the list."""
     revision: _builtins.int
     """The revision at which this was read."""
     next_page_token: _builtins.str
-    """Empty where these are all."""
+    """Empty on the last page."""
     @_builtins.property
     def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___Instance]:
-        """The healthy instances, in the order of id. A service that nobody registered has none."""
+        """The healthy instances, in the order of id. Empty for an unknown service."""
 
     def __init__(
         self,
@@ -871,13 +871,13 @@ class WatchServiceRequest(_message.Message):
     service_name: _builtins.str
     """Required. See Instance.service_name."""
     after_revision: _builtins.int
-    """Optional. Resume: no snapshot of what is registered, but every change after this revision. Which one: see
-    watch.proto. What other programs show is sent whole (InstanceSnapshot.foreign). Unset: a snapshot of all first.
-    Compacted or in the future: OUT_OF_RANGE; start again without it.
+    """Optional. Resumes the watch: no snapshot of registrations, but every change after this revision. watch.proto says
+    which revision to send. Foreign instances are all sent again (InstanceSnapshot.foreign). Unset: a snapshot of all
+    instances first. A compacted or future revision is OUT_OF_RANGE: start again without it.
     """
     history: _builtins.str
-    """Optional. With `after_revision`, the history that it is of, as `synced` and `progress` said it (`x-history` does the
-    same). Of another history than the log's: OUT_OF_RANGE, reason `HISTORY_CHANGED`; start again without both.
+    """Optional. The history that `after_revision` belongs to, from `synced` or `progress`. The `x-history` header means
+    the same. If the log has another history: OUT_OF_RANGE, reason `HISTORY_CHANGED`; start again without both fields.
     """
     def __init__(
         self,
@@ -898,16 +898,16 @@ Global___WatchServiceRequest: _TypeAlias = WatchServiceRequest  # noqa: Y015
 
 @_typing.final
 class InstanceSnapshot(_message.Message):
-    """A part of the state when the watch began."""
+    """A part of the state at the start of the watch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     INSTANCES_FIELD_NUMBER: _builtins.int
     FOREIGN_FIELD_NUMBER: _builtins.int
     foreign: _builtins.bool
-    """True if what other programs show begins here: forget all instances with `foreign` that you hold; these are the
-    first of those that there are now, and parts without this mark may follow with more. It is sent before `synced`, also
-    if the watch resumes, or later, once ZooKeeper can be read.
+    """True if the list of foreign instances begins here: drop all instances with `foreign` that you hold. These are the
+    first of the current ones; parts without this mark may follow with more. It is sent before `synced`, also if the
+    watch resumes, or later, when ZooKeeper can be read again.
     """
     @_builtins.property
     def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___Instance]:
@@ -929,12 +929,12 @@ Global___InstanceSnapshot: _TypeAlias = InstanceSnapshot  # noqa: Y015
 
 @_typing.final
 class InstanceChange(_message.Message):
-    """One change of one instance. Signs of life are no changes; a change of status is.
+    """One change of one instance. A heartbeat is not a change; a change of status is.
 
-    An instance with `foreign` is in no log. Its change carries the revision that this watch has told everything up to, so
-    that resuming after it is right, and a resume sends all foreign instances again (InstanceSnapshot.foreign). If an id is
-    registered here and shown by another program, too, it is the registration that is sent, and the foreign one after its
-    DELETE.
+    A foreign instance is not in the change log. Its change carries the revision up to which this watch is complete, so
+    that a client can resume after it. A resumed watch sends all foreign instances again (InstanceSnapshot.foreign). If
+    an id is registered here and also shown by another program, the registration is sent, and the foreign instance after
+    the DELETE of the registration.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -950,10 +950,10 @@ class InstanceChange(_message.Message):
     type: _builtins.str
     """`PUT` or `DELETE`."""
     previous_omitted: _builtins.bool
-    """True if there was a state before that is not given, because both do not fit into one message."""
+    """True if `previous` exists and is left out, because the two states do not fit into one message."""
     revision_complete: _builtins.bool
-    """True if this watch tells nothing more of this revision: resume after it. False: changes of the same revision may
-    follow, and a watch that is cut here resumes after the revision before it. See watch.proto.
+    """True if this is the last change of this revision in this watch: resume after it. False: changes of the same
+    revision may follow; a client that is cut off here resumes after the revision before it. See watch.proto.
     """
     @_builtins.property
     def instance(self) -> Global___Instance:
@@ -961,7 +961,7 @@ class InstanceChange(_message.Message):
 
     @_builtins.property
     def previous(self) -> Global___Instance:
-        """The state before; absent where the instance is new."""
+        """The state before; absent if the instance is new."""
 
     def __init__(
         self,
@@ -994,11 +994,11 @@ class WatchServiceResponse(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def snapshot(self) -> Global___InstanceSnapshot:
-        """A part of the opening state."""
+        """A part of the initial state."""
 
     @_builtins.property
     def synced(self) -> _watch_pb2.Synced:
-        """The opening state is complete."""
+        """The initial state is complete."""
 
     @_builtins.property
     def change(self) -> Global___InstanceChange:
@@ -1010,7 +1010,7 @@ class WatchServiceResponse(_message.Message):
 
     @_builtins.property
     def error(self) -> _status_pb2.Status:
-        """The watch ends with this error. In band, since the end of an HTTP/1.1 stream can't carry it."""
+        """The watch ends with this error. It is a message because the end of an HTTP/1.1 stream can't carry an error."""
 
     def __init__(
         self,

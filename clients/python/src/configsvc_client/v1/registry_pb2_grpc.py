@@ -92,29 +92,29 @@ class RegistryServiceServicer(object):
     """
 
     def RegisterInstance(self, request, context):
-        """Registers an instance, or replaces its registration without a gap.
+        """Registers an instance, or replaces its registration. The instance can be discovered all the time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeregisterInstance(self, request, context):
-        """Removes an instance at once. NOT_FOUND where there is none.
+        """Removes an instance immediately. NOT_FOUND if it does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Heartbeat(self, request, context):
-        """Renews an instance's lease. NOT_FOUND where it has expired: register again.
+        """Renews an instance's lease. NOT_FOUND if it has expired: register again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def KeepAlive(self, request_iterator, context):
-        """Renews a lease with each message. The stream's end makes the instance suspect, then its lease runs out. A stream
-        belongs to one registration: NOT_FOUND once it has left, even if it has registered again under the same id.
+        """Renews a lease with each message. The end of the stream makes the instance SUSPECT; then its lease expires. A
+        stream belongs to one registration: NOT_FOUND if that has ended, even if the same id has registered again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -128,21 +128,21 @@ class RegistryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetService(self, request, context):
-        """Returns every instance of a service. NOT_FOUND where there is none.
+        """Returns every instance of a service. NOT_FOUND if there is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetServiceUrl(self, request, context):
-        """Picks one healthy instance. NOT_FOUND where the service has none.
+        """Picks one healthy instance. NOT_FOUND if the service has none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CheckServiceHealth(self, request, context):
-        """Checks every instance of a service now. NOT_FOUND where there is none.
+        """Checks every instance of a service now. NOT_FOUND if there is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -156,8 +156,8 @@ class RegistryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchService(self, request, context):
-        """Streams the instances of a service and then every change, those of other programs in ZooKeeper included. See
-        watch.proto for the order.
+        """Streams the instances of a service and then every change, including the instances that other programs show in
+        ZooKeeper. See watch.proto for the order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

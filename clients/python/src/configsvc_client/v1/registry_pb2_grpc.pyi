@@ -34,28 +34,28 @@ class RegistryServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RegistryServiceAsyncStub: ...
     RegisterInstance: _grpc.UnaryUnaryMultiCallable[_registry_pb2.RegisterInstanceRequest, _registry_pb2.RegisterInstanceResponse]
-    """Registers an instance, or replaces its registration without a gap."""
+    """Registers an instance, or replaces its registration. The instance can be discovered all the time."""
     DeregisterInstance: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DeregisterInstanceRequest, _registry_pb2.DeregisterInstanceResponse]
-    """Removes an instance at once. NOT_FOUND where there is none."""
+    """Removes an instance immediately. NOT_FOUND if it does not exist."""
     Heartbeat: _grpc.UnaryUnaryMultiCallable[_registry_pb2.HeartbeatRequest, _registry_pb2.HeartbeatResponse]
-    """Renews an instance's lease. NOT_FOUND where it has expired: register again."""
+    """Renews an instance's lease. NOT_FOUND if it has expired: register again."""
     KeepAlive: _grpc.StreamStreamMultiCallable[_registry_pb2.KeepAliveRequest, _registry_pb2.KeepAliveResponse]
-    """Renews a lease with each message. The stream's end makes the instance suspect, then its lease runs out. A stream
-    belongs to one registration: NOT_FOUND once it has left, even if it has registered again under the same id.
+    """Renews a lease with each message. The end of the stream makes the instance SUSPECT; then its lease expires. A
+    stream belongs to one registration: NOT_FOUND if that has ended, even if the same id has registered again.
     """
     ListServices: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListServicesRequest, _registry_pb2.ListServicesResponse]
     """Lists the services that have instances."""
     GetService: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetServiceRequest, _registry_pb2.GetServiceResponse]
-    """Returns every instance of a service. NOT_FOUND where there is none."""
+    """Returns every instance of a service. NOT_FOUND if there is none."""
     GetServiceUrl: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetServiceUrlRequest, _registry_pb2.GetServiceUrlResponse]
-    """Picks one healthy instance. NOT_FOUND where the service has none."""
+    """Picks one healthy instance. NOT_FOUND if the service has none."""
     CheckServiceHealth: _grpc.UnaryUnaryMultiCallable[_registry_pb2.CheckServiceHealthRequest, _registry_pb2.CheckServiceHealthResponse]
-    """Checks every instance of a service now. NOT_FOUND where there is none."""
+    """Checks every instance of a service now. NOT_FOUND if there is none."""
     DiscoverInstances: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DiscoverInstancesRequest, _registry_pb2.DiscoverInstancesResponse]
     """Returns the healthy instances of a service."""
     WatchService: _grpc.UnaryStreamMultiCallable[_registry_pb2.WatchServiceRequest, _registry_pb2.WatchServiceResponse]
-    """Streams the instances of a service and then every change, those of other programs in ZooKeeper included. See
-    watch.proto for the order.
+    """Streams the instances of a service and then every change, including the instances that other programs show in
+    ZooKeeper. See watch.proto for the order.
     """
 
 @_typing.type_check_only
@@ -64,28 +64,28 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RegisterInstance: _aio.UnaryUnaryMultiCallable[_registry_pb2.RegisterInstanceRequest, _registry_pb2.RegisterInstanceResponse]  # type: ignore[assignment]
-    """Registers an instance, or replaces its registration without a gap."""
+    """Registers an instance, or replaces its registration. The instance can be discovered all the time."""
     DeregisterInstance: _aio.UnaryUnaryMultiCallable[_registry_pb2.DeregisterInstanceRequest, _registry_pb2.DeregisterInstanceResponse]  # type: ignore[assignment]
-    """Removes an instance at once. NOT_FOUND where there is none."""
+    """Removes an instance immediately. NOT_FOUND if it does not exist."""
     Heartbeat: _aio.UnaryUnaryMultiCallable[_registry_pb2.HeartbeatRequest, _registry_pb2.HeartbeatResponse]  # type: ignore[assignment]
-    """Renews an instance's lease. NOT_FOUND where it has expired: register again."""
+    """Renews an instance's lease. NOT_FOUND if it has expired: register again."""
     KeepAlive: _aio.StreamStreamMultiCallable[_registry_pb2.KeepAliveRequest, _registry_pb2.KeepAliveResponse]  # type: ignore[assignment]
-    """Renews a lease with each message. The stream's end makes the instance suspect, then its lease runs out. A stream
-    belongs to one registration: NOT_FOUND once it has left, even if it has registered again under the same id.
+    """Renews a lease with each message. The end of the stream makes the instance SUSPECT; then its lease expires. A
+    stream belongs to one registration: NOT_FOUND if that has ended, even if the same id has registered again.
     """
     ListServices: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListServicesRequest, _registry_pb2.ListServicesResponse]  # type: ignore[assignment]
     """Lists the services that have instances."""
     GetService: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetServiceRequest, _registry_pb2.GetServiceResponse]  # type: ignore[assignment]
-    """Returns every instance of a service. NOT_FOUND where there is none."""
+    """Returns every instance of a service. NOT_FOUND if there is none."""
     GetServiceUrl: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetServiceUrlRequest, _registry_pb2.GetServiceUrlResponse]  # type: ignore[assignment]
-    """Picks one healthy instance. NOT_FOUND where the service has none."""
+    """Picks one healthy instance. NOT_FOUND if the service has none."""
     CheckServiceHealth: _aio.UnaryUnaryMultiCallable[_registry_pb2.CheckServiceHealthRequest, _registry_pb2.CheckServiceHealthResponse]  # type: ignore[assignment]
-    """Checks every instance of a service now. NOT_FOUND where there is none."""
+    """Checks every instance of a service now. NOT_FOUND if there is none."""
     DiscoverInstances: _aio.UnaryUnaryMultiCallable[_registry_pb2.DiscoverInstancesRequest, _registry_pb2.DiscoverInstancesResponse]  # type: ignore[assignment]
     """Returns the healthy instances of a service."""
     WatchService: _aio.UnaryStreamMultiCallable[_registry_pb2.WatchServiceRequest, _registry_pb2.WatchServiceResponse]  # type: ignore[assignment]
-    """Streams the instances of a service and then every change, those of other programs in ZooKeeper included. See
-    watch.proto for the order.
+    """Streams the instances of a service and then every change, including the instances that other programs show in
+    ZooKeeper. See watch.proto for the order.
     """
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -97,7 +97,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.RegisterInstanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.RegisterInstanceResponse, _abc.Awaitable[_registry_pb2.RegisterInstanceResponse]]:
-        """Registers an instance, or replaces its registration without a gap."""
+        """Registers an instance, or replaces its registration. The instance can be discovered all the time."""
 
     @_abc_1.abstractmethod
     def DeregisterInstance(
@@ -105,7 +105,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.DeregisterInstanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.DeregisterInstanceResponse, _abc.Awaitable[_registry_pb2.DeregisterInstanceResponse]]:
-        """Removes an instance at once. NOT_FOUND where there is none."""
+        """Removes an instance immediately. NOT_FOUND if it does not exist."""
 
     @_abc_1.abstractmethod
     def Heartbeat(
@@ -113,7 +113,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.HeartbeatRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.HeartbeatResponse, _abc.Awaitable[_registry_pb2.HeartbeatResponse]]:
-        """Renews an instance's lease. NOT_FOUND where it has expired: register again."""
+        """Renews an instance's lease. NOT_FOUND if it has expired: register again."""
 
     @_abc_1.abstractmethod
     def KeepAlive(
@@ -121,8 +121,8 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_registry_pb2.KeepAliveRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_registry_pb2.KeepAliveResponse], _abc.AsyncIterator[_registry_pb2.KeepAliveResponse]]:
-        """Renews a lease with each message. The stream's end makes the instance suspect, then its lease runs out. A stream
-        belongs to one registration: NOT_FOUND once it has left, even if it has registered again under the same id.
+        """Renews a lease with each message. The end of the stream makes the instance SUSPECT; then its lease expires. A
+        stream belongs to one registration: NOT_FOUND if that has ended, even if the same id has registered again.
         """
 
     @_abc_1.abstractmethod
@@ -139,7 +139,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.GetServiceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.GetServiceResponse, _abc.Awaitable[_registry_pb2.GetServiceResponse]]:
-        """Returns every instance of a service. NOT_FOUND where there is none."""
+        """Returns every instance of a service. NOT_FOUND if there is none."""
 
     @_abc_1.abstractmethod
     def GetServiceUrl(
@@ -147,7 +147,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.GetServiceUrlRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.GetServiceUrlResponse, _abc.Awaitable[_registry_pb2.GetServiceUrlResponse]]:
-        """Picks one healthy instance. NOT_FOUND where the service has none."""
+        """Picks one healthy instance. NOT_FOUND if the service has none."""
 
     @_abc_1.abstractmethod
     def CheckServiceHealth(
@@ -155,7 +155,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.CheckServiceHealthRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.CheckServiceHealthResponse, _abc.Awaitable[_registry_pb2.CheckServiceHealthResponse]]:
-        """Checks every instance of a service now. NOT_FOUND where there is none."""
+        """Checks every instance of a service now. NOT_FOUND if there is none."""
 
     @_abc_1.abstractmethod
     def DiscoverInstances(
@@ -171,8 +171,8 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.WatchServiceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_registry_pb2.WatchServiceResponse], _abc.AsyncIterator[_registry_pb2.WatchServiceResponse]]:
-        """Streams the instances of a service and then every change, those of other programs in ZooKeeper included. See
-        watch.proto for the order.
+        """Streams the instances of a service and then every change, including the instances that other programs show in
+        ZooKeeper. See watch.proto for the order.
         """
 
 def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -92,11 +92,11 @@ class LeaseExpiry:
         new = {lease.incarnation: lease for lease in self._leases if not lease.is_loaded}
         if not new:
             return
-        found = await self._heartbeats.signs(new)
+        found = await self._heartbeats.heartbeats(new)
         ungranted = [i for i in new if i not in found or found[i].granted_at < found[i].seen_at]
         if ungranted:
-            await self._heartbeats.grant(ungranted, self._leases.clock.seconds)
-            found = {**found, **await self._heartbeats.signs(ungranted)}
+            await self._heartbeats.grant_leases(ungranted, self._leases.clock.seconds)
+            found = {**found, **await self._heartbeats.heartbeats(ungranted)}
         for incarnation, lease in new.items():
             # Without a row, the instance has left and come back in a later incarnation. The log is about to say so.
             if heartbeat := found.get(incarnation):
@@ -107,7 +107,7 @@ class LeaseExpiry:
         due = {lease.incarnation: lease for lease in self._leases if self._leases.remaining(lease) <= 0}
         if not due:
             return
-        found = await self._heartbeats.signs(due)
+        found = await self._heartbeats.heartbeats(due)
         for incarnation, lease in due.items():
             if heartbeat := found.get(incarnation):
                 self._leases.learn(lease, heartbeat)

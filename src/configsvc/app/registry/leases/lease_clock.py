@@ -66,7 +66,7 @@ class LeaseClock:
         """
         measured_at = self._clock.monotonic()
         try:
-            highest = await self._heartbeats.listen(self.seconds if self.is_synced else 0.0)
+            highest = await self._heartbeats.advance_lease_clock(self.seconds if self.is_synced else 0.0)
         except ServiceError:
             self.discard_elapsed()
             raise

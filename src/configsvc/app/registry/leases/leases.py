@@ -143,7 +143,7 @@ class Leases:
         own = {ref: lease for ref, lease in self._unrecorded(0.0).items() if ref in changing}
         if own or not self.clock.is_synced:
             await self._sync(own)
-        await self._heartbeats.grant([Incarnation.of(record) for record in records], self.clock.seconds)
+        await self._heartbeats.grant_leases([Incarnation.of(record) for record in records], self.clock.seconds)
 
     async def sync_if_due(self) -> None:
         """Records heartbeats in the store, and reports to it that this replica hears heartbeats. Raises `Unavailable`."""
@@ -181,7 +181,7 @@ class Leases:
         if instants:
             now = self.clock.seconds
             try:
-                await self._heartbeats.note({i: now - self.clock.age(instant) for i, instant in instants.items()})
+                await self._heartbeats.record_heartbeats({i: now - self.clock.age(instant) for i, instant in instants.items()})
             except ServiceError:
                 self._unrecorded_others = {**others, **self._unrecorded_others}
                 raise
@@ -189,4 +189,4 @@ class Leases:
                 lease.recorded = heartbeat
         if self._synced_at - self._forgot_at > FORGET_EVERY_SECONDS:
             self._forgot_at = self._synced_at
-            await self._heartbeats.forget(self.clock.seconds - FORGET_SECONDS)
+            await self._heartbeats.forget_heartbeats(self.clock.seconds - FORGET_SECONDS)

@@ -10,12 +10,12 @@ from configsvc.clock import Clock
 SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 10.0
 
 
-class Breaker:
-    """Ask `lets_through` before each call, and tell how it went. `failures` in a row open it."""
+class CircuitBreaker:
+    """Ask `allows_call` before each call, and tell how it went. `failures` in a row open it."""
 
     def __init__(self, clock: Clock, failures: int) -> None:
         self._clock = clock
-        self._most_failures = failures
+        self._max_failures = failures
         self._failures = 0
         self._pause = SHORTEST_PAUSE_SECONDS
         self._next_trial = 0.0
@@ -23,9 +23,9 @@ class Breaker:
     @property
     def is_open(self) -> bool:
         """Whether calls are held back."""
-        return self._failures >= self._most_failures
+        return self._failures >= self._max_failures
 
-    def lets_through(self) -> bool:
+    def allows_call(self) -> bool:
         """Whether to make a call now. While it is open one call may go after each pause, as a trial."""
         if not self.is_open:
             return True
@@ -35,14 +35,14 @@ class Breaker:
         self._wait(now)
         return True
 
-    def succeeded(self) -> bool:
+    def record_success(self) -> bool:
         """A call went well. Returns whether that closed it."""
         closed = self.is_open
         self._failures = 0
         self._pause = SHORTEST_PAUSE_SECONDS
         return closed
 
-    def failed(self) -> bool:
+    def record_failure(self) -> bool:
         """A call failed. Returns whether that opened it."""
         was_open = self.is_open
         self._failures += 1

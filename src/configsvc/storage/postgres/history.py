@@ -8,8 +8,10 @@ from configsvc.storage.postgres.connection import BEGIN, Connection, execute, ro
 from configsvc.storage.sql.statements import Statements
 
 
-async def reconcile(connection: Connection, statements: Statements, channel: str, seen: Point, reason: str) -> LogState:
-    """See `port.Lineage`."""
+async def new_history_if_diverged(
+    connection: Connection, statements: Statements, channel: str, seen: Point, reason: str
+) -> LogState:
+    """See `port.ResumableLog`."""
     async with rolled_back_on_error(connection):
         state, there = await _locked(connection, statements, seen.revision)
         if state.continues(seen, there):
@@ -19,7 +21,7 @@ async def reconcile(connection: Connection, statements: Statements, channel: str
 
 
 async def new_history(connection: Connection, statements: Statements, channel: str, reason: str, leap: int) -> LogState:
-    """See `port.Lineage`."""
+    """See `port.ResumableLog`."""
     async with rolled_back_on_error(connection):
         state, _ = await _locked(connection, statements, 0)
         return await _turn(connection, statements, channel, state, state.turned(leap=leap), reason)

@@ -4,16 +4,17 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from configsvc.app.batches import Asked, Planned
+from configsvc.app.batches import BatchOperation, PlannedWrite
 from configsvc.app.configs.store import ConfigStore
 from configsvc.app.flags.store import FlagStore
-from configsvc.domain.batches import inside
+from configsvc.domain.batches import errors_at
 from configsvc.domain.configs import config_ref
 from configsvc.domain.fields import Fields
 from configsvc.domain.flags import flag_ref
 from configsvc.domain.preconditions import Precondition
 from configsvc.errors import InvalidInput
-from configsvc.rpc import convert, field_mask, preconditions
+from configsvc.rpc import convert
+from configsvc.rpc.requests import field_mask, preconditions
 from configsvc.rpc.servicers import configs as config_servicer
 from configsvc.rpc.servicers import flags as flag_servicer
 from configsvc.rpc.servicers.configs import draft, partial_draft
@@ -21,12 +22,12 @@ from configsvc.rpc.servicers.configs import draft, partial_draft
 # What an operation says of itself in place of the batch.
 OF_THE_BATCH = ("reason", "request_id")
 
-Plan = Callable[[Fields], Planned]
+Plan = Callable[[Fields], PlannedWrite]
 # The fields that an operation writes, of those that can be written.
 Named = Callable[[Any, Sequence[str]], frozenset[str]]
 
 
-class Operations:
+class OperationPlanner:
     """Plans what operations ask for."""
 
     def __init__(self, configs: ConfigStore, flags: FlagStore) -> None:
@@ -41,12 +42,12 @@ class Operations:
             "delete_flag": self._delete_flag,
         }
 
-    def asked(self, context: Any, request: Any) -> Sequence[Asked]:
+    def asked(self, context: Any, request: Any) -> Sequence[BatchOperation]:
         """The operations of an ApplyChangesRequest. Raises `InvalidInput` if one can't be understood."""
-        preconditions.check_none(context)
+        preconditions.refuse_headers(context)
         return [self._asked(context, request, index) for index in range(len(request.operations))]
 
-    def _asked(self, context: Any, batch: Any, index: int) -> Asked:
+    def _asked(self, context: Any, batch: Any, index: int) -> BatchOperation:
         operation = batch.operations[index]
         kind = operation.WhichOneof("operation")
         if kind is None:
@@ -56,8 +57,10 @@ class Operations:
             if getattr(request, name):
                 raise InvalidInput.of(f"{path}.{name}", "must not be given: the batch has one for all its operations")
         request.environment = request.environment or batch.environment
-        with inside(path):
-            return Asked(path, self._plans[kind](request, partial(field_mask.named_in_operation, context, index)))
+        with errors_at(path):
+            return BatchOperation(
+                path, self._plans[kind](request, partial(field_mask.operation_fields_to_write, context, index))
+            )
 
     def _create_config(self, request: Any, _: Named) -> Plan:
         wanted = draft(request)
@@ -87,4 +90,4 @@ class Operations:
 
 
 def _precondition(request: Any) -> Precondition:
-    return Precondition(preconditions.own_etags(request))
+    return Precondition(preconditions.etag_field(request))
