@@ -8,8 +8,8 @@ from pathlib import Path
 from configsvc.bus.kafka.bus import KafkaBus
 from configsvc.bus.kafka.publisher import KafkaPublisher
 from configsvc.bus.local import LocalBus
-from configsvc.bus.notify import NotifyBus
 from configsvc.bus.port import Bus, Publisher
+from configsvc.bus.postgres import PostgresBus
 from configsvc.cache.local import LocalCache
 from configsvc.cache.port import Cache
 from configsvc.cache.redis import RedisCache
@@ -26,7 +26,7 @@ from configsvc.registry.zookeeper.client import ZookeeperRegistryClient
 from configsvc.settings import Settings, SettingsError
 from configsvc.storage.deferred import DeferredStorage
 from configsvc.storage.port import Storage
-from configsvc.storage.postgres.storage import PostgresStorage
+from configsvc.storage.postgres.storage import CHANNEL, PostgresStorage
 from configsvc.storage.sqlite.file_check import FileCheck
 from configsvc.storage.sqlite.handover import open_after_handover
 from configsvc.storage.sqlite.storage import SqliteStorage
@@ -59,7 +59,7 @@ async def open_backends(settings: Settings, clock: Clock, supervisor: Supervisor
     async with AsyncExitStack() as stack:
         storage, storage_kind = await _open_storage(stack, settings, clock, supervisor)
         cache, cache_kind = await _open_cache(stack, settings, clock)
-        bus, publisher, bus_kind = await _open_bus(stack, settings, supervisor)
+        bus, publisher, bus_kind = await _open_bus(stack, settings, clock, supervisor)
         registry, registry_kind = await _open_registry(stack, settings, supervisor)
         yield Backends(
             storage,
@@ -127,7 +127,7 @@ def _assignment_cache(settings: Settings, cache: Cache | None, clock: Clock) -> 
 
 
 async def _open_bus(
-    stack: AsyncExitStack, settings: Settings, supervisor: Supervisor
+    stack: AsyncExitStack, settings: Settings, clock: Clock, supervisor: Supervisor
 ) -> tuple[Bus, Publisher | None, str]:
     if settings.kafka_bootstrap_servers:
         servers, topic = settings.kafka_bootstrap_servers, settings.kafka_topic_config_updates
@@ -142,8 +142,8 @@ async def _open_bus(
         )
         return kafka, publisher, f"{kafka.name} ({servers}, topic {topic})"
     if settings.database_url:
-        notify = await stack.enter_async_context(NotifyBus(settings.database_url, supervisor))
-        return notify, None, f"{notify.name} (notifications)"
+        postgres = await stack.enter_async_context(PostgresBus(settings.database_url, CHANNEL, supervisor, clock))
+        return postgres, None, f"{postgres.name} (notifications)"
     local = await stack.enter_async_context(LocalBus())
     return local, None, local.name
 

@@ -176,12 +176,12 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
                 supervisor=supervisor,
             ),
             clock,
-            is_complete=lambda: tail.has_begun and service_registry.registrations.is_loaded,
+            is_complete=lambda: tail.is_synced and service_registry.registrations.is_loaded,
         )
         origins = OriginBoard(storage, tail)
         services = (
-            CONFIGS.served_by(ConfigServicer(configs, hub, clock), tail.begun),
-            FLAGS.served_by(FlagServicer(flags, evaluator, hub, clock), tail.begun),
+            CONFIGS.served_by(ConfigServicer(configs, hub, clock), tail.wait_synced),
+            FLAGS.served_by(FlagServicer(flags, evaluator, hub, clock), tail.wait_synced),
             REGISTRY.served_by(
                 RegistryServicer(service_registry, service_watches, clock, limits),
                 service_registry.registrations.wait_loaded,
@@ -193,7 +193,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
                     OperationPlanner(configs, flags),
                     clock,
                 ),
-                tail.begun,
+                tail.wait_synced,
             ),
             HEALTH.served_by(HealthServicer(health, tail, origins.look, settings.service_instance_id)),
         )

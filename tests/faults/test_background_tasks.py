@@ -175,7 +175,6 @@ STARTED_OTHERWISE = {
     "storage/postgres/storage.py": 1,  # a statement that its caller waits for
     "rpc/server.py": 1,  # the stop
     "rpc/responses/watch_streams.py": 1,  # a large change that is encoded, which its watchers wait for
-    "gateway/supervisor.py": 3,  # ends the process if it fails
 }
 
 

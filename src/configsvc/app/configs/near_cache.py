@@ -104,7 +104,7 @@ class NearCache:
         try:
             return await self._current(refs)
         except Unavailable as error:
-            self._tail.doubt(error)
+            self._tail.mark_stale(error)
             if (view := await self._copied(refs)) is None:
                 raise
             return view
@@ -122,7 +122,7 @@ class NearCache:
         try:
             page = await self._reader.page(query)
         except Unavailable as error:
-            self._tail.doubt(error)
+            self._tail.mark_stale(error)
             return await self.get(refs), frozenset()
         view = View(page.revision, {record.ref: record for record in page.records})
         return view, frozenset(ref for ref in refs if page.more and ref.key > page.records[-1].ref.key)
@@ -200,7 +200,7 @@ class NearCache:
         entry = _Entry(record, record.revision if record else view.revision, view.revision, view.history)
         if view.history != self._tail.history:
             # The log has another history, and the tail does not know yet, or this answer is from before. Not to be kept.
-            self._tail.suspect()
+            self._tail.request_read()
             return entry
         if view.revision < flight.floor:
             # An answer from before the flight: what the tail said in between is not known. Not to be kept.

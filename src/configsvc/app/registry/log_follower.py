@@ -35,12 +35,12 @@ class RegistrationLogFollower:
         self._registrations.mark_outdated()
         if self._reloading is not None:
             self._reloading.cancel()
-        self._reloading = self._supervisor.keep("registrations' reload", self._reload, may_end=True)
+        self._reloading = self._supervisor.supervise("registrations' reload", self._reload, may_return=True)
 
     async def close(self) -> None:
         """Ends a reload that is under way."""
         if self._reloading is not None:
-            await self._reloading.end()
+            await self._reloading.stop()
 
     async def _reload(self) -> None:
         await self._registrations.reload()

@@ -49,10 +49,10 @@ async def self_registration(
             await register("still here")
 
     await register("started")
-    task = supervisor.keep("own registration", keep_registered)
+    task = supervisor.supervise("own registration", keep_registered)
     try:
         yield
     finally:
-        await task.end()
+        await task.stop()
         with contextlib.suppress(ServiceError):
             await directory.deregister(OWN_SERVICE, instance_id, author("stopped"))

@@ -48,13 +48,13 @@ class ServiceRegistry:
         If the store is down, the registrations that other replicas put into the fallback cache are shown until it is back.
         """
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(self.background.end)
+            stack.push_async_callback(self.background.stop)
             stack.push_async_callback(self.log_follower.close)
             stack.push_async_callback(self.adoption.close)
             await self._load()
             await self.reconciler.start()
             for name, work in (("lease sweep", self.expiry.run), ("registry follower", self.reconciler.run)):
-                stack.push_async_callback(supervisor.keep(name, work).end)
+                stack.push_async_callback(supervisor.supervise(name, work).stop)
             # During the handover, this replica still sweeps its leases and follows the registry.
             stack.push_async_callback(self.handover.hand_over)
             await stack.enter_async_context(self.checks)

@@ -8,7 +8,7 @@ from configsvc_client.v1 import health_pb2, health_pb2_grpc
 from configsvc import __version__
 from configsvc.app.changelog.position import LogPosition
 from configsvc.app.health import Health, ReplicaHealth
-from configsvc.domain.lineage import Origin
+from configsvc.domain.lineage import HistoryOrigin
 from configsvc.rpc import convert
 from configsvc.rpc.responses import response_metadata
 
@@ -20,7 +20,7 @@ class HealthServicer(health_pb2_grpc.HealthServiceServicer):
         self,
         replica: ReplicaHealth,
         position: LogPosition,
-        origin: Callable[[], Awaitable[Origin]],
+        origin: Callable[[], Awaitable[HistoryOrigin]],
         instance_id: str,
     ) -> None:
         self._replica = replica

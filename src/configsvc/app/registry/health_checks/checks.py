@@ -82,7 +82,7 @@ class HealthChecks:
         self._is_closed = False
 
     async def __aenter__(self) -> Self:
-        self._scheduler = self._supervisor.keep("health checks", self._run_due)
+        self._scheduler = self._supervisor.supervise("health checks", self._run_due)
         return self
 
     async def __aexit__(
@@ -90,8 +90,8 @@ class HealthChecks:
     ) -> None:
         self._is_closed = True
         if self._scheduler is not None:
-            await self._scheduler.end()
-        await self._background.end()
+            await self._scheduler.stop()
+        await self._background.stop()
 
     def on_put(self, record: Record, before: Record | None) -> None:
         """Schedules the checks of an instance that this replica owns; drops those of an earlier incarnation or URL."""

@@ -51,8 +51,8 @@ class Adoption:
             return
         orphans = self._orphans()
         if orphans and self._remaining is None:
-            self._remaining = self._supervisor.keep("adoption", self._adopt_remaining, may_end=True)
-            self._remaining.over(self._on_end)
+            self._remaining = self._supervisor.supervise("adoption", self._adopt_remaining, may_return=True)
+            self._remaining.add_done_callback(self._on_end)
         me = self._registrations.replica_id
         survivors = {me, *self.live}
         await self._claim([orphan for orphan in orphans if successor_of(orphan.ref, survivors) == me])
@@ -60,7 +60,7 @@ class Adoption:
     async def close(self) -> None:
         """Stops claiming."""
         if self._remaining is not None:
-            await self._remaining.end()
+            await self._remaining.stop()
 
     async def _adopt_remaining(self) -> None:
         """Claims until no orphan is left: another survivor did not claim its share, or the store was down."""
