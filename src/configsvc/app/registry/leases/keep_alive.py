@@ -90,7 +90,5 @@ class KeepAliveStreams:
 
     def _set_status(self, incarnation: Incarnation, status: str, reason: str, *, expected_status: str) -> None:
         self._background.start(
-            self._registrations.set_status(
-                incarnation, status, "keep-alive", reason, expected_status=expected_status
-            )
+            self._registrations.set_status(incarnation, status, "keep-alive", reason, expected_status=expected_status)
         )

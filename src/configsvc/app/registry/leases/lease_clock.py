@@ -55,9 +55,7 @@ class LeaseClock:
         While this replica was cut off, other replicas may have been up. Their time is added at the next `sync`, although
         this replica could not hear heartbeats then.
         """
-        return max(
-            0.0, min(self.seconds - instant.lease_seconds, self._clock.monotonic() - instant.monotonic_seconds)
-        )
+        return max(0.0, min(self.seconds - instant.lease_seconds, self._clock.monotonic() - instant.monotonic_seconds))
 
     async def sync(self) -> None:
         """Reports to the store and takes over its value. If the store is down, the time since the last call is discarded.

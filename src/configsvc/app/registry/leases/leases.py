@@ -181,7 +181,9 @@ class Leases:
         if instants:
             now = self.clock.seconds
             try:
-                await self._heartbeats.record_heartbeats({i: now - self.clock.age(instant) for i, instant in instants.items()})
+                await self._heartbeats.record_heartbeats(
+                    {i: now - self.clock.age(instant) for i, instant in instants.items()}
+                )
             except ServiceError:
                 self._unrecorded_others = {**others, **self._unrecorded_others}
                 raise

@@ -49,9 +49,7 @@ class Handover:
                 while left and successors:
                     chosen = itertools.cycle(random.sample(sorted(successors), len(successors)))
                     reason = f"replica '{self._me}' stops"
-                    await transfer_all(
-                        self._registrations, (Transfer(record, next(chosen), reason) for record in left)
-                    )
+                    await transfer_all(self._registrations, (Transfer(record, next(chosen), reason) for record in left))
                     left = await self._not_shown_by_successors([record.ref for record in left])
                     successors -= {record.body["owner"] for record in left}
                 if left:

@@ -72,7 +72,8 @@ class Reconciler:
             self._queue.add(AllChanged())
         async with asyncio.TaskGroup() as tasks:
             workers = [
-                tasks.create_task(work, name="registry-reconciler") for work in (self._work(), self._queue.run_retries())
+                tasks.create_task(work, name="registry-reconciler")
+                for work in (self._work(), self._queue.run_retries())
             ]
             async for event in events:
                 self._on_event(event)
