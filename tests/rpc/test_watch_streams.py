@@ -14,7 +14,7 @@ from configsvc.app.changelog.tail import LogTail
 from configsvc.app.configs.near_cache import NearCache
 from configsvc.app.configs.store import ConfigStore
 from configsvc.app.watch.hub import WatchHub
-from configsvc.app.watch.watcher import Selector
+from configsvc.app.watch.selector import Selector
 from configsvc.clock import SystemClock
 from configsvc.domain.configs import body
 from configsvc.domain.limits import Limits

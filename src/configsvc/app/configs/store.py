@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from configsvc.app.batches import PlannedWrite
 from configsvc.app.changelog.history import Diff, VersionHistory, VersionPage
 from configsvc.app.configs.near_cache import NearCache
-from configsvc.app.watch.watcher import Selector
+from configsvc.app.watch.selector import Selector
 from configsvc.domain import configs
 from configsvc.domain.batches import Step, all_or_none
 from configsvc.domain.configs import ConfigDraft, ConfigOperation, Decision, EffectiveConfig, config_ref

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 from configsvc_client.v1 import watch_pb2
 
-from configsvc.app.watch.watcher import Changed, Progress, Selector, Snapshot, Synced
+from configsvc.app.watch.events import Changed, Progress, Snapshot, Synced
+from configsvc.app.watch.selector import Selector
 from configsvc.domain.records import Change, Record
 from configsvc.domain.sizes import ANSWER_BYTES
 from configsvc.rpc.offload import LARGE_BYTES, offload, offload_items
