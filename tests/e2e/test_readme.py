@@ -1,4 +1,4 @@
-"""Runs every example of the README as it is, on its own service, and checks what the documentation refers to."""
+"""Runs every example of the README as it is, on its own service."""
 
 import json
 import os
@@ -12,15 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.docs.pages import README
 from tests.e2e.conftest import Running, start, stop
 from tests.engines.ports import Port
 
-ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text()
-# Every page for people, with the folder that its links start from.
-PAGES = {
-    path: path.read_text() for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"))
-}
 EXAMPLES = re.findall(r"<!-- run -->\n```(\w+)\n(.*?)```", README, flags=re.DOTALL)
 
 
@@ -73,31 +68,3 @@ def test_every_readme_example_is_run_or_is_a_watch() -> None:
     blocks = re.findall(r"(?m)^(.*)\n```(\w+)\n", README)
     assert blocks
     assert [(before, language) for before, language in blocks if not re.fullmatch("<!-- [a-z]+ -->", before)] == []
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_pages_refer_only_to_existing_files_targets_and_pages(page: Path) -> None:
-    text = PAGES[page]
-    for path in re.findall(r"`((?:src|deploy|tests|clients|proto)/[\w./-]+)`", text):
-        assert (ROOT / path).exists(), path
-    makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"`make ([a-z]+)", text):
-        assert re.search(rf"(?m)^{target}:", makefile), target
-    for link in re.findall(r"\]\(([^)#:]+)\)", text):
-        assert (page.parent / link).exists(), link
-
-
-def test_readme_stays_short() -> None:
-    assert len(README.splitlines()) <= 150
-
-
-def test_settings_in_the_pages_have_the_defaults_of_the_template() -> None:
-    template = dict(re.findall(r"(?m)^([A-Z_]+)=(.*)$", (ROOT / "env.template").read_text()))
-    rows = re.findall(r"(?m)^\| `([A-Z_]+)` \| ([^|]*) \|", PAGES[ROOT / "docs" / "operations.md"])
-    names = {name for name, _ in rows}
-    assert names <= template.keys()
-    assert {"DATABASE_URL", "REDIS_HOST", "KAFKA_BOOTSTRAP_SERVERS", "ZOOKEEPER_HOSTS", "PORT", "WORKERS"} <= names
-    # A default is a number or code. Words stand for a default that is long or computed at start.
-    shown = {name: cell.strip("`") for name, cell in rows if re.fullmatch(r"`[^`]+`|\d+", cell)}
-    assert shown
-    assert shown == {name: template[name] for name in shown}

@@ -14,8 +14,9 @@ import jsonschema
 import pytest
 from kazoo.client import KazooClient
 
+from tests.docs.pages import PAGES, ROOT
 from tests.e2e.conftest import Running, start, stop
-from tests.e2e.test_readme import PAGES, ROOT, run_examples
+from tests.e2e.test_readme import run_examples
 from tests.engines.ports import Port
 from tests.engines.processes import clean_environment
 from tests.replicas.conftest import events
