@@ -14,5 +14,5 @@ Rules of every comparison:
     packages    etcd and h2load, if the machine does not have them
     load        h2load, its answers checked
 
-    evaluation, server, fanout, group_commit, registry, shared_cache: the comparisons
+    evaluation, server, fanout, group_commit, registry: the comparisons
 """

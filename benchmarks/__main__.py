@@ -46,19 +46,12 @@ def _registry(effort: Effort, services: ServiceSet) -> Sequence[Table]:
     return registry.tables(effort, services.postgres, services.zookeeper)
 
 
-def _shared_cache(effort: Effort, services: ServiceSet) -> Sequence[Table]:
-    from benchmarks import shared_cache
-
-    return shared_cache.tables(effort, services.valkey)
-
-
 # Each comparison, with the services that it needs.
 COMPARISONS: Mapping[str, tuple[Callable[[Effort, ServiceSet], Sequence[Table]], tuple[str, ...]]] = {
     "evaluation": (_evaluation, ()),
     "server": (_server, ("postgres",)),
     "group_commit": (_group_commit, ("postgres",)),
     "registry": (_registry, ("postgres", "zookeeper")),
-    "shared_cache": (_shared_cache, ("valkey",)),
 }
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from psycopg_pool import AsyncConnectionPool
 
-from benchmarks.measure import Effort, Table, in_async_turns, paced, run
+from benchmarks.measure import Effort, Table, calls_per_second, in_async_turns, run
 from configsvc.domain.records import Action, Author, Kind, Mutation, Put, Ref, View, Write
 from configsvc.storage.port import Writer
 from configsvc.storage.postgres.storage import PostgresStorage
@@ -77,7 +77,7 @@ async def _tables(effort: Effort, urls: Mapping[str, str]) -> Sequence[Table]:
 
 async def _table(title: str, sides: Mapping[str, OneWrite], writers: int, effort: Effort) -> Table:
     async def measured(write: OneWrite, seconds: float) -> float:
-        return (await paced(write, writers, seconds)).a_second
+        return await calls_per_second(write, writers, seconds)
 
     for write in sides.values():
         await measured(write, WARM_SECONDS)

@@ -81,32 +81,8 @@ def microseconds_each(call: Callable[[Any], object], arguments: Sequence[Any], s
             return took / calls * 1e6
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """What several workers did together: the number of calls, the time, and the CPU time of this process."""
-
-    calls: int
-    seconds: float
-    cpu_seconds: float
-
-    @property
-    def a_second(self) -> float:
-        """Calls per second."""
-        return self.calls / self.seconds
-
-    @property
-    def microseconds_each(self) -> float:
-        """The time between completed calls, with any number in flight."""
-        return self.seconds / self.calls * 1e6
-
-    @property
-    def cpu_microseconds_each(self) -> float:
-        """CPU time of this process per call."""
-        return self.cpu_seconds / self.calls * 1e6
-
-
-async def paced(call: Callable[[int], Awaitable[object]], in_flight: int, seconds: float) -> Pace:
-    """Runs workers that each call again as soon as they have an answer. `call` gets the worker's number."""
+async def calls_per_second(call: Callable[[int], Awaitable[object]], in_flight: int, seconds: float) -> float:
+    """The rate of several workers. Each calls again as soon as it has an answer; `call` gets the worker's number."""
     calls = 0
     ends = time.perf_counter() + seconds
 
@@ -116,9 +92,9 @@ async def paced(call: Callable[[int], Awaitable[object]], in_flight: int, second
             await call(number)
             calls += 1
 
-    began, cpu = time.perf_counter(), time.process_time()
+    began = time.perf_counter()
     await asyncio.gather(*map(work, range(in_flight)))
-    return Pace(calls, time.perf_counter() - began, time.process_time() - cpu)
+    return calls / (time.perf_counter() - began)
 
 
 def run(program: Coroutine[Any, Any, T]) -> T:

@@ -17,7 +17,7 @@ from configsvc_client.v1 import registry_pb2, registry_pb2_grpc
 from kazoo.client import KazooClient
 
 from benchmarks import processes
-from benchmarks.measure import Effort, Table, in_async_turns, paced, run
+from benchmarks.measure import Effort, Table, calls_per_second, in_async_turns, run
 from tests.engines import Postgres, ZooKeeper
 
 IN_FLIGHT = (1, 64)
@@ -61,7 +61,7 @@ async def _tables(effort: Effort, address: str, client: Any) -> Sequence[Table]:
 
 async def _table(title: str, sides: dict[str, Call], in_flight: int, effort: Effort) -> Table:
     async def measured(call: Call, seconds: float) -> float:
-        return (await paced(call, in_flight, seconds)).a_second
+        return await calls_per_second(call, in_flight, seconds)
 
     for call in sides.values():
         await measured(call, WARM_SECONDS)

@@ -1,61 +1,62 @@
-"""Logs as JSON, a line for each event, on standard error.
+"""Logs as JSON, one line an event, on standard error.
 
-The access log is on the path of every call, so its lines take the short way: what the level leaves out costs a call of an
-empty function, and a line is written as it is, without a record of `logging` around it. Libraries, and modules that have
-only a sentence to say, use `logging` as usual.
+Modules use `logging` as usual. What a program should be able to search for is a field of its own, given in `extra=`:
+
+    logger.info("listening", extra={"addresses": addresses})
+    {"addresses": [...], "event": "listening", "level": "info", "logger": "configsvc.wiring", "timestamp": "..."}
 """
 
-import contextlib
 import json
 import logging
 import sys
+from contextvars import ContextVar
+from datetime import UTC, datetime
 
-import structlog
+# Every line that is logged in this context has it, as `request_id`. Empty: outside of any call.
+REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 
-# Made once; json.dumps with options makes one for each call.
-_encoded = json.JSONEncoder(default=repr).encode
+# `json.dumps` with options makes an encoder for each call.
+_encode = json.JSONEncoder(default=repr).encode
+# The attributes of a record that are not from `extra=`.
+_OWN_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-class Lines:
-    """Writes lines. `name` is the logger's, which its events tell."""
+class JsonFormatter(logging.Formatter):
+    """A record as one line of JSON: its fields, `event`, `request_id`, `level`, `logger`, `timestamp`, `exception`."""
 
-    def __init__(self, name: str = "") -> None:
-        self.name = name
+    def format(self, record: logging.LogRecord) -> str:
+        """A value that JSON does not know is written as its `repr`."""
+        line = {name: value for name, value in vars(record).items() if name not in _OWN_ATTRIBUTES}
+        line["event"] = record.getMessage()
+        if request_id := REQUEST_ID.get():
+            line.setdefault("request_id", request_id)
+        line["level"] = record.levelname.lower()
+        line["logger"] = record.name
+        line["timestamp"] = f"{datetime.fromtimestamp(record.created, UTC).isoformat(timespec='microseconds')[:-6]}Z"
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return _encode(line)
 
-    def msg(self, line: str) -> None:
-        """One event. Where it can't be written (the disk is full, the reader has gone), the service goes on without."""
-        with contextlib.suppress(OSError):
-            sys.stderr.write(f"{line}\n")
-            sys.stderr.flush()
 
-    debug = info = warning = error = critical = msg
+class StandardError(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to standard error. If a line can't be written (disk full, reader gone), it is dropped."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """`logging` reports its own errors on standard error too, which would fail again."""
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
 
 
 def write_as_json(level: str) -> None:
-    """From now on, events from `level` (`info` …) on, also those of modules and libraries that use `logging`."""
-    always: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    shown: list[structlog.typing.Processor] = [
-        structlog.processors.format_exc_info,
-        structlog.processors.JSONRenderer(serializer=lambda event, **_: _encoded(event)),
-    ]
-    handler = logging.StreamHandler()
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=always,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *shown],
-        )
-    )
+    """From now on, writes the events of all modules and libraries from `level` (`info` …) upwards."""
+    handler = StandardError()
+    handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler])
-    # It would tell of each health check.
+    # It logs every health check.
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    structlog.configure(
-        processors=[*always, *shown],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=Lines,
-        cache_logger_on_first_use=True,
-    )
+    # Don't collect what no line shows: the caller's file and line, the thread, the process, the task (Logging HOWTO,
+    # "Optimization").
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    if sys.version_info >= (3, 12):
+        logging.logAsyncioTasks = False

@@ -1,19 +1,18 @@
 """One server process: it serves until it is told to stop, and then ends within a bounded time."""
 
 import asyncio
+import logging
 import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
 
-import structlog
-
 from configsvc.clock import Clock
 from configsvc.logs import write_as_json
-from configsvc.settings import Settings
+from configsvc.settings import Settings, removed_settings
 from configsvc.wiring import SYSTEM_CLOCK, build
 
-logger = structlog.get_logger("configsvc")
+logger = logging.getLogger(__name__)
 
 
 async def serve(
@@ -24,6 +23,8 @@ async def serve(
 ) -> None:
     """Runs one server until SIGTERM or SIGINT; then drains it."""
     write_as_json(settings.log_level)
+    for line in removed_settings():
+        logger.warning(line)
     stop = asyncio.Event()
 
     def asked() -> None:
@@ -47,7 +48,7 @@ def _end_within(seconds: float) -> None:
     """
 
     def end() -> None:
-        logger.error("closing took too long, and was ended", seconds=seconds)
+        logger.error("closing took too long, and was ended", extra={"seconds": seconds})
         os._exit(os.EX_TEMPFAIL)
 
     watch = threading.Timer(seconds, end)

@@ -1,14 +1,14 @@
 """The composition root: everything is built here, opened in order, and closed in reverse order."""
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+import logging
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
-
-import structlog
 
 from configsvc.app.batches import Batches
 from configsvc.app.changelog.audit import AuditLog
 from configsvc.app.changelog.compaction import Compaction
+from configsvc.app.changelog.follower import LogFollower
 from configsvc.app.changelog.lineage import LogMark, OriginBoard
 from configsvc.app.changelog.outbox_health import OutboxHealth
 from configsvc.app.changelog.outbox_relay import OutboxRelay
@@ -17,43 +17,34 @@ from configsvc.app.changelog.writer import AppliedWriter
 from configsvc.app.configs.near_cache import NearCache
 from configsvc.app.configs.store import ConfigStore
 from configsvc.app.fallback_cache import FallbackCache
-from configsvc.app.flags.evaluation import Evaluate, in_process
-from configsvc.app.flags.evaluation_cache import SharedEvaluations
 from configsvc.app.flags.evaluator import Evaluator
 from configsvc.app.flags.sets import FlagSets
 from configsvc.app.flags.sticky import StickyAssignments
 from configsvc.app.flags.store import FlagStore
-from configsvc.app.health import HealthBoard, Part
-from configsvc.app.registry.directory import Directory
-from configsvc.app.registry.health_checks import Thresholds
-from configsvc.app.registry.self_registration import registered
+from configsvc.app.health import ReplicaHealth
+from configsvc.app.health_components import health_components
+from configsvc.app.registry.assembly import RegistryOptions, build_registry
+from configsvc.app.registry.health_checks.checks import Thresholds
+from configsvc.app.registry.self_registration import self_registration
+from configsvc.app.registry.service_watch import ServiceWatches
 from configsvc.app.watch.hub import WatchHub
-from configsvc.backends import Backends, open_backends
-from configsvc.cache.local import LocalCache
-from configsvc.cache.port import Cache
+from configsvc.backends import open_backends
 from configsvc.clock import Clock, SystemClock
 from configsvc.domain.addresses import AddressRules
-from configsvc.probes.grpc import GrpcProbe
-from configsvc.probes.network import AddressFilter, HttpProbe, SchemeProbe, TcpProbe
-from configsvc.probes.port import Probe
-from configsvc.probes.targets import Targets
-from configsvc.rpc.change_operations import Operations
 from configsvc.rpc.interceptors import CallInterceptor
-from configsvc.rpc.server import Served, Server
+from configsvc.rpc.server import Server
+from configsvc.rpc.servicers.change_operations import OperationPlanner
 from configsvc.rpc.servicers.changes import ChangeServicer
 from configsvc.rpc.servicers.configs import ConfigServicer
 from configsvc.rpc.servicers.flags import FlagServicer
 from configsvc.rpc.servicers.health import HealthServicer
 from configsvc.rpc.servicers.registry import RegistryServicer
+from configsvc.rpc.services import CHANGES, CONFIGS, FLAGS, HEALTH, REGISTRY
 from configsvc.settings import Settings
-from configsvc.tasks import Supervisor, TaskFailure
+from configsvc.tasks import Supervisor
 
-logger = structlog.get_logger("configsvc")
+logger = logging.getLogger(__name__)
 
-# What sticky flags have assigned, where one process is all there is: some 100,000 users.
-LOCAL_ASSIGNMENT_BYTES = 64 << 20
-
-# The machine's.
 SYSTEM_CLOCK = SystemClock()
 
 
@@ -75,22 +66,22 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
                 supervisor=supervisor,
             )
         )
-        copies = await stack.enter_async_context(
+        fallback_cache = await stack.enter_async_context(
             FallbackCache(
                 backends.cache,
                 clock,
                 timedelta(seconds=settings.cache_ttl_seconds),
-                history=lambda: tail.history,
+                log=tail,
                 supervisor=supervisor,
             )
         )
         writer = AppliedWriter(storage, tail)
-        near = NearCache(
+        near_cache = NearCache(
             reader=storage,
             tail=tail,
             max_entries=settings.near_cache_entries,
             max_bytes=settings.near_cache_bytes,
-            copies=copies,
+            fallback_cache=fallback_cache,
         )
         hub = WatchHub(
             tail=tail,
@@ -102,11 +93,11 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             progress_seconds=settings.watch_progress_seconds,
             supervisor=supervisor,
         )
-        configs = ConfigStore(writer=writer, reader=storage, history=storage, near=near, limits=limits)
+        configs = ConfigStore(writer=writer, reader=storage, history=storage, near_cache=near_cache, limits=limits)
         # Not under the log's history: what a user was given is not undone by a restore, as long as the flag is the same.
         assignments = await stack.enter_async_context(
             FallbackCache(
-                _assignment_cache(backends, settings, clock),
+                backends.assignment_cache,
                 clock,
                 timedelta(seconds=settings.assignment_ttl_seconds),
                 name="assignments",
@@ -114,40 +105,49 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             )
         )
         flags = FlagStore(
-            writer=writer, reader=storage, history=storage, limits=limits, keeps_assignments=assignments.are_kept
+            writer=writer, reader=storage, history=storage, limits=limits, keeps_assignments=assignments.is_enabled
         )
-        flag_sets = FlagSets(reader=storage, tail=tail, copies=copies)
-        tail.subscribe(flag_sets.apply, flag_sets.reset)
+        flag_sets = FlagSets(reader=storage, tail=tail, fallback_cache=fallback_cache)
         evaluator = Evaluator(
             sets=flag_sets,
             assignments=StickyAssignments(assignments),
-            evaluate=_evaluate(backends, settings, flag_sets),
             tail=tail,
             limits=limits,
         )
-        directory = Directory(
+        service_registry = build_registry(
+            RegistryOptions(
+                limits=limits,
+                thresholds=Thresholds(
+                    settings.health_check_healthy_threshold, settings.health_check_unhealthy_threshold
+                ),
+                check_interval_seconds=settings.service_health_check_interval,
+                check_timeout_seconds=settings.health_check_timeout_seconds,
+                default_ttl_seconds=settings.lease_default_ttl_seconds,
+                stale_seconds=settings.stale_instances_seconds,
+                addresses=AddressRules(settings.denied_networks, settings.health_check_private_networks),
+            ),
             writer=writer,
             reader=storage,
+            heartbeats=storage,
             registry=registry,
-            probe=_probe(settings, clock),
-            addresses=AddressRules(settings.denied_networks, settings.health_check_private_networks),
+            probe=backends.probe,
+            log=tail,
             clock=clock,
-            limits=limits,
-            applied=lambda: tail.applied,
-            history=lambda: tail.history,
-            thresholds=Thresholds(settings.health_check_healthy_threshold, settings.health_check_unhealthy_threshold),
-            check_interval_seconds=settings.service_health_check_interval,
-            check_timeout_seconds=settings.health_check_timeout_seconds,
-            default_ttl_seconds=settings.lease_default_ttl_seconds,
-            stale_seconds=settings.stale_instances_seconds,
-            signs=storage,
-            is_stale=lambda: tail.stale_since is not None,
-            catch_up=tail.catch_up,
-            copies=copies,
+            fallback_cache=fallback_cache,
             supervisor=supervisor,
         )
-        tail.subscribe(directory.apply, directory.reset)
-        await stack.enter_async_context(directory)
+        service_watches = ServiceWatches(
+            hub,
+            service_registry.foreign,
+            tail,
+            registered_ids=service_registry.registrations.ids_in_log,
+            is_complete=lambda: service_registry.reconciler.is_complete,
+        )
+        # Before anything of them is loaded: a follower that subscribes first and loads then misses nothing.
+        followers: tuple[LogFollower, ...] = (near_cache, hub, flag_sets, service_registry.log_follower)
+        for follower in followers:
+            stack.callback(tail.subscribe(follower))
+        await stack.enter_async_context(service_registry.running(supervisor))
         await stack.enter_async_context(
             Compaction(
                 compactor=storage,
@@ -165,35 +165,53 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
                     outbox=storage, log=storage, publisher=backends.publisher, clock=clock, supervisor=supervisor
                 )
             )
-        board = HealthBoard(
-            _parts(backends, tail, clock, supervisor),
+        health = ReplicaHealth(
+            health_components(
+                storage=storage,
+                cache=backends.cache,
+                bus=bus,
+                outbox=OutboxHealth(bus.ping, storage, clock) if backends.publisher is not None else None,
+                registry=registry,
+                log=tail,
+                supervisor=supervisor,
+            ),
             clock,
-            is_complete=lambda: tail.has_begun and directory.is_loaded,
+            is_complete=lambda: tail.is_synced and service_registry.registrations.is_loaded,
         )
-        origins = OriginBoard(storage, lambda: tail.history, lambda: tail.since)
-        served = (
-            Served(ConfigServicer(configs, hub, clock), tail.begun),
-            Served(FlagServicer(flags, evaluator, hub, clock), tail.begun),
-            Served(RegistryServicer(directory, hub, clock, limits), directory.loaded),
-            Served(
+        origins = OriginBoard(storage, tail)
+        services = (
+            CONFIGS.served_by(ConfigServicer(configs, hub, clock), tail.wait_synced),
+            FLAGS.served_by(FlagServicer(flags, evaluator, hub, clock), tail.wait_synced),
+            REGISTRY.served_by(
+                RegistryServicer(service_registry, service_watches, clock, limits),
+                service_registry.registrations.wait_loaded,
+            ),
+            CHANGES.served_by(
                 ChangeServicer(
                     AuditLog(history=storage, limits=limits),
                     Batches(writer=writer, limits=limits),
-                    Operations(configs, flags),
+                    OperationPlanner(configs, flags),
                     clock,
                 ),
-                tail.begun,
+                tail.wait_synced,
             ),
-            Served(HealthServicer(board, lambda: tail.applied, origins.look, settings.service_instance_id), _at_once),
+            HEALTH.served_by(HealthServicer(health, tail, origins.look, settings.service_instance_id)),
         )
         interceptor = CallInterceptor(tail=tail, default_deadline_seconds=settings.default_deadline_seconds)
         server = await stack.enter_async_context(
-            Server(served, listen, interceptor, settings.shutdown_grace_seconds, settings.max_request_bytes, supervisor)
+            Server(
+                services,
+                listen,
+                interceptor,
+                supervisor,
+                grace_seconds=settings.shutdown_grace_seconds,
+                max_request_bytes=settings.max_request_bytes,
+            )
         )
         if settings.service_registry_enabled:
             await stack.enter_async_context(
-                registered(
-                    directory,
+                self_registration(
+                    service_registry.directory,
                     clock,
                     supervisor,
                     instance_id=settings.service_instance_id,
@@ -201,84 +219,12 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
                     lease_ttl_seconds=settings.lease_default_ttl_seconds,
                 )
             )
-        logger.info("listening", addresses=list(listen), **backends.kinds, instance_id=settings.service_instance_id)
+        fields = {"addresses": list(listen), **backends.kinds, "instance_id": settings.service_instance_id}
+        logger.info("listening", extra=fields)
         try:
             yield server
         finally:
-            board.stopping = True
+            health.stopping = True
             await server.drain()
             hub.shutdown()
-            directory.shutdown()
-
-
-async def _at_once() -> None:
-    """Of what there is nothing to wait for."""
-
-
-async def _no_effect() -> str:
-    return ""
-
-
-def _joined(troubles: Iterable[TaskFailure]) -> str:
-    return "; ".join(map(str, troubles))
-
-
-def _assignment_cache(backends: Backends, settings: Settings, clock: Clock) -> Cache | None:
-    """Where sticky flags' assignments lie: several replicas have to share them, one process has them to itself."""
-    if backends.cache is None and not settings.database_url:
-        return LocalCache(LOCAL_ASSIGNMENT_BYTES, clock)
-    return backends.cache
-
-
-def _evaluate(backends: Backends, settings: Settings, flag_sets: FlagSets) -> Evaluate:
-    if backends.cache is None or not settings.share_evaluations:
-        return in_process
-    life = timedelta(seconds=settings.cache_ttl_seconds)
-    return SharedEvaluations(in_process, backends.cache, life, flag_sets.history_of)
-
-
-def _parts(backends: Backends, tail: LogTail, clock: Clock, supervisor: Supervisor) -> tuple[Part, ...]:
-    """What the health board looks at, and what it means for users where it is down."""
-
-    async def without_storage() -> str:
-        if tail.stale_since is None:
-            return "writes are refused; reads go on"
-        return "writes are refused; reads are answered from the caches, marked stale"
-
-    async def without_cache() -> str:
-        return "no copies are left for other replicas; nothing else is missing"
-
-    async def without_bus() -> str:
-        return f"changes of other replicas are seen by polling; revision {tail.applied} is applied"
-
-    async def without_registry() -> str:
-        return "instances are shown as they are on record, marked stale; no lease ends meanwhile"
-
-    storage, cache, registry = backends.storage, backends.cache, backends.registry
-    parts = [Part("storage", storage.name, storage.ping, without_storage)]
-    if cache is not None:
-        parts.append(Part("cache", cache.name, cache.ping, without_cache))
-    bus = backends.bus
-    if backends.publisher is None:
-        parts.append(Part("bus", bus.name, bus.ping, without_bus))
-    else:
-        leaving = OutboxHealth(bus.ping, storage, clock)
-        parts.append(Part("bus", bus.name, leaving.ping, leaving.effect, leaving.trouble, leaving.note))
-    parts.append(Part("registry", registry.name, registry.ping, without_registry, note=lambda: registry.notes))
-    parts.append(Part("tasks", "in process", _at_once, _no_effect, trouble=lambda: _joined(supervisor.failures)))
-    return tuple(parts)
-
-
-def _probe(settings: Settings, clock: Clock) -> SchemeProbe:
-    addresses = AddressFilter(
-        settings.denied_networks, allows_private=settings.health_check_private_networks, targets=Targets(clock)
-    )
-    seconds = settings.health_check_timeout_seconds
-    http = HttpProbe(addresses, seconds, settings.health_check_ca_file)
-    probes: dict[str, Probe] = {
-        "http": http,
-        "https": http,
-        "tcp": TcpProbe(addresses, seconds),
-        "grpc": GrpcProbe(addresses, seconds),
-    }
-    return SchemeProbe(probes, seconds)
+            service_registry.keep_alive.shutdown()

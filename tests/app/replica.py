@@ -6,11 +6,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
+from configsvc.app.changelog.follower import LogFollower
 from configsvc.app.changelog.tail import LogTail
 from configsvc.bus.local import LocalBus
 from configsvc.clock import Clock
-from configsvc.domain.lineage import LogState, Point
+from configsvc.domain.lineage import Checkpoint, LogState
 from configsvc.domain.records import (
     Action,
     Author,
@@ -29,6 +31,8 @@ from configsvc.domain.records import (
 from configsvc.errors import Unavailable
 from configsvc.storage.port import READ_BYTES, LogPage, RecordPage, RecordQuery, Storage
 from configsvc.storage.sqlite.storage import SqliteStorage
+
+F = TypeVar("F", bound=LogFollower)
 
 AT = datetime(2025, 1, 1, tzinfo=UTC)
 POLL_SECONDS = 1.0
@@ -95,23 +99,23 @@ class Door:
         self._check()
         return await self.storage.state()
 
-    async def read(self, after: int, limit: int, most_bytes: int | None = READ_BYTES) -> Sequence[Change]:
+    async def read(self, after: int, limit: int, max_bytes: int | None = READ_BYTES) -> Sequence[Change]:
         self.reads += 1
         self._check()
-        changes = await self.storage.read(after, limit, most_bytes)
+        changes = await self.storage.read(after, limit, max_bytes)
         await self._out()
         return changes
 
-    async def follow(self, seen: Point, limit: int, most_bytes: int | None = READ_BYTES) -> LogPage:
+    async def resume(self, seen: Checkpoint, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
         self.reads += 1
         self._check()
-        page = await self.storage.follow(seen, limit, most_bytes)
+        page = await self.storage.resume(seen, limit, max_bytes)
         await self._out()
         return page
 
-    async def reconcile(self, seen: Point, reason: str) -> LogState:
+    async def new_history_if_diverged(self, seen: Checkpoint, reason: str) -> LogState:
         self._check()
-        return await self.storage.reconcile(seen, reason)
+        return await self.storage.new_history_if_diverged(seen, reason)
 
     def _check(self) -> None:
         if self.shut:
@@ -132,22 +136,27 @@ class Replica:
     bus: LocalBus
     tail: LogTail
 
+    def following(self, follower: F) -> F:
+        """The follower, subscribed to the log, as wiring does it."""
+        self.tail.subscribe(follower)
+        return follower
+
     async def put(self, ref: Ref, value: object) -> Commit:
         """An own write, told to the tail."""
         commit = await write(self.storage, (ref, value))
-        self.tail.committed(commit)
+        self.tail.on_commit(commit)
         return commit
 
 
 class Seen:
-    """A listener that remembers."""
+    """A follower that remembers."""
 
     def __init__(self) -> None:
         self.batches: list[list[Change]] = []
         self.resets: list[int] = []
         self._news = asyncio.Event()
 
-    def __call__(self, changes: Sequence[Change]) -> None:
+    def apply(self, changes: Sequence[Change]) -> None:
         self.batches.append(list(changes))
         self._news.set()
 

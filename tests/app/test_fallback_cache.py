@@ -9,7 +9,7 @@ from weakref import WeakSet
 
 import pytest
 
-from configsvc.app.fallback_cache import MARK_SECONDS, SENT_TOGETHER, WAITING_COPIES, Copy, FallbackCache
+from configsvc.app.fallback_cache import BATCH_ENTRIES, MARKER_SECONDS, QUEUE_ENTRIES, FallbackCache, FallbackEntry
 from configsvc.cache.redis import FAILURES, RedisCache
 from tests.app.fake_clock import FakeClock
 from tests.engines.valkey import Valkey
@@ -26,32 +26,32 @@ class World:
     server: Valkey
     clock: FakeClock
     cache: RedisCache
-    copies: FallbackCache
+    fallback_cache: FallbackCache
     held: dict[str, int] = field(default_factory=dict)
     asked: int = 0
 
     def hold(self, key: str, revision: int) -> None:
         """As the replica's caches do: it is held, and left once."""
         self.held[key] = revision
-        self.copies.leave(copy(key, revision))
+        self.fallback_cache.put(copy(key, revision))
 
-    def all(self) -> Sequence[Copy]:
+    def all(self) -> Sequence[FallbackEntry]:
         self.asked += 1
         return [copy(key, revision) for key, revision in self.held.items()]
 
     async def found(self) -> dict[str, int]:
-        return {key: revision for key, (revision, _) in (await self.copies.find([*self.held])).items()}
+        return {key: revision for key, (revision, _) in (await self.fallback_cache.get([*self.held])).items()}
 
     async def until_found(self) -> None:
         """Lets time pass until the cache has all that is held."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             while await self.found() != self.held:
-                await self.clock.advance(MARK_SECONDS)
+                await self.clock.advance(MARKER_SECONDS)
                 await asyncio.sleep(0.01)
 
 
-def copy(key: str, revision: int) -> Copy:
-    return Copy(key, revision, lambda: revision)
+def copy(key: str, revision: int) -> FallbackEntry:
+    return FallbackEntry(key, revision, lambda: revision)
 
 
 @pytest.fixture
@@ -62,9 +62,9 @@ async def world(private_valkey: Callable[[], Valkey]) -> AsyncIterator[World]:
         cache = await stack.enter_async_context(
             RedisCache(host=host, port=int(port), password=server.password, clock=clock)
         )
-        copies = await stack.enter_async_context(FallbackCache(cache, clock, DAY))
-        world = World(server, clock, cache, copies)
-        copies.renew(world.all)
+        fallback_cache = await stack.enter_async_context(FallbackCache(cache, clock, DAY))
+        world = World(server, clock, cache, fallback_cache)
+        fallback_cache.add_source(world.all)
         for number in range(300):
             world.hold(f"key-{number}", 1)
         await world.until_found()
@@ -91,7 +91,7 @@ async def test_what_a_hung_cache_missed_it_gets_later(world: World) -> None:
             await world.cache.get(["key-0"])
         for number in range(0, 300, 3):
             world.hold(f"key-{number}", 2)
-        await world.clock.advance(4 * MARK_SECONDS)
+        await world.clock.advance(4 * MARKER_SECONDS)
     finally:
         world.server.resume()
     await world.until_found()
@@ -100,7 +100,7 @@ async def test_what_a_hung_cache_missed_it_gets_later(world: World) -> None:
 async def test_while_all_is_well_nothing_is_left_twice(world: World) -> None:
     asked = world.asked
     for _ in range(10):
-        await world.clock.advance(MARK_SECONDS)
+        await world.clock.advance(MARKER_SECONDS)
         await world.found()
     assert world.asked == asked
 
@@ -109,8 +109,8 @@ async def test_closing_ends_at_whatever_point_of_sending_it_comes(world: World) 
     for rounds in range(80):
         closing = FallbackCache(world.cache, world.clock, DAY)
         await closing.__aenter__()
-        for number in range(3 * SENT_TOGETHER):
-            closing.leave(copy(f"closing-{number}", rounds + 1))
+        for number in range(3 * BATCH_ENTRIES):
+            closing.put(copy(f"closing-{number}", rounds + 1))
         for _ in range(rounds):
             await asyncio.sleep(0)
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -128,12 +128,12 @@ async def test_what_waits_for_a_hung_cache_is_bounded_and_the_newest_stay(world:
     alive: WeakSet[Content] = WeakSet()
     world.server.pause()
     try:
-        for number in range(3 * WAITING_COPIES):
+        for number in range(3 * QUEUE_ENTRIES):
             content = Content()
             alive.add(content)
-            world.copies.leave(Copy(f"many-{number}", 1, content))
+            world.fallback_cache.put(FallbackEntry(f"many-{number}", 1, content))
             if number % 1_000 == 0:
                 await asyncio.sleep(0)
-            assert len(alive) <= WAITING_COPIES + SENT_TOGETHER + 1
+            assert len(alive) <= QUEUE_ENTRIES + BATCH_ENTRIES + 1
     finally:
         world.server.resume()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from configsvc.app import fallback_cache
 from configsvc.app.changelog.early_commits import EARLY_BYTES, EarlyCommits
 from configsvc.app.configs.near_cache import NearCache
-from configsvc.app.fallback_cache import Copy, FallbackCache
+from configsvc.app.fallback_cache import FallbackCache, FallbackEntry
 from configsvc.app.watch.hub import WatchHub
 from configsvc.app.watch.watcher import Backlog, Changed
 from configsvc.cache.local import LocalCache
@@ -48,10 +48,10 @@ def sized(made: Change, size: int) -> Change:
 
 
 def open_hub(replica: Replica, buffer_bytes: int) -> WatchHub:
-    return WatchHub(
+    return replica.following(WatchHub(
         tail=replica.tail, reader=replica.storage, log=replica.storage, clock=FakeClock(), buffer_changes=1_000,
         buffer_bytes=buffer_bytes, progress_seconds=60,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 async def test_large_changes_of_one_key_are_conflated_before_there_are_many(replica: Replica) -> None:
@@ -100,9 +100,9 @@ async def test_a_change_above_the_bound_is_told_without_a_read_of_the_log(replic
     st.booleans(),
 )
 def test_a_backlog_has_the_newest_of_each_ref_within_its_bounds(
-    sent: list[tuple[int, int]], most: int, most_bytes: int, taken: bool
+    sent: list[tuple[int, int]], most: int, max_bytes: int, taken: bool
 ) -> None:
-    backlog = Backlog(most, most_bytes)
+    backlog = Backlog(most, max_bytes)
     newest: dict[Ref, Changed] = {}
     for revision, (key, size) in enumerate(sent, start=1):
         event = Changed(sized(change(revision, size, key=f"key-{key}"), size))
@@ -113,7 +113,7 @@ def test_a_backlog_has_the_newest_of_each_ref_within_its_bounds(
         newest[event.change.ref] = event
         held = list(backlog)
         assert len(held) <= most
-        assert len(held) == 1 or sum(one.change.held_bytes for one in held) <= most_bytes
+        assert len(held) == 1 or sum(one.change.held_bytes for one in held) <= max_bytes
         if revision % 5 == 0 and taken:
             told = backlog.take()
             if newest.get(told.change.ref) is told:
@@ -126,7 +126,7 @@ def test_a_backlog_has_the_newest_of_each_ref_within_its_bounds(
 
 
 async def test_values_in_memory_are_bounded_in_bytes_and_the_least_recently_used_go(replica: Replica) -> None:
-    near = NearCache(reader=replica.door, tail=replica.tail, max_entries=1_000, max_bytes=5 * LARGE)
+    near = replica.following(NearCache(reader=replica.door, tail=replica.tail, max_entries=1_000, max_bytes=5 * LARGE))
     refs = [config(f"key-{number}") for number in range(20)]
     await write(replica.storage, *((ref, "x" * LARGE) for ref in refs))
     for ref in refs:
@@ -138,7 +138,7 @@ async def test_values_in_memory_are_bounded_in_bytes_and_the_least_recently_used
 
 
 async def test_a_value_that_grows_by_a_change_pushes_others_out(replica: Replica) -> None:
-    near = NearCache(reader=replica.door, tail=replica.tail, max_entries=1_000, max_bytes=5 * LARGE)
+    near = replica.following(NearCache(reader=replica.door, tail=replica.tail, max_entries=1_000, max_bytes=5 * LARGE))
     refs = [config(f"key-{number}") for number in range(20)]
     for ref in refs:
         await replica.put(ref, "small")
@@ -165,18 +165,18 @@ async def test_early_commits_are_bounded_in_bytes() -> None:
 async def test_copies_that_wait_are_bounded_in_bytes_and_a_renewal_pushes_none_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(fallback_cache, "WAITING_BYTES", 10 * LARGE)
+    monkeypatch.setattr(fallback_cache, "QUEUE_BYTES", 10 * LARGE)
     cache, clock = LocalCache(64 << 20, FakeClock()), FakeClock()
     shared = FallbackCache(cache, clock, timedelta(days=1))
     for number in range(100):
-        shared.leave(Copy(f"left-{number}", 1, lambda: 1, LARGE))
-    assert len(shared._waiting) == 10
-    shared.renew(lambda: [Copy(f"renewed-{number}", 1, lambda: 2, LARGE) for number in range(100)])
+        shared.put(FallbackEntry(f"left-{number}", 1, lambda: 1, LARGE))
+    assert len(shared._queue) == 10
+    shared.add_source(lambda: [FallbackEntry(f"renewed-{number}", 1, lambda: 2, LARGE) for number in range(100)])
     keys = [*(f"left-{number}" for number in range(90, 100)), *(f"renewed-{number}" for number in range(100))]
     async with shared:
-        await shared._leave_all()
+        await shared._put_all()
         await settle()
-    assert set(await shared.find(keys)) == set(keys)
+    assert set(await shared.get(keys)) == set(keys)
 
 
 @pytest.mark.parametrize(

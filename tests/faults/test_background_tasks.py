@@ -32,11 +32,16 @@ EVERYWHERE = {
     "log tail", "log tail's bus", "watch progress", "compaction", "group commit", "health checks", "lease sweep",
     "registry follower", "own registration",
 }  # fmt: skip
-ASSIGNMENTS = {"assignments, sending", "assignments, renewal", "assignments, refill"}
-COPIES = {"copies, sending", "copies, renewal", "copies, refill"}
+ASSIGNMENTS = {"assignments, sending", "assignments, refresh", "assignments, refill"}
+FALLBACK_CACHE = {"fallback cache, sending", "fallback cache, refresh", "fallback cache, refill"}
 EMBEDDED = EVERYWHERE | ASSIGNMENTS | {"watch of the database file", "check of the database file"}
 POSTGRES = EVERYWHERE | {"notifications"}
-REAL = EVERYWHERE | ASSIGNMENTS | COPIES | {"log tail's mark", "outbox relay", "kafka consumer", "zookeeper session"}
+REAL = (
+    EVERYWHERE
+    | ASSIGNMENTS
+    | FALLBACK_CACHE
+    | {"log tail's mark", "outbox relay", "kafka consumer", "zookeeper session"}
+)
 
 
 class Ahead(SystemClock):
@@ -161,20 +166,17 @@ STARTED_OTHERWISE = {
     "tasks.py": 3,  # starts all supervised tasks
     "single_flight.py": 1,  # a run that its callers await
     "clock.py": 1,  # a timer
-    "app/registry/health_checks.py": 1,  # a timer
+    "app/health.py": 1,  # a ping that the check awaits
     "app/changelog/tail.py": 1,  # a read that its callers await
     "app/configs/near_cache.py": 1,  # a read that its callers await
-    "app/flags/sets.py": 1,  # a read that its callers await
     "app/changelog/lineage.py": 2,  # a wait and a timer inside a supervised task
     "app/changelog/outbox_relay.py": 2,  # a batch that the relay awaits, and a timer
-    "app/registry/keep_alive.py": 2,  # a race that its caller awaits
-    "app/registry/reconciler.py": 1,  # in a task group
-    "app/registry/directory.py": 1,  # a write that the check awaits
+    "app/registry/leases/keep_alive.py": 2,  # a race that its caller awaits
+    "app/registry/ownership/reconciler.py": 1,  # in a task group
     "probes/network.py": 1,  # a name resolution that the checks await
-    "storage/postgres/storage.py": 1,  # a statement that its caller awaits
+    "storage/postgres/pools.py": 1,  # a statement that its caller awaits
     "rpc/server.py": 1,  # the shutdown
-    "rpc/watch_streams.py": 1,  # the encoding of a large change, which its watchers await
-    "gateway/supervisor.py": 3,  # ends the process if it fails
+    "rpc/responses/watch_streams.py": 1,  # the encoding of a large change, which its watchers await
 }
 
 

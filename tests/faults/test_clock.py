@@ -16,7 +16,7 @@ import pytest
 from configsvc_client.v1 import config_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from configsvc.cache.local import SHORTEST_LIFE
+from configsvc.cache.local import MIN_LIFETIME_FRACTION
 from tests.engines.ports import Port
 from tests.engines.service_set import ServiceSet
 from tests.engines.valkey import Valkey
@@ -199,7 +199,7 @@ def test_clock_jump_changes_neither_cached_values_nor_the_ttl_of_copies(world: W
                 keys = set(redis.scan_iter(f"{world.prefix}*")) - {f"{world.prefix}log".encode()}
                 lives = [redis.pttl(key) / 1000 for key in keys]
             assert max(lives) <= COPY_SECONDS
-            assert min(lives) >= COPY_SECONDS * SHORTEST_LIFE - 180, "a copy expired early, or never expires"
+            assert min(lives) >= COPY_SECONDS * MIN_LIFETIME_FRACTION - 180, "a copy expired early, or never expires"
     versions = poll.end()
     assert versions == sorted(versions)  # type: ignore[type-var]
 

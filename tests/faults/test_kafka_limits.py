@@ -109,7 +109,7 @@ async def test_too_large_events_do_not_block_and_nothing_is_repeated(
         async with relayed(storage, KafkaPublisher(bootstrap, own_topic)) as relay:
             await until_published(relay, storage)
             assert relay.trouble is None
-        backlog = await storage.backlog()
+        status = await storage.outbox_status()
     published = await asyncio.to_thread(messages, bootstrap, own_topic)
     assert sorted(int(message.headers["revision"]) for message in published) == list(range(1, 157)), "each event once"
     check_order(published)
@@ -120,8 +120,8 @@ async def test_too_large_events_do_not_block_and_nothing_is_repeated(
         assert event["limit_bytes"] == 1_048_588
         assert "value" not in event
     assert all("value" in event for event in events(published) if event not in large)
-    assert (backlog.waiting, backlog.reduced, backlog.skipped) == (0, 6, 0)
-    assert backlog.last_loss is not None
+    assert (status.waiting, status.reduced, status.skipped) == (0, 6, 0)
+    assert status.last_loss is not None
 
 
 async def test_small_events_are_published_under_a_small_limit(
@@ -141,7 +141,7 @@ async def test_event_that_compresses_below_the_limit_is_published_whole(bootstra
     make_topic(bootstrap, own_topic, {"max.message.bytes": "10240"})
     async with KafkaPublisher(bootstrap, own_topic) as publisher:
         receipt = await publisher.publish([change(1, "a" * 500_000)])
-    assert [delivery.omission for delivery in receipt.deliveries] == [None]
+    assert [delivery.refusal for delivery in receipt.deliveries] == [None]
     (message,) = await asyncio.to_thread(messages, bootstrap, own_topic)
     assert json.loads(message.value or b"")["value"] == "a" * 500_000
 
@@ -160,11 +160,11 @@ async def test_changed_limit_is_noticed(postgres_url: str, bootstrap: str, own_t
         await asyncio.gather(*writing)
         await storage.write(put(config("key-0"), text(30_000)))
         await until_published(relay, storage)
-        assert (await storage.backlog()).reduced == 1
+        assert (await storage.outbox_status()).reduced == 1
         await asyncio.to_thread(configure, bootstrap, own_topic, "max.message.bytes", "1048588")
         await storage.write(put(config("key-0"), text(30_000)))
         await until_published(relay, storage)
-        assert (await storage.backlog()).reduced == 1
+        assert (await storage.outbox_status()).reduced == 1
         head = (await storage.state()).head
     published = await asyncio.to_thread(messages, bootstrap, own_topic)
     check_order(published)
@@ -186,8 +186,8 @@ async def test_slow_broker_gets_every_event_once(postgres_url: str, line: SlowLi
         async with relayed(storage, publisher) as relay:
             cursors: set[int] = set()
             async with asyncio.timeout(PATIENCE_SECONDS):
-                while (backlog := await storage.backlog()).waiting:
-                    cursors.add(backlog.published)
+                while (status := await storage.outbox_status()).waiting:
+                    cursors.add(status.published)
                     await asyncio.sleep(0.1)
             assert relay.published == 10
         assert len(cursors) >= 5, "the cursor moves during the batch"
@@ -259,16 +259,16 @@ async def test_events_wait_and_health_reports_missing_permissions(
         await asyncio.to_thread(make_rules)
         async with relayed(storage, KafkaPublisher(kafka.address, own_topic)) as relay:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                while "authorization failed" not in (await storage.backlog()).trouble.lower():  # noqa: ASYNC110
+                while "authorization failed" not in (await storage.outbox_status()).failure.lower():  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
-            backlog = await storage.backlog()
-            assert (backlog.published, backlog.reduced, backlog.skipped) == (0, 0, 0)
+            status = await storage.outbox_status()
+            assert (status.published, status.reduced, status.skipped) == (0, 0, 0)
             await asyncio.to_thread(allow_writes)
             await until_published(relay, storage)
-        backlog = await storage.backlog()
-        assert (backlog.waiting, backlog.trouble, backlog.reduced) == (0, "", 1)
-        assert backlog.last_loss is not None
-        assert backlog.last_loss.omission.limit_bytes == 0, "the limit is unknown"
+        status = await storage.outbox_status()
+        assert (status.waiting, status.trouble, status.reduced) == (0, "", 1)
+        assert status.last_loss is not None
+        assert status.last_loss.omission.limit_bytes == 0, "the limit is unknown"
 
 
 async def test_removal_is_followed_by_a_tombstone_if_configured(bootstrap: str, own_topic: str) -> None:

@@ -1,25 +1,26 @@
-"""The log of a process, as whoever collects it reads it."""
+"""The log of a process, as a log collector reads it."""
 
 import json
 import subprocess
 import sys
 
 PROGRAM = """
-import structlog
-from configsvc.logs import write_as_json
+import logging
+from configsvc.logs import REQUEST_ID, write_as_json
 
-logger = structlog.get_logger("access")
+logger = logging.getLogger("access")
 write_as_json("warning")
 logger.info("left out")
-logger.warning("call", peer="ünï\\nx", cause=ValueError("v"))
+logger.warning("call", extra={"peer": "ünï\\nx", "cause": ValueError("v")})
 try:
     raise KeyError("k")
 except KeyError:
-    logger.exception("failed")
+    REQUEST_ID.set("r1")
+    logger.exception("failed: %s", 7)
 """
 
 
-def test_each_event_from_the_level_on_is_one_line_of_json() -> None:
+def test_each_event_at_or_above_the_level_is_one_line_of_json() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     call, failed = [json.loads(line) for line in done.stderr.splitlines()]
     assert done.stdout == ""
@@ -27,11 +28,12 @@ def test_each_event_from_the_level_on_is_one_line_of_json() -> None:
         **{"event": "call", "level": "warning", "logger": "access", "timestamp": ""},
         **{"peer": "ünï\nx", "cause": "ValueError('v')"},
     }
-    assert (failed["event"], failed["level"]) == ("failed", "error")
+    assert (failed["event"], failed["level"]) == ("failed: 7", "error")
     assert "KeyError: 'k'" in failed["exception"]
+    assert (failed["request_id"], "request_id" in call) == ("r1", False)
 
 
-def test_a_log_that_cannot_be_written_stops_nothing() -> None:
+def test_process_goes_on_if_its_log_cannot_be_written() -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-c", f"{PROGRAM}\nprint('went on')"],

@@ -17,7 +17,7 @@ from configsvc.app.configs.near_cache import NearCache
 from configsvc.app.configs.store import ConfigStore
 from configsvc.bus.local import LocalBus
 from configsvc.clock import SystemClock
-from configsvc.domain.configs import Draft, Operation, config_ref
+from configsvc.domain.configs import ConfigDraft, ConfigOperation, config_ref
 from configsvc.domain.limits import Limits
 from configsvc.domain.preconditions import NO_PRECONDITION, Precondition
 from configsvc.domain.records import Author
@@ -53,9 +53,10 @@ class ConfigStoreModel(RuleBasedStateMachine):
         bus = await self.stack.enter_async_context(LocalBus())
         tail = LogTail(log=storage, bus=bus, clock=SystemClock(), poll_seconds=1)
         await self.stack.enter_async_context(tail)
-        near = NearCache(reader=storage, tail=tail, max_entries=2)
+        near_cache = NearCache(reader=storage, tail=tail, max_entries=2)
+        tail.subscribe(near_cache)
         writer = AppliedWriter(storage, tail)
-        return ConfigStore(writer=writer, reader=storage, history=storage, near=near, limits=Limits())
+        return ConfigStore(writer=writer, reader=storage, history=storage, near_cache=near_cache, limits=Limits())
 
     def run(self, work: Any) -> Any:
         return self.loop.run_until_complete(work)
@@ -75,7 +76,7 @@ class ConfigStoreModel(RuleBasedStateMachine):
         self.requests += 1
         request_id = f"r{self.requests}"
         try:
-            first = self.run(self.store.create(Draft("e", service, key, value), self.author(request_id)))
+            first = self.run(self.store.create(ConfigDraft("e", service, key, value), self.author(request_id)))
         except AlreadyExists:
             assert (service, key) in self.live
             return
@@ -83,13 +84,13 @@ class ConfigStoreModel(RuleBasedStateMachine):
         self.revision += 1
         self.did((service, key), "CREATE", value)
         # A retry has the same outcome and no further effect.
-        assert self.run(self.store.create(Draft("e", service, key, value), self.author(request_id))) == first
+        assert self.run(self.store.create(ConfigDraft("e", service, key, value), self.author(request_id))) == first
 
     @rule(key=KEYS, service=SERVICES, value=JSON, stale=st.booleans())
     def update(self, key: str, service: str, value: Any, stale: bool) -> None:
         precondition = Precondition(match=("0-0",)) if stale else NO_PRECONDITION
         try:
-            self.run(self.store.update(Draft("e", service, key, value), self.author(), precondition=precondition))
+            self.run(self.store.update(ConfigDraft("e", service, key, value), self.author(), precondition=precondition))
         except NotFound:
             assert (service, key) not in self.live
         except StaleEtag:
@@ -123,9 +124,9 @@ class ConfigStoreModel(RuleBasedStateMachine):
 
     @rule(value=JSON, fails=st.booleans())
     def batch(self, value: Any, fails: bool) -> None:
-        operations = [Operation(Draft("e", "", key, value)) for key in ("a", "b/c")]
+        operations = [ConfigOperation(ConfigDraft("e", "", key, value)) for key in ("a", "b/c")]
         if fails:
-            operations.append(Operation(Draft("e", "", "nope", None), delete=True))
+            operations.append(ConfigOperation(ConfigDraft("e", "", "nope", None), delete=True))
         try:
             self.run(self.store.batch_write("e", operations, self.author()))
         except NotFound:

@@ -18,9 +18,9 @@ from configsvc.domain.json_values import LARGEST_EXACT_INTEGER, changed_members,
 from configsvc.domain.records import Change
 from configsvc.domain.sizes import message_bytes
 from configsvc.rpc import convert
-from configsvc.rpc.message_budget import Detail
 from configsvc.rpc.offload import LARGE_BYTES, offload
-from configsvc.rpc.watch_streams import WatchStreams
+from configsvc.rpc.responses.message_budget import Detail
+from configsvc.rpc.responses.watch_streams import WatchStreams
 from tests.app.replica import config, open_replica, open_storage
 from tests.rpc.test_watch_streams import ALL, put, snapshot
 
@@ -96,8 +96,15 @@ async def test_a_large_change_is_encoded_once_and_beside_the_loop(tmp_path: Path
         return convert.config_change(found, detail)
 
     async with open_storage(tmp_path) as storage, open_replica(storage, SystemClock()) as replica:
-        hub = WatchHub(
-            tail=replica.tail, reader=storage, log=storage, clock=SystemClock(), buffer_changes=100, progress_seconds=60
+        hub = replica.following(
+            WatchHub(
+                tail=replica.tail,
+                reader=storage,
+                log=storage,
+                clock=SystemClock(),
+                buffer_changes=100,
+                progress_seconds=60,
+            )
         )
         watches = WatchStreams(
             hub, response=config_pb2.WatchConfigsResponse, snapshot=snapshot, item=convert.config, change=change

@@ -19,11 +19,12 @@ from configsvc.clock import SystemClock
 from configsvc.domain.configs import body
 from configsvc.domain.limits import Limits
 from configsvc.domain.records import Action, Author, Change, Kind, Put, Ref, Write
-from configsvc.rpc import convert, watch_streams
+from configsvc.rpc import convert
 from configsvc.rpc.interceptors import CallInterceptor
-from configsvc.rpc.message_budget import Detail
+from configsvc.rpc.responses import watch_streams
+from configsvc.rpc.responses.message_budget import Detail
+from configsvc.rpc.responses.watch_streams import WatchStreams
 from configsvc.rpc.servicers.configs import ConfigServicer
-from configsvc.rpc.watch_streams import WatchStreams
 from tests.app.replica import AT, Replica, config, open_replica, open_storage
 from tests.rpc.running import eventually, refusal
 
@@ -39,17 +40,17 @@ async def replica(tmp_path: Path) -> AsyncIterator[Replica]:
 
 @pytest.fixture
 def hub(replica: Replica) -> WatchHub:
-    return WatchHub(
+    return replica.following(WatchHub(
         tail=replica.tail, reader=replica.storage, log=replica.storage, clock=SystemClock(), buffer_changes=100,
         progress_seconds=60, max_watchers=WATCHERS,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 async def put(replica: Replica, ref: Ref, value: str) -> None:
     """A configuration as the service writes it."""
     mutation = Put(ref, body(value, ""), Action.UPDATE)
     commit = await replica.storage.write(Write(Author("tester", "", "", AT), (ref,), lambda view: (mutation,)))
-    replica.tail.committed(commit)
+    replica.tail.on_commit(commit)
 
 
 class Encoding:
@@ -136,7 +137,7 @@ async def stub(replica: Replica, hub: WatchHub) -> AsyncIterator[Any]:
     tail: LogTail = replica.tail
     store = ConfigStore(
         writer=replica.storage, reader=replica.storage, history=replica.storage, limits=Limits(),
-        near=NearCache(reader=replica.storage, tail=tail, max_entries=100),
+        near_cache=NearCache(reader=replica.storage, tail=tail, max_entries=100),
     )  # fmt: skip
     interceptor = CallInterceptor(tail=tail, default_deadline_seconds=10)
     server = grpc.aio.server(interceptors=[interceptor])

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from configsvc.domain.batches import Step, inside, together
+from configsvc.domain.batches import Step, all_or_none, errors_at
 from configsvc.domain.configs import Decision
 from configsvc.domain.fields import Fields, checked
 from configsvc.domain.json_values import digest
@@ -14,7 +14,7 @@ from configsvc.storage.port import Writer
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PlannedWrite:
     """One operation. `content`: what a retry of it repeats."""
 
     ref: Ref
@@ -23,15 +23,15 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class BatchOperation:
     """An operation as it is asked for, at `path` in the request. `plan` refuses what can't be accepted of it."""
 
     path: str
-    plan: Callable[[Fields], Planned]
+    plan: Callable[[Fields], PlannedWrite]
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
+class AppliedOperation:
     """What an operation did. `version` 0 and no `etag`: what it would do."""
 
     ref: Ref
@@ -40,7 +40,7 @@ class Applied:
     etag: str = ""
 
 
-class _Tried(Exception):
+class _DryRun(Exception):
     def __init__(self, revision: int, mutations: Sequence[Mutation]) -> None:
         super().__init__()
         self.revision = revision
@@ -55,8 +55,8 @@ class Batches:
         self._limits = limits
 
     async def apply(
-        self, operations: Sequence[Asked], author: Author, *, validate_only: bool = False
-    ) -> tuple[Sequence[Applied], int]:
+        self, operations: Sequence[BatchOperation], author: Author, *, validate_only: bool = False
+    ) -> tuple[Sequence[AppliedOperation], int]:
         """All operations in one revision, in their order, or none; or, with `validate_only`, none in any case.
 
         Raises `InvalidInput` with all fields that can't be accepted, and what the first operation that can't be done
@@ -69,26 +69,26 @@ class Batches:
         write = Write(
             author,
             (*(one.ref for one in planned), *scopes),
-            together(steps),
+            all_or_none(steps),
             digest("apply", [[one.ref.kind, one.ref.environment, one.ref.key, one.content] for one in planned]),
         )
         if validate_only:
             return await self._try(write)
         commit = await self._writer.write(write)
         applied = [
-            Applied(c.ref, c.action, c.version, etag_of(c.version, c.revision, c.history) if c.record else "")
+            AppliedOperation(c.ref, c.action, c.version, etag_of(c.version, c.revision, c.history) if c.record else "")
             for c in commit.changes
         ]
         return applied, commit.revision
 
-    def _plan(self, operations: Sequence[Asked], author: Author) -> Sequence[Planned]:
+    def _plan(self, operations: Sequence[BatchOperation], author: Author) -> Sequence[PlannedWrite]:
         planned = []
         with checked(self._limits) as fields:
             fields.author(author)
             fields.count("operations", len(operations), self._limits.batch_size, least=1)
             first: dict[Ref, str] = {}
             for asked in operations[: self._limits.batch_size]:
-                with inside(asked.path):
+                with errors_at(asked.path):
                     planned.append(one := asked.plan(fields.inside(asked.path)))
                 earlier = first.setdefault(one.ref, asked.path)
                 if earlier != asked.path:
@@ -99,15 +99,15 @@ class Batches:
                 )
         return planned
 
-    async def _try(self, write: Write) -> tuple[Sequence[Applied], int]:
+    async def _try(self, write: Write) -> tuple[Sequence[AppliedOperation], int]:
         def decide(view: View) -> Sequence[Mutation]:
-            raise _Tried(view.revision, write.decide(view))
+            raise _DryRun(view.revision, write.decide(view))
 
         try:
             # Without its request id, which is then still to be used.
             await self._writer.write(replace(write, author=replace(write.author, request_id=""), decide=decide))
-        except _Tried as tried:
-            return [Applied(one.ref, one.action) for one in tried.mutations], tried.revision
+        except _DryRun as tried:
+            return [AppliedOperation(one.ref, one.action) for one in tried.mutations], tried.revision
         raise AssertionError("a write that is only tried does not come to its end")
 
 
@@ -116,6 +116,6 @@ def _answer_bytes(ref: Ref) -> int:
     return 60 + sum(len(part.encode("utf-8", "surrogatepass")) for part in (ref.environment, ref.service, ref.key))
 
 
-def nothing(_view: View) -> Sequence[Mutation]:
+def no_mutations(_view: View) -> Sequence[Mutation]:
     """The decision of an operation that is refused before it is decided on."""
     return ()

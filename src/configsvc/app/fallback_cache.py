@@ -1,20 +1,18 @@
-"""What this replica knows, left in the shared cache for replicas that can't read the store.
+"""What this replica knows, kept in the shared cache for replicas that can't read the store.
 
-Every replica leaves what passes through its hands: each change that the log tells, and each read of the store. The
-cache keeps the highest revision of each, so it does not matter who leaves it, or how late. Reads prefer the store, whose
-answer is never older, and come here while it is away; so what is here costs no read anything, and is never taken for
-more than a copy.
+Every replica puts here what it learns: each change of the log, and each read of the store. The cache keeps the highest
+revision of each key, so it does not matter which replica puts an entry, or how late. Readers prefer the store, whose
+answer is never older, and come here only while the store is away: so an entry costs a normal read nothing.
 
-What is derived from the log lies under the log's history, so that nobody finds a copy of a future that is lost.
+Entries that are derived from the log lie under the log's history, so that nobody finds an entry of a lost future.
 
-A cache that was away, or was emptied, is filled anew from what each replica holds: it may be needed before anyone
-changes or reads all of that again.
+A cache that was away, or that was emptied, is filled again from what each replica holds in memory: it may be needed
+before all of that is changed or read again.
 """
 
 import asyncio
 import json
 import logging
-import random
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,29 +21,35 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
-from configsvc.cache.port import Cache, Entry
+from configsvc.app.changelog.position import LogPosition
+from configsvc.backoff import Backoff
+from configsvc.cache.port import Cache, CacheEntry
 from configsvc.clock import Clock, SystemClock
 from configsvc.domain.records import Ref
 from configsvc.tasks import SupervisedTask, Supervisor
 
 logger = logging.getLogger(__name__)
 
-# Copies sent in one round trip, and copies that may wait for one: the cache is slow or away, and the oldest waiting go.
-SENT_TOGETHER, SENT_BYTES = 100, 1 << 20
-WAITING_COPIES, WAITING_BYTES = 20_000, 32 << 20
-# Copies are left anew in this part of their life, so that what is in use never goes.
-RENEWED_IN_A_LIFE = 3
-# How often each replica looks whether its mark is still there: where it is not, the cache has lost more than that.
-MARK_SECONDS = 15.0
-MARK_LIFE = timedelta(minutes=10)
-# A pause after each look at everything that is held, so that renewing a large cache does not hold the loop.
-RENEWED_TOGETHER = 500
+# What one round trip sends.
+BATCH_ENTRIES, BATCH_BYTES = 100, 1 << 20
+# What may wait to be sent, if the cache is slow or away. Beyond it the entries that have waited longest are dropped.
+QUEUE_ENTRIES, QUEUE_BYTES = 20_000, 32 << 20
+# Entries are sent again three times within their TTL, so that none expires while it is in use.
+REFRESHES_PER_TTL = 3
+# How often a replica looks for the marker that it wrote. If the marker is gone, the cache has lost other entries too.
+MARKER_SECONDS = 15.0
+MARKER_TTL = timedelta(minutes=10)
+# A refresh of many entries gives way to other tasks after each of these, so that it does not block the loop.
+REFRESH_SLICE = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Copy:
-    """Something at a revision. `content` makes the JSON value, when it is sent. `held_bytes`: about what it keeps in
-    memory until then; 0 if that is there anyway."""
+class FallbackEntry:
+    """The state of something at a revision.
+
+    `content` makes the JSON value when the entry is sent. `held_bytes`: about the memory that the entry keeps alive until
+    then; 0 if something else holds that memory anyway.
+    """
 
     key: str
     revision: int
@@ -54,105 +58,104 @@ class Copy:
 
 
 def config_key(ref: Ref) -> str:
-    """Where a configuration's copy lies. Lengths come first, so that no two refs share a key."""
+    """The key of a configuration's entry. Lengths come first, so that no two refs share a key."""
     return f"config:{len(ref.environment)}:{ref.environment}:{len(ref.service)}:{ref.service}:{ref.key}"
 
 
-def _of_no_log() -> str:
-    """Of what is not derived from the log."""
-    return ""
-
-
 class FallbackCache:
-    """Leaves copies behind the scenes while its context is open, and reads those of others; without a cache, neither.
+    """Sends entries in the background while its context is open. Without a cache, it keeps nothing and finds nothing.
 
-    `history` says which history of the log the copies are of.
+    `log`: the entries are derived from this log, and belong to its history. None: they are not derived from a log.
     """
 
     def __init__(
         self,
         cache: Cache | None,
         clock: Clock,
-        life: timedelta,
+        ttl: timedelta,
         *,
-        history: Callable[[], str] = _of_no_log,
-        name: str = "copies",
+        log: LogPosition | None = None,
+        name: str = "fallback cache",
         supervisor: Supervisor | None = None,
     ) -> None:
         self._name = name
         self._supervisor = supervisor or Supervisor(clock)
         self._cache = cache
-        self._history = history
+        self._log = log
         self._clock = clock
-        self._life = life
-        self._waiting: OrderedDict[str, Copy] = OrderedDict()
-        self._waiting_bytes = 0
-        self._more = asyncio.Event()
-        self._fewer = asyncio.Event()
-        self._sources: list[Callable[[], Iterable[Copy]]] = []
+        self._ttl = ttl
+        self._queue: OrderedDict[str, FallbackEntry] = OrderedDict()
+        self._queue_bytes = 0
+        self._has_queued = asyncio.Event()
+        self._has_sent = asyncio.Event()
+        self._sources: list[Callable[[], Iterable[FallbackEntry]]] = []
         self._tasks: list[SupervisedTask] = []
 
     @property
-    def are_kept(self) -> bool:
-        """Whether there is a cache to leave them in."""
+    def is_enabled(self) -> bool:
+        """Whether there is a cache to put entries in."""
         return self._cache is not None
 
-    def leave(self, copy: Copy) -> None:
-        """Leaves a copy soon. One that waits already is replaced by a newer one."""
+    def put(self, entry: FallbackEntry) -> None:
+        """Queues an entry to be sent soon. It replaces a queued entry of the same key, unless that one is newer."""
         if self._cache is None:
             return
-        key = self._place(copy.key)
-        waiting = self._waiting.get(key)
-        if waiting is not None and waiting.revision > copy.revision:
+        key = self._cache_key(entry.key)
+        queued = self._queue.get(key)
+        if queued is not None and queued.revision > entry.revision:
             return
-        self._waiting_bytes += copy.held_bytes - (waiting.held_bytes if waiting is not None else 0)
-        self._waiting[key] = copy
-        self._waiting.move_to_end(key)
-        while len(self._waiting) > WAITING_COPIES or self._waiting_bytes > WAITING_BYTES:
-            self._next()
-        self._more.set()
+        self._queue_bytes += entry.held_bytes - (queued.held_bytes if queued is not None else 0)
+        self._queue[key] = entry
+        self._queue.move_to_end(key)
+        while len(self._queue) > QUEUE_ENTRIES or self._queue_bytes > QUEUE_BYTES:
+            self._pop()
+        self._has_queued.set()
 
-    def _next(self) -> tuple[str, Copy]:
-        """Takes the copy that has waited longest."""
-        key, copy = self._waiting.popitem(last=False)
-        self._waiting_bytes -= copy.held_bytes
-        return key, copy
+    def _pop(self) -> tuple[str, FallbackEntry]:
+        """Takes the entry that has waited longest."""
+        key, entry = self._queue.popitem(last=False)
+        self._queue_bytes -= entry.held_bytes
+        return key, entry
 
-    def renew(self, source: Callable[[], Iterable[Copy]]) -> None:
-        """Leaves what `source` holds anew, from time to time, so that it does not go while it is in use."""
+    def add_source(self, source: Callable[[], Iterable[FallbackEntry]]) -> None:
+        """Sends what `source` returns again and again, so that it does not expire while it is in use."""
         if self._cache is not None:
             self._sources.append(source)
 
-    async def find(self, keys: Sequence[str]) -> Mapping[str, tuple[int, Any]]:
-        """Revision and content of the copies that are there."""
+    async def get(self, keys: Sequence[str]) -> Mapping[str, tuple[int, Any]]:
+        """Revision and content of the entries that the cache has."""
         found: dict[str, tuple[int, Any]] = {}
         if self._cache is None:
             return found
-        places = {self._place(key): key for key in keys}
-        for place, entry in (await self._cache.get([*places])).items():
-            key = places[place]
+        names = {self._cache_key(key): key for key in keys}
+        for cache_key, entry in (await self._cache.get([*names])).items():
+            key = names[cache_key]
             try:
                 found[key] = (entry.revision, json.loads(entry.payload))
             except ValueError:
-                logger.warning("the cache has something under '%s' that is not a copy", key)
+                logger.warning("the entry '%s' of the fallback cache can't be read: it is not JSON", key)
         return found
 
-    async def settle(self, copies: Sequence[Copy]) -> Mapping[str, tuple[int, Any]]:
-        """Leaves these at once, and returns what is there then: of several replicas' the first, at one revision."""
-        if self._cache is None or not copies:
+    async def put_if_absent(self, entries: Sequence[FallbackEntry]) -> Mapping[str, tuple[int, Any]]:
+        """Sends entries now, and returns what the cache has then.
+
+        The cache keeps the first of several entries that replicas send at the same revision; a higher revision replaces
+        a lower one.
+        """
+        if self._cache is None or not entries:
             return {}
         await self._cache.put(
-            {self._place(copy.key): Entry(copy.revision, _payload(copy)) for copy in copies}, self._life
+            {self._cache_key(entry.key): CacheEntry(entry.revision, _payload(entry)) for entry in entries}, self._ttl
         )
-        return await self.find([copy.key for copy in copies])
+        return await self.get([entry.key for entry in entries])
 
-    def _place(self, key: str) -> str:
-        history = self._history()
+    def _cache_key(self, key: str) -> str:
+        history = self._log.history if self._log is not None else ""
         return f"{history}:{key}" if history else key
 
     async def __aenter__(self) -> Self:
         if self._cache is not None:
-            work = {"sending": self._send, "renewal": self._renew, "refill": self._refill}
+            work = {"sending": self._send, "refresh": self._refresh, "refill": self._refill}
             self._tasks = [self._supervisor.supervise(f"{self._name}, {part}", run) for part, run in work.items()]
         return self
 
@@ -160,63 +163,66 @@ class FallbackCache:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await asyncio.gather(*(task.stop() for task in self._tasks))
-        await self._send_some()
+        await self._send_batch()
 
     async def _send(self) -> None:
         while True:
-            await self._more.wait()
-            self._more.clear()
-            while self._waiting:
-                await self._send_some()
+            await self._has_queued.wait()
+            self._has_queued.clear()
+            while self._queue:
+                await self._send_batch()
 
-    async def _send_some(self) -> None:
-        entries: dict[str, Entry] = {}
+    async def _send_batch(self) -> None:
+        entries: dict[str, CacheEntry] = {}
         size = 0
-        while self._waiting and len(entries) < SENT_TOGETHER and size < SENT_BYTES:
-            key, copy = self._next()
-            entries[key] = Entry(copy.revision, _payload(copy))
+        while self._queue and len(entries) < BATCH_ENTRIES and size < BATCH_BYTES:
+            key, entry = self._pop()
+            entries[key] = CacheEntry(entry.revision, _payload(entry))
             size += len(entries[key].payload)
         if self._cache is not None and entries:
-            await self._cache.put(entries, self._life)
-        self._fewer.set()
+            await self._cache.put(entries, self._ttl)
+        self._has_sent.set()
 
-    async def _renew(self) -> None:
+    async def _refresh(self) -> None:
         while True:
-            await self._clock.sleep(self._life.total_seconds() / RENEWED_IN_A_LIFE)
-            await self._leave_all()
+            await self._clock.sleep(self._ttl.total_seconds() / REFRESHES_PER_TTL)
+            await self._put_all()
 
     async def _refill(self) -> None:
+        """Puts everything again after the cache has lost entries, as soon as it keeps entries again."""
         if self._cache is None:
             return
-        mark, number, has_lost = f"mark:{uuid.uuid4().hex}", 0, False
+        # Jittered, so that replicas do not all write their markers at the same moment.
+        pauses = Backoff(MARKER_SECONDS, MARKER_SECONDS)
+        marker, number, has_lost = f"mark:{uuid.uuid4().hex}", 0, False
         while True:
-            held = (await self._cache.get([mark])).get(mark)
+            held = (await self._cache.get([marker])).get(marker)
             if held is None or held.revision != number:
-                # Nothing was taken, or nothing was kept, since the last look; at the first there was none.
+                # The last marker was not accepted, or was not kept. Before the first look there was no marker.
                 has_lost = number > 0
             elif has_lost:
-                logger.info("the cache is back, or was emptied: everything is left in it anew")
+                logger.info("the cache is back, or was emptied: everything is put in it again")
                 has_lost = False
-                await self._leave_all()
+                await self._put_all()
             number += 1
-            await self._cache.put({mark: Entry(number, b"")}, MARK_LIFE)
-            await self._clock.sleep(random.uniform(MARK_SECONDS / 2, MARK_SECONDS))
+            await self._cache.put({marker: CacheEntry(number, b"")}, MARKER_TTL)
+            await self._clock.sleep(pauses.next())
 
-    async def _leave_all(self) -> None:
+    async def _put_all(self) -> None:
         for source in self._sources:
-            for number, copy in enumerate(list(source())):
-                while self._waiting_bytes > WAITING_BYTES // 2:
-                    # What is left now must not push out what was left before it.
-                    self._fewer.clear()
-                    await self._fewer.wait()
-                self.leave(copy)
-                if number % RENEWED_TOGETHER == 0:
+            for number, entry in enumerate(list(source())):
+                while self._queue_bytes > QUEUE_BYTES // 2:
+                    # These entries must not push out those that were queued before them.
+                    self._has_sent.clear()
+                    await self._has_sent.wait()
+                self.put(entry)
+                if number % REFRESH_SLICE == 0:
                     await asyncio.sleep(0)
 
 
-# Of a replica that has no cache to share.
+# For a replica without a shared cache.
 NO_FALLBACK_CACHE = FallbackCache(None, SystemClock(), timedelta(days=1))
 
 
-def _payload(copy: Copy) -> bytes:
-    return json.dumps(copy.content(), ensure_ascii=False, separators=(",", ":")).encode()
+def _payload(entry: FallbackEntry) -> bytes:
+    return json.dumps(entry.content(), ensure_ascii=False, separators=(",", ":")).encode()

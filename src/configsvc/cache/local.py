@@ -8,18 +8,18 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
-from configsvc.cache.port import Entry
+from configsvc.cache.port import CacheEntry
 from configsvc.clock import Clock
 
 # What CPython 3.11 spends on an entry besides key and payload: the objects here, their slots, the dictionary's node.
 ENTRY_OVERHEAD_BYTES = 400
 # An entry lives between this part of its time and all of it, so that what was filled together is not missed together.
-SHORTEST_LIFE = 0.9
+MIN_LIFETIME_FRACTION = 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
-    entry: Entry
+class _StoredEntry:
+    entry: CacheEntry
     expires_at: float
     size_bytes: int
 
@@ -30,7 +30,7 @@ class LocalCache:
     def __init__(self, max_bytes: int, clock: Clock) -> None:
         self._max_bytes = max_bytes
         self._clock = clock
-        self._held: OrderedDict[str, _Held] = OrderedDict()
+        self._held: OrderedDict[str, _StoredEntry] = OrderedDict()
         self.size_bytes = 0
 
     @property
@@ -38,7 +38,7 @@ class LocalCache:
         """`local`."""
         return "local"
 
-    async def get(self, keys: Sequence[str]) -> Mapping[str, Entry]:
+    async def get(self, keys: Sequence[str]) -> Mapping[str, CacheEntry]:
         """The entries that are there; each becomes the most recently used."""
         found = {}
         for key in keys:
@@ -48,7 +48,7 @@ class LocalCache:
                 found[key] = held.entry
         return found
 
-    async def put(self, entries: Mapping[str, Entry], ttl: timedelta) -> None:
+    async def put(self, entries: Mapping[str, CacheEntry], ttl: timedelta) -> None:
         """Stores each entry that is newer. One larger than the whole cache only ends the life of the older one."""
         for key, entry in entries.items():
             held = self._live(key)
@@ -60,8 +60,8 @@ class LocalCache:
             size = len(key.encode()) + len(entry.payload) + ENTRY_OVERHEAD_BYTES
             if size > self._max_bytes:
                 continue
-            life = ttl.total_seconds() * random.uniform(SHORTEST_LIFE, 1.0)
-            self._held[key] = _Held(entry, self._clock.monotonic() + life, size)
+            life = ttl.total_seconds() * random.uniform(MIN_LIFETIME_FRACTION, 1.0)
+            self._held[key] = _StoredEntry(entry, self._clock.monotonic() + life, size)
             self.size_bytes += size
             while self.size_bytes > self._max_bytes:
                 self._drop(next(iter(self._held)))
@@ -78,7 +78,7 @@ class LocalCache:
         self._held.clear()
         self.size_bytes = 0
 
-    def _live(self, key: str) -> _Held | None:
+    def _live(self, key: str) -> _StoredEntry | None:
         held = self._held.get(key)
         if held is not None and held.expires_at <= self._clock.monotonic():
             self._drop(key)

@@ -13,7 +13,7 @@ from typing import Protocol, Self
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CacheEntry:
     """`payload` is what the caller stored, whole; `revision` the one at which it was true."""
 
     revision: int
@@ -28,11 +28,11 @@ class Cache(Protocol):
         """What it is, for people: `local`, `redis`."""
         ...
 
-    async def get(self, keys: Sequence[str]) -> Mapping[str, Entry]:
+    async def get(self, keys: Sequence[str]) -> Mapping[str, CacheEntry]:
         """The entries that are there."""
         ...
 
-    async def put(self, entries: Mapping[str, Entry], ttl: timedelta) -> None:
+    async def put(self, entries: Mapping[str, CacheEntry], ttl: timedelta) -> None:
         """Stores each entry, unless the one there has the same or a higher revision.
 
         An entry goes after about `ttl` (jittered, so that a fleet does not refill at once), or earlier. Stored again at

@@ -21,9 +21,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import RedisError, ResponseError
 
-from configsvc.cache.breaker import Breaker
-from configsvc.cache.local import SHORTEST_LIFE
-from configsvc.cache.port import Entry
+from configsvc.cache.circuit_breaker import CircuitBreaker
+from configsvc.cache.local import MIN_LIFETIME_FRACTION
+from configsvc.cache.port import CacheEntry
 from configsvc.clock import Clock
 from configsvc.errors import Unavailable
 
@@ -85,11 +85,11 @@ class RedisCache:
         # The pool refuses whoever finds no connection free: here they wait for one, as long as for an answer.
         self._connections = asyncio.Semaphore(CONNECTIONS)
         self._script = self._client.register_script(PUT)
-        self._reading = Breaker(clock, FAILURES)
-        self._writing = Breaker(clock, FAILURES)
+        self._reading = CircuitBreaker(clock, FAILURES)
+        self._writing = CircuitBreaker(clock, FAILURES)
         self._away_since: datetime | None = None
 
-    async def get(self, keys: Sequence[str]) -> Mapping[str, Entry]:
+    async def get(self, keys: Sequence[str]) -> Mapping[str, CacheEntry]:
         """See the port."""
         if not keys:
             return {}
@@ -97,13 +97,13 @@ class RedisCache:
         found = {key: _entry(value) for key, value in zip(keys, values or (), strict=False) if value is not None}
         return {key: entry for key, entry in found.items() if entry is not None}
 
-    async def put(self, entries: Mapping[str, Entry], ttl: timedelta) -> None:
+    async def put(self, entries: Mapping[str, CacheEntry], ttl: timedelta) -> None:
         """See the port."""
         if not entries:
             return
         arguments: list[bytes | int] = []
         for entry in entries.values():
-            life = ttl.total_seconds() * random.uniform(SHORTEST_LIFE, 1.0)
+            life = ttl.total_seconds() * random.uniform(MIN_LIFETIME_FRACTION, 1.0)
             arguments += [b"%020d" % entry.revision + entry.payload, max(1, round(life * 1000))]
         keys = [self._prefix + key for key in entries]
         await self._guarded(self._writing, lambda: self._script(keys=keys, args=arguments))
@@ -121,7 +121,7 @@ class RedisCache:
             ) from error
         if self._writing.is_open:
             # Nobody else may be writing, and then nobody would ever know that it takes entries again.
-            await self.put({"ping": Entry(1, b"")}, PING_LIFE)
+            await self.put({"ping": CacheEntry(1, b"")}, PING_LIFE)
         if self._writing.is_open:
             raise Unavailable("the cache answers, but takes no entries", "CACHE_UNAVAILABLE")
         self._away_since = None
@@ -134,19 +134,19 @@ class RedisCache:
     ) -> None:
         await self._client.aclose()
 
-    async def _guarded(self, breaker: Breaker, call: Callable[[], Awaitable[Any]]) -> Any:
+    async def _guarded(self, breaker: CircuitBreaker, call: Callable[[], Awaitable[Any]]) -> Any:
         """The answer; None where the server is away or says no."""
-        if not breaker.lets_through():
+        if not breaker.allows_call():
             return None
         try:
             async with asyncio.timeout(self._answer_seconds):
                 answer = await self._once_more(call)
         except (RedisError, OSError, TimeoutError) as error:
-            if breaker.failed():
+            if breaker.record_failure():
                 self._away_since = self._away_since or self._clock.now()
                 logger.warning("the cache is not asked any more but for trials: %s", _said(error))
             return None
-        if breaker.succeeded():
+        if breaker.record_success():
             logger.info("the cache is back")
         self._away_since = None
         return answer
@@ -161,11 +161,11 @@ class RedisCache:
                 return await call()
 
 
-def _entry(value: bytes) -> Entry | None:
+def _entry(value: bytes) -> CacheEntry | None:
     digits = value[:REVISION_DIGITS]
     if len(digits) < REVISION_DIGITS or not digits.isdigit():
         return None
-    return Entry(int(digits), value[REVISION_DIGITS:])
+    return CacheEntry(int(digits), value[REVISION_DIGITS:])
 
 
 def _said(error: BaseException) -> str:

@@ -20,7 +20,7 @@ class Step:
     decide: Decision
 
 
-def together(steps: Sequence[Step]) -> Decision:
+def all_or_none(steps: Sequence[Step]) -> Decision:
     """All steps, each decided on the state before the batch. At most one is about a ref.
 
     Prerequisites of flags are judged on the state after all of them. Raises what the first step that can't be done
@@ -31,13 +31,13 @@ def together(steps: Sequence[Step]) -> Decision:
     def decide(view: View) -> Sequence[Mutation]:
         mutations: list[Mutation] = []
         for step in steps:
-            with inside(step.path):
+            with errors_at(step.path):
                 decided = step.decide(view)
                 for mutation in decided:
                     _check_size(view, mutation)
                 mutations.extend(decided)
         for ref, error in problems(view, mutations):
-            with inside(paths[ref]):
+            with errors_at(paths[ref]):
                 raise error
         return mutations
 
@@ -53,7 +53,7 @@ def _check_size(view: View, mutation: Mutation) -> None:
 
 
 @contextmanager
-def inside(path: str) -> Iterator[None]:
+def errors_at(path: str) -> Iterator[None]:
     """Errors of the block are about the part of the request at `path`: its fields are named by their whole path, and
     `operation` in the metadata has the first segment of it."""
     operation = path.partition(".")[0]

@@ -13,7 +13,7 @@ Decision = Callable[[View], Sequence[Mutation]]
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class ConfigDraft:
     """What a write wants a configuration to be. `value` MISSING and `description` None: as it was."""
 
     environment: str
@@ -29,17 +29,17 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
+class ConfigOperation:
     """One write of a batch: a put of `draft`, or with `delete` the removal of its ref, with preconditions."""
 
-    draft: Draft
+    draft: ConfigDraft
     delete: bool = False
     precondition: Precondition = NO_PRECONDITION
     must_not_exist: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Effective:
+class EffectiveConfig:
     """A value as a service sees it. `record` is its own or the shared one."""
 
     record: Record
@@ -72,7 +72,7 @@ def body(value: Json, description: str) -> JsonObject:
     return {"value": value, "description": description}
 
 
-def creation(draft: Draft) -> Decision:
+def creation(draft: ConfigDraft) -> Decision:
     """The configuration must not exist."""
 
     def decide(view: View) -> Sequence[Mutation]:
@@ -84,7 +84,7 @@ def creation(draft: Draft) -> Decision:
 
 
 def update(
-    draft: Draft, precondition: Precondition, *, allow_missing: bool, action: Action = Action.UPDATE
+    draft: ConfigDraft, precondition: Precondition, *, allow_missing: bool, action: Action = Action.UPDATE
 ) -> Decision:
     """The configuration must exist, unless `allow_missing`, and be as the precondition says."""
 
@@ -117,7 +117,7 @@ def deletion(ref: Ref, precondition: Precondition) -> Decision:
     return decide
 
 
-def decision(operation: Operation) -> Decision:
+def decision(operation: ConfigOperation) -> Decision:
     """What an operation of a batch is by itself."""
     if operation.delete:
         return deletion(operation.draft.ref, operation.precondition)
@@ -126,10 +126,10 @@ def decision(operation: Operation) -> Decision:
     return update(operation.draft, operation.precondition, allow_missing=True)
 
 
-def effective(service_name: str, records: Sequence[Record]) -> tuple[Effective, ...]:
+def effective(service_name: str, records: Sequence[Record]) -> tuple[EffectiveConfig, ...]:
     """Shared values under the service's own. `records`: both, in the order of (key, service)."""
     shared = {record.ref.key: record for record in records if not record.ref.service}
     own = {record.ref.key: record for record in records if record.ref.service == service_name}
     return tuple(
-        Effective(own.get(key) or shared[key], key in own and key in shared) for key in sorted({*shared, *own})
+        EffectiveConfig(own.get(key) or shared[key], key in own and key in shared) for key in sorted({*shared, *own})
     )

@@ -10,7 +10,7 @@ from configsvc.domain.flags import body, incarnated, read, refused, stored
 from configsvc.domain.preconditions import Precondition
 from configsvc.domain.prerequisites import judged
 from configsvc.domain.records import Action, JsonObject, Mutation, Put, Ref, View
-from configsvc.domain.resources import named
+from configsvc.domain.resources import error_metadata
 from configsvc.errors import FailedPrecondition, InvalidInput
 
 
@@ -39,7 +39,7 @@ def rollback(ref: Ref, version: int, definition: JsonObject, token: str, precond
             raise FailedPrecondition(
                 f"version {version} of flag '{ref.key}' can't be written again as things are now: {error}",
                 "VERSION_NOT_RESTORABLE",
-                {**named(ref), "version": str(version)},
+                {**error_metadata(ref), "version": str(version)},
             ) from error
 
     return decide_or_say_why_not

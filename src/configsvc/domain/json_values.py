@@ -58,7 +58,7 @@ def digest(*parts: Json) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def problem(value: Json, most_bytes: int) -> str:
+def problem(value: Json, max_bytes: int) -> str:
     """Why a value can't be kept and given back as it was sent; empty where it can."""
     if value is MISSING:
         return MISSING_VALUE
@@ -68,8 +68,8 @@ def problem(value: Json, most_bytes: int) -> str:
     if _PERHAPS_INEXACT(text) and (found := _number_problem(value)):
         return found
     size = len(text.encode("utf-8", "surrogatepass"))
-    if size > most_bytes:
-        return f"must be at most {most_bytes} bytes of JSON; it has {size}"
+    if size > max_bytes:
+        return f"must be at most {max_bytes} bytes of JSON; it has {size}"
     return sending_problem(value) if size > MEASURED_CHARACTERS else ""
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from configsvc.domain.records import Record, Ref
-from configsvc.domain.resources import already_exists, named, not_found
+from configsvc.domain.resources import already_exists, error_metadata, not_found
 from configsvc.errors import InvalidInput, StaleEtag
 
 ANY = "*"
@@ -58,13 +58,13 @@ class Precondition:
             raise StaleEtag(
                 f"{ref.kind} '{ref.key}' has changed since it was read: its etag is {current.etag},"
                 f" not {' or '.join(self.match[:3])}",
-                metadata={**named(ref), "etag": current.etag},
+                metadata={**error_metadata(ref), "etag": current.etag},
             )
         if self.none_match is not None and current.etag in self.none_match:
             raise StaleEtag(
                 f"{ref.kind} '{ref.key}' still has the etag {current.etag}, which the precondition excludes",
                 "ETAG_EXCLUDED",
-                {**named(ref), "etag": current.etag},
+                {**error_metadata(ref), "etag": current.etag},
             )
 
 

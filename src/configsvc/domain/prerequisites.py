@@ -9,7 +9,7 @@ from configsvc_client.evaluation import Flag, InvalidFlag, check_prerequisites, 
 from configsvc.domain.configs import Decision
 from configsvc.domain.flags import refused
 from configsvc.domain.records import JsonObject, Kind, Mutation, Put, Ref, Scope, View
-from configsvc.domain.resources import named
+from configsvc.domain.resources import error_metadata
 from configsvc.errors import FailedPrecondition, InvalidInput, ServiceError
 
 _Bodies = Mapping[str, JsonObject]
@@ -56,7 +56,7 @@ def _still_needed(gone: Mapping[str, Ref], after: _Bodies) -> Iterator[tuple[Ref
                     FailedPrecondition(
                         f"flag '{ref.key}' is a prerequisite of flag '{dependent}'",
                         "FLAG_IS_PREREQUISITE",
-                        {**named(ref), "dependent": dependent},
+                        {**error_metadata(ref), "dependent": dependent},
                     ),
                 )
 

@@ -6,26 +6,28 @@ from configsvc.errors import AlreadyExists, NotFound
 
 def not_found(ref: Ref) -> NotFound:
     """The error for a missing record of any kind."""
-    return NotFound(f"{ref.kind} '{ref.key}'{place(ref)} does not exist", f"{ref.kind.upper()}_NOT_FOUND", named(ref))
+    return NotFound(
+        f"{ref.kind} '{ref.key}'{location(ref)} does not exist", f"{ref.kind.upper()}_NOT_FOUND", error_metadata(ref)
+    )
 
 
 def already_exists(record: Record) -> AlreadyExists:
     """The error for a record of any kind that should not be there."""
     ref = record.ref
     return AlreadyExists(
-        f"{ref.kind} '{ref.key}'{place(ref)} exists, in version {record.version}",
+        f"{ref.kind} '{ref.key}'{location(ref)} exists, in version {record.version}",
         f"{ref.kind.upper()}_ALREADY_EXISTS",
-        {**named(ref), "etag": record.etag},
+        {**error_metadata(ref), "etag": record.etag},
     )
 
 
-def place(ref: Ref) -> str:
+def location(ref: Ref) -> str:
     """Where a record belongs, for messages."""
     of_service = f" of service '{ref.service}'" if ref.service else ""
     return of_service + (f" in environment '{ref.environment}'" if ref.environment else "")
 
 
-def named(ref: Ref) -> dict[str, str]:
+def error_metadata(ref: Ref) -> dict[str, str]:
     """A record's identity as error metadata."""
     return {
         name: part

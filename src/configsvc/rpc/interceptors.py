@@ -14,24 +14,26 @@ handler is ended in that moment, not when the garbage collector comes by.
 
 import asyncio
 import inspect
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
 import grpc
-import structlog
-from configsvc_client.v1 import change_pb2, config_pb2, flag_pb2, health_pb2, registry_pb2
 from google.api import annotations_pb2
 from google.protobuf.message import DecodeError
 
 from configsvc.app.changelog.tail import LogTail
 from configsvc.errors import DeadlineExceeded, InvalidInput, Unavailable
-from configsvc.rpc import call
+from configsvc.logs import REQUEST_ID
 from configsvc.rpc.context import ServerContext
+from configsvc.rpc.requests import request_metadata
+from configsvc.rpc.responses import response_metadata
+from configsvc.rpc.services import SERVICES
 from configsvc.rpc.status import abort, code_of, reason_of
 
-logger = structlog.get_logger("access")
+logger = logging.getLogger("access")
 
 Behaviour = Callable[[Any, ServerContext], Any]
 
@@ -67,7 +69,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
         if handler is None:
-            logger.info("call", method=method, code=grpc.StatusCode.UNIMPLEMENTED.name)
+            logger.info("call", extra={"method": method, "code": grpc.StatusCode.UNIMPLEMENTED.name})
             return handler
         decode = handler.request_deserializer
         # Without a deserializer: what can't be read is refused by the one table, too.
@@ -85,7 +87,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         async def run(received: bytes, context: ServerContext) -> Any:
             answer: list[tuple[str, str]] = []
-            call.ANSWER.set(answer)
+            response_metadata.RESPONSE_METADATA.set(answer)
             line = _Line(method, context)
             left = context.time_remaining()
             seconds = self._default_deadline_seconds if left is None else left
@@ -112,9 +114,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 line.write(code_of(error), reason_of(error))
                 await abort(context, error, ("x-request-id", line.identity), *self._view())
             line.write(grpc.StatusCode.OK)
-            if call.is_rest(context):
+            if request_metadata.is_rest(context):
                 # The gateway says the request id by itself.
-                context.set_details(call.in_status((*self._view(), *answer)))
+                context.set_details(response_metadata.status_message((*self._view(), *answer)))
                 return getattr(response, field) if field else response
             context.set_trailing_metadata((("x-request-id", line.identity), *self._view(), *answer))
             return response
@@ -123,7 +125,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _stream(self, method: str, inner: Behaviour, decode: Callable[[Any], Any]) -> Behaviour:
         async def run(received: Any, context: ServerContext) -> None:
-            call.ANSWER.set([])
+            response_metadata.RESPONSE_METADATA.set([])
             line = _Line(method, context)
             scope = asyncio.timeout(None)
             if method.startswith(LIBRARY):
@@ -165,7 +167,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     async def _check_history(self, method: str, context: ServerContext) -> None:
         """Refuses a call that counts on another history of the log (`x-history`)."""
-        meant = call.history_meant(context)
+        meant = request_metadata.expected_history(context)
         if not meant or meant == self._tail.history or method.startswith((*QUIET, LIBRARY)):
             return
         # Another replica may have told of a history that this one has not met yet.
@@ -196,27 +198,27 @@ class _Line:
     """A call's line in the access log."""
 
     def __init__(self, method: str, context: ServerContext) -> None:
-        self.identity = call.request_id(context)
+        self.identity = request_metadata.request_id(context)
         self._method = method
         # Asked while the call runs: gRPC crashes the process where it is asked for the peer of one that has ended.
-        self._caller = {"actor": call.metadata_of(context).get("x-actor", "anonymous"), "peer": context.peer()}
+        self._caller = {"actor": request_metadata.as_dict(context).get("x-actor", "anonymous"), "peer": context.peer()}
         self._began = time.perf_counter()
         # The call has a task, and so a context, of its own.
-        structlog.contextvars.bind_contextvars(request_id=self.identity)
+        REQUEST_ID.set(self.identity)
 
     def write(self, code: grpc.StatusCode, reason: str = "") -> None:
         """Writes it, at the call's end. `reason`: of an error."""
         if code is grpc.StatusCode.OK and self._method.startswith(QUIET):
             return
-        logger.info(
-            "call",
-            method=self._method,
-            code=code.name,
+        fields = {
+            "method": self._method,
+            "code": code.name,
             **({"reason": reason} if reason else {}),
-            duration_ms=round((time.perf_counter() - self._began) * 1000, 2),
-            request_id=self.identity,
+            "duration_ms": round((time.perf_counter() - self._began) * 1000, 2),
+            "request_id": self.identity,
             **self._caller,
-        )
+        }
+        logger.info("call", extra=fields)
 
 
 def _check_reached(request: Any, response: Any) -> None:
@@ -264,11 +266,10 @@ def _serialized(message: Any) -> bytes:
 
 def _resource_fields() -> dict[str, str]:
     """The field that REST shows, for each method that has one."""
-    found = {}
-    for module in (config_pb2, flag_pb2, registry_pb2, change_pb2, health_pb2):
-        for service in module.DESCRIPTOR.services_by_name.values():
-            for method in service.methods:
-                body = method.GetOptions().Extensions[annotations_pb2.http].response_body
-                if body:
-                    found[f"/{service.full_name}/{method.name}"] = body
-    return found
+    fields = {}
+    for service in SERVICES:
+        for method in service.descriptor.methods:
+            field = method.GetOptions().Extensions[annotations_pb2.http].response_body
+            if field:
+                fields[f"/{service.descriptor.full_name}/{method.name}"] = field
+    return fields

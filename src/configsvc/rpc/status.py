@@ -1,7 +1,8 @@
 """The one table from the domain's errors to gRPC's codes, with what each carries for programs."""
 
+import logging
+
 import grpc
-import structlog
 from google.protobuf import any_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
@@ -22,7 +23,7 @@ from configsvc.errors import (
 )
 from configsvc.rpc.context import ServerContext
 
-logger = structlog.get_logger("rpc")
+logger = logging.getLogger(__name__)
 
 DOMAIN = "configsvc"
 
@@ -99,8 +100,8 @@ def _pack(status: status_pb2.Status, detail: object) -> None:
     status.details.append(packed)
 
 
-def _short(text: str, most_bytes: int = DETAIL_TEXT_BYTES) -> str:
+def _short(text: str, max_bytes: int = DETAIL_TEXT_BYTES) -> str:
     encoded = text.encode()
-    if len(encoded) <= most_bytes:
+    if len(encoded) <= max_bytes:
         return text
-    return encoded[: most_bytes - len("…".encode())].decode("utf-8", "ignore") + "…"
+    return encoded[: max_bytes - len("…".encode())].decode("utf-8", "ignore") + "…"

@@ -10,21 +10,21 @@ from types import TracebackType
 from typing import Self
 
 from configsvc.domain.instances import Incarnation
-from configsvc.domain.lineage import LEAP_REVISIONS, LogState, Origin, Point
+from configsvc.domain.lineage import LEAP_REVISIONS, Checkpoint, HistoryOrigin, LogState
 from configsvc.domain.records import Change, Commit, Ref, View, Write
 from configsvc.errors import ServiceError, Unavailable
 from configsvc.storage.port import (
     READ_BYTES,
-    Backlog,
     ChangePage,
     ChangeQuery,
     Heartbeat,
     LogPage,
     OutboxLease,
+    OutboxStatus,
+    QuietPeriods,
     RecordPage,
     RecordQuery,
     RetentionPolicy,
-    Silences,
     Storage,
     VersionRange,
 )
@@ -77,67 +77,67 @@ class DeferredStorage:
         """See the port."""
         return await self._open().state()
 
-    async def read(self, after: int, limit: int, most_bytes: int | None = READ_BYTES) -> Sequence[Change]:
+    async def read(self, after: int, limit: int, max_bytes: int | None = READ_BYTES) -> Sequence[Change]:
         """See the port."""
-        return await self._open().read(after, limit, most_bytes)
+        return await self._open().read(after, limit, max_bytes)
 
-    async def follow(self, seen: Point, limit: int, most_bytes: int | None = READ_BYTES) -> LogPage:
+    async def resume(self, seen: Checkpoint, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
         """See the port."""
-        return await self._open().follow(seen, limit, most_bytes)
+        return await self._open().resume(seen, limit, max_bytes)
 
-    async def reconcile(self, seen: Point, reason: str) -> LogState:
+    async def new_history_if_diverged(self, seen: Checkpoint, reason: str) -> LogState:
         """See the port."""
-        return await self._open().reconcile(seen, reason)
+        return await self._open().new_history_if_diverged(seen, reason)
 
     async def new_history(self, reason: str, leap: int = LEAP_REVISIONS) -> LogState:
         """See the port."""
         return await self._open().new_history(reason, leap)
 
-    async def origin(self) -> Origin:
+    async def history_origin(self) -> HistoryOrigin:
         """See the port."""
-        return await self._open().origin()
+        return await self._open().history_origin()
 
     async def write(self, write: Write) -> Commit:
         """See the port."""
         return await self._open().write(write)
 
-    async def silences(self, longer_than: timedelta) -> Silences:
+    async def quiet_periods(self, longer_than: timedelta) -> QuietPeriods:
         """See the port."""
-        return await self._open().silences(longer_than)
+        return await self._open().quiet_periods(longer_than)
 
-    async def compact(self, keep: RetentionPolicy) -> int:
+    async def compact(self, policy: RetentionPolicy) -> int:
         """See the port."""
-        return await self._open().compact(keep)
+        return await self._open().compact(policy)
 
-    async def backlog(self) -> Backlog:
+    async def outbox_status(self) -> OutboxStatus:
         """See the port."""
-        return await self._open().backlog()
+        return await self._open().outbox_status()
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[OutboxLease]:
+    async def outbox_lease(self) -> AsyncIterator[OutboxLease]:
         """See the port."""
-        async with self._open().turn() as turn:
-            yield turn
+        async with self._open().outbox_lease() as lease:
+            yield lease
 
-    async def listen(self, heard_seconds: float) -> float:
+    async def advance_lease_clock(self, clock_seconds: float) -> float:
         """See the port."""
-        return await self._open().listen(heard_seconds)
+        return await self._open().advance_lease_clock(clock_seconds)
 
-    async def note(self, seen: Mapping[Incarnation, float]) -> None:
+    async def record_heartbeats(self, seen: Mapping[Incarnation, float]) -> None:
         """See the port."""
-        await self._open().note(seen)
+        await self._open().record_heartbeats(seen)
 
-    async def grant(self, incarnations: Collection[Incarnation], heard_seconds: float) -> None:
+    async def grant_leases(self, incarnations: Collection[Incarnation], clock_seconds: float) -> None:
         """See the port."""
-        await self._open().grant(incarnations, heard_seconds)
+        await self._open().grant_leases(incarnations, clock_seconds)
 
-    async def signs(self, incarnations: Collection[Incarnation]) -> Mapping[Incarnation, Heartbeat]:
+    async def heartbeats(self, incarnations: Collection[Incarnation]) -> Mapping[Incarnation, Heartbeat]:
         """See the port."""
-        return await self._open().signs(incarnations)
+        return await self._open().heartbeats(incarnations)
 
-    async def forget(self, before: float) -> None:
+    async def forget_heartbeats(self, before: float) -> None:
         """See the port."""
-        await self._open().forget(before)
+        await self._open().forget_heartbeats(before)
 
     async def ping(self) -> None:
         """See the port."""

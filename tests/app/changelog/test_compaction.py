@@ -10,7 +10,7 @@ import pytest
 
 from configsvc.app.changelog.compaction import Compaction
 from configsvc.errors import Unavailable
-from configsvc.storage.port import RetentionPolicy, Silences, Storage
+from configsvc.storage.port import QuietPeriods, RetentionPolicy, Storage
 from tests.app.fake_clock import FakeClock
 from tests.app.replica import config, open_storage, write
 
@@ -31,14 +31,14 @@ class Flaky:
         self.fails = False
         self.turns = 0
 
-    async def silences(self, longer_than: timedelta) -> Silences:
-        return await self._storage.silences(longer_than)
+    async def quiet_periods(self, longer_than: timedelta) -> QuietPeriods:
+        return await self._storage.quiet_periods(longer_than)
 
-    async def compact(self, keep: RetentionPolicy) -> int:
+    async def compact(self, policy: RetentionPolicy) -> int:
         self.turns += 1
         if self.fails:
             raise Unavailable("the disk is full")
-        return await self._storage.compact(keep)
+        return await self._storage.compact(policy)
 
 
 async def test_it_compacts_at_once_and_then_every_interval(storage: Storage) -> None:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,13 +12,13 @@ import pytest
 from configsvc.app.changelog.lineage import LogMark
 from configsvc.app.changelog.tail import LogTail
 from configsvc.app.configs.near_cache import NearCache
-from configsvc.app.fallback_cache import Copy, FallbackCache
+from configsvc.app.fallback_cache import FallbackCache, FallbackEntry
 from configsvc.app.flags.sets import FlagSets
 from configsvc.app.watch.hub import WatchHub
 from configsvc.app.watch.watcher import Selector, Synced
 from configsvc.bus.local import LocalBus
 from configsvc.cache.local import LocalCache
-from configsvc.domain.lineage import LEAP_REVISIONS, Point
+from configsvc.domain.lineage import LEAP_REVISIONS, Checkpoint
 from configsvc.domain.records import Kind
 from configsvc.errors import RevisionOutOfRange, Unavailable
 from configsvc.storage.port import Storage
@@ -29,6 +29,16 @@ from tests.conformance.storage.databases import Database, sqlite_database
 pytestmark = pytest.mark.timeout(120)
 
 A, B = config("a"), config("b")
+
+
+@dataclass
+class Position:
+    """A `LogPosition` that a test sets."""
+
+    applied: int = 0
+    history: str = ""
+    since: int = 0
+    stale_since: datetime | None = None
 
 
 @dataclass
@@ -49,7 +59,7 @@ class World:
             if (self.tail.history, self.tail.applied) == (state.history, state.head):
                 return
 
-    async def put(self, *values: tuple[object, object]) -> Point:
+    async def put(self, *values: tuple[object, object]) -> Checkpoint:
         """One write by another replica for each; where the log ends then."""
         for ref, value in values:
             await write(self.storage, (ref, value))  # type: ignore[arg-type]
@@ -101,15 +111,15 @@ async def test_everyone_reloads_at_the_new_history_above_all_that_was_seen(
     world: World, restore: Callable[[], None]
 ) -> None:
     seen = Seen()
-    world.tail.subscribe(seen, seen.reset)
-    before = world.tail.point
+    world.tail.subscribe(seen)
+    before = world.tail.checkpoint
     restore()
     await world.look()
     state = await world.storage.state()
     assert (world.tail.history, world.tail.applied) == (state.history, state.head)
     assert state.history != before.history
     assert seen.resets == [state.since] == [before.revision + LEAP_REVISIONS]
-    origin = await world.storage.origin()
+    origin = await world.storage.history_origin()
     assert origin.reason == f"the log ended at revision 1, and {before.revision} had been seen"
     # It goes on from there.
     await world.put((A, 3))
@@ -120,7 +130,7 @@ async def test_everyone_reloads_at_the_new_history_above_all_that_was_seen(
 async def test_it_is_noticed_after_the_copy_has_grown_beyond_what_was_seen(
     world: World, restore: Callable[[], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    before = world.tail.point
+    before = world.tail.checkpoint
     restore()
     await world.storage.__aexit__(None, None, None)
     async with world.database.open() as other:
@@ -156,6 +166,7 @@ async def test_an_operators_new_history_is_taken_over(world: World, restore: Cal
 
 async def test_near_records_are_of_the_log_that_is(world: World, restore: Callable[[], None]) -> None:
     near = NearCache(reader=world.storage, tail=world.tail, max_entries=100)
+    world.tail.subscribe(near)
     lost = (await near.get([A, B])).records
     assert [record.body["value"] for record in lost.values()] == [2, 2]
     restore()
@@ -172,6 +183,7 @@ async def test_near_records_are_of_the_log_that_is(world: World, restore: Callab
 
 async def test_a_record_that_was_read_of_another_history_is_not_kept(world: World, restore: Callable[[], None]) -> None:
     near = NearCache(reader=world.storage, tail=world.tail, max_entries=100)
+    world.tail.subscribe(near)
     restore()
     await world.storage.new_history("an operator's")
     # Before the tail has looked.
@@ -186,10 +198,12 @@ class TestWatches:
 
     @pytest.fixture
     def hub(self, world: World) -> WatchHub:
-        return WatchHub(
+        opened = WatchHub(
             tail=world.tail, reader=world.storage, log=world.storage, clock=world.clock, buffer_changes=10,
             progress_seconds=10,
         )  # fmt: skip
+        world.tail.subscribe(opened)
+        return opened
 
     async def refused(self, hub: WatchHub, after: int, history: str = "") -> str:
         with pytest.raises(RevisionOutOfRange) as caught:
@@ -215,7 +229,7 @@ class TestWatches:
     async def test_resume_in_their_own_history_alone(
         self, world: World, hub: WatchHub, restore: Callable[[], None]
     ) -> None:
-        before = world.tail.point
+        before = world.tail.checkpoint
         restore()
         await world.look()
         for revision in (1, before.revision, world.tail.applied):
@@ -258,7 +272,7 @@ class TestMark:
         async with opened(database, cache, clock) as world:
             assert world.tail.history != lost.history
             assert world.tail.applied == lost.revision + LEAP_REVISIONS
-            await left(LogMark(cache, clock), world.tail.point, clock)
+            await left(LogMark(cache, clock), world.tail.checkpoint, clock)
         # And once more from the same copy, which is of the first history again.
         restore()
         async with opened(database, cache, clock) as world:
@@ -270,8 +284,8 @@ class TestMark:
         async with opened(database, cache, clock) as world:
             here = await world.put((A, 1))
             await world.look()
-            assert world.tail.point == here
-            mark = Point(here.history, 50, "0" * 32)
+            assert world.tail.checkpoint == here
+            mark = Checkpoint(here.history, 50, "0" * 32)
             await other_mark(cache, mark)
             while world.tail.history == here.history:
                 await clock.advance(1)
@@ -289,18 +303,18 @@ class TestMark:
             assert (world.tail.history, world.tail.applied) == (here, 0)
 
 
-async def left(mark: LogMark, point: Point, clock: FakeClock) -> None:
+async def left(mark: LogMark, point: Checkpoint, clock: FakeClock) -> None:
     """Returns when a replica has left this mark."""
     while await mark.find() != point:
         await clock.advance(1)
         await settle()
 
 
-async def other_mark(cache: LocalCache, point: Point) -> None:
+async def other_mark(cache: LocalCache, point: Checkpoint) -> None:
     """Another replica's mark."""
     other = LogMark(cache, FakeClock())
 
-    async def ignored(_: Point) -> None:
+    async def ignored(_: Checkpoint) -> None:
         """Nothing is beyond it."""
 
     task = asyncio.create_task(other.keep(lambda: point, ignored))
@@ -313,23 +327,23 @@ async def other_mark(cache: LocalCache, point: Point) -> None:
 async def test_copies_lie_under_the_history_and_are_not_found_under_another(
     cache: LocalCache, clock: FakeClock
 ) -> None:
-    history = "one"
-    async with FallbackCache(cache, clock, timedelta(days=1), history=lambda: history) as copies:
-        await copies.settle([Copy("k", 5, lambda: "lost")])
-        copies.leave(Copy("late", 5, lambda: "lost"))
-        history = "two"
-        assert await copies.find(["k"]) == {}
+    log = Position(history="one")
+    async with FallbackCache(cache, clock, timedelta(days=1), log=log) as fallback_cache:
+        await fallback_cache.put_if_absent([FallbackEntry("k", 5, lambda: "lost")])
+        fallback_cache.put(FallbackEntry("late", 5, lambda: "lost"))
+        log.history = "two"
+        assert await fallback_cache.get(["k"]) == {}
         # A lower revision of the later history is not kept out by the higher one.
-        assert await copies.settle([Copy("k", 3, lambda: "found")]) == {"k": (3, "found")}
+        assert await fallback_cache.put_if_absent([FallbackEntry("k", 3, lambda: "found")]) == {"k": (3, "found")}
         await settle()
-        assert await copies.find(["late"]) == {}
+        assert await fallback_cache.get(["late"]) == {}
 
 
-async def test_a_flag_set_knows_its_history_only_while_it_is_in_use(world: World) -> None:
+async def test_flag_set_of_an_earlier_history_is_not_served(world: World) -> None:
     sets = FlagSets(reader=world.storage, tail=world.tail)
-    world.tail.subscribe(sets.apply, sets.reset)
-    flag_set = await sets.of("test")
-    assert sets.history_of(flag_set) == world.tail.history
+    world.tail.subscribe(sets)
+    flag_set = await sets.get("test")
+    assert await sets.get("test") is flag_set
     await world.storage.new_history("an operator's")
     await world.look()
-    assert sets.history_of(flag_set) == ""
+    assert await sets.get("test") is not flag_set

@@ -67,7 +67,7 @@ async def test_what_is_acknowledged_is_not_published_again_though_the_rest_fails
         async with running(storage, publisher) as relay:
             await until(lambda: relay.trouble is not None)
             await until(lambda: relay.published == 25)
-            assert (await storage.backlog()).waiting == 15
+            assert (await storage.outbox_status()).waiting == 15
             publisher.away = False
             await until(lambda: relay.published == 40)
         assert revisions(publisher) == list(range(1, 41)), "each once"
@@ -83,7 +83,7 @@ async def test_a_revision_of_several_changes_is_published_as_a_whole_before_the_
         publisher.tear_after = 5
         async with running(storage, publisher) as relay:
             await until(lambda: relay.trouble is not None)
-            assert relay.published == (await storage.backlog()).published == 1
+            assert relay.published == (await storage.outbox_status()).published == 1
             publisher.away = False
             await until(lambda: relay.published == 2)
         assert Counter(revisions(publisher)) == {1: 1, 2: 10}, "what was acknowledged of it is not repeated"
@@ -150,7 +150,7 @@ async def test_trouble_is_told_by_every_replica_and_ends(tmp_path: Path) -> None
         async with running(storage, publisher, clock) as relay:
             since = clock.now().isoformat()
             async with asyncio.timeout(PATIENCE_SECONDS):
-                while not (await storage.backlog()).trouble:  # noqa: ASYNC110 - storage has threads
+                while not (await storage.outbox_status()).failure:  # noqa: ASYNC110 - storage has threads
                     await asyncio.sleep(0.001)
             await clock.advance(10)
             await elsewhere.ping()
@@ -234,13 +234,13 @@ def test_whatever_tears_each_event_is_published_once_and_the_cursor_never_passes
                 for tear in tears:
                     publisher.tear_after, publisher.away = tear, False
                     await until(lambda: publisher.away or relay.published == len(sizes))
-                    backlog = await storage.backlog()
+                    status = await storage.outbox_status()
                     done = Counter(revisions(publisher))
-                    assert all(done[at + 1] == len(sizes[at]) for at in range(backlog.published))
+                    assert all(done[at + 1] == len(sizes[at]) for at in range(status.published))
                 publisher.tear_after, publisher.away = None, False
                 await until(lambda: relay.published == len(sizes))
-            backlog = await storage.backlog()
+            status = await storage.outbox_status()
         assert revisions(publisher) == [at + 1 for at, parts in enumerate(sizes) for _ in parts]
-        assert backlog.reduced == sum(size == 3_000 for parts in sizes for size in parts)
+        assert status.reduced == sum(size == 3_000 for parts in sizes for size in parts)
 
     asyncio.run(play())

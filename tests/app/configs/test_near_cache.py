@@ -37,7 +37,7 @@ async def replica(storage: Storage) -> AsyncIterator[Replica]:
 
 @pytest.fixture
 def near(replica: Replica) -> NearCache:
-    return NearCache(reader=replica.door, tail=replica.tail, max_entries=100)
+    return replica.following(NearCache(reader=replica.door, tail=replica.tail, max_entries=100))
 
 
 def value_of(view: View, ref: Ref) -> object:
@@ -145,7 +145,7 @@ async def test_a_fill_ahead_of_the_tail_is_not_set_back_by_it(replica: Replica, 
     view = await near.get([A])
     assert (view.revision, value_of(view, A)) == (2, 2)
     for commit in (first, second):
-        replica.tail.committed(commit)
+        replica.tail.on_commit(commit)
         view = await near.get([A])
         assert (view.revision, value_of(view, A)) == (2, 2)
 
@@ -205,7 +205,7 @@ async def test_a_caller_who_gives_up_does_not_take_the_flight_from_the_others(
 
 
 async def test_least_recently_used_entries_go_first(replica: Replica) -> None:
-    near = NearCache(reader=replica.door, tail=replica.tail, max_entries=2)
+    near = replica.following(NearCache(reader=replica.door, tail=replica.tail, max_entries=2))
     await near.get([A])
     await near.get([B])
     await near.get([A])
@@ -220,7 +220,7 @@ async def test_least_recently_used_entries_go_first(replica: Replica) -> None:
 
 
 async def test_more_refs_than_fit_are_answered(replica: Replica) -> None:
-    near = NearCache(reader=replica.door, tail=replica.tail, max_entries=2)
+    near = replica.following(NearCache(reader=replica.door, tail=replica.tail, max_entries=2))
     refs = [config(f"key-{n}") for n in range(10)]
     await write(replica.storage, *((ref, 1) for ref in refs))
     assert set((await near.get(refs)).records) == set(refs)
@@ -268,7 +268,7 @@ async def test_whatever_interleaves_each_answer_is_the_state_at_its_revision(see
             open_storage(Path(folder)) as storage,
             open_replica(storage, SystemClock()) as replica,
         ):
-            near = NearCache(reader=replica.door, tail=replica.tail, max_entries=max_entries)
+            near = replica.following(NearCache(reader=replica.door, tail=replica.tail, max_entries=max_entries))
             writing = asyncio.Lock()
 
             async def pause() -> None:
@@ -289,7 +289,7 @@ async def test_whatever_interleaves_each_answer_is_the_state_at_its_revision(see
                         commit = await write(storage, *values)
                     await pause()
                     if random.random() < 0.6:
-                        replica.tail.committed(commit)
+                        replica.tail.on_commit(commit)
 
             async def hold_some() -> None:
                 for _ in range(8):

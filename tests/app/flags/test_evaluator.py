@@ -1,18 +1,16 @@
-"""Evaluation as a use case: sticky flags over a cache that replicas share, and evaluations that they share."""
+"""Evaluation as a use case, by several replicas over one store and one cache."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from configsvc_client.evaluation import Context, Evaluation, FlagSet, Reason
+from configsvc_client.evaluation import Context, Evaluation, Reason
 
-from configsvc.app.flags.evaluation import Asked, FailedItem, Outcome, in_process
-from configsvc.app.flags.evaluation_cache import SharedEvaluations
+from configsvc.app.flags.evaluation import EvaluationQuery, FailedItem
 from configsvc.app.flags.evaluator import EvaluationRequest
 from configsvc.app.flags.store import FlagStore
-from configsvc.cache.port import Entry
 from configsvc.domain.flags import flag_ref
 from configsvc.domain.limits import Limits
 from configsvc.errors import FailedPrecondition
@@ -105,9 +103,9 @@ async def test_a_whole_batch_costs_one_look_and_one_writing(world: World) -> Non
 async def test_many_requests_of_one_environment_are_looked_up_together(world: World) -> None:
     await world.flag(sticky=True, rollout_percentage=100)
     evaluator = await world.evaluator()
-    requests = [EvaluationRequest("test", Asked("f", Context(user))) for user in USERS]
-    requests.insert(1, EvaluationRequest("", Asked("f", Context("nowhere"))))
-    requests.insert(3, EvaluationRequest("test", Asked("missing", Context("u"))))
+    requests = [EvaluationRequest("test", EvaluationQuery("f", Context(user))) for user in USERS]
+    requests.insert(1, EvaluationRequest("", EvaluationQuery("f", Context("nowhere"))))
+    requests.insert(3, EvaluationRequest("test", EvaluationQuery("missing", Context("u"))))
     outcomes, _ = await evaluator.many(requests)
     assert world.cache.trips == 3
     codes = [getattr(outcome, "code", "") for outcome in outcomes]
@@ -125,98 +123,62 @@ async def test_sticky_is_refused_where_there_is_no_place_for_assignments(tmp_pat
         await store.create({**definition, "sticky": False}, AUTHOR)
 
 
-class Asking:
-    """The evaluation in process, and what it was asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-
-    async def __call__(
-        self, flag_set: FlagSet, asked: Sequence[Asked], assigned: Sequence[Mapping[str, str]]
-    ) -> Sequence[Outcome]:
-        self.asked += [one.flag_name for one in asked]
-        return await in_process(flag_set, asked, assigned)
-
-
-async def test_a_shared_evaluation_is_made_once_for_all_replicas(world: World) -> None:
+async def test_every_replica_gives_the_same_evaluation(world: World) -> None:
     await world.flag(rollout_percentage=50, targeted_users=["u1"])
     await world.flag(
         "object", value_type="object", variants=[{"name": "v", "value": {"a": [1, None]}}], default_variant="v"
     )
-    asking = Asking()
-    shared = SharedEvaluations(asking, world.cache, HOUR, lambda _: "h")
-    one, two = await world.evaluator(shared), await world.evaluator(shared)
-    plain = await world.evaluator()
+    first, second = await world.evaluator(), await world.evaluator()
     for user in USERS:
         for name in ("f", "object"):
             context = Context(user, {"plan": "pro", "n": 1.5})
-            wanted = await plain.one("test", name, context)
-            assert await one.one("test", name, context) == wanted
-            assert await two.one("test", name, context) == wanted
-    assert asking.asked == ["f", "object"] * len(USERS)
+            assert await first.one("test", name, context) == await second.one("test", name, context)
+    assert world.cache.trips == 0
 
 
-async def test_a_changed_flag_or_prerequisite_is_never_answered_from_the_cache(world: World) -> None:
+async def test_change_of_a_flag_or_of_its_prerequisite_changes_the_evaluation(world: World) -> None:
     await world.flag("parent", rollout_percentage=100)
     child: dict[str, Any] = {
         "rollout_percentage": 100, "prerequisites": [{"flag_name": "parent", "variants": ["on"]}],
     }  # fmt: skip
     await world.flag("child", **child)
-    evaluator = await world.evaluator(SharedEvaluations(in_process, world.cache, HOUR, lambda _: "h"))
+    evaluator = await world.evaluator()
     assert (await evaluator.one("test", "child", Context("u")))[0].value is True
     await world.flag("parent", enabled=False)
-    evaluator = await world.evaluator(SharedEvaluations(in_process, world.cache, HOUR, lambda _: "h"))
+    evaluator = await world.evaluator()
     assert (await evaluator.one("test", "child", Context("u")))[0].reason is Reason.DISABLED
     await world.flag("child", rollout_percentage=100)
-    evaluator = await world.evaluator(SharedEvaluations(in_process, world.cache, HOUR, lambda _: "h"))
+    evaluator = await world.evaluator()
     assert (await evaluator.one("test", "child", Context("u")))[0].value is True
 
 
-async def test_single_and_batch_share_one_kind_of_entry(world: World) -> None:
+async def test_single_batch_and_many_give_the_same_evaluation(world: World) -> None:
     await world.flag(rollout_percentage=100)
-    asking = Asking()
-    evaluator = await world.evaluator(SharedEvaluations(asking, world.cache, HOUR, lambda _: "h"))
+    evaluator = await world.evaluator()
     single, _ = await evaluator.one("test", "f", Context("u"))
     batch, _ = await evaluator.batch("test", [], Context("u"))
-    many, _ = await evaluator.many([EvaluationRequest("test", Asked("f", Context("u")))])
+    many, _ = await evaluator.many([EvaluationRequest("test", EvaluationQuery("f", Context("u")))])
     assert [single] == list(batch) == list(many)
-    assert asking.asked == ["f"]
 
 
-async def test_contexts_that_differ_share_nothing(world: World) -> None:
+async def test_contexts_that_differ_in_the_type_of_a_value_are_told_apart(world: World) -> None:
     rules = [{"conditions": [{"attribute": "n", "operator": "equals", "values": [1]}], "variant": "on"}]
     await world.flag(rules=rules)
-    evaluator = await world.evaluator(SharedEvaluations(in_process, world.cache, HOUR, lambda _: "h"))
+    evaluator = await world.evaluator()
     contexts = [Context("u", {"n": 1}), Context("u", {"n": "1"}), Context("u", {"n": True}), Context("u"), Context("1")]
-    for _ in range(2):
-        found = [(await evaluator.one("test", "f", context))[0].value for context in contexts]
-        assert found == [True, False, False, False, False]
+    values = [(await evaluator.one("test", "f", context))[0].value for context in contexts]
+    assert values == [True, False, False, False, False]
 
 
-async def test_what_is_not_an_evaluation_in_the_cache_is_passed_over(world: World) -> None:
-    await world.flag(rollout_percentage=100)
-    shared = SharedEvaluations(in_process, world.cache, HOUR, lambda _: "h")
-    evaluator = await world.evaluator(shared)
-    get = world.cache.get
-
-    async def spoilt(keys: Sequence[str]) -> Mapping[str, Entry]:
-        found = await get(keys)
-        return {key: Entry(entry.revision, b'["another", "release"]') for key, entry in found.items()}
-
-    world.cache.get = spoilt  # type: ignore[method-assign]
-    for _ in range(2):
-        assert (await evaluator.one("test", "f", Context("u")))[0].value is True
-
-
-async def test_explanations_and_unknown_flags_are_not_shared(world: World) -> None:
+async def test_explanation_is_given_if_the_query_asks_for_it(world: World) -> None:
     await world.flag(rollout_percentage=50)
-    asking = Asking()
-    evaluator = await world.evaluator(SharedEvaluations(asking, world.cache, HOUR, lambda _: "h"))
-    for _ in range(2):
-        found, _ = await evaluator.one("test", "f", Context("u"), explain=True)
-        assert found.explanation is not None
-        await evaluator.batch("test", ["missing"], Context("u"))
-    assert asking.asked == ["f", "missing"] * 2
+    evaluator = await world.evaluator()
+    for explain in (True, False):
+        evaluation, _ = await evaluator.one("test", "f", Context("u"), explain=explain)
+        assert (evaluation.explanation is not None) is explain
+    (failed,), _ = await evaluator.batch("test", ["missing"], Context("u"), explain=True)
+    assert isinstance(failed, FailedItem)
+    assert failed.code == "FLAG_NOT_FOUND"
 
 
 async def test_concurrent_first_evaluations_agree(world: World) -> None:

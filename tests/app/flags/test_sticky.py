@@ -13,7 +13,7 @@ from hypothesis import given as given_by
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from configsvc.app.flags.evaluation import Asked
+from configsvc.app.flags.evaluation import EvaluationQuery
 from configsvc.app.flags.evaluator import EvaluationRequest
 from configsvc.domain.flags import flag_ref
 from configsvc.domain.json_values import digest
@@ -41,7 +41,7 @@ async def sticky(world: World, percentage: float = 0, **members: Any) -> None:
 async def on(world: World) -> set[str]:
     """Who has the feature, at a replica that comes now."""
     evaluator = await world.evaluator()
-    requests = [EvaluationRequest("test", Asked("f", context)) for context in CONTEXTS]
+    requests = [EvaluationRequest("test", EvaluationQuery("f", context)) for context in CONTEXTS]
     outcomes, _ = await evaluator.many(requests)
     return {one.user_id for one, found in zip(CONTEXTS, outcomes, strict=True) if getattr(found, "value", False)}
 

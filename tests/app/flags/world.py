@@ -9,14 +9,13 @@ from typing import Any
 from configsvc_client.evaluation import Context, Flag
 
 from configsvc.app.fallback_cache import FallbackCache
-from configsvc.app.flags.evaluation import Evaluate, in_process
 from configsvc.app.flags.evaluator import Evaluator
 from configsvc.app.flags.sets import FlagSets
 from configsvc.app.flags.sticky import StickyAssignments
 from configsvc.app.flags.store import FlagStore
 from configsvc.bus.local import LocalBus
 from configsvc.cache.local import LocalCache
-from configsvc.cache.port import Cache, Entry
+from configsvc.cache.port import Cache, CacheEntry
 from configsvc.domain.flags import flag_ref
 from configsvc.domain.limits import Limits
 from configsvc.domain.records import Author
@@ -39,11 +38,11 @@ class Counted:
         self.trips = 0
         self.is_away = False
 
-    async def get(self, keys: Sequence[str]) -> Mapping[str, Entry]:
+    async def get(self, keys: Sequence[str]) -> Mapping[str, CacheEntry]:
         self.trips += not any(key.startswith("mark:") for key in keys)
         return {} if self.is_away else await self._inner.get(keys)
 
-    async def put(self, entries: Mapping[str, Entry], ttl: timedelta) -> None:
+    async def put(self, entries: Mapping[str, CacheEntry], ttl: timedelta) -> None:
         self.trips += not any(key.startswith("mark:") for key in entries)
         if not self.is_away:
             await self._inner.put(entries, ttl)
@@ -69,15 +68,13 @@ class World:
         self._bus = LocalBus()
         self.store = FlagStore(writer=storage, reader=storage, history=storage, limits=Limits(), keeps_assignments=True)
 
-    async def evaluator(self, evaluate: Evaluate = in_process) -> Evaluator:
+    async def evaluator(self) -> Evaluator:
         """A replica's."""
         replica = await self._stack.enter_async_context(open_replica(self.storage, self.clock))
-        copies = await self._stack.enter_async_context(FallbackCache(self.cache, self.clock, HOUR))
+        fallback_cache = await self._stack.enter_async_context(FallbackCache(self.cache, self.clock, HOUR))
         sets = FlagSets(reader=replica.storage, tail=replica.tail)
-        replica.tail.subscribe(sets.apply, sets.reset)
-        return Evaluator(
-            sets=sets, assignments=StickyAssignments(copies), evaluate=evaluate, tail=replica.tail, limits=Limits()
-        )
+        replica.tail.subscribe(sets)
+        return Evaluator(sets=sets, assignments=StickyAssignments(fallback_cache), tail=replica.tail, limits=Limits())
 
     async def flag(self, name: str = "f", **members: Any) -> None:
         """Writes the whole flag: what is not given has its default."""

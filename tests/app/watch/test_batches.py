@@ -42,13 +42,15 @@ async def opened(buffer_changes: int = 1_000) -> AsyncIterator[tuple[Replica, Wa
     clock = FakeClock()
     with TemporaryDirectory() as folder:
         async with open_storage(Path(folder)) as storage, open_replica(storage, clock) as replica:
-            hub = WatchHub(
-                tail=replica.tail,
-                reader=storage,
-                log=storage,
-                clock=clock,
-                buffer_changes=buffer_changes,
-                progress_seconds=PROGRESS_SECONDS,
+            hub = replica.following(
+                WatchHub(
+                    tail=replica.tail,
+                    reader=storage,
+                    log=storage,
+                    clock=clock,
+                    buffer_changes=buffer_changes,
+                    progress_seconds=PROGRESS_SECONDS,
+                )
             )
             yield replica, hub, clock
             hub.shutdown()
@@ -59,7 +61,7 @@ async def write_all(replica: Replica, batches: Sequence[Sequence[Ref]]) -> list[
     changes: list[Change] = []
     for number, batch in enumerate(batches):
         commit = await write(replica.storage, *((ref, number) for ref in batch))
-        replica.tail.committed(commit)
+        replica.tail.on_commit(commit)
         changes += commit.changes
     return changes
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import pytest
 
-from configsvc.cache.port import Cache, Entry
+from configsvc.cache.port import Cache, CacheEntry
 
 HOUR = timedelta(hours=1)
 BRIEF = timedelta(seconds=2)
@@ -24,14 +24,14 @@ class Bench(Protocol):
 
 
 async def test_what_was_put_is_there_whole(cache: Cache) -> None:
-    entry = Entry(7, b"\x00\xff payload \r\n" * 100)
+    entry = CacheEntry(7, b"\x00\xff payload \r\n" * 100)
     await cache.put({"a": entry}, HOUR)
     assert await cache.get(["a"]) == {"a": entry}
 
 
 async def test_missing_keys_are_left_out(cache: Cache) -> None:
-    await cache.put({"a": Entry(1, b"1")}, HOUR)
-    assert await cache.get(["a", "b"]) == {"a": Entry(1, b"1")}
+    await cache.put({"a": CacheEntry(1, b"1")}, HOUR)
+    assert await cache.get(["a", "b"]) == {"a": CacheEntry(1, b"1")}
     assert await cache.get(["b"]) == {}
 
 
@@ -41,109 +41,113 @@ async def test_no_keys_no_entries(cache: Cache) -> None:
 
 
 async def test_a_key_asked_for_twice_is_found(cache: Cache) -> None:
-    await cache.put({"a": Entry(1, b"1")}, HOUR)
-    assert await cache.get(["a", "a"]) == {"a": Entry(1, b"1")}
+    await cache.put({"a": CacheEntry(1, b"1")}, HOUR)
+    assert await cache.get(["a", "a"]) == {"a": CacheEntry(1, b"1")}
 
 
 async def test_many_callers_at_once_all_find_what_is_there(cache: Cache) -> None:
-    await cache.put({"a": Entry(1, b"1")}, HOUR)
+    await cache.put({"a": CacheEntry(1, b"1")}, HOUR)
     found = await asyncio.gather(*(cache.get(["a"]) for _ in range(200)))
-    assert found == [{"a": Entry(1, b"1")}] * 200
+    assert found == [{"a": CacheEntry(1, b"1")}] * 200
 
 
 @pytest.mark.parametrize("key", ["a b", "ключ", "a/b.c:d", "{x}", "x" * 600, "*"])
 async def test_keys_are_any_text(cache: Cache, key: str) -> None:
-    await cache.put({key: Entry(1, b"1"), "other": Entry(2, b"2")}, HOUR)
-    assert await cache.get([key]) == {key: Entry(1, b"1")}
+    await cache.put({key: CacheEntry(1, b"1"), "other": CacheEntry(2, b"2")}, HOUR)
+    assert await cache.get([key]) == {key: CacheEntry(1, b"1")}
 
 
 @pytest.mark.parametrize("payload", [b"", b"\x00", bytes(range(256)), b"x" * (1 << 20)], ids=["0", "1", "256", "1MiB"])
 async def test_payloads_are_any_bytes(cache: Cache, payload: bytes) -> None:
-    await cache.put({"a": Entry(1, payload)}, HOUR)
-    assert await cache.get(["a"]) == {"a": Entry(1, payload)}
+    await cache.put({"a": CacheEntry(1, payload)}, HOUR)
+    assert await cache.get(["a"]) == {"a": CacheEntry(1, payload)}
 
 
 async def test_a_higher_revision_replaces(cache: Cache) -> None:
-    await cache.put({"a": Entry(9, b"old")}, HOUR)
-    await cache.put({"a": Entry(10, b"new")}, HOUR)
-    assert await cache.get(["a"]) == {"a": Entry(10, b"new")}
+    await cache.put({"a": CacheEntry(9, b"old")}, HOUR)
+    await cache.put({"a": CacheEntry(10, b"new")}, HOUR)
+    assert await cache.get(["a"]) == {"a": CacheEntry(10, b"new")}
 
 
 async def test_a_late_fill_does_not_bring_an_old_value_back(cache: Cache) -> None:
-    await cache.put({"a": Entry(10, b"new")}, HOUR)
-    await cache.put({"a": Entry(9, b"old")}, HOUR)
-    assert await cache.get(["a"]) == {"a": Entry(10, b"new")}
+    await cache.put({"a": CacheEntry(10, b"new")}, HOUR)
+    await cache.put({"a": CacheEntry(9, b"old")}, HOUR)
+    assert await cache.get(["a"]) == {"a": CacheEntry(10, b"new")}
 
 
 async def test_the_same_revision_does_not_replace(cache: Cache) -> None:
-    await cache.put({"a": Entry(10, b"first")}, HOUR)
-    await cache.put({"a": Entry(10, b"second")}, HOUR)
-    assert await cache.get(["a"]) == {"a": Entry(10, b"first")}
+    await cache.put({"a": CacheEntry(10, b"first")}, HOUR)
+    await cache.put({"a": CacheEntry(10, b"second")}, HOUR)
+    assert await cache.get(["a"]) == {"a": CacheEntry(10, b"first")}
 
 
 async def test_each_entry_of_one_put_is_judged_alone(cache: Cache) -> None:
-    await cache.put({"a": Entry(5, b"a5"), "b": Entry(5, b"b5")}, HOUR)
-    await cache.put({"a": Entry(6, b"a6"), "b": Entry(4, b"b4"), "c": Entry(1, b"c1")}, HOUR)
-    assert await cache.get(["a", "b", "c"]) == {"a": Entry(6, b"a6"), "b": Entry(5, b"b5"), "c": Entry(1, b"c1")}
+    await cache.put({"a": CacheEntry(5, b"a5"), "b": CacheEntry(5, b"b5")}, HOUR)
+    await cache.put({"a": CacheEntry(6, b"a6"), "b": CacheEntry(4, b"b4"), "c": CacheEntry(1, b"c1")}, HOUR)
+    assert await cache.get(["a", "b", "c"]) == {
+        "a": CacheEntry(6, b"a6"),
+        "b": CacheEntry(5, b"b5"),
+        "c": CacheEntry(1, b"c1"),
+    }
 
 
 async def test_revisions_compare_as_numbers_up_to_64_bits(cache: Cache) -> None:
     """Not as text ("9" > "10"), nor as floats (which end at 2^53)."""
     high = 2**63 - 2
-    await cache.put({"a": Entry(high, b"old")}, HOUR)
-    await cache.put({"a": Entry(99, b"older")}, HOUR)
-    assert await cache.get(["a"]) == {"a": Entry(high, b"old")}
-    await cache.put({"a": Entry(high + 1, b"new")}, HOUR)
-    assert await cache.get(["a"]) == {"a": Entry(high + 1, b"new")}
+    await cache.put({"a": CacheEntry(high, b"old")}, HOUR)
+    await cache.put({"a": CacheEntry(99, b"older")}, HOUR)
+    assert await cache.get(["a"]) == {"a": CacheEntry(high, b"old")}
+    await cache.put({"a": CacheEntry(high + 1, b"new")}, HOUR)
+    assert await cache.get(["a"]) == {"a": CacheEntry(high + 1, b"new")}
 
 
 async def test_whatever_the_order_of_puts_the_newest_stays(cache: Cache) -> None:
     for number, order in enumerate(permutations(range(1, 5))):
         key = f"key-{number}"
         for revision in order:
-            await cache.put({key: Entry(revision, str(revision).encode())}, HOUR)
-        assert await cache.get([key]) == {key: Entry(4, b"4")}
+            await cache.put({key: CacheEntry(revision, str(revision).encode())}, HOUR)
+        assert await cache.get([key]) == {key: CacheEntry(4, b"4")}
 
 
 async def test_concurrent_puts_leave_the_newest(cache: Cache) -> None:
     async with asyncio.TaskGroup() as group:
         for revision in (7, 3, 20, 11, 19, 1, 20, 2):
-            group.create_task(cache.put({"a": Entry(revision, str(revision).encode())}, HOUR))
-    assert await cache.get(["a"]) == {"a": Entry(20, b"20")}
+            group.create_task(cache.put({"a": CacheEntry(revision, str(revision).encode())}, HOUR))
+    assert await cache.get(["a"]) == {"a": CacheEntry(20, b"20")}
 
 
 async def test_an_entry_goes_after_its_time(bench: Bench) -> None:
-    await bench.cache.put({"brief": Entry(1, b"1")}, BRIEF)
-    await bench.cache.put({"long": Entry(1, b"1")}, HOUR)
+    await bench.cache.put({"brief": CacheEntry(1, b"1")}, BRIEF)
+    await bench.cache.put({"long": CacheEntry(1, b"1")}, HOUR)
     await bench.elapse(BRIEF * 2)
-    assert await bench.cache.get(["brief", "long"]) == {"long": Entry(1, b"1")}
+    assert await bench.cache.get(["brief", "long"]) == {"long": CacheEntry(1, b"1")}
 
 
 async def test_an_entry_is_there_for_most_of_its_time(bench: Bench) -> None:
-    await bench.cache.put({f"key-{n}": Entry(1, b"1") for n in range(20)}, HOUR)
+    await bench.cache.put({f"key-{n}": CacheEntry(1, b"1") for n in range(20)}, HOUR)
     await bench.elapse(BRIEF / 4)
     assert len(await bench.cache.get([f"key-{n}" for n in range(20)])) == 20
 
 
 async def test_a_newer_entry_has_its_own_time(bench: Bench) -> None:
-    await bench.cache.put({"a": Entry(1, b"1")}, BRIEF)
-    await bench.cache.put({"a": Entry(2, b"2")}, HOUR)
+    await bench.cache.put({"a": CacheEntry(1, b"1")}, BRIEF)
+    await bench.cache.put({"a": CacheEntry(2, b"2")}, HOUR)
     await bench.elapse(BRIEF * 2)
-    assert await bench.cache.get(["a"]) == {"a": Entry(2, b"2")}
+    assert await bench.cache.get(["a"]) == {"a": CacheEntry(2, b"2")}
 
 
 async def test_a_refused_entry_does_not_prolong_the_one_there(bench: Bench) -> None:
-    await bench.cache.put({"a": Entry(2, b"2")}, BRIEF)
-    await bench.cache.put({"a": Entry(1, b"1")}, HOUR)
+    await bench.cache.put({"a": CacheEntry(2, b"2")}, BRIEF)
+    await bench.cache.put({"a": CacheEntry(1, b"1")}, HOUR)
     await bench.elapse(BRIEF * 2)
     assert await bench.cache.get(["a"]) == {}
 
 
 async def test_the_same_revision_again_lives_anew(bench: Bench) -> None:
-    await bench.cache.put({"a": Entry(2, b"2")}, BRIEF)
-    await bench.cache.put({"a": Entry(2, b"another")}, HOUR)
+    await bench.cache.put({"a": CacheEntry(2, b"2")}, BRIEF)
+    await bench.cache.put({"a": CacheEntry(2, b"another")}, HOUR)
     await bench.elapse(BRIEF * 2)
-    assert await bench.cache.get(["a"]) == {"a": Entry(2, b"2")}
+    assert await bench.cache.get(["a"]) == {"a": CacheEntry(2, b"2")}
 
 
 async def test_ping_returns_where_the_backend_answers(cache: Cache) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configsvc.cache.local import ENTRY_OVERHEAD_BYTES, LocalCache
-from configsvc.cache.port import Entry
+from configsvc.cache.port import CacheEntry
 from tests.app.fake_clock import FakeClock
 
 HOUR = timedelta(hours=1)
@@ -15,16 +15,16 @@ HOUR = timedelta(hours=1)
 async def test_least_recently_used_entries_go_first() -> None:
     cache = LocalCache(3 * (ENTRY_OVERHEAD_BYTES + 101), FakeClock())
     for key in "abc":
-        await cache.put({key: Entry(1, b"x" * 100)}, HOUR)
+        await cache.put({key: CacheEntry(1, b"x" * 100)}, HOUR)
     await cache.get(["a"])
-    await cache.put({"d": Entry(1, b"x" * 100)}, HOUR)
+    await cache.put({"d": CacheEntry(1, b"x" * 100)}, HOUR)
     assert set(await cache.get(list("abcd"))) == {"a", "c", "d"}
 
 
 async def test_an_entry_larger_than_the_cache_takes_the_old_value_with_it() -> None:
     cache = LocalCache(1_000, FakeClock())
-    await cache.put({"a": Entry(1, b"x")}, HOUR)
-    await cache.put({"a": Entry(2, b"x" * 1_000)}, HOUR)
+    await cache.put({"a": CacheEntry(1, b"x")}, HOUR)
+    await cache.put({"a": CacheEntry(2, b"x" * 1_000)}, HOUR)
     assert await cache.get(["a"]) == {}
     assert cache.size_bytes == 0
 
@@ -33,7 +33,7 @@ async def test_entries_filled_together_do_not_go_together() -> None:
     clock = FakeClock()
     cache = LocalCache(1 << 20, clock)
     keys = [f"key-{n}" for n in range(500)]
-    await cache.put(dict.fromkeys(keys, Entry(1, b"x")), timedelta(seconds=100))
+    await cache.put(dict.fromkeys(keys, CacheEntry(1, b"x")), timedelta(seconds=100))
     await clock.advance(89)
     assert len(await cache.get(keys)) == 500
     await clock.advance(6)
@@ -48,7 +48,7 @@ async def test_the_bound_holds_whatever_is_put(puts: list[tuple[str, int, int]])
     cache = LocalCache(2_000, FakeClock())
     newest: dict[str, int] = {}
     for key, revision, size in puts:
-        await cache.put({key: Entry(revision, b"x" * size)}, HOUR)
+        await cache.put({key: CacheEntry(revision, b"x" * size)}, HOUR)
         newest[key] = max(newest.get(key, 0), revision)
         assert 0 <= cache.size_bytes <= 2_000
         found = await cache.get(list("abcdef"))

@@ -1,4 +1,4 @@
-"""Reads are bounded in bytes: what `storage/port.py` promises of `most_bytes`, whichever database keeps the promise."""
+"""Reads are bounded in bytes: what `storage/port.py` promises of `max_bytes`, whichever database keeps the promise."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ PAGE = RecordQuery(Kind.CONFIG, "test", limit=100)
 async def test_a_page_ends_when_its_bodies_have_enough_bytes_and_says_that_there_are_more(storage: Storage) -> None:
     for number in range(10):
         await storage.write(put(config(f"k{number}"), LARGE))
-    query, seen = replace(PAGE, most_bytes=2_500), []
+    query, seen = replace(PAGE, max_bytes=2_500), []
     while True:
         page = await storage.page(query)
         seen.append([record.ref.key for record in page.records])
@@ -28,32 +28,32 @@ async def test_a_page_ends_when_its_bodies_have_enough_bytes_and_says_that_there
     assert [len(r.body["value"]) for r in page.records] == [1_000]
 
 
-@pytest.mark.parametrize("most_bytes", [1, 1_500, None])
-async def test_the_records_of_one_key_are_never_parted(storage: Storage, most_bytes: int | None) -> None:
+@pytest.mark.parametrize("max_bytes", [1, 1_500, None])
+async def test_the_records_of_one_key_are_never_parted(storage: Storage, max_bytes: int | None) -> None:
     for key in ("a", "b"):
         for service in ("", "s", "t"):
             await storage.write(put(config(key, service), LARGE))
-    page = await storage.page(replace(PAGE, most_bytes=most_bytes))
-    wanted = [("a", ""), ("a", "s"), ("a", "t"), *([] if most_bytes else [("b", ""), ("b", "s"), ("b", "t")])]
+    page = await storage.page(replace(PAGE, max_bytes=max_bytes))
+    wanted = [("a", ""), ("a", "s"), ("a", "t"), *([] if max_bytes else [("b", ""), ("b", "s"), ("b", "t")])]
     assert [(r.ref.key, r.ref.service) for r in page.records] == wanted
-    assert page.more is bool(most_bytes)
+    assert page.more is bool(max_bytes)
 
 
 async def test_an_empty_page_and_one_that_just_fits_have_no_more(storage: Storage) -> None:
-    empty = await storage.page(replace(PAGE, most_bytes=10))
+    empty = await storage.page(replace(PAGE, max_bytes=10))
     assert (empty.records, empty.more, empty.revision) == ((), False, 0)
     await storage.write(put(config("k"), LARGE))
-    one = await storage.page(replace(PAGE, most_bytes=10, limit=1))
+    one = await storage.page(replace(PAGE, max_bytes=10, limit=1))
     assert (len(one.records), one.more, one.revision) == (1, False, 1)
     await storage.write(put(config("l"), LARGE))
-    assert (await storage.page(replace(PAGE, most_bytes=100_000, limit=1))).more
-    assert not (await storage.page(replace(PAGE, most_bytes=100_000, limit=2))).more
+    assert (await storage.page(replace(PAGE, max_bytes=100_000, limit=1))).more
+    assert not (await storage.page(replace(PAGE, max_bytes=100_000, limit=2))).more
 
 
 async def test_a_search_counts_what_was_before_and_after(storage: Storage) -> None:
     for _ in range(4):
         await storage.write(put(config("k"), LARGE))
-    query, seen = ChangeQuery(limit=100, most_bytes=2_500), []
+    query, seen = ChangeQuery(limit=100, max_bytes=2_500), []
     while True:
         page = await storage.search(query)
         seen.append([change.version for change in page.changes])

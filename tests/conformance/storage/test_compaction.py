@@ -6,7 +6,7 @@ import pytest
 
 from configsvc.domain.records import Action, Put
 from configsvc.errors import RevisionOutOfRange
-from configsvc.storage.port import ChangeQuery, RetentionPolicy, Silences, Storage, VersionRange
+from configsvc.storage.port import ChangeQuery, QuietPeriods, RetentionPolicy, Storage, VersionRange
 from tests.conformance.storage.writing import NOON, author, batch, config, put, remove, revisions
 
 MANY = 1_000_000
@@ -68,8 +68,8 @@ async def test_age_spares_what_is_not_published(storage: Storage) -> None:
     await write_at(storage, 0, 1, 2)
     late = RetentionPolicy(MANY, NOON + timedelta(hours=1), unpublished=True)
     assert await storage.compact(late) == 0
-    async with storage.turn() as turn:
-        await turn.advance(2)
+    async with storage.outbox_lease() as lease:
+        await lease.advance(2)
     assert await storage.compact(late) == 2
 
 
@@ -80,16 +80,18 @@ async def test_more_than_one_step_at_a_time_is_forgotten_to_the_end(storage: Sto
     assert await storage.compact(RetentionPolicy(1)) == 5
 
 
-async def test_silences_are_the_long_times_between_changes(storage: Storage) -> None:
-    assert await storage.silences(timedelta(minutes=5)) == Silences(None, ())
+async def test_quiet_periods_are_the_long_times_between_changes(storage: Storage) -> None:
+    assert await storage.quiet_periods(timedelta(minutes=5)) == QuietPeriods(None, ())
     # A clock that went back for one change: silences are in the order of time, not of revisions.
     await write_at(storage, 0, 5, 100, 3, 101, 111)
 
     def at(minutes: float) -> datetime:
         return NOON + timedelta(minutes=minutes)
 
-    assert await storage.silences(timedelta(minutes=5)) == Silences(at(111), ((at(5), at(100)), (at(101), at(111))))
-    assert await storage.silences(timedelta(hours=5)) == Silences(at(111), ())
+    assert await storage.quiet_periods(timedelta(minutes=5)) == QuietPeriods(
+        at(111), ((at(5), at(100)), (at(101), at(111)))
+    )
+    assert await storage.quiet_periods(timedelta(hours=5)) == QuietPeriods(at(111), ())
 
 
 async def test_the_versions_that_are_left_are_known_though_others_were_forgotten(storage: Storage) -> None:

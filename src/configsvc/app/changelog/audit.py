@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from configsvc.app.changelog.history import paged
+from configsvc.app.changelog.history import change_page
 from configsvc.domain.fields import checked
 from configsvc.domain.limits import Limits
 from configsvc.domain.pages import Page, page_cursor
 from configsvc.domain.records import Change, Kind
-from configsvc.storage.port import ChangeQuery, History
+from configsvc.storage.port import ChangeHistory, ChangeQuery
 
 KINDS = tuple(kind.value for kind in Kind)
 
@@ -24,7 +24,7 @@ class AuditPage:
 class AuditLog:
     """Reads the change log by what people ask of it."""
 
-    def __init__(self, *, history: History, limits: Limits) -> None:
+    def __init__(self, *, history: ChangeHistory, limits: Limits) -> None:
         self._history = history
         self._limits = limits
 
@@ -76,4 +76,4 @@ class AuditLog:
                 before=(cursor[0], cursor[1]) if cursor else None,
             )
         )
-        return AuditPage(paged(found, query, page_token), found.compacted)
+        return AuditPage(change_page(found, query, page_token), found.compacted)

@@ -11,13 +11,13 @@ from typing import Any
 from configsvc.domain.json_values import ABSENT, Absent, Difference, Json, differences
 from configsvc.domain.pages import Page, page_cursor, page_of
 from configsvc.domain.records import Action, Change, JsonObject, Record, Ref
-from configsvc.domain.resources import named, not_found, place
+from configsvc.domain.resources import error_metadata, location, not_found
 from configsvc.errors import FailedPrecondition, NotFound
-from configsvc.storage.port import ChangePage, ChangeQuery, History, Reader
+from configsvc.storage.port import ChangeHistory, ChangePage, ChangeQuery, Reader
 
 
 @dataclass(frozen=True, slots=True)
-class Versions:
+class VersionPage:
     """A page of versions. Those up to and with `compacted_through` are gone (0: none is)."""
 
     page: Page[Change]
@@ -39,14 +39,14 @@ class Diff:
         return differences(self.before, self.after)
 
 
-class Versioned:
+class VersionHistory:
     """The versions of records of any kind."""
 
-    def __init__(self, history: History, reader: Reader) -> None:
+    def __init__(self, history: ChangeHistory, reader: Reader) -> None:
         self._history = history
         self._reader = reader
 
-    async def page(self, ref: Ref, page_size: int, token: str) -> Versions:
+    async def page(self, ref: Ref, page_size: int, token: str) -> VersionPage:
         """One page of a record's versions.
 
         Raises:
@@ -66,13 +66,13 @@ class Versioned:
                 before=(cursor[0], cursor[1]) if cursor else None,
             )
         )
-        page = paged(found, query, token)
+        page = change_page(found, query, token)
         if not page.items and cursor is None:
             current = await self._current(ref)
             page = replace(page, items=(current,))
-            return Versions(page, current.version - 1)
+            return VersionPage(page, current.version - 1)
         there = await self._history.versions(ref) if found.compacted else None
-        return Versions(page, there.oldest - 1 if there else 0)
+        return VersionPage(page, there.oldest - 1 if there else 0)
 
     async def version(self, ref: Ref, version: int) -> Change:
         """The change that made a version; of the current one, where it was compacted away, what the state says of it.
@@ -88,8 +88,8 @@ class Versioned:
         if record is not None and record.version == version:
             return _as_change(record)
         there = await self._history.versions(ref)
-        where = f"{ref.kind} '{ref.key}'{place(ref)}"
-        metadata = {**named(ref), "version": str(version)}
+        where = f"{ref.kind} '{ref.key}'{location(ref)}"
+        metadata = {**error_metadata(ref), "version": str(version)}
         if there is None or version > there.newest:
             raise NotFound(f"{where} has no version {version}", "VERSION_NOT_FOUND", metadata)
         oldest = min(there.oldest, there.newest) if record is not None else there.oldest
@@ -112,7 +112,7 @@ class Versioned:
             raise FailedPrecondition(
                 f"version {version} of {ref.kind} '{ref.key}' is a delete: there is no value to go back to",
                 "VERSION_IS_DELETE",
-                named(ref),
+                error_metadata(ref),
             )
         return change.after
 
@@ -135,13 +135,13 @@ class Versioned:
         if there is None:
             raise not_found(ref)
         raise NotFound(
-            f"{ref.kind} '{ref.key}'{place(ref)} was deleted, and its history was compacted away",
+            f"{ref.kind} '{ref.key}'{location(ref)} was deleted, and its history was compacted away",
             "HISTORY_COMPACTED",
-            named(ref),
+            error_metadata(ref),
         )
 
 
-def paged(found: ChangePage, query: tuple[Any, ...], token: str) -> Page[Change]:
+def change_page(found: ChangePage, query: tuple[Any, ...], token: str) -> Page[Change]:
     """A page of changes, read by `token`, with the tokens that continue it."""
     return page_of(
         query,

@@ -3,7 +3,7 @@
 Three remember what they have seen of the log: each replica, what it has applied; the storage, what it has followed or
 written (it refuses writes to another log); and the shared cache, how far all replicas had come, which outlives them.
 Whoever finds that the log is no continuation of that has the database give it a new history, at once and once for all
-(`Lineage.reconcile`). Then every replica drops what it holds, and what clients hold is refused.
+(`ResumableLog.new_history_if_diverged`). Then every replica drops what it holds, and what clients hold is refused.
 """
 
 import asyncio
@@ -13,11 +13,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 
-from configsvc.cache.port import Cache, Entry
+from configsvc.app.changelog.position import LogPosition
+from configsvc.cache.port import Cache, CacheEntry
 from configsvc.clock import Clock
-from configsvc.domain.lineage import LogState, Origin, Point
+from configsvc.domain.lineage import Checkpoint, HistoryOrigin, LogState
 from configsvc.errors import ServiceError
-from configsvc.storage.port import Histories, Lineage
+from configsvc.storage.port import HistoryAdmin, ResumableLog
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +39,9 @@ WHAT_TO_DO = (
 )
 
 
-async def compared(log: Lineage, seen: Point) -> LogState:
+async def compared(log: ResumableLog, seen: Checkpoint) -> LogState:
     """The state of the log, in which `seen` can't be taken for a part of it unless it is one. Raises `Unavailable`."""
-    page = await log.follow(seen, 1)
+    page = await log.resume(seen, 1)
     if page.continues(seen):
         return page.state
     state = page.state
@@ -50,7 +51,7 @@ async def compared(log: Lineage, seen: Point) -> LogState:
         what = f"the log ended at revision {state.head}, and {seen.revision} had been seen"
     else:
         what = f"the log said something else than was seen at revision {seen.revision}"
-    turned = await log.reconcile(seen, what)
+    turned = await log.new_history_if_diverged(seen, what)
     if turned.history != state.history:
         logger.error(
             "the database is not the one that it was: %s; its log has a new history, %s, from revision %d on. %s",
@@ -62,23 +63,22 @@ async def compared(log: Lineage, seen: Point) -> LogState:
 class OriginBoard:
     """Where the log's history comes from, for people. Read once for each history."""
 
-    def __init__(self, histories: Histories, history: Callable[[], str], since: Callable[[], int]) -> None:
+    def __init__(self, histories: HistoryAdmin, position: LogPosition) -> None:
         self._histories = histories
-        self._history = history
-        self._since = since
-        self._known: Origin | None = None
+        self._position = position
+        self._known: HistoryOrigin | None = None
 
-    async def look(self) -> Origin:
+    async def look(self) -> HistoryOrigin:
         """The origin; without a reason where the database can't be read."""
-        history = self._history()
+        history = self._position.history
         if self._known is None or self._known.history != history:
             try:
                 async with asyncio.timeout(LOOK_SECONDS):
-                    self._known = await self._histories.origin()
+                    self._known = await self._histories.history_origin()
             except (ServiceError, TimeoutError) as error:
                 logger.debug("where the log's history comes from can't be read now: %s", error)
         if self._known is None or self._known.history != history:
-            return Origin(history, self._since(), "", None)
+            return HistoryOrigin(history, self._position.since, "", None)
         at = self._known.made_at.isoformat(timespec="seconds") if self._known.made_at else "some time"
         told = replace(self._known, reason=f"{at}: {self._known.reason}")
         return told if not told.since else replace(told, reason=f"{told.reason}. {WHAT_TO_DO}")
@@ -97,7 +97,7 @@ class LogMark:
         """Whether there is a cache to leave it in."""
         return self._cache is not None
 
-    async def find(self) -> Point | None:
+    async def find(self) -> Checkpoint | None:
         """The furthest place that a replica has left."""
         if self._cache is None:
             return None
@@ -109,13 +109,13 @@ class LogMark:
         except ValueError:
             logger.warning("the cache has something under '%s' that is not a mark of the log", MARK_KEY)
             return None
-        return Point(str(history), entry.revision, str(digest))
+        return Checkpoint(str(history), entry.revision, str(digest))
 
     def moved(self) -> None:
         """There is a new place to leave."""
         self._moved.set()
 
-    async def keep(self, own: Callable[[], Point], found: Callable[[Point], Awaitable[None]]) -> None:
+    async def keep(self, own: Callable[[], Checkpoint], found: Callable[[Checkpoint], Awaitable[None]]) -> None:
         """Leaves `own()` as it moves, and tells `found` of a mark that is beyond it; for ever.
 
         The cache keeps the highest revision, and a later history begins above the earlier one: so it is the latest.
@@ -127,7 +127,7 @@ class LogMark:
             point = own()
             if point.history:
                 payload = json.dumps([point.history, point.digest]).encode()
-                await self._cache.put({MARK_KEY: Entry(point.revision, payload)}, MARK_LIFE)
+                await self._cache.put({MARK_KEY: CacheEntry(point.revision, payload)}, MARK_LIFE)
                 mark = await self.find()
                 if mark is not None and mark.revision > own().revision:
                     try:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from configsvc.clock import Clock
-from configsvc.storage.port import Compactor, Silences
+from configsvc.storage.port import Compactor, QuietPeriods
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +38,9 @@ class LogAge:
         """Changes from this time on are kept. Raises `Unavailable`."""
         now = self._look()
         unwitnessed = self._keep_age * UNWITNESSED
-        silences = await self._compactor.silences(unwitnessed)
+        quiet = await self._compactor.quiet_periods(unwitnessed)
         left, cursor = self._keep_age, now
-        for since, until in _newest_first(silences, now):
+        for since, until in _newest_first(quiet, now):
             if cursor - until >= left:
                 break
             left -= cursor - until
@@ -78,10 +78,10 @@ class LogAge:
             self._told = (since, until)
 
 
-def _newest_first(silences: Silences, now: datetime) -> Iterator[tuple[datetime, datetime]]:
+def _newest_first(quiet: QuietPeriods, now: datetime) -> Iterator[tuple[datetime, datetime]]:
     """The silences up to now; the one that lasts comes first. What clocks ahead have written is in nobody's past."""
-    if silences.newest is not None and silences.newest < now:
-        yield silences.newest, now
-    for since, until in reversed(silences.between):
-        if since < now and silences.newest is not None:
+    if quiet.newest is not None and quiet.newest < now:
+        yield quiet.newest, now
+    for since, until in reversed(quiet.periods):
+        if since < now and quiet.newest is not None:
             yield since, min(until, now)

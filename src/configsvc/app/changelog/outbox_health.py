@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from configsvc.clock import Clock
 from configsvc.errors import ServiceError
-from configsvc.storage.port import Backlog, Outbox
+from configsvc.storage.port import Outbox, OutboxStatus
 
 # A change that waits for longer is late: without trouble an event leaves in milliseconds.
 LATE = timedelta(seconds=5)
@@ -24,7 +24,7 @@ class OutboxHealth:
         self._outbox = outbox
         self._clock = clock
         # As of the last look; None: the storage did not tell.
-        self._backlog: Backlog | None = None
+        self._status: OutboxStatus | None = None
 
     async def ping(self) -> None:
         """Raises `Unavailable` if the bus is away."""
@@ -33,52 +33,52 @@ class OutboxHealth:
 
     async def effect(self) -> str:
         """What it means that the bus is away."""
-        if self._backlog is None:
+        if self._status is None:
             return "changes wait in the outbox"
-        return _joined(_waiting(self._backlog), _losses(self._backlog))
+        return _joined(_waiting(self._status), _losses(self._status))
 
     def trouble(self) -> str:
         """Says so if the bus is there, and changes wait for too long all the same."""
-        backlog = self._backlog
-        if backlog is None or self._age(backlog) < LATE:
+        status = self._status
+        if status is None or self._age(status) < LATE:
             return ""
-        return _joined(backlog.trouble or "events leave late", _waiting(backlog), _losses(backlog))
+        return _joined(status.failure or "events leave late", _waiting(status), _losses(status))
 
     def note(self) -> str:
         """What left incomplete, and what waits for a moment."""
-        backlog = self._backlog
-        if backlog is None:
+        status = self._status
+        if status is None:
             return ""
-        return _joined(_waiting(backlog) if self._age(backlog) >= SHORT else "", _losses(backlog))
+        return _joined(_waiting(status) if self._age(status) >= SHORT else "", _losses(status))
 
     async def _look(self) -> None:
         try:
-            self._backlog = await self._outbox.backlog()
+            self._status = await self._outbox.outbox_status()
         except ServiceError:
             # The storage's own part tells.
-            self._backlog = None
+            self._status = None
 
-    def _age(self, backlog: Backlog) -> timedelta:
-        if backlog.waiting_since is None:
+    def _age(self, status: OutboxStatus) -> timedelta:
+        if status.waiting_since is None:
             return timedelta(0)
-        return self._clock.now() - backlog.waiting_since
+        return self._clock.now() - status.waiting_since
 
 
 def _joined(*texts: str) -> str:
     return "; ".join(filter(None, texts))
 
 
-def _waiting(backlog: Backlog) -> str:
-    if backlog.waiting_since is None:
+def _waiting(status: OutboxStatus) -> str:
+    if status.waiting_since is None:
         return "0 changes waiting"
-    return f"{backlog.waiting} changes waiting, the oldest since {backlog.waiting_since.isoformat()}"
+    return f"{status.waiting} changes waiting, the oldest since {status.waiting_since.isoformat()}"
 
 
-def _losses(backlog: Backlog) -> str:
-    if backlog.last_loss is None:
+def _losses(status: OutboxStatus) -> str:
+    if status.last_loss is None:
         return ""
-    counts = f"{backlog.reduced} events were published incomplete, {backlog.skipped} not at all"
+    counts = f"{status.reduced} events were published incomplete, {status.skipped} not at all"
     return (
-        f"{counts}; the last: {backlog.last_loss}. Raise the topic's max.message.bytes for the next ones; read these"
+        f"{counts}; the last: {status.last_loss}. Raise the topic's max.message.bytes for the next ones; read these"
         " resources from this service"
     )

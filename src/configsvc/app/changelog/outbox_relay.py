@@ -1,4 +1,4 @@
-"""The outbox's relay: publishes the change log, in the order of revisions, one replica at a time (DESIGN, law 4).
+"""The outbox's relay: publishes the change log, in the order of revisions, one replica at a time (docs/architecture.md, law 4).
 
 The order is: publish, have events acknowledged, then move the durable cursor over the whole revisions before the first
 event that is not. Whatever breaks in between, the events after the cursor are published again: at least once, never not
@@ -16,7 +16,7 @@ from typing import Self
 
 from configsvc.bus.port import Publisher, Receipt
 from configsvc.clock import Clock
-from configsvc.domain.events import Delivery, Loss
+from configsvc.domain.events import Delivery, EventLoss
 from configsvc.domain.records import Change
 from configsvc.errors import RevisionOutOfRange, ServiceError, Unavailable
 from configsvc.storage.port import Log, Outbox, OutboxLease
@@ -61,7 +61,7 @@ class OutboxRelay:
         self._waiting: list[Change] = []
         self._read_to = 0
         # Of what is settled after the cursor.
-        self._losses: list[Loss] = []
+        self._losses: list[EventLoss] = []
 
     async def __aenter__(self) -> Self:
         self._task = self._supervisor.supervise("outbox relay", self._run)
@@ -78,13 +78,13 @@ class OutboxRelay:
         pause = SHORTEST_PAUSE_SECONDS
         while True:
             try:
-                async with self._outbox.turn() as turn:
+                async with self._outbox.outbox_lease() as lease:
                     self.has_turn, self.trouble = True, None
                     # Another replica may have published meanwhile.
-                    self.published = self._read_to = await turn.published()
+                    self.published = self._read_to = await lease.published()
                     self._waiting, self._losses = [], []
                     pause = SHORTEST_PAUSE_SECONDS
-                    await self._publish(turn)
+                    await self._publish(lease)
             except ServiceError as error:
                 self._note(error)
             except Exception as error:
@@ -95,7 +95,7 @@ class OutboxRelay:
             await self._clock.sleep(random.uniform(pause / 2, pause))
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
-    async def _publish(self, turn: OutboxLease) -> None:
+    async def _publish(self, lease: OutboxLease) -> None:
         pause = SHORTEST_PAUSE_SECONDS
         told = ""
         while True:
@@ -103,11 +103,11 @@ class OutboxRelay:
                 self._waiting = list(await self._unpublished())
             if not self._waiting:
                 self.trouble = None
-                await turn.news(NEWS_SECONDS)
+                await lease.wait_for_changes(NEWS_SECONDS)
                 continue
-            receipt = await self._kept(turn)
+            receipt = await self._kept(lease)
             if receipt.deliveries:
-                await self._settle(turn, receipt.deliveries)
+                await self._settle(lease, receipt.deliveries)
                 pause, told = SHORTEST_PAUSE_SECONDS, ""
             if receipt.problem is None:
                 self._end_trouble()
@@ -115,13 +115,13 @@ class OutboxRelay:
             self._note(receipt.problem)
             if str(receipt.problem) != told:
                 told = str(receipt.problem)
-                await turn.tell(told)
+                await lease.report_failure(told)
             # The turn is kept: another replica's way to the broker is no better, most likely.
             await self._clock.sleep(random.uniform(pause / 2, pause))
-            await turn.keep()
+            await lease.keep_alive()
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
-    async def _kept(self, turn: OutboxLease) -> Receipt:
+    async def _kept(self, lease: OutboxLease) -> Receipt:
         """Publishes, however long that takes, and keeps the turn meanwhile."""
         publishing = asyncio.create_task(self._publisher.publish(self._waiting), name="publishing")
         try:
@@ -133,12 +133,12 @@ class OutboxRelay:
                     pause.cancel()
                 if publishing.done():
                     return publishing.result()
-                await turn.keep()
+                await lease.keep_alive()
         finally:
             publishing.cancel()
             await asyncio.gather(publishing, return_exceptions=True)
 
-    async def _settle(self, turn: OutboxLease, deliveries: Sequence[Delivery]) -> None:
+    async def _settle(self, lease: OutboxLease, deliveries: Sequence[Delivery]) -> None:
         """Takes what is settled from what waits, and moves the cursor over the whole revisions before the first."""
         settled = {(delivery.change.revision, delivery.change.ordinal) for delivery in deliveries}
         self._waiting = [change for change in self._waiting if (change.revision, change.ordinal) not in settled]
@@ -149,7 +149,7 @@ class OutboxRelay:
         published = self._waiting[0].revision - 1 if self._waiting else self._read_to
         if published > self.published:
             # With the cursor, so that each is counted once.
-            await turn.advance(published, [loss for loss in self._losses if loss.revision <= published])
+            await lease.advance(published, [loss for loss in self._losses if loss.revision <= published])
             self.published = published
             self._losses = [loss for loss in self._losses if loss.revision > published]
 

@@ -1,7 +1,7 @@
 """The one reader of the change log in this process: every follower of the log listens here.
 
 Three things wake it: this replica's own commits (applied at once where they are the next revision, without a read),
-the bus saying "the log reached N", and the poll, which is the floor (DESIGN, law 3). Whatever woke it, what it hands on
+the bus saying "the log reached N", and the poll, which is the floor (docs/architecture.md, law 3). Whatever woke it, what it hands on
 comes from the log or from a commit of this replica, in revision order, whole revisions, without a gap.
 
 EventQueues run on the event loop, between two awaits: nobody ever sees a state in which one listener is ahead of another,
@@ -14,20 +14,20 @@ import logging
 import random
 from bisect import bisect_left, insort
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
 from types import TracebackType
 from typing import Protocol, Self
 
 from configsvc.app.changelog.early_commits import EarlyCommits
+from configsvc.app.changelog.follower import LogFollower
 from configsvc.app.changelog.lineage import LogMark, compared
 from configsvc.bus.port import Bus
 from configsvc.clock import Clock, wait_within
-from configsvc.domain.lineage import LogState, Point, history_changed
+from configsvc.domain.lineage import Checkpoint, LogState, history_changed
 from configsvc.domain.records import Change, Commit
 from configsvc.errors import RevisionOutOfRange, Unavailable
-from configsvc.storage.port import Lineage, Log
+from configsvc.storage.port import Log, ResumableLog
 from configsvc.tasks import SupervisedTask, Supervisor
 
 logger = logging.getLogger(__name__)
@@ -40,18 +40,8 @@ NEWS_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 5.0
 
 
-class FollowedLog(Log, Lineage, Protocol):
+class FollowedLog(Log, ResumableLog, Protocol):
     """What the tail needs of the storage."""
-
-
-Listener = Callable[[Sequence[Change]], None]
-Reset = Callable[[int], None]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Subscriber:
-    listener: Listener
-    reset: Reset | None
 
 
 class _Latch:
@@ -109,7 +99,7 @@ class LogTail:
         self.stale_since: datetime | None = None
         self._begun = asyncio.Event()
         self._current_at = clock.now()
-        self._subscribers: list[_Subscriber] = []
+        self._followers: list[LogFollower] = []
         self._early = EarlyCommits()
         # In the order of revision; the number tells equal revisions apart.
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
@@ -126,7 +116,7 @@ class LogTail:
 
     async def __aenter__(self) -> Self:
         """Starts at the head of the log; where that can't be read, stale at 0, and at the head as soon as it can."""
-        self._messages = self._bus.reached()
+        self._messages = self._bus.subscribe()
         try:
             await self._begin()
         except Unavailable as error:
@@ -140,7 +130,7 @@ class LogTail:
         if self._mark.is_kept:
             self._tasks.append(
                 self._supervisor.supervise(
-                    "log tail's mark", lambda: self._mark.keep(lambda: self.point, self._compare)
+                    "log tail's mark", lambda: self._mark.keep(lambda: self.checkpoint, self._compare)
                 )
             )
         return self
@@ -156,37 +146,36 @@ class LogTail:
                 future.set_result(None)
 
     @property
-    def point(self) -> Point:
+    def checkpoint(self) -> Checkpoint:
         """The place in the log up to which everything is applied; nowhere before the log was read."""
-        return Point(self.history if self.has_begun else "", self.applied, self._digest)
+        return Checkpoint(self.history if self.is_synced else "", self.applied, self._digest)
 
     def history_changed(self) -> RevisionOutOfRange:
         """The error for what is of another history."""
         return history_changed(self.history, self.since, self.applied)
 
-    def subscribe(self, listener: Listener, reset: Reset | None = None) -> Callable[[], None]:
-        """Calls `listener` with every change from now on, before `applied` advances to it. Returns the way out.
+    def subscribe(self, follower: LogFollower) -> Callable[[], None]:
+        """From now on applies every change to `follower`, before `applied` advances to it. Returns how to unsubscribe.
 
-        `reset` is called with a revision where the listener can't be told what happened up to it (the log was compacted
-        or has another history, or the listener itself failed): it has to load its state anew, at that revision or
-        above. `applied` still has the old value then, `history` the new one.
+        Followers take in a change in the order in which they subscribed. A follower is reset if the log was compacted
+        beyond `applied`, if the log has another history, or if the follower raised an exception. At that moment
+        `applied` still has the old value, and `history` the new one.
         """
-        subscriber = _Subscriber(listener, reset)
-        self._subscribers.append(subscriber)
+        self._followers.append(follower)
 
         def unsubscribe() -> None:
             with contextlib.suppress(ValueError):
-                self._subscribers.remove(subscriber)
+                self._followers.remove(follower)
 
         return unsubscribe
 
-    def committed(self, commit: Commit) -> None:
+    def on_commit(self, commit: Commit) -> None:
         """Takes in a write of this replica, and announces it. Calls may come in any order of revision."""
         if commit.changes and not commit.replayed:
             self._bus.announce(commit.changes)
             if commit.history != self.history:
                 # The log has another history; it is read before anything of it is taken in.
-                self.suspect()
+                self.request_read()
             elif commit.revision == self.applied + 1:
                 self._apply(commit.changes)
                 # The log has just taken a write, and there is nothing that we have not seen.
@@ -197,11 +186,11 @@ class LogTail:
         self._expect(commit.revision)
 
     @property
-    def has_begun(self) -> bool:
+    def is_synced(self) -> bool:
         """Whether the log has been read since the start."""
         return self._begun.is_set()
 
-    async def begun(self) -> None:
+    async def wait_synced(self) -> None:
         """Returns when it has been."""
         await self._begun.wait()
 
@@ -259,16 +248,16 @@ class LogTail:
             self._next_look = None
             state = await self._log.state()
             if state.history != self.history or state.head < self.applied:
-                self.suspect()
+                self.request_read()
                 return max(state.head, self.applied + 1)
             return state.head
 
-    def suspect(self) -> None:
+    def request_read(self) -> None:
         """Something was read or refused that does not fit what is known here: the log is looked at, whatever it reaches."""
         self._hint = max(self._hint, self.applied + 1)
         self._wake.release()
 
-    def doubt(self, error: Exception) -> None:
+    def mark_stale(self, error: Exception) -> None:
         """A read of the store has failed: what is answered from now on is stale, until the log can be read again."""
         self._mark_stale(error)
         self._wake.release()
@@ -281,7 +270,7 @@ class LogTail:
 
     async def _listen(self) -> None:
         # The first time from before the log was read; after a failure from then on, and the poll finds what was missed.
-        messages, self._messages = self._messages or self._bus.reached(), None
+        messages, self._messages = self._messages or self._bus.subscribe(), None
         async for revision in messages:
             self._expect(revision)
 
@@ -307,12 +296,12 @@ class LogTail:
 
     async def _read(self) -> None:
         """Reads the log to its end."""
-        if not self.has_begun:
+        if not self.is_synced:
             await self._begin()
         more = True
         while more:
-            began, seen = self._clock.now(), self.point
-            page = await self._log.follow(seen, READ_CHANGES)
+            began, seen = self._clock.now(), self.checkpoint
+            page = await self._log.resume(seen, READ_CHANGES)
             if page.state.history != seen.history or not page.continues(seen):
                 await self._turn(seen)
                 continue
@@ -337,7 +326,7 @@ class LogTail:
         self._begun.set()
         self._mark_current(began)
 
-    async def _turn(self, seen: Point) -> None:
+    async def _turn(self, seen: Checkpoint) -> None:
         """Goes to the head of a log that has another history, or has to get one. Nothing of before is of use."""
         state = await compared(self._log, seen)
         if state.history == seen.history:
@@ -346,15 +335,15 @@ class LogTail:
         self._early.clear()
         self._go_to(state)
 
-    async def _compare(self, mark: Point) -> None:
+    async def _compare(self, mark: Checkpoint) -> None:
         """A replica has left a mark beyond `applied`."""
         if mark.history != self.history or (await compared(self._log, mark)).history != self.history:
-            self.suspect()
+            self.request_read()
 
     def _go_to(self, state: LogState) -> None:
         self.history, self.since = state.history, state.since
-        for subscriber in tuple(self._subscribers):
-            self._reset(subscriber, state.head)
+        for follower in tuple(self._followers):
+            self._reset(follower, state.head)
         self._digest = state.digest
         self._advance(max(state.head, self.applied))
 
@@ -369,12 +358,12 @@ class LogTail:
 
     def _apply(self, changes: Sequence[Change]) -> None:
         while True:
-            for subscriber in tuple(self._subscribers):
+            for follower in tuple(self._followers):
                 try:
-                    subscriber.listener(changes)
+                    follower.apply(changes)
                 except Exception:
-                    logger.exception("a listener failed on revision %d and is reset", changes[-1].revision)
-                    self._reset(subscriber, changes[-1].revision)
+                    logger.exception("a follower of the log failed on revision %d and is reset", changes[-1].revision)
+                    self._reset(follower, changes[-1].revision)
             self._digest = changes[-1].digest
             self._advance(changes[-1].revision)
             early = self._early.take(self.applied + 1)
@@ -382,13 +371,11 @@ class LogTail:
                 return
             changes = early
 
-    def _reset(self, subscriber: _Subscriber, revision: int) -> None:
-        if subscriber.reset is None:
-            return
+    def _reset(self, follower: LogFollower, revision: int) -> None:
         try:
-            subscriber.reset(revision)
+            follower.reset(revision)
         except Exception:
-            logger.exception("a listener failed to reset at revision %d", revision)
+            logger.exception("a follower of the log failed to reset at revision %d", revision)
 
     def _advance(self, revision: int) -> None:
         self.applied = revision

@@ -1,6 +1,6 @@
 """Records in memory for reads by name: filled from the store on a miss, then kept up to date by the log.
 
-How an old value is kept from coming back (DESIGN, law 5). A fill is read at some revision F while the log's tail goes
+How an old value is kept from coming back (docs/architecture.md, law 5). A fill is read at some revision F while the log's tail goes
 on in this process, so by the time the fill arrives, the tail may have passed F and with it a change to the very record.
 Therefore a flight is known to the tail from before its read begins: changes to its records are noted on it, and on
 arrival the newer of the two wins. The other way round, a fill may be ahead of the tail; then the tail's changes up to F
@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from configsvc.app.changelog.tail import LogTail
-from configsvc.app.fallback_cache import NO_FALLBACK_CACHE, Copy, FallbackCache, config_key
+from configsvc.app.fallback_cache import NO_FALLBACK_CACHE, FallbackCache, FallbackEntry, config_key
 from configsvc.domain.record_json import record_json, record_of
 from configsvc.domain.records import Change, Kind, Record, Ref, View
 from configsvc.errors import Unavailable
@@ -54,7 +54,7 @@ class _Flight:
 
 
 class NearCache:
-    """Current records by ref, at most `max_entries` and about `max_bytes` of values in memory; that something is not live
+    """A `LogFollower`: current records by ref, at most `max_entries` and about `max_bytes` of values in memory; that something is not live
     is an entry too."""
 
     def __init__(
@@ -64,18 +64,19 @@ class NearCache:
         tail: LogTail,
         max_entries: int,
         max_bytes: int = NEAR_CACHE_BYTES,
-        copies: FallbackCache = NO_FALLBACK_CACHE,
+        fallback_cache: FallbackCache = NO_FALLBACK_CACHE,
     ) -> None:
         self._reader = reader
         self._tail = tail
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._copies = copies
-        copies.renew(lambda: [_copy(ref, entry.record, entry.since) for ref, entry in self._entries.items()])
+        self._fallback_cache = fallback_cache
+        fallback_cache.add_source(
+            lambda: [_fallback_entry(ref, entry.record, entry.since) for ref, entry in self._entries.items()]
+        )
         self._entries: OrderedDict[Ref, _Entry] = OrderedDict()
         self._flights: dict[Ref, tuple[_Flight, asyncio.Task[dict[Ref, _Entry]]]] = {}
-        self._unsubscribe = tail.subscribe(self._follow, self._forget)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -86,8 +87,7 @@ class NearCache:
         return self._bytes
 
     def close(self) -> None:
-        """Stops following the log; nothing is answered from memory any more."""
-        self._unsubscribe()
+        """Nothing is answered from memory any more."""
         self._entries.clear()
         self._bytes = 0
         self._max_entries = 0
@@ -104,27 +104,25 @@ class NearCache:
         try:
             return await self._current(refs)
         except Unavailable as error:
-            self._tail.doubt(error)
+            self._tail.mark_stale(error)
             if (view := await self._copied(refs)) is None:
                 raise
             return view
 
-    async def first(self, refs: Sequence[Ref], most_bytes: int) -> tuple[View, frozenset[Ref]]:
+    async def first(self, refs: Sequence[Ref], max_bytes: int) -> tuple[View, frozenset[Ref]]:
         """The same for many configurations of one service; and those that were not looked at, since the bodies of those
-        before them, in the order of keys, have `most_bytes`: they are not loaded to be thrown away.
+        before them, in the order of keys, have `max_bytes`: they are not loaded to be thrown away.
 
         Such a read is not kept in memory: it would push out what is asked for by name.
         """
         if len(refs) <= READ_WHOLE or self._tail.stale_since is not None or all(ref in self._entries for ref in refs):
             return await self.get(refs), frozenset()
         keys = tuple(ref.key for ref in refs)
-        query = RecordQuery(
-            refs[0].kind, refs[0].environment, len(refs), (refs[0].service,), keys, most_bytes=most_bytes
-        )
+        query = RecordQuery(refs[0].kind, refs[0].environment, len(refs), (refs[0].service,), keys, max_bytes=max_bytes)
         try:
             page = await self._reader.page(query)
         except Unavailable as error:
-            self._tail.doubt(error)
+            self._tail.mark_stale(error)
             return await self.get(refs), frozenset()
         view = View(page.revision, {record.ref: record for record in page.records})
         return view, frozenset(ref for ref in refs if page.more and ref.key > page.records[-1].ref.key)
@@ -166,7 +164,7 @@ class NearCache:
                 revisions.append(max(entry.until, self._tail.applied))
         missing = {config_key(ref): ref for ref in refs if ref not in records}
         if missing:
-            for key, (revision, content) in (await self._copies.find(list(missing))).items():
+            for key, (revision, content) in (await self._fallback_cache.get(list(missing))).items():
                 records[missing[key]] = None if content is None else record_of(content)
                 revisions.append(revision)
         if len(records) < len(set(refs)):
@@ -202,7 +200,7 @@ class NearCache:
         entry = _Entry(record, record.revision if record else view.revision, view.revision, view.history)
         if view.history != self._tail.history:
             # The log has another history, and the tail does not know yet, or this answer is from before. Not to be kept.
-            self._tail.suspect()
+            self._tail.request_read()
             return entry
         if view.revision < flight.floor:
             # An answer from before the flight: what the tail said in between is not known. Not to be kept.
@@ -212,7 +210,7 @@ class NearCache:
             entry = _Entry(change.record, change.revision, change.revision, change.history)
         entry.until = max(entry.until, self._tail.applied)
         self._keep(ref, entry)
-        self._copies.leave(_copy(ref, entry.record, entry.since))
+        self._fallback_cache.put(_fallback_entry(ref, entry.record, entry.since))
         return entry
 
     def _keep(self, ref: Ref, entry: _Entry) -> None:
@@ -223,10 +221,11 @@ class NearCache:
         while len(self._entries) > self._max_entries or self._bytes > self._max_bytes:
             self._bytes -= self._entries.popitem(last=False)[1].held_bytes
 
-    def _follow(self, changes: Sequence[Change]) -> None:
+    def apply(self, changes: Sequence[Change]) -> None:
+        """Replaces entries by what the log says, and notes the changes to records that are being read."""
         for change in changes:
             if change.ref.kind is Kind.CONFIG:
-                self._copies.leave(_copy(change.ref, change.record, change.revision))
+                self._fallback_cache.put(_fallback_entry(change.ref, change.record, change.revision))
             entry = self._entries.get(change.ref)
             if entry is not None and change.revision > entry.until:
                 self._keep(change.ref, _Entry(change.record, change.revision, change.revision, change.history))
@@ -234,7 +233,8 @@ class NearCache:
             if flying is not None:
                 flying[0].noted[change.ref] = change
 
-    def _forget(self, revision: int) -> None:
+    def reset(self, revision: int) -> None:
+        """Forgets everything; a read that is under way is kept only if it is of this revision or above."""
         self._entries.clear()
         self._bytes = 0
         for flight, _ in self._flights.values():
@@ -242,6 +242,6 @@ class NearCache:
             flight.noted.clear()
 
 
-def _copy(ref: Ref, record: Record | None, revision: int) -> Copy:
+def _fallback_entry(ref: Ref, record: Record | None, revision: int) -> FallbackEntry:
     size = 0 if record is None else record.held_bytes
-    return Copy(config_key(ref), revision, lambda: None if record is None else record_json(record), size)
+    return FallbackEntry(config_key(ref), revision, lambda: None if record is None else record_json(record), size)

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from configsvc.app.batches import Planned
-from configsvc.app.changelog.history import Diff, Versioned, Versions
+from configsvc.app.batches import PlannedWrite
+from configsvc.app.changelog.history import Diff, VersionHistory, VersionPage
 from configsvc.app.configs.near_cache import NearCache
 from configsvc.app.watch.watcher import Selector
 from configsvc.domain import configs
-from configsvc.domain.batches import Step, together
-from configsvc.domain.configs import Decision, Draft, Effective, Operation, config_ref
+from configsvc.domain.batches import Step, all_or_none
+from configsvc.domain.configs import ConfigDraft, ConfigOperation, Decision, EffectiveConfig, config_ref
 from configsvc.domain.fields import Fields, checked
 from configsvc.domain.json_values import MISSING, digest, problem
 from configsvc.domain.limits import LARGEST_KEY_CHARACTERS, Limits
@@ -18,11 +18,11 @@ from configsvc.domain.preconditions import NO_PRECONDITION, Precondition
 from configsvc.domain.records import Action, Author, Change, Commit, Kind, Record, Ref, Write
 from configsvc.domain.resources import not_found
 from configsvc.domain.sizes import ANSWER_BYTES
-from configsvc.storage.port import READ_BYTES, History, Reader, RecordQuery, Writer
+from configsvc.storage.port import READ_BYTES, ChangeHistory, Reader, RecordQuery, Writer
 
 
 @dataclass(frozen=True, slots=True)
-class Bulk:
+class BulkRead:
     """What was asked for by many keys, in the order asked, at one revision.
 
     `not_read`: the keys of what was not looked at any more, since no answer could have it.
@@ -40,14 +40,16 @@ class ConfigStore:
     Every method raises `InvalidInput` with all fields that can't be accepted, and what the ports raise.
     """
 
-    def __init__(self, *, writer: Writer, reader: Reader, history: History, near: NearCache, limits: Limits) -> None:
+    def __init__(
+        self, *, writer: Writer, reader: Reader, history: ChangeHistory, near_cache: NearCache, limits: Limits
+    ) -> None:
         self._writer = writer
         self._reader = reader
-        self._versions = Versioned(history, reader)
-        self._near = near
+        self._versions = VersionHistory(history, reader)
+        self._near_cache = near_cache
         self._limits = limits
 
-    async def create(self, draft: Draft, author: Author) -> tuple[Record, int]:
+    async def create(self, draft: ConfigDraft, author: Author) -> tuple[Record, int]:
         """Creates a configuration. Raises `AlreadyExists`."""
         self._check(draft, author)
         commit = await self._write("create", draft.ref, configs.creation(draft), author, _content(draft))
@@ -56,7 +58,7 @@ class ConfigStore:
     async def get(self, environment: str, service_name: str, key: str) -> tuple[Record, int]:
         """One configuration, exactly this service's. Raises `NotFound`."""
         ref = self._ref(environment, service_name, key)
-        view = await self._near.get((ref,))
+        view = await self._near_cache.get((ref,))
         record = view.get(ref)
         if record is None:
             raise not_found(ref)
@@ -80,7 +82,7 @@ class ConfigStore:
 
     async def update(
         self,
-        draft: Draft,
+        draft: ConfigDraft,
         author: Author,
         *,
         precondition: Precondition = NO_PRECONDITION,
@@ -101,14 +103,16 @@ class ConfigStore:
         decision = configs.deletion(ref, precondition)
         return (await self._write("delete", ref, decision, author, [precondition.content])).changes[0]
 
-    async def history(self, environment: str, service_name: str, key: str, page_size: int, page_token: str) -> Versions:
+    async def history(
+        self, environment: str, service_name: str, key: str, page_size: int, page_token: str
+    ) -> VersionPage:
         """Versions, newest first, of a live or a deleted configuration. Raises `NotFound`."""
         with checked(self._limits) as fields:
             self._identity(fields, environment, service_name, key)
             page_size = fields.page_size(page_size)
         return await self._versions.page(config_ref(environment, service_name, key), page_size, page_token)
 
-    async def bulk(self, environment: str, service_name: str, keys: Sequence[str]) -> Bulk:
+    async def bulk(self, environment: str, service_name: str, keys: Sequence[str]) -> BulkRead:
         """Many configurations as they stood together, and which keys are missing."""
         with checked(self._limits) as fields:
             fields.environment(environment)
@@ -119,9 +123,9 @@ class ConfigStore:
             if (size := sum(len(key.encode("utf-8", "surrogatepass")) for key in keys)) > ANSWER_BYTES // 2:
                 fields.refuse("keys", f"must be at most {ANSWER_BYTES // 2} bytes together; they have {size}")
         refs = {key: config_ref(environment, service_name, key) for key in keys}
-        view, left_out = await self._near.first(tuple(refs.values()), READ_BYTES)
+        view, left_out = await self._near_cache.first(tuple(refs.values()), READ_BYTES)
         looked_at = {key: ref for key, ref in refs.items() if ref not in left_out}
-        return Bulk(
+        return BulkRead(
             tuple(record for ref in looked_at.values() if (record := view.get(ref)) is not None),
             tuple(key for key, ref in looked_at.items() if view.get(ref) is None),
             view.revision,
@@ -130,7 +134,7 @@ class ConfigStore:
 
     async def effective(
         self, environment: str, service_name: str, prefix: str, page_size: int, page_token: str
-    ) -> Page[Effective]:
+    ) -> Page[EffectiveConfig]:
         """One page of all values as a service sees them, in the order of key."""
         with checked(self._limits) as fields:
             fields.environment(environment)
@@ -148,7 +152,7 @@ class ConfigStore:
                 services=("", service_name),
                 prefix=prefix,
                 after=(cursor[0], service_name) if cursor else None,
-                most_bytes=READ_BYTES,
+                max_bytes=READ_BYTES,
             )
         )
         merged = configs.effective(service_name, found.records)
@@ -163,46 +167,46 @@ class ConfigStore:
             cursor=lambda one: (one.record.ref.key,),
         )
 
-    async def effective_value(self, environment: str, service_name: str, key: str) -> tuple[Effective, int]:
+    async def effective_value(self, environment: str, service_name: str, key: str) -> tuple[EffectiveConfig, int]:
         """One value as a service sees it. Raises `NotFound` if the service has none of its own, and none is shared."""
         with checked(self._limits) as fields:
             fields.key(key)
             fields.environment(environment)
             fields.service(service_name, required=True)
         refs = (config_ref(environment, service_name, key), config_ref(environment, "", key))
-        view = await self._near.get(refs)
+        view = await self._near_cache.get(refs)
         found = configs.effective(service_name, [record for ref in refs if (record := view.get(ref)) is not None])
         if not found:
             raise not_found(refs[0])
         return found[0], view.revision
 
-    def plan_creation(self, fields: Fields, draft: Draft) -> Planned:
+    def plan_creation(self, fields: Fields, draft: ConfigDraft) -> PlannedWrite:
         """`create` as an operation of a batch."""
         self._identity(fields, draft.environment, draft.service_name, draft.key)
         self._contents(fields, "", draft)
-        return Planned(draft.ref, configs.creation(draft), ["create", draft.service_name, _content(draft)])
+        return PlannedWrite(draft.ref, configs.creation(draft), ["create", draft.service_name, _content(draft)])
 
     def plan_update(
         self,
         fields: Fields,
-        draft: Draft,
+        draft: ConfigDraft,
         *,
         precondition: Precondition = NO_PRECONDITION,
         allow_missing: bool = False,
-    ) -> Planned:
+    ) -> PlannedWrite:
         """`update` as an operation of a batch."""
         self._identity(fields, draft.environment, draft.service_name, draft.key)
         self._contents(fields, "", draft, partial=True)
         decision = configs.update(draft, precondition, allow_missing=allow_missing)
         content = ["update", draft.service_name, _content(draft), precondition.content, allow_missing]
-        return Planned(draft.ref, decision, content)
+        return PlannedWrite(draft.ref, decision, content)
 
-    def plan_deletion(self, fields: Fields, ref: Ref, *, precondition: Precondition = NO_PRECONDITION) -> Planned:
+    def plan_deletion(self, fields: Fields, ref: Ref, *, precondition: Precondition = NO_PRECONDITION) -> PlannedWrite:
         """`delete` as an operation of a batch."""
         self._identity(fields, ref.environment, ref.service, ref.key)
-        return Planned(ref, configs.deletion(ref, precondition), ["delete", ref.service, precondition.content])
+        return PlannedWrite(ref, configs.deletion(ref, precondition), ["delete", ref.service, precondition.content])
 
-    async def batch_write(self, environment: str, operations: Sequence[Operation], author: Author) -> Commit:
+    async def batch_write(self, environment: str, operations: Sequence[ConfigOperation], author: Author) -> Commit:
         """All operations in one revision, or none. Raises what the first that can't be done raises alone."""
         with checked(self._limits) as fields:
             fields.author(author)
@@ -228,7 +232,9 @@ class ConfigStore:
             for index, operation in enumerate(operations)
         ]
         fingerprint = digest("batch", environment, content)
-        return await self._writer.write(Write(author, tuple(step.ref for step in steps), together(steps), fingerprint))
+        return await self._writer.write(
+            Write(author, tuple(step.ref for step in steps), all_or_none(steps), fingerprint)
+        )
 
     async def rollback(
         self, ref: Ref, version: int, author: Author, *, precondition: Precondition = NO_PRECONDITION
@@ -244,7 +250,7 @@ class ConfigStore:
             fields.author(author)
             fields.version("version", version)
         body = await self._versions.state(ref, version)
-        draft = Draft(ref.environment, ref.service, ref.key, body["value"], body["description"])
+        draft = ConfigDraft(ref.environment, ref.service, ref.key, body["value"], body["description"])
         decision = configs.update(draft, precondition, allow_missing=True, action=Action.ROLLBACK)
         return _written(await self._write("rollback", ref, decision, author, [version, precondition.content]))
 
@@ -263,13 +269,13 @@ class ConfigStore:
             self._filters(fields, environment, service_name, keys, prefix)
         return Selector(Kind.CONFIG, environment, service_name, frozenset(keys) if keys else None, prefix)
 
-    def _check(self, draft: Draft, author: Author) -> None:
+    def _check(self, draft: ConfigDraft, author: Author) -> None:
         with checked(self._limits) as fields:
             self._identity(fields, draft.environment, draft.service_name, draft.key, written=True)
             self._contents(fields, "", draft)
             fields.author(author)
 
-    def _operation(self, fields: Fields, path: str, operation: Operation) -> None:
+    def _operation(self, fields: Fields, path: str, operation: ConfigOperation) -> None:
         fields.key(operation.draft.key, f"{path}.key", written=not operation.delete)
         if operation.draft.service_name:
             fields.name(f"{path}.service_name", operation.draft.service_name, 128, required=False)
@@ -280,7 +286,7 @@ class ConfigStore:
         if not operation.delete:
             self._contents(fields, f"{path}.", operation.draft, partial=not operation.must_not_exist)
 
-    def _contents(self, fields: Fields, path: str, draft: Draft, *, partial: bool = False) -> None:
+    def _contents(self, fields: Fields, path: str, draft: ConfigDraft, *, partial: bool = False) -> None:
         stays = partial and draft.value is MISSING and draft.description is not None
         wrong = "" if stays else problem(draft.value, self._limits.value_bytes)
         if wrong:
@@ -335,7 +341,7 @@ class ConfigStore:
                 keys=keys or None,
                 prefix=prefix,
                 after=(cursor[0], cursor[1]) if cursor else None,
-                most_bytes=READ_BYTES,
+                max_bytes=READ_BYTES,
             )
         )
         return page_of(
@@ -349,7 +355,7 @@ class ConfigStore:
         )
 
 
-def _content(draft: Draft) -> list[object]:
+def _content(draft: ConfigDraft) -> list[object]:
     return [draft.description] if draft.value is MISSING else [draft.value, draft.description]
 
 
@@ -357,7 +363,7 @@ def _place(record: Record) -> tuple[str, str]:
     return (record.ref.key, record.ref.service)
 
 
-def _batch_answer_bytes(operations: Sequence[Operation], author: Author) -> int:
+def _batch_answer_bytes(operations: Sequence[ConfigOperation], author: Author) -> int:
     """The most that a batch's answer takes without values: names, author, and 150 bytes of numbers, etag and times."""
     named = [author.actor] * len(operations)
     for operation in operations:

@@ -1,14 +1,14 @@
-"""What is asked of flags, and what is answered."""
+"""One query to one flag set, and its result."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from configsvc_client.evaluation import Context, Evaluation, FlagNotFound, FlagSet
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class EvaluationQuery:
     """One flag for one context."""
 
     flag_name: str
@@ -29,24 +29,10 @@ class FailedItem:
 Outcome: TypeAlias = Evaluation | FailedItem
 
 
-class Evaluate(Protocol):
-    """Answers questions to one flag set, in their order; `assigned` has for each what sticky flags gave before."""
-
-    async def __call__(
-        self, flag_set: FlagSet, asked: Sequence[Asked], assigned: Sequence[Mapping[str, str]]
-    ) -> Sequence[Outcome]: ...
-
-
-async def in_process(
-    flag_set: FlagSet, asked: Sequence[Asked], assigned: Sequence[Mapping[str, str]]
-) -> Sequence[Outcome]:
-    """The `Evaluate` that evaluates."""
-    return [_outcome(flag_set, one, known) for one, known in zip(asked, assigned, strict=True)]
-
-
-def _outcome(flag_set: FlagSet, asked: Asked, assigned: Mapping[str, str]) -> Outcome:
-    name = asked.flag_name
+def evaluate(flag_set: FlagSet, query: EvaluationQuery, assigned: Mapping[str, str]) -> Outcome:
+    """The result of one query. `assigned`: the variants that sticky flags gave to this user before, by flag."""
+    name = query.flag_name
     try:
-        return flag_set.evaluate(name, asked.context, explain=asked.explain, assigned=assigned)
+        return flag_set.evaluate(name, query.context, explain=query.explain, assigned=assigned)
     except FlagNotFound:
-        return FailedItem(name, asked.context.user_id, "FLAG_NOT_FOUND", f"flag '{name}' does not exist")
+        return FailedItem(name, query.context.user_id, "FLAG_NOT_FOUND", f"flag '{name}' does not exist")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from configsvc_client.evaluation import Context, Evaluation, FlagSet
 
 from configsvc.app.changelog.tail import LogTail
-from configsvc.app.flags.evaluation import Asked, Evaluate, FailedItem, Outcome
+from configsvc.app.flags.evaluation import EvaluationQuery, FailedItem, Outcome, evaluate
 from configsvc.app.flags.sets import FlagSets
 from configsvc.app.flags.sticky import StickyAssignments
 from configsvc.domain.fields import FLAG_NAME_CHARACTERS, Fields, checked
@@ -21,37 +21,34 @@ ATTRIBUTES = 256
 
 @dataclass(frozen=True, slots=True)
 class EvaluationRequest:
-    """One question of many, to the flags of an environment of its own."""
+    """One item of a batch whose items may be about different environments."""
 
     environment: str
-    asked: Asked
+    query: EvaluationQuery
 
 
 class Evaluator:
-    """Evaluates the flags of `sets` by `evaluate`, with what sticky flags have assigned.
+    """Evaluates the flags of `sets`, with the variants that sticky flags have assigned.
 
-    Every method raises `InvalidInput` with all fields that can't be accepted, and what `FlagSets.of` raises.
+    Every method raises `InvalidInput` with all fields that can't be accepted, and what `FlagSets.get` raises.
     """
 
-    def __init__(
-        self, *, sets: FlagSets, assignments: StickyAssignments, evaluate: Evaluate, tail: LogTail, limits: Limits
-    ) -> None:
+    def __init__(self, *, sets: FlagSets, assignments: StickyAssignments, tail: LogTail, limits: Limits) -> None:
         self._sets = sets
         self._assignments = assignments
-        self._evaluate = evaluate
         self._tail = tail
         self._limits = limits
 
     async def one(
         self, environment: str, flag_name: str, context: Context, *, explain: bool = False
     ) -> tuple[Evaluation, int]:
-        """What a flag is for a context, and the revision of the set that said so. Raises `NotFound`."""
+        """The evaluation of one flag, and the revision of the flag set that gave it. Raises `NotFound`."""
         with checked(self._limits) as fields:
             fields.environment(environment)
             fields.name("flag_name", flag_name, FLAG_NAME_CHARACTERS)
             _check(fields, context)
-        flag_set = await self._set(environment, [flag_name])
-        (outcome,) = await self._outcomes(flag_set, [Asked(flag_name, context, explain)])
+        flag_set = await self._set_with(environment, [flag_name])
+        (outcome,) = await self._outcomes(flag_set, [EvaluationQuery(flag_name, context, explain)])
         if isinstance(outcome, FailedItem):
             raise not_found(flag_ref(environment, flag_name))
         return outcome, self._sets.revision_of(flag_set)
@@ -64,45 +61,49 @@ class Evaluator:
             fields.environment(environment)
             fields.count("flag_names", len(flag_names), self._limits.batch_size)
             _check(fields, context)
-        flag_set = await self._set(environment, flag_names)
+        flag_set = await self._set_with(environment, flag_names)
         names = flag_names or [flag.name for flag in flag_set]
-        asked = [Asked(name, context, explain) for name in names]
-        return await self._outcomes(flag_set, asked), self._sets.revision_of(flag_set)
+        queries = [EvaluationQuery(name, context, explain) for name in names]
+        return await self._outcomes(flag_set, queries), self._sets.revision_of(flag_set)
 
     async def many(self, requests: Sequence[EvaluationRequest]) -> tuple[Sequence[Outcome], int]:
-        """Many requests, each with its own context. What is wrong with one is that one's error."""
+        """Many requests, each with its own context. A request that can't be accepted fails alone."""
         with checked(self._limits) as fields:
             fields.count("requests", len(requests), self._limits.batch_size, least=1)
         outcomes: dict[int, Outcome] = {}
-        places: dict[str, list[int]] = defaultdict(list)
-        for place, request in enumerate(requests):
-            fields = Fields(self._limits)
-            fields.environment(request.environment)
-            _check(fields, request.asked.context)
-            if fields.violations:
-                wrong = "; ".join(f"{v.field}: {v.description}" for v in fields.violations)
-                name, user_id = request.asked.flag_name, request.asked.context.user_id
-                outcomes[place] = FailedItem(name, user_id, "INVALID_CONTEXT", wrong)
+        indexes_by_environment: dict[str, list[int]] = defaultdict(list)
+        for index, request in enumerate(requests):
+            if (refused := self._refused(request)) is not None:
+                outcomes[index] = refused
             else:
-                places[request.environment].append(place)
+                indexes_by_environment[request.environment].append(index)
         revision = self._tail.applied
-        for environment, here in places.items():
-            asked = [requests[place].asked for place in here]
-            flag_set = await self._set(environment, [one.flag_name for one in asked])
+        for environment, indexes in indexes_by_environment.items():
+            queries = [requests[index].query for index in indexes]
+            flag_set = await self._set_with(environment, [query.flag_name for query in queries])
             revision = min(revision, self._sets.revision_of(flag_set))
-            found = await self._outcomes(flag_set, asked)
-            outcomes.update(zip(here, found, strict=True))
-        return [outcomes[place] for place in range(len(requests))], revision
+            outcomes.update(zip(indexes, await self._outcomes(flag_set, queries), strict=True))
+        return [outcomes[index] for index in range(len(requests))], revision
 
-    async def _set(self, environment: str, names: Sequence[str]) -> FlagSet:
-        """The environment's set, as new as it takes to know these names, if anyone does."""
-        flag_set = await self._sets.of(environment)
+    def _refused(self, request: EvaluationRequest) -> FailedItem | None:
+        fields = Fields(self._limits)
+        fields.environment(request.environment)
+        _check(fields, request.query.context)
+        if not fields.violations:
+            return None
+        message = "; ".join(f"{v.field}: {v.description}" for v in fields.violations)
+        return FailedItem(request.query.flag_name, request.query.context.user_id, "INVALID_CONTEXT", message)
+
+    async def _set_with(self, environment: str, names: Sequence[str]) -> FlagSet:
+        """The environment's set; if it lacks one of these names, as new as the log is now."""
+        flag_set = await self._sets.get(environment)
         if any(name not in flag_set for name in names) and await self._tail.catch_up():
-            flag_set = await self._sets.of(environment)
+            flag_set = await self._sets.get(environment)
         return flag_set
 
-    async def _outcomes(self, flag_set: FlagSet, asked: Sequence[Asked]) -> Sequence[Outcome]:
-        return await self._evaluate(flag_set, asked, await self._assignments.of(flag_set, asked))
+    async def _outcomes(self, flag_set: FlagSet, queries: Sequence[EvaluationQuery]) -> Sequence[Outcome]:
+        assigned = await self._assignments.assign(flag_set, queries)
+        return [evaluate(flag_set, query, variants) for query, variants in zip(queries, assigned, strict=True)]
 
 
 def _check(fields: Fields, context: Context) -> None:

@@ -1,12 +1,12 @@
-"""Sticky flags: what a rollout or a split gave to a user stays the user's, whatever becomes of percentage and weights.
+"""Sticky flags: a user keeps the variant that a rollout or a split gave, whatever becomes of percentage and weights.
 
-An assignment lies in the cache that all replicas share. The first replica that makes one decides: at each revision of
-an entry the first content stays. An assignment is made where chance gave something, never where it gave nothing, so that
-nobody is kept out. It ends where a rule or the targeted users decide for its user: then the entry's next revision is
-empty, and the one after that may be the next assignment.
+Assignments are in the cache that all replicas share. The first replica that makes an assignment decides: the cache
+keeps the first content at each revision of an entry. An assignment is made if chance gave a variant, never if chance
+gave nothing, so that nobody is kept out. It ends when a rule or the targeted users decide for its user: the entry's next
+revision is empty, and the revision after that may be the next assignment.
 
-An assignment also ends with the flag's incarnation (`domain.flags.incarnated`), which is a part of its key: there is
-nothing to find and delete, and a replica that evaluates an older flag set assigns in the older incarnation.
+An assignment also ends with the flag's incarnation (`domain.flags.incarnated`), which is part of its key. So nothing has
+to be found and deleted, and a replica that evaluates an older flag set assigns in the older incarnation.
 """
 
 import json
@@ -15,79 +15,82 @@ from collections.abc import Iterator, Mapping, Sequence
 from configsvc_client.evaluation import Context, Flag, FlagNotFound, FlagSet, Reason
 from configsvc_client.evaluation.conditions import USER_ID
 
-from configsvc.app.fallback_cache import Copy, FallbackCache
-from configsvc.app.flags.evaluation import Asked
+from configsvc.app.fallback_cache import FallbackCache, FallbackEntry
+from configsvc.app.flags.evaluation import EvaluationQuery
 from configsvc.domain.json_values import digest
 
-Assigned = Mapping[str, str]
-# Revision and content by key; content that is no variant's name is an assignment that has ended.
-_Held = Mapping[str, tuple[int, object]]
+# The variants that are assigned to one user, by flag.
+AssignedVariants = Mapping[str, str]
+# Revision and content of cache entries, by key. Content that is not a variant's name is an assignment that has ended.
+_Entries = Mapping[str, tuple[int, object]]
 
-_NOTHING: Assigned = {}
+_NONE: AssignedVariants = {}
 _ENDED = None
 
 
 class StickyAssignments:
     """The assignments of sticky flags. While the cache is away there are none, and none are made."""
 
-    def __init__(self, copies: FallbackCache) -> None:
-        self._copies = copies
+    def __init__(self, fallback_cache: FallbackCache) -> None:
+        self._fallback_cache = fallback_cache
 
-    async def of(self, flag_set: FlagSet, asked: Sequence[Asked]) -> Sequence[Assigned]:
-        """For each question what has been assigned to its user, by flag, this time included."""
-        keys = [dict(_keys(flag_set, one)) for one in asked]
-        wanted = {key for named in keys for key in named.values()}
-        if not wanted:
-            return [_NOTHING] * len(asked)
-        there = dict(await self._copies.find(sorted(wanted)))
-        for key, (revision, variant) in there.items():
+    async def assign(self, flag_set: FlagSet, queries: Sequence[EvaluationQuery]) -> Sequence[AssignedVariants]:
+        """For each query, the variants that are assigned to its user; makes the assignments that are due."""
+        keys_by_query = [dict(_keys(flag_set, query)) for query in queries]
+        all_keys = {key for keys in keys_by_query for key in keys.values()}
+        if not all_keys:
+            return [_NONE] * len(queries)
+        entries = dict(await self._fallback_cache.get(sorted(all_keys)))
+        for key, (revision, variant) in entries.items():
             if isinstance(variant, str):
-                # In use: it lives anew.
-                self._copies.leave(_copy(key, revision, variant))
-        made: dict[str, Copy] = {}
-        for one, named in zip(asked, keys, strict=True):
-            assigned = _assigned(named, there)
-            for name, key in named.items():
-                if key not in made and (copy := _next(flag_set, name, one.context, assigned, key, there)):
-                    made[key] = copy
-        there |= await self._copies.settle([*made.values()])
-        return [_assigned(named, there) for named in keys]
+                # The assignment is in use: its life starts again.
+                self._fallback_cache.put(_fallback_entry(key, revision, variant))
+        updates: dict[str, FallbackEntry] = {}
+        for query, keys in zip(queries, keys_by_query, strict=True):
+            assigned = _assigned(keys, entries)
+            for name, key in keys.items():
+                if key not in updates and (entry := _update(flag_set, name, query.context, assigned, key, entries)):
+                    updates[key] = entry
+        entries |= await self._fallback_cache.put_if_absent([*updates.values()])
+        return [_assigned(keys, entries) for keys in keys_by_query]
 
 
-def _next(flag_set: FlagSet, name: str, context: Context, assigned: Assigned, key: str, there: _Held) -> Copy | None:
-    """What the entry of a flag's assignment becomes by this evaluation; None if it stays."""
+def _update(
+    flag_set: FlagSet, name: str, context: Context, assigned: AssignedVariants, key: str, entries: _Entries
+) -> FallbackEntry | None:
+    """The next revision of the entry of a flag's assignment; None if the entry stays as it is."""
     flag = flag_set.get(name)
     if flag is None or (name in assigned and not flag.rules and not flag.targeted_users):
         return None
-    found = flag_set.evaluate(name, context, assigned=assigned)
-    revision = there[key][0] + 1 if key in there else 1
+    evaluation = flag_set.evaluate(name, context, assigned=assigned)
+    revision = entries[key][0] + 1 if key in entries else 1
     if name in assigned:
-        return _copy(key, revision, _ENDED) if found.reason is Reason.TARGETING_MATCH else None
-    return _copy(key, revision, found.variant) if found.reason is Reason.SPLIT else None
+        return _fallback_entry(key, revision, _ENDED) if evaluation.reason is Reason.TARGETING_MATCH else None
+    return _fallback_entry(key, revision, evaluation.variant) if evaluation.reason is Reason.SPLIT else None
 
 
-def _keys(flag_set: FlagSet, asked: Asked) -> Iterator[tuple[str, str]]:
-    """Where the assignment of each sticky flag lies that has a say in the answer."""
+def _keys(flag_set: FlagSet, query: EvaluationQuery) -> Iterator[tuple[str, str]]:
+    """The key of the assignment of each sticky flag that the result depends on, by the flag's name."""
     try:
-        flags = flag_set.required_by(asked.flag_name)
+        flags = flag_set.required_by(query.flag_name)
     except FlagNotFound:
         return
     for flag in flags:
-        if flag.sticky and (unit := flag_set.unit_of(flag.name, asked.context)) is not None:
-            owner = digest(flag.incarnation, unit.decode()) if flag.incarnation else _first_owner(flag, asked.context)
+        if flag.sticky and (unit := flag_set.unit_of(flag.name, query.context)) is not None:
+            owner = digest(flag.incarnation, unit.decode()) if flag.incarnation else _first_owner(flag, query.context)
             yield flag.name, f"assignment:{flag_set.environment}:{flag.name}:{owner}"
 
 
 def _first_owner(flag: Flag, context: Context) -> str:
-    """Of flags that were written before there were incarnations: their assignments still count."""
+    """The owner's digest for a flag that was written before flags had incarnations: its assignments still count."""
     by_user = flag.bucket_by in ("", USER_ID)
     return digest(flag.salt, json.dumps(context.user_id if by_user else context.attributes.get(flag.bucket_by)))
 
 
-def _assigned(named: Mapping[str, str], there: _Held) -> Assigned:
-    found = {name: there[key][1] for name, key in named.items() if key in there}
-    return {name: variant for name, variant in found.items() if isinstance(variant, str)}
+def _assigned(keys: Mapping[str, str], entries: _Entries) -> AssignedVariants:
+    contents = {name: entries[key][1] for name, key in keys.items() if key in entries}
+    return {name: variant for name, variant in contents.items() if isinstance(variant, str)}
 
 
-def _copy(key: str, revision: int, variant: object) -> Copy:
-    return Copy(key, revision, lambda: variant)
+def _fallback_entry(key: str, revision: int, variant: object) -> FallbackEntry:
+    return FallbackEntry(key, revision, lambda: variant)

@@ -7,8 +7,8 @@ from typing import Any
 
 from configsvc_client.evaluation import Flag
 
-from configsvc.app.batches import Planned, nothing
-from configsvc.app.changelog.history import Diff, Versioned, Versions
+from configsvc.app.batches import PlannedWrite, no_mutations
+from configsvc.app.changelog.history import Diff, VersionHistory, VersionPage
 from configsvc.app.watch.watcher import Selector
 from configsvc.domain import flags, pages
 from configsvc.domain.configs import Decision
@@ -24,7 +24,7 @@ from configsvc.domain.prerequisites import judged
 from configsvc.domain.records import Author, Change, Commit, Kind, Record, Ref, Scope, Write
 from configsvc.domain.resources import not_found
 from configsvc.errors import FailedPrecondition, NotFound
-from configsvc.storage.port import READ_BYTES, History, Reader, RecordQuery, Writer
+from configsvc.storage.port import READ_BYTES, ChangeHistory, Reader, RecordQuery, Writer
 
 # Flags that are read at a time while a filter looks for those that match, and in one call at most. Each took 40 µs of CPU
 # (with ten targeted users, from SQLite).
@@ -39,11 +39,11 @@ class FlagStore:
     """
 
     def __init__(
-        self, *, writer: Writer, reader: Reader, history: History, limits: Limits, keeps_assignments: bool
+        self, *, writer: Writer, reader: Reader, history: ChangeHistory, limits: Limits, keeps_assignments: bool
     ) -> None:
         self._writer = writer
         self._reader = reader
-        self._versions = Versioned(history, reader)
+        self._versions = VersionHistory(history, reader)
         self._limits = limits
         self._keeps_assignments = keeps_assignments
 
@@ -80,7 +80,7 @@ class FlagStore:
         scanned, revision, history, more = 0, 0, "", True
         while more and len(found) < page_size and scanned < SCANNED_FLAGS:
             limit = page_size if wanted.is_all else READ_FLAGS
-            query_page = RecordQuery(Kind.FLAG, environment, limit=limit, after=after, most_bytes=READ_BYTES)
+            query_page = RecordQuery(Kind.FLAG, environment, limit=limit, after=after, max_bytes=READ_BYTES)
             page = await self._reader.page(query_page)
             revision, history = revision or page.revision, history or page.history
             found += filter(wanted.matches, page.records)
@@ -127,14 +127,14 @@ class FlagStore:
         decision = judged(flags.deletion(ref, precondition))
         return (await self._write("delete", ref, decision, author, [precondition.content])).changes[0]
 
-    def plan_creation(self, fields: Fields, definition: Mapping[str, Any]) -> Planned:
+    def plan_creation(self, fields: Fields, definition: Mapping[str, Any]) -> PlannedWrite:
         """`create` as an operation of a batch."""
         self._check(fields, definition)
         self._check_sticky(str(definition["name"]), sticky=bool(definition["sticky"]))
-        decide: Decision = nothing
+        decide: Decision = no_mutations
         with fields.collecting():
             decide = flags.creation(flags.read(definition), secrets.token_hex(8))
-        return Planned(_ref_of(definition), decide, ["create", dict(definition)])
+        return PlannedWrite(_ref_of(definition), decide, ["create", dict(definition)])
 
     def plan_update(
         self,
@@ -144,17 +144,17 @@ class FlagStore:
         *,
         precondition: Precondition = NO_PRECONDITION,
         allow_missing: bool = False,
-    ) -> Planned:
+    ) -> PlannedWrite:
         """`update` as an operation of a batch."""
         self._check(fields, {"environment": ref.environment, "name": ref.key, **changes})
         self._check_sticky(ref.key, sticky=bool(changes.get("sticky")))
         decision = flags.update(ref, changes, secrets.token_hex(8), precondition, allow_missing=allow_missing)
-        return Planned(ref, decision, ["update", dict(changes), precondition.content, allow_missing])
+        return PlannedWrite(ref, decision, ["update", dict(changes), precondition.content, allow_missing])
 
-    def plan_deletion(self, fields: Fields, ref: Ref, *, precondition: Precondition = NO_PRECONDITION) -> Planned:
+    def plan_deletion(self, fields: Fields, ref: Ref, *, precondition: Precondition = NO_PRECONDITION) -> PlannedWrite:
         """`delete` as an operation of a batch."""
         self._identity(fields, ref.environment, ref.key)
-        return Planned(ref, flags.deletion(ref, precondition), ["delete", precondition.content])
+        return PlannedWrite(ref, flags.deletion(ref, precondition), ["delete", precondition.content])
 
     async def rollback(
         self, ref: Ref, version: int, author: Author, *, precondition: Precondition = NO_PRECONDITION
@@ -182,7 +182,7 @@ class FlagStore:
             fields.version("to_version", to_version, least=0)
         return await self._versions.diff(flag_ref(environment, name), from_version, to_version, flags.shown)
 
-    async def history(self, environment: str, name: str, page_size: int, page_token: str) -> Versions:
+    async def history(self, environment: str, name: str, page_size: int, page_token: str) -> VersionPage:
         """Versions, newest first, of a live or a deleted flag. Raises `NotFound`."""
         ref = self._ref(environment, name)
         with checked(self._limits) as fields:

@@ -16,7 +16,7 @@ right there sees changes that it has (a change is news where its revision is abo
 import asyncio
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from itertools import groupby
 
@@ -71,7 +71,7 @@ class _Known:
 
 
 class WatchHub:
-    """All watches of this process. `buffer_changes` and `buffer_bytes` bound what is held for one watcher.
+    """All watches of this process; a `LogFollower`. `buffer_changes` and `buffer_bytes` bound what is held for one watcher.
 
     A watcher that has had nothing for `progress_seconds` gets a `Progress`. More than `max_watchers` are refused.
     """
@@ -109,7 +109,6 @@ class WatchHub:
         self._conflated = 0
         self._stopped = False
         self._history = tail.history
-        self._unsubscribe: Callable[[], None] = tail.subscribe(self._dispatch, self._reset)
 
     @property
     def watchers(self) -> int:
@@ -127,13 +126,19 @@ class WatchHub:
         return self._tail.history
 
     async def watch(
-        self, selector: Selector, after_revision: int | None, history: str = ""
+        self,
+        selector: Selector,
+        after_revision: int | None,
+        history: str = "",
+        *,
+        notify_when_live: bool = False,
     ) -> AsyncGenerator[WatchEvent, None]:
         """The events of one watch. Close the generator to end it.
 
         Without `after_revision`: `Snapshot` in parts, `Synced`, then changes and progress. With it: `Synced` with that
         revision, then every change after it. `history`: the one that `after_revision` is of. Whoever does not say it
-        can resume only within the one that the log has.
+        can resume only within the one that the log has. With `notify_when_live`, the watcher gets a `Notified` when it has
+        caught up with the log for the first time.
 
         Raises:
             RevisionOutOfRange: the log has another history (perhaps only now), reason `HISTORY_CHANGED`.
@@ -145,6 +150,8 @@ class WatchHub:
         watcher = self._register(selector)
         # One that resumes takes nothing from the tail until it is known where it stands.
         watcher.behind = after_revision is not None
+        if notify_when_live:
+            watcher.poke()
         try:
             known: _Known | None = None
             if after_revision is None:
@@ -176,15 +183,14 @@ class WatchHub:
         finally:
             self._unregister(watcher)
 
-    def poke(self, kind: Kind, environment: str, service: str) -> None:
-        """Gives each watcher of this a `Poked` in its turn: something beside the log has news for it."""
+    def notify(self, kind: Kind, environment: str, service: str) -> None:
+        """Gives each watcher of this a `Notified` in its turn: something beside the log has news for it."""
         for watcher in self._index.get((kind, environment, service), ()):
             watcher.poke()
 
     def shutdown(self) -> None:
         """Ends all watches with `Unavailable`, reason `SHUTTING_DOWN`, and refuses new ones."""
         self._stopped = True
-        self._unsubscribe()
         for watcher in self._watchers:
             watcher.end(_shutting_down())
         if self._ticker is not None:
@@ -229,8 +235,8 @@ class WatchHub:
 
     def _check_history(self, read: str) -> None:
         """What was read must be of the history that this watch is of."""
-        if self._tail.has_begun and read != self._tail.history:
-            self._tail.suspect()
+        if self._tail.is_synced and read != self._tail.history:
+            self._tail.request_read()
             raise self._tail.history_changed()
 
     async def _open(self, watcher: Watcher, known: _Known) -> AsyncGenerator[Snapshot | Synced, None]:
@@ -306,7 +312,8 @@ class WatchHub:
             self._check_history(changes[0].history)
         return changes
 
-    def _dispatch(self, changes: Sequence[Change]) -> None:
+    def apply(self, changes: Sequence[Change]) -> None:
+        """Gives each watcher the changes that its selector matches."""
         now, applied = self._clock.monotonic(), self._tail.applied
         for _, revision in groupby(changes, key=lambda change: change.revision):
             # From the last, which completes the revision for whomever it concerns; then in order.
@@ -330,7 +337,7 @@ class WatchHub:
             if watcher.selector.matches(ref)
         ]
 
-    def _reset(self, revision: int) -> None:
+    def reset(self, revision: int) -> None:
         """The tail has skipped changes: each watcher looks for them itself, and learns if they are gone.
 
         Where the log has another history, all watches end.

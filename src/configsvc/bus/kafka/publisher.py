@@ -22,9 +22,9 @@ from configsvc.bus.port import Receipt
 from configsvc.domain.events import (
     SCHEMA_VERSION,
     Delivery,
-    Form,
-    Omission,
+    EventForm,
     Refusal,
+    RefusalReason,
     event_key,
     event_of,
     forms_of,
@@ -135,7 +135,7 @@ class KafkaPublisher:
         for change in changes[:BATCH_CHANGES]:
             messages = [self._event(change), *self._tombstone(change)]
             size_bytes += sum(message.size_bytes for message in messages)
-            is_alone = _place(change) in self._suspects or messages[0].size_bytes > self._most_bytes
+            is_alone = _place(change) in self._suspects or messages[0].size_bytes > self._max_bytes
             if is_alone or (batch and size_bytes > BATCH_BYTES):
                 break
             batch.append((change, messages))
@@ -144,14 +144,14 @@ class KafkaPublisher:
     def _publish_batch(self, batch: Batch, stop: threading.Event) -> Receipt:
         messages = [message for _, messages in batch for message in messages]
         owners = [change for change, messages in batch for _ in messages]
-        report = self._batches.send(self._topic, messages, self._most_bytes, stop)
+        report = self._batches.send(self._topic, messages, self._max_bytes, stop)
         missing = {_place(owner) for place, owner in enumerate(owners) if place not in report.acknowledged}
         if report.refused:
             self._suspects |= {_place(owners[place]) for place in report.refused}
             # The limit was lowered, or is not known.
             self._read_limit(is_doubted=True)
         deliveries = [
-            Delivery(change, Form.WHOLE, _event_bytes(messages[0]))
+            Delivery(change, EventForm.WHOLE, _event_bytes(messages[0]))
             for change, messages in batch
             if _place(change) not in missing
         ]
@@ -159,31 +159,31 @@ class KafkaPublisher:
 
     def _publish_alone(self, change: Change, stop: threading.Event) -> Receipt:
         """Tries each form. What is refused while it is alone is refused for good."""
-        omission: Omission | None = None
+        refusal: Refusal | None = None
         whole_bytes = 0
         for form in forms_of(change):
-            if form is Form.SKIPPED:
+            if form is EventForm.SKIPPED:
                 break
-            message = self._event(change, form, omission)
+            message = self._event(change, form, refusal)
             whole_bytes = whole_bytes or _event_bytes(message)
-            report = self._singles.send(self._topic, [message], self._most_bytes, stop)
+            report = self._singles.send(self._topic, [message], self._max_bytes, stop)
             if report.acknowledged:
                 break
             if not report.refused:
                 return Receipt((), _problem(report, stop, True))
             self._read_limit(is_doubted=True)
-            why = Refusal.TOO_LARGE if report.refused[0].code() in SIZE_REFUSALS else Refusal.REFUSED
-            omission = Omission(why, whole_bytes, self._limit_bytes)
+            why = RefusalReason.TOO_LARGE if report.refused[0].code() in SIZE_REFUSALS else RefusalReason.REFUSED
+            refusal = Refusal(why, whole_bytes, self._limit_bytes)
             logger.debug("%s is refused %s: %s", _place(change), form.value, report.refused[0].str())
         for tombstone in self._tombstone(change):
-            report = self._singles.send(self._topic, [tombstone], self._most_bytes, stop)
+            report = self._singles.send(self._topic, [tombstone], self._max_bytes, stop)
             if not report.acknowledged and not report.refused:
                 return Receipt((), _problem(report, stop, True))
         self._suspects.discard(_place(change))
-        return Receipt((Delivery(change, form, whole_bytes, omission),))
+        return Receipt((Delivery(change, form, whole_bytes, refusal),))
 
     @property
-    def _most_bytes(self) -> int:
+    def _max_bytes(self) -> int:
         return self._limit_bytes or STOCK_LIMIT_BYTES
 
     def _read_limit(self, *, is_doubted: bool = False) -> None:
@@ -205,8 +205,8 @@ class KafkaPublisher:
             logger.info("the topic '%s' takes messages of up to %d bytes", self._topic, found)
         self._limit_bytes, self._limit_problem = found, None
 
-    def _event(self, change: Change, form: Form = Form.WHOLE, omission: Omission | None = None) -> Outgoing:
-        event = event_of(change, form, omission)
+    def _event(self, change: Change, form: EventForm = EventForm.WHOLE, refusal: Refusal | None = None) -> Outgoing:
+        event = event_of(change, form, refusal)
         return Outgoing(self._key(change), _encoded(event), self._headers(change))
 
     def _tombstone(self, change: Change) -> Sequence[Outgoing]:

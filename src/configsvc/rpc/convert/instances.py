@@ -2,7 +2,8 @@
 
 from configsvc_client.v1 import registry_pb2
 
-from configsvc.domain.instances import CheckResult, Instance, Registration
+from configsvc.domain.instances import CheckResult, Instance
+from configsvc.domain.registrations import Registration
 from configsvc.rpc.convert.values import timestamp
 
 

@@ -6,9 +6,11 @@ from typing import Any
 from configsvc_client.v1 import health_pb2, health_pb2_grpc
 
 from configsvc import __version__
-from configsvc.app.health import Health, HealthBoard
-from configsvc.domain.lineage import Origin
-from configsvc.rpc import call, convert
+from configsvc.app.changelog.position import LogPosition
+from configsvc.app.health import Health, ReplicaHealth
+from configsvc.domain.lineage import HistoryOrigin
+from configsvc.rpc import convert
+from configsvc.rpc.responses import response_metadata
 
 
 class HealthServicer(health_pb2_grpc.HealthServiceServicer):
@@ -16,25 +18,25 @@ class HealthServicer(health_pb2_grpc.HealthServiceServicer):
 
     def __init__(
         self,
-        board: HealthBoard,
-        applied: Callable[[], int],
-        origin: Callable[[], Awaitable[Origin]],
+        replica: ReplicaHealth,
+        position: LogPosition,
+        origin: Callable[[], Awaitable[HistoryOrigin]],
         instance_id: str,
     ) -> None:
-        self._board = board
-        self._applied = applied
+        self._replica = replica
+        self._position = position
         self._origin = origin
         self._instance_id = instance_id
 
     async def GetHealth(self, request: Any, context: Any) -> health_pb2.GetHealthResponse:
         """The state of each part."""
-        return health_pb2.GetHealthResponse(health=await self._message(await self._board.look()))
+        return health_pb2.GetHealthResponse(health=await self._message(await self._replica.check()))
 
     async def GetReadiness(self, request: Any, context: Any) -> health_pb2.GetReadinessResponse:
         """Whether this replica should get traffic: 503 over REST where not."""
-        health = await self._board.look()
+        health = await self._replica.check()
         if not health.ready:
-            call.tell(("x-http-status", "503"))
+            response_metadata.add_metadata(("x-http-status", "503"))
         return health_pb2.GetReadinessResponse(health=await self._message(health))
 
     async def GetLiveness(self, request: Any, context: Any) -> health_pb2.GetLivenessResponse:
@@ -56,7 +58,7 @@ class HealthServicer(health_pb2_grpc.HealthServiceServicer):
                 )
                 for c in health.components
             ],
-            applied_revision=self._applied(),
+            applied_revision=self._position.applied,
             instance_id=self._instance_id,
             software_version=__version__,
             history=origin.history,

@@ -5,53 +5,58 @@ from typing import Any
 
 from configsvc_client.v1 import registry_pb2, registry_pb2_grpc
 
-from configsvc.app.registry.directory import Directory
+from configsvc.app.registry.service_registry import ServiceRegistry
 from configsvc.app.registry.service_watch import ForeignChanged, ForeignSnapshot, ServiceEvent, ServiceWatches
-from configsvc.app.watch.hub import WatchHub
 from configsvc.app.watch.watcher import Selector
 from configsvc.clock import Clock
 from configsvc.domain import pages
 from configsvc.domain.fields import checked
-from configsvc.domain.instances import Listing, ServiceSummary, instance_of
+from configsvc.domain.instances import Instance, Listing, ServiceSummary
 from configsvc.domain.limits import Limits
 from configsvc.domain.records import Change, Kind, Record
 from configsvc.errors import InvalidInput
-from configsvc.rpc import call, convert, preconditions
-from configsvc.rpc.message_budget import Detail, MessageBudget, shown
-from configsvc.rpc.watch_streams import WatchStreams
+from configsvc.rpc import convert
+from configsvc.rpc.requests import preconditions, request_metadata
+from configsvc.rpc.responses import response_metadata
+from configsvc.rpc.responses.message_budget import Detail, MessageBudget, fit_page
+from configsvc.rpc.responses.watch_streams import WatchStreams
 
 
 class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
     """See proto/configsvc/v1/registry.proto."""
 
-    def __init__(self, directory: Directory, hub: WatchHub, clock: Clock, limits: Limits) -> None:
-        self._directory = directory
+    def __init__(self, registry: ServiceRegistry, watches: ServiceWatches, clock: Clock, limits: Limits) -> None:
+        self._directory = registry.directory
+        self._discovery = registry.discovery
+        self._keep_alive = registry.keep_alive
+        self._service_check = registry.service_check
         self._clock = clock
         self._limits = limits
-        watched = ServiceWatches(
-            hub, directory.foreign, is_registered=directory.is_registered, is_complete=lambda: directory.is_complete
-        )
         self._watches = WatchStreams(
-            watched,
+            watches,
             response=registry_pb2.WatchServiceResponse,
             snapshot=lambda instances: registry_pb2.InstanceSnapshot(instances=instances),
-            item=lambda record, _: convert.instance(instance_of(record)),
+            item=lambda record, _: convert.instance(Instance.of(record)),
             change=_change,
             other=_foreign,
         )
 
     async def RegisterInstance(self, request: Any, context: Any) -> registry_pb2.RegisterInstanceResponse:
         """Registers an instance."""
-        author = call.author(context, request, self._clock)
-        asked = preconditions.precondition(context, request)
+        author = request_metadata.author(context, request, self._clock)
+        asked = preconditions.from_call(context, request)
         instance, revision = await self._directory.register(convert.registration(request), author, asked)
-        call.tell_resource(instance.etag, status=201, location=call.path("registry", "services", instance.service_name))
+        response_metadata.add_resource_metadata(
+            instance.etag,
+            status=201,
+            location=response_metadata.rest_path("registry", "services", instance.service_name),
+        )
         return registry_pb2.RegisterInstanceResponse(instance=convert.instance(instance), revision=revision)
 
     async def DeregisterInstance(self, request: Any, context: Any) -> registry_pb2.DeregisterInstanceResponse:
         """Removes an instance."""
-        author = call.author(context, request, self._clock)
-        asked = preconditions.precondition(context, request)
+        author = request_metadata.author(context, request, self._clock)
+        asked = preconditions.from_call(context, request)
         revision = await self._directory.deregister(request.service_name, request.instance_id, author, asked)
         return registry_pb2.DeregisterInstanceResponse(
             service_name=request.service_name, instance_id=request.instance_id, revision=revision
@@ -59,45 +64,45 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
 
     async def Heartbeat(self, request: Any, context: Any) -> registry_pb2.HeartbeatResponse:
         """Renews a lease."""
-        asked = preconditions.precondition(context, request)
+        asked = preconditions.from_call(context, request)
         instance, revision = await self._directory.heartbeat(request.service_name, request.instance_id, asked)
         return registry_pb2.HeartbeatResponse(instance=convert.instance(instance), revision=revision)
 
     async def KeepAlive(self, requests: Any, context: Any) -> AsyncIterator[registry_pb2.KeepAliveResponse]:
         """Renews a lease with each message."""
-        first = await self._directory.unless_stopping(_next(requests))
+        first = await self._keep_alive.unless_stopping(_next(requests))
         if first is None:
             return
-        async with self._directory.keep_alive(first.service_name, first.instance_id) as stream:
+        async with self._keep_alive.open(first.service_name, first.instance_id) as stream:
             message = first
             while message is not None:
                 named = (message.service_name or first.service_name, message.instance_id or first.instance_id)
                 if named != (first.service_name, first.instance_id):
                     raise InvalidInput.of("instance_id", "must stay the same on one stream: it belongs to one instance")
                 yield registry_pb2.KeepAliveResponse(lease_ttl_seconds=await stream.renew())
-                message = await self._directory.unless_stopping(_next(requests))
+                message = await self._keep_alive.unless_stopping(_next(requests))
 
     async def ListServices(self, request: Any, context: Any) -> registry_pb2.ListServicesResponse:
         """One page of services."""
         with checked(self._limits) as fields:
             size = fields.page_size(request.page_size)
         cursor = pages.page_cursor(request.page_token, ("services",), str)
-        found = [s for s in self._directory.services() if cursor is None or s.service_name > cursor[0]]
+        found = [s for s in self._discovery.services() if cursor is None or s.service_name > cursor[0]]
         page = pages.page_of(
             ("services",),
             found[:size],
             token=request.page_token,
             more=len(found) > size,
-            revision=self._directory.revision,
-            history=self._directory.history,
+            revision=self._discovery.revision,
+            history=self._discovery.history,
             cursor=lambda service: (service.service_name,),
         )
-        services, token = shown(page, _summary)
+        services, token = fit_page(page, _summary)
         return registry_pb2.ListServicesResponse(services=services, next_page_token=token, revision=page.revision)
 
     async def GetService(self, request: Any, context: Any) -> registry_pb2.GetServiceResponse:
         """Every instance of a service."""
-        listing = await self._directory.service(request.service_name)
+        listing = await self._discovery.service(request.service_name)
         instances, token = self._page(request, listing, ("service", request.service_name))
         return registry_pb2.GetServiceResponse(
             instances=instances, stale=listing.stale, revision=listing.revision, next_page_token=token
@@ -105,7 +110,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
 
     async def GetServiceUrl(self, request: Any, context: Any) -> registry_pb2.GetServiceUrlResponse:
         """One instance by a strategy."""
-        picked = await self._directory.pick(
+        picked = await self._discovery.pick(
             request.service_name, strategy=request.strategy, hash_key=request.hash_key, zone=request.zone
         )
         return registry_pb2.GetServiceUrlResponse(
@@ -118,13 +123,13 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
 
     async def CheckServiceHealth(self, request: Any, context: Any) -> registry_pb2.CheckServiceHealthResponse:
         """Checks every instance now."""
-        results = await self._directory.check(request.service_name)
+        results = await self._service_check.check(request.service_name)
         told = MessageBudget().fill(lambda result, _: convert.check_result(result), results)
         return registry_pb2.CheckServiceHealthResponse(results=told, results_omitted=len(results) - len(told))
 
     async def DiscoverInstances(self, request: Any, context: Any) -> registry_pb2.DiscoverInstancesResponse:
         """The healthy instances."""
-        listing = await self._directory.discover(
+        listing = await self._discovery.discover(
             request.service_name,
             metadata=_metadata(request.metadata, self._limits.metadata_entries),
             zone=request.zone,
@@ -142,7 +147,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
             fields.service(request.service_name, required=True)
         selector = Selector(Kind.INSTANCE, "", request.service_name, None, "")
         return self._watches.stream(
-            selector, convert.optional(request, "after_revision"), call.history_meant(context, request)
+            selector, convert.optional(request, "after_revision"), request_metadata.expected_history(context, request)
         )
 
     def _page(self, request: Any, listing: Listing, query: tuple[Any, ...]) -> tuple[list[registry_pb2.Instance], str]:
@@ -157,10 +162,10 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
             token=request.page_token,
             more=len(found) > size,
             revision=listing.revision,
-            history=self._directory.history,
+            history=self._discovery.history,
             cursor=lambda instance: (instance.instance_id,),
         )
-        return shown(page, lambda instance, _: convert.instance(instance))
+        return fit_page(page, lambda instance, _: convert.instance(instance))
 
 
 async def _next(messages: AsyncIterator[Any]) -> Any:
@@ -213,7 +218,7 @@ def _foreign(event: ServiceEvent) -> Iterator[registry_pb2.WatchServiceResponse]
 def _change(change: Change, detail: Detail) -> registry_pb2.WatchServiceResponse:
     gone = registry_pb2.Instance(service_name=change.ref.service, instance_id=change.ref.key, revision=change.revision)
     previous = None
-    if change.before is not None and detail.has_before:
+    if change.before is not None and detail.includes_before:
         before = Record(
             change.ref,
             change.version - 1,
@@ -224,12 +229,12 @@ def _change(change: Change, detail: Detail) -> registry_pb2.WatchServiceResponse
             "",
             change.history,
         )
-        previous = convert.instance(instance_of(before))
+        previous = convert.instance(Instance.of(before))
     message = registry_pb2.InstanceChange(
         revision=change.revision,
         type="PUT" if change.record else "DELETE",
-        instance=convert.instance(instance_of(change.record)) if change.record else gone,
+        instance=convert.instance(Instance.of(change.record)) if change.record else gone,
         previous=previous,
-        previous_omitted=change.before is not None and not detail.has_before,
+        previous_omitted=change.before is not None and not detail.includes_before,
     )
     return registry_pb2.WatchServiceResponse(change=message)
