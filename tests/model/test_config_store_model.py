@@ -150,7 +150,7 @@ class ConfigStoreModel(RuleBasedStateMachine):
                 (what, number + 1) for number, (what, _) in enumerate(versions)
             ]
             if who in self.live:
-                record, _ = self.run(self.store.get("e", *who))
+                record = self.run(self.store.get("e", *who)).value
                 assert repr(record.body["value"]) == repr(self.live[who])
 
     def teardown(self) -> None:

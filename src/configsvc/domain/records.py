@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from configsvc.domain.lineage import Point
 
 JsonObject = Mapping[str, Any]
+
+T = TypeVar("T")
 
 
 class Kind(StrEnum):
@@ -32,11 +34,6 @@ class Action(StrEnum):
     ROLLBACK = "ROLLBACK"
     STATUS = "STATUS"
     EXPIRE = "EXPIRE"
-
-    @property
-    def removes(self) -> bool:
-        """Whether the record is gone after it."""
-        return self in (Action.DELETE, Action.EXPIRE)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -159,6 +156,21 @@ class Change:
             self.history,
             self.after_bytes,
         )
+
+    @property
+    def written(self) -> Record:
+        """The state after a change that is not a removal."""
+        record = self.record
+        assert record is not None, f"a {self.action} leaves no record"
+        return record
+
+
+@dataclass(frozen=True, slots=True)
+class AtRevision(Generic[T]):
+    """A value as it was at one revision of the log: the revision that the read saw."""
+
+    value: T
+    revision: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from configsvc.domain.json_values import MISSING, digest, problem
 from configsvc.domain.limits import LARGEST_KEY_CHARACTERS, Limits
 from configsvc.domain.pages import Page, page_cursor, page_of
 from configsvc.domain.preconditions import NO_PRECONDITION, Precondition
-from configsvc.domain.records import Action, Author, Change, Commit, Kind, Record, Ref, Write
+from configsvc.domain.records import Action, AtRevision, Author, Change, Commit, Kind, Record, Ref, Write
 from configsvc.domain.resources import not_found
 from configsvc.domain.sizes import ANSWER_BYTES
 from configsvc.storage.port import READ_BYTES, ChangeHistory, Reader, RecordQuery, Writer
@@ -49,20 +49,19 @@ class ConfigStore:
         self._near_cache = near_cache
         self._limits = limits
 
-    async def create(self, draft: ConfigDraft, author: Author) -> tuple[Record, int]:
+    async def create(self, draft: ConfigDraft, author: Author) -> Change:
         """Creates a configuration. Raises `AlreadyExists`."""
         self._check(draft, author)
-        commit = await self._write("create", draft.ref, configs.creation(draft), author, _content(draft))
-        return _written(commit)
+        return await self._write("create", draft.ref, configs.creation(draft), author, _content(draft))
 
-    async def get(self, environment: str, service_name: str, key: str) -> tuple[Record, int]:
+    async def get(self, environment: str, service_name: str, key: str) -> AtRevision[Record]:
         """One configuration, exactly this service's. Raises `NotFound`."""
         ref = self._ref(environment, service_name, key)
         view = await self._near_cache.get((ref,))
         record = view.get(ref)
         if record is None:
             raise not_found(ref)
-        return record, view.revision
+        return AtRevision(record, view.revision)
 
     async def list(
         self,
@@ -95,13 +94,13 @@ class ConfigStore:
             fields.author(author)
         decision = configs.update(draft, precondition, allow_missing=allow_missing)
         content = [*_content(draft), precondition.content, allow_missing]
-        return (await self._write("update", draft.ref, decision, author, content)).changes[0]
+        return await self._write("update", draft.ref, decision, author, content)
 
     async def delete(self, ref: Ref, author: Author, *, precondition: Precondition = NO_PRECONDITION) -> Change:
         """Deletes a configuration; its history stays. Raises `NotFound` and `StaleEtag`."""
         self._ref(ref.environment, ref.service, ref.key, author)
         decision = configs.deletion(ref, precondition)
-        return (await self._write("delete", ref, decision, author, [precondition.content])).changes[0]
+        return await self._write("delete", ref, decision, author, [precondition.content])
 
     async def history(
         self, environment: str, service_name: str, key: str, page_size: int, page_token: str
@@ -167,7 +166,7 @@ class ConfigStore:
             cursor=lambda one: (one.record.ref.key,),
         )
 
-    async def effective_value(self, environment: str, service_name: str, key: str) -> tuple[EffectiveConfig, int]:
+    async def effective_value(self, environment: str, service_name: str, key: str) -> AtRevision[EffectiveConfig]:
         """One value as a service sees it. Raises `NotFound` if the service has none of its own, and none is shared."""
         with checked(self._limits) as fields:
             fields.key(key)
@@ -178,7 +177,7 @@ class ConfigStore:
         found = configs.effective(service_name, [record for ref in refs if (record := view.get(ref)) is not None])
         if not found:
             raise not_found(refs[0])
-        return found[0], view.revision
+        return AtRevision(found[0], view.revision)
 
     def plan_creation(self, fields: Fields, draft: ConfigDraft) -> PlannedWrite:
         """`create` as an operation of a batch."""
@@ -238,7 +237,7 @@ class ConfigStore:
 
     async def rollback(
         self, ref: Ref, version: int, author: Author, *, precondition: Precondition = NO_PRECONDITION
-    ) -> tuple[Record, int]:
+    ) -> Change:
         """Writes what an earlier version held, as a new version; brings a deleted key back.
 
         Raises:
@@ -252,7 +251,7 @@ class ConfigStore:
         body = await self._versions.state(ref, version)
         draft = ConfigDraft(ref.environment, ref.service, ref.key, body["value"], body["description"])
         decision = configs.update(draft, precondition, allow_missing=True, action=Action.ROLLBACK)
-        return _written(await self._write("rollback", ref, decision, author, [version, precondition.content]))
+        return await self._write("rollback", ref, decision, author, [version, precondition.content])
 
     async def diff(self, environment: str, service_name: str, key: str, from_version: int, to_version: int) -> Diff:
         """Compares two versions; `to_version` 0 is the newest. A delete has no value. Raises `NotFound`."""
@@ -317,9 +316,9 @@ class ConfigStore:
 
     async def _write(
         self, what: str, ref: Ref, decision: Decision, author: Author, content: Sequence[object]
-    ) -> Commit:
+    ) -> Change:
         fingerprint = digest(what, ref.environment, ref.service, ref.key, content)
-        return await self._writer.write(Write(author, (ref,), decision, fingerprint))
+        return (await self._writer.write(Write(author, (ref,), decision, fingerprint))).changes[0]
 
     async def _page(
         self,
@@ -369,9 +368,3 @@ def _batch_answer_bytes(operations: Sequence[ConfigOperation], author: Author) -
     for operation in operations:
         named += (operation.draft.environment, operation.draft.service_name, operation.draft.key)
     return sum(len(text.encode("utf-8", "surrogatepass")) for text in named) + 150 * len(operations)
-
-
-def _written(commit: Commit) -> tuple[Record, int]:
-    record = commit.changes[0].record
-    assert record is not None, "a put leaves a record"
-    return record, commit.revision
