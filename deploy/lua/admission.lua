@@ -8,7 +8,7 @@
 -- that it can't parse with an error of its own, and remembers it: where the connection's header compression has a memory,
 -- the error comes back for other callers' headers.
 
--- Those that a worker reads (rpc/call.py), or a filter after this one. What a worker shall read is added here. One that is
+-- Those that a worker reads (rpc/requests/request_metadata.py), or a filter after this one. What a worker shall read is added here. One that is
 -- no text is refused, or goes without, where the answer is the same without it.
 local REFUSE, DROP = 1, 2
 local KEPT = {
@@ -83,7 +83,7 @@ local function is_text(value)
 end
 
 local function is_readable(name, value)
-  -- A request id comes back in the answer's metadata, which takes no more than this (rpc/call.py).
+  -- A request id comes back in the answer's metadata, which takes no more than this (rpc/requests/request_metadata.py).
   return is_text(value) and (name ~= "x-request-id" or not string.find(value, "[^\33-\126]"))
 end
 

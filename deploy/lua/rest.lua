@@ -77,7 +77,7 @@ local function refuse_request(handle, wrong)
     description, ',"reason":""}]}]}'}))
 end
 
--- Refuses a request that does not say what it means, and tells the server what it names (rpc/field_mask.py). Every method
+-- Refuses a request that does not say what it means, and tells the server what it names (rpc/requests/field_mask.py). Every method
 -- may have a body: the transcoder reads it also where the protos have none.
 local function check_request(handle, message, given, parameters)
   local named, wrong = read_query(parameters, message, given)
@@ -165,7 +165,7 @@ function envoy_on_response(handle)
     return
   end
   local bodiless = noted["without_body"] ~= nil
-  -- What the server says with an answer lies in the message of its status (rpc/call.py).
+  -- What the server says with an answer lies in the message of its status (rpc/responses/response_metadata.py).
   if headers:get("grpc-status") == "0" then
     for name, value in string.gmatch(headers:get("grpc-message") or "", "(%S-)=(%S+)") do
       headers:replace(name, (string.gsub(value, "%^", "%%")))

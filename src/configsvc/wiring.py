@@ -35,9 +35,9 @@ from configsvc.probes.grpc import GrpcProbe
 from configsvc.probes.network import AddressFilter, HttpProbe, SchemeProbe, TcpProbe
 from configsvc.probes.port import Probe
 from configsvc.probes.targets import Targets
-from configsvc.rpc.change_operations import OperationPlanner
 from configsvc.rpc.interceptors import CallInterceptor
 from configsvc.rpc.server import Served, Server
+from configsvc.rpc.servicers.change_operations import OperationPlanner
 from configsvc.rpc.servicers.changes import ChangeServicer
 from configsvc.rpc.servicers.configs import ConfigServicer
 from configsvc.rpc.servicers.flags import FlagServicer

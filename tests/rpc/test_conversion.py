@@ -18,9 +18,9 @@ from configsvc.domain.json_values import LARGEST_EXACT_INTEGER, changed_members,
 from configsvc.domain.records import Change
 from configsvc.domain.sizes import message_bytes
 from configsvc.rpc import convert
-from configsvc.rpc.message_budget import Detail
 from configsvc.rpc.offload import LARGE_BYTES, offload
-from configsvc.rpc.watch_streams import WatchStreams
+from configsvc.rpc.responses.message_budget import Detail
+from configsvc.rpc.responses.watch_streams import WatchStreams
 from tests.app.replica import config, open_replica, open_storage
 from tests.rpc.test_watch_streams import ALL, put, snapshot
 

@@ -13,7 +13,7 @@ from configsvc.domain.pages import page_of
 from configsvc.domain.records import Kind
 from configsvc.errors import InvalidInput
 from configsvc.rpc import convert
-from configsvc.rpc.message_budget import FRAME_BYTES, Detail, MessageBudget, fitting, shown
+from configsvc.rpc.responses.message_budget import ITEM_OVERHEAD_BYTES, Detail, MessageBudget, fit_item, fit_page
 from tests.rpc.resources import DEEP, JSON
 
 
@@ -38,7 +38,7 @@ def test_what_could_not_be_sent_is_refused_by_its_largest_member() -> None:
 
 
 def texts(text: str, detail: Detail) -> Value:
-    return Value(string_value=text if detail.has_after else "")
+    return Value(string_value=text if detail.includes_after else "")
 
 
 @given(st.lists(st.integers(0, 60), max_size=20), st.integers(70, 200))
@@ -47,10 +47,10 @@ def test_pages_are_cut_where_the_next_item_does_not_fit_and_lose_none(lengths: l
     while items:
         taken = MessageBudget(max_bytes).fill(texts, items)
         assert taken, "a page has at least one item"
-        used = sum(message.ByteSize() + FRAME_BYTES for message in taken)
+        used = sum(message.ByteSize() + ITEM_OVERHEAD_BYTES for message in taken)
         assert used <= max_bytes
         if len(taken) < len(items):
-            assert used + texts(items[len(taken)], Detail.WHOLE).ByteSize() + FRAME_BYTES > max_bytes
+            assert used + texts(items[len(taken)], Detail.FULL).ByteSize() + ITEM_OVERHEAD_BYTES > max_bytes
         seen += [message.string_value for message in taken]
         items = items[len(taken) :]
     assert [len(text) for text in seen] == lengths
@@ -64,10 +64,10 @@ def test_an_item_too_large_for_a_page_of_its_own_is_told_in_less_detail() -> Non
 def test_a_cut_page_has_the_token_of_its_last_item() -> None:
     items = ["x" * 3_000_000, "y" * 2_000_000, "z"]
     page = page_of(("q",), items, token="", more=False, revision=1, history="h", cursor=lambda item: (item[0],))
-    messages, token = shown(page, texts)
+    messages, token = fit_page(page, texts)
     assert (len(messages), token) == (1, page.token_after(items[0]))
     rest = page_of(("q",), items[1:], token="", more=False, revision=1, history="h", cursor=lambda item: (item[0],))
-    assert shown(rest, texts)[1] == ""
+    assert fit_page(rest, texts)[1] == ""
 
 
 def test_an_explanation_that_does_not_fit_is_left_out() -> None:
@@ -77,9 +77,9 @@ def test_an_explanation_that_does_not_fit_is_left_out() -> None:
     def make(outcome: Any, detail: Detail) -> Any:
         return convert.evaluation(outcome, "u", detail)
 
-    whole = fitting(make, found)
+    whole = fit_item(make, found)
     assert whole.HasField("explanation")
     assert not whole.explanation_omitted
-    without = fitting(make, found, max_bytes=whole.ByteSize())
+    without = fit_item(make, found, max_bytes=whole.ByteSize())
     assert (without.HasField("explanation"), without.explanation_omitted) == (False, True)
     assert (without.variant, without.value) == (whole.variant, whole.value)

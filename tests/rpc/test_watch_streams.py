@@ -19,11 +19,12 @@ from configsvc.clock import SystemClock
 from configsvc.domain.configs import body
 from configsvc.domain.limits import Limits
 from configsvc.domain.records import Action, Author, Change, Kind, Put, Ref, Write
-from configsvc.rpc import convert, watch_streams
+from configsvc.rpc import convert
 from configsvc.rpc.interceptors import CallInterceptor
-from configsvc.rpc.message_budget import Detail
+from configsvc.rpc.responses import watch_streams
+from configsvc.rpc.responses.message_budget import Detail
+from configsvc.rpc.responses.watch_streams import WatchStreams
 from configsvc.rpc.servicers.configs import ConfigServicer
-from configsvc.rpc.watch_streams import WatchStreams
 from tests.app.replica import AT, Replica, config, open_replica, open_storage
 from tests.rpc.running import eventually, refusal
 

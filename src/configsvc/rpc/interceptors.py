@@ -28,8 +28,9 @@ from google.protobuf.message import DecodeError
 from configsvc.app.changelog.tail import LogTail
 from configsvc.errors import DeadlineExceeded, InvalidInput, Unavailable
 from configsvc.logs import REQUEST_ID
-from configsvc.rpc import call
 from configsvc.rpc.context import ServerContext
+from configsvc.rpc.requests import request_metadata
+from configsvc.rpc.responses import response_metadata
 from configsvc.rpc.status import abort, code_of, reason_of
 
 logger = logging.getLogger("access")
@@ -86,7 +87,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         async def run(received: bytes, context: ServerContext) -> Any:
             answer: list[tuple[str, str]] = []
-            call.ANSWER.set(answer)
+            response_metadata.RESPONSE_METADATA.set(answer)
             line = _Line(method, context)
             left = context.time_remaining()
             seconds = self._default_deadline_seconds if left is None else left
@@ -113,9 +114,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 line.write(code_of(error), reason_of(error))
                 await abort(context, error, ("x-request-id", line.identity), *self._view())
             line.write(grpc.StatusCode.OK)
-            if call.is_rest(context):
+            if request_metadata.is_rest(context):
                 # The gateway says the request id by itself.
-                context.set_details(call.in_status((*self._view(), *answer)))
+                context.set_details(response_metadata.status_message((*self._view(), *answer)))
                 return getattr(response, field) if field else response
             context.set_trailing_metadata((("x-request-id", line.identity), *self._view(), *answer))
             return response
@@ -124,7 +125,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _stream(self, method: str, inner: Behaviour, decode: Callable[[Any], Any]) -> Behaviour:
         async def run(received: Any, context: ServerContext) -> None:
-            call.ANSWER.set([])
+            response_metadata.RESPONSE_METADATA.set([])
             line = _Line(method, context)
             scope = asyncio.timeout(None)
             if method.startswith(LIBRARY):
@@ -166,7 +167,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     async def _check_history(self, method: str, context: ServerContext) -> None:
         """Refuses a call that counts on another history of the log (`x-history`)."""
-        meant = call.history_meant(context)
+        meant = request_metadata.expected_history(context)
         if not meant or meant == self._tail.history or method.startswith((*QUIET, LIBRARY)):
             return
         # Another replica may have told of a history that this one has not met yet.
@@ -197,10 +198,10 @@ class _Line:
     """A call's line in the access log."""
 
     def __init__(self, method: str, context: ServerContext) -> None:
-        self.identity = call.request_id(context)
+        self.identity = request_metadata.request_id(context)
         self._method = method
         # Asked while the call runs: gRPC crashes the process where it is asked for the peer of one that has ended.
-        self._caller = {"actor": call.metadata_of(context).get("x-actor", "anonymous"), "peer": context.peer()}
+        self._caller = {"actor": request_metadata.as_dict(context).get("x-actor", "anonymous"), "peer": context.peer()}
         self._began = time.perf_counter()
         # The call has a task, and so a context, of its own.
         REQUEST_ID.set(self.identity)

@@ -37,11 +37,11 @@ async def offload(held_bytes: int, work: Callable[[], T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(_THREADS, work)
 
 
-async def offload_of(items: Iterable[Held], work: Callable[[], T]) -> T:
+async def offload_items(items: Iterable[Held], work: Callable[[], T]) -> T:
     """The same, of the size of these."""
     return await offload(sum(item.held_bytes for item in items), work)
 
 
-async def read_from(request: Message, work: Callable[[], T]) -> T:
+async def offload_request(request: Message, work: Callable[[], T]) -> T:
     """What `work` reads from a request."""
     return await offload(request.ByteSize(), work)

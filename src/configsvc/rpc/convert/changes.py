@@ -6,7 +6,7 @@ from configsvc.app.batches import AppliedOperation
 from configsvc.domain.json_values import changed_members
 from configsvc.domain.records import Change, Record
 from configsvc.rpc.convert.values import struct_of, timestamp
-from configsvc.rpc.message_budget import Detail
+from configsvc.rpc.responses.message_budget import Detail
 
 
 def changed_fields(change: Change) -> tuple[str, ...]:
@@ -39,10 +39,10 @@ def applied(found: AppliedOperation) -> change_pb2.AppliedChange:
     )
 
 
-def audit(change: Change, detail: Detail = Detail.WHOLE) -> change_pb2.Change:
+def audit(change: Change, detail: Detail = Detail.FULL) -> change_pb2.Change:
     """One row of the audit trail."""
-    before = change.before if detail.has_before else None
-    after = change.after if detail.has_after else None
+    before = change.before if detail.includes_before else None
+    after = change.after if detail.includes_after else None
     return change_pb2.Change(
         revision=change.revision,
         kind=change.ref.kind,

@@ -9,12 +9,12 @@ from configsvc.domain.json_values import Absent, Difference
 from configsvc.domain.records import Change, Record, etag_of
 from configsvc.rpc.convert.changes import changed_fields
 from configsvc.rpc.convert.values import timestamp, value_of
-from configsvc.rpc.message_budget import Detail
+from configsvc.rpc.responses.message_budget import Detail
 
 
-def config(record: Record, detail: Detail = Detail.WHOLE) -> config_pb2.Config:
+def config(record: Record, detail: Detail = Detail.FULL) -> config_pb2.Config:
     """A configuration."""
-    whole = detail.has_after
+    whole = detail.includes_after
     return config_pb2.Config(
         key=record.ref.key,
         value=value_of(record.body["value"]) if whole else None,
@@ -31,25 +31,25 @@ def config(record: Record, detail: Detail = Detail.WHOLE) -> config_pb2.Config:
     )
 
 
-def effective(found: EffectiveConfig, detail: Detail = Detail.WHOLE) -> config_pb2.EffectiveConfig:
+def effective(found: EffectiveConfig, detail: Detail = Detail.FULL) -> config_pb2.EffectiveConfig:
     """A configuration as a service sees it."""
     record = found.record
     return config_pb2.EffectiveConfig(
         key=record.ref.key,
-        value=value_of(record.body["value"]) if detail.has_after else None,
+        value=value_of(record.body["value"]) if detail.includes_after else None,
         source=found.source,
         overrides_shared=found.overrides_shared,
         version=record.version,
         etag=record.etag,
         revision=record.revision,
-        value_omitted=not detail.has_after,
+        value_omitted=not detail.includes_after,
     )
 
 
-def config_version(change: Change, detail: Detail = Detail.WHOLE) -> config_pb2.ConfigVersion:
+def config_version(change: Change, detail: Detail = Detail.FULL) -> config_pb2.ConfigVersion:
     """One write in a configuration's history."""
-    before = change.before if detail.has_before else None
-    after = change.after if detail.has_after else None
+    before = change.before if detail.includes_before else None
+    after = change.after if detail.includes_after else None
     return config_pb2.ConfigVersion(
         version=change.version,
         action=change.action,
@@ -66,7 +66,7 @@ def config_version(change: Change, detail: Detail = Detail.WHOLE) -> config_pb2.
     )
 
 
-def config_change(change: Change, detail: Detail = Detail.WHOLE) -> config_pb2.WatchConfigsResponse:
+def config_change(change: Change, detail: Detail = Detail.FULL) -> config_pb2.WatchConfigsResponse:
     """A change as a watch tells it."""
     ref = change.ref
     message = config_pb2.ConfigChange(revision=change.revision, type="PUT" if change.record else "DELETE")
@@ -75,8 +75,8 @@ def config_change(change: Change, detail: Detail = Detail.WHOLE) -> config_pb2.W
         message.config.CopyFrom(config(change.record, detail))
     else:
         message.config.CopyFrom(config_pb2.Config(**identity, version=change.version, revision=change.revision))
-    message.previous_omitted = change.before is not None and not detail.has_before
-    if change.before is not None and detail.has_before:
+    message.previous_omitted = change.before is not None and not detail.includes_before
+    if change.before is not None and detail.includes_before:
         message.previous.CopyFrom(
             config_pb2.Config(
                 **identity,
@@ -91,14 +91,14 @@ def config_change(change: Change, detail: Detail = Detail.WHOLE) -> config_pb2.W
     return config_pb2.WatchConfigsResponse(change=message)
 
 
-def difference(found: Difference, detail: Detail = Detail.WHOLE) -> config_pb2.ConfigDifference:
+def difference(found: Difference, detail: Detail = Detail.FULL) -> config_pb2.ConfigDifference:
     """One difference; a side that has no value is not set."""
     has_before, has_after = not isinstance(found.before, Absent), not isinstance(found.after, Absent)
     return config_pb2.ConfigDifference(
         path=found.path,
         op=found.op,
-        before=value_of(found.before) if has_before and detail.has_before else None,
-        after=value_of(found.after) if has_after and detail.has_after else None,
-        before_omitted=has_before and not detail.has_before,
-        after_omitted=has_after and not detail.has_after,
+        before=value_of(found.before) if has_before and detail.includes_before else None,
+        after=value_of(found.after) if has_after and detail.includes_after else None,
+        before_omitted=has_before and not detail.includes_before,
+        after_omitted=has_after and not detail.includes_after,
     )

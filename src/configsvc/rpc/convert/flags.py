@@ -7,7 +7,7 @@ from configsvc.domain.records import Change, JsonObject, Record, etag_of
 from configsvc.rpc.convert.changes import changed_flag_fields
 from configsvc.rpc.convert.members import fill
 from configsvc.rpc.convert.values import struct_of, timestamp, value_of
-from configsvc.rpc.message_budget import Detail
+from configsvc.rpc.responses.message_budget import Detail
 
 
 def flag_message(ref_environment: str, body: JsonObject) -> flag_pb2.Flag:
@@ -18,10 +18,10 @@ def flag_message(ref_environment: str, body: JsonObject) -> flag_pb2.Flag:
     return message
 
 
-def flag(record: Record, detail: Detail = Detail.WHOLE) -> flag_pb2.Flag:
+def flag(record: Record, detail: Detail = Detail.FULL) -> flag_pb2.Flag:
     """A flag."""
-    message = flag_message(record.ref.environment, record.body if detail.has_after else {"name": record.ref.key})
-    message.definition_omitted = not detail.has_after
+    message = flag_message(record.ref.environment, record.body if detail.includes_after else {"name": record.ref.key})
+    message.definition_omitted = not detail.includes_after
     message.version = record.version
     message.etag = record.etag
     message.revision = record.revision
@@ -31,7 +31,7 @@ def flag(record: Record, detail: Detail = Detail.WHOLE) -> flag_pb2.Flag:
     return message
 
 
-def flag_version(change: Change, detail: Detail = Detail.WHOLE) -> flag_pb2.FlagVersion:
+def flag_version(change: Change, detail: Detail = Detail.FULL) -> flag_pb2.FlagVersion:
     """One write in a flag's history."""
     return flag_pb2.FlagVersion(
         version=change.version,
@@ -42,12 +42,12 @@ def flag_version(change: Change, detail: Detail = Detail.WHOLE) -> flag_pb2.Flag
         reason=change.reason,
         at=timestamp(change.at),
         revision=change.revision,
-        before_omitted=change.has_lost_before or (change.before is not None and not detail.has_before),
+        before_omitted=change.has_lost_before or (change.before is not None and not detail.includes_before),
         changed_fields=changed_flag_fields(change),
     )
 
 
-def flag_change(change: Change, detail: Detail = Detail.WHOLE) -> flag_pb2.WatchFlagsResponse:
+def flag_change(change: Change, detail: Detail = Detail.FULL) -> flag_pb2.WatchFlagsResponse:
     """A change as a watch tells it."""
     gone = flag_pb2.Flag(
         name=change.ref.key, environment=change.ref.environment, version=change.version, revision=change.revision
@@ -57,12 +57,12 @@ def flag_change(change: Change, detail: Detail = Detail.WHOLE) -> flag_pb2.Watch
         type="PUT" if change.record else "DELETE",
         flag=flag(change.record, detail) if change.record else gone,
         previous=_previous_flag(change, detail),
-        previous_omitted=change.before is not None and not detail.has_before,
+        previous_omitted=change.before is not None and not detail.includes_before,
     )
     return flag_pb2.WatchFlagsResponse(change=message)
 
 
-def evaluation(outcome: Outcome, user_id: str, detail: Detail = Detail.WHOLE) -> flag_pb2.Evaluation:
+def evaluation(outcome: Outcome, user_id: str, detail: Detail = Detail.FULL) -> flag_pb2.Evaluation:
     """What a flag is for a context, or why that can't be said."""
     if isinstance(outcome, FailedItem):
         return flag_pb2.Evaluation(
@@ -83,14 +83,14 @@ def evaluation(outcome: Outcome, user_id: str, detail: Detail = Detail.WHOLE) ->
     if outcome.error_code is not None:
         message.error.code = outcome.error_code
         message.error.message = outcome.error_message
-    message.explanation_omitted = outcome.explanation is not None and not detail.has_before
-    if outcome.explanation is not None and detail.has_before:
+    message.explanation_omitted = outcome.explanation is not None and not detail.includes_before
+    if outcome.explanation is not None and detail.includes_before:
         message.explanation.CopyFrom(struct_of(outcome.explanation.to_json()))
     return message
 
 
 def _previous_flag(change: Change, detail: Detail) -> flag_pb2.Flag | None:
-    if change.before is None or not detail.has_before:
+    if change.before is None or not detail.includes_before:
         return None
     message = flag_message(change.ref.environment, change.before)
     message.version = change.version - 1

@@ -7,10 +7,11 @@ from configsvc_client.v1 import change_pb2, change_pb2_grpc
 from configsvc.app.batches import Batches
 from configsvc.app.changelog.audit import AuditLog
 from configsvc.clock import Clock
-from configsvc.rpc import call, convert
-from configsvc.rpc.change_operations import OperationPlanner
-from configsvc.rpc.message_budget import shown
-from configsvc.rpc.offload import offload_of, read_from
+from configsvc.rpc import convert
+from configsvc.rpc.offload import offload_items, offload_request
+from configsvc.rpc.requests import request_metadata
+from configsvc.rpc.responses.message_budget import fit_page
+from configsvc.rpc.servicers.change_operations import OperationPlanner
 
 
 class ChangeServicer(change_pb2_grpc.ChangeServiceServicer):
@@ -24,8 +25,8 @@ class ChangeServicer(change_pb2_grpc.ChangeServiceServicer):
 
     async def ApplyChanges(self, request: Any, context: Any) -> change_pb2.ApplyChangesResponse:
         """Many writes in one revision."""
-        author = call.author(context, request, self._clock)
-        asked = await read_from(request, lambda: self._operations.asked(context, request))
+        author = request_metadata.author(context, request, self._clock)
+        asked = await offload_request(request, lambda: self._operations.asked(context, request))
         applied, revision = await self._batches.apply(asked, author, validate_only=request.validate_only)
         return change_pb2.ApplyChangesResponse(results=map(convert.applied, applied), revision=revision)
 
@@ -45,7 +46,7 @@ class ChangeServicer(change_pb2_grpc.ChangeServiceServicer):
             page_size=request.page_size,
             page_token=request.page_token,
         )
-        changes, token = await offload_of(trail.page.items, lambda: shown(trail.page, convert.audit))
+        changes, token = await offload_items(trail.page.items, lambda: fit_page(trail.page, convert.audit))
         return change_pb2.ListChangesResponse(
             changes=changes,
             next_page_token=token,

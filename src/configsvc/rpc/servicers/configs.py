@@ -13,10 +13,12 @@ from configsvc.domain.configs import ConfigDraft, ConfigOperation, config_ref
 from configsvc.domain.json_values import MISSING, MISSING_VALUE
 from configsvc.domain.records import Record, Ref
 from configsvc.errors import InvalidInput
-from configsvc.rpc import answers, call, convert, field_mask, preconditions
-from configsvc.rpc.message_budget import shown
-from configsvc.rpc.offload import offload, offload_of, read_from
-from configsvc.rpc.watch_streams import WatchStreams
+from configsvc.rpc import convert
+from configsvc.rpc.offload import offload, offload_items, offload_request
+from configsvc.rpc.requests import field_mask, preconditions, request_metadata
+from configsvc.rpc.responses import answers, response_metadata
+from configsvc.rpc.responses.message_budget import fit_page
+from configsvc.rpc.responses.watch_streams import WatchStreams
 
 WRITABLE = field_mask.writable_fields(
     config_pb2.UpdateConfigRequest, config_pb2.Config, identity=("key", "environment", "service_name")
@@ -39,9 +41,9 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
 
     async def CreateConfig(self, request: Any, context: Any) -> config_pb2.CreateConfigResponse:
         """Creates a configuration."""
-        preconditions.check_creation(context)
-        wanted = await read_from(request, lambda: draft(request))
-        record, revision = await self._store.create(wanted, call.author(context, request, self._clock))
+        preconditions.check_create(context)
+        wanted = await offload_request(request, lambda: draft(request))
+        record, revision = await self._store.create(wanted, request_metadata.author(context, request, self._clock))
         _tell(record, status=201)
         return config_pb2.CreateConfigResponse(
             config=await offload(record.held_bytes, lambda: convert.config(record)), revision=revision
@@ -50,7 +52,7 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
     async def GetConfig(self, request: Any, context: Any) -> config_pb2.GetConfigResponse:
         """One configuration."""
         record, revision = await self._store.get(request.environment, request.service_name, request.key)
-        _tell(record, status=304 if call.etag_seen(context, record.etag) else 0)
+        _tell(record, status=304 if request_metadata.is_not_modified(context, record.etag) else 0)
         return config_pb2.GetConfigResponse(
             config=await offload(record.held_bytes, lambda: convert.config(record)), revision=revision
         )
@@ -65,16 +67,16 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
             request.page_size,
             request.page_token,
         )
-        configs, token = await offload_of(page.items, lambda: shown(page, convert.config))
+        configs, token = await offload_items(page.items, lambda: fit_page(page, convert.config))
         return config_pb2.ListConfigsResponse(configs=configs, next_page_token=token, revision=page.revision)
 
     async def UpdateConfig(self, request: Any, context: Any) -> config_pb2.UpdateConfigResponse:
         """Writes a new version."""
-        named = field_mask.named_fields(context, request, WRITABLE)
+        named = field_mask.fields_to_write(context, request, WRITABLE)
         change = await self._store.update(
-            await read_from(request, lambda: partial_draft(request, named)),
-            call.author(context, request, self._clock),
-            precondition=preconditions.precondition(context, request),
+            await offload_request(request, lambda: partial_draft(request, named)),
+            request_metadata.author(context, request, self._clock),
+            precondition=preconditions.from_call(context, request),
             allow_missing=request.allow_missing,
         )
         record = convert.written(change)
@@ -87,8 +89,8 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
 
     async def DeleteConfig(self, request: Any, context: Any) -> config_pb2.DeleteConfigResponse:
         """Deletes a configuration."""
-        author = call.author(context, request, self._clock)
-        asked = preconditions.precondition(context, request)
+        author = request_metadata.author(context, request, self._clock)
+        asked = preconditions.from_call(context, request)
         change = await self._store.delete(_ref(request), author, precondition=asked)
         return config_pb2.DeleteConfigResponse(
             key=request.key,
@@ -103,7 +105,7 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
         found = await self._store.history(
             request.environment, request.service_name, request.key, request.page_size, request.page_token
         )
-        versions, token = await offload_of(found.page.items, lambda: shown(found.page, convert.config_version))
+        versions, token = await offload_items(found.page.items, lambda: fit_page(found.page, convert.config_version))
         return config_pb2.ListConfigHistoryResponse(
             versions=versions,
             next_page_token=token,
@@ -114,41 +116,43 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
     async def BulkGetConfigs(self, request: Any, context: Any) -> config_pb2.BulkGetConfigsResponse:
         """Many configurations."""
         bulk = await self._store.bulk(request.environment, request.service_name, list(request.keys))
-        return await offload_of(bulk.found, lambda: answers.bulk(request.keys, bulk))
+        return await offload_items(bulk.found, lambda: answers.bulk(request.keys, bulk))
 
     async def GetEffectiveConfig(self, request: Any, context: Any) -> config_pb2.GetEffectiveConfigResponse:
         """All values as a service sees them."""
         page = await self._store.effective(
             request.environment, request.service_name, request.prefix, request.page_size, request.page_token
         )
-        configs, token = await offload_of(page.items, lambda: shown(page, convert.effective))
+        configs, token = await offload_items(page.items, lambda: fit_page(page, convert.effective))
         return config_pb2.GetEffectiveConfigResponse(configs=configs, next_page_token=token, revision=page.revision)
 
     async def GetEffectiveValue(self, request: Any, context: Any) -> config_pb2.GetEffectiveValueResponse:
         """One value as a service sees it."""
         found, revision = await self._store.effective_value(request.environment, request.service_name, request.key)
-        call.tell_resource(found.etag, status=304 if call.etag_seen(context, found.etag) else 0)
+        response_metadata.add_resource_metadata(
+            found.etag, status=304 if request_metadata.is_not_modified(context, found.etag) else 0
+        )
         return config_pb2.GetEffectiveValueResponse(
             config=await offload(found.held_bytes, lambda: convert.effective(found)), revision=revision
         )
 
     async def BatchWriteConfigs(self, request: Any, context: Any) -> config_pb2.BatchWriteConfigsResponse:
         """Many writes in one revision."""
-        preconditions.check_none(context)
-        operations = await read_from(
+        preconditions.refuse_headers(context)
+        operations = await offload_request(
             request, lambda: [_operation(request, index) for index in range(len(request.operations))]
         )
-        author = call.author(context, request, self._clock)
+        author = request_metadata.author(context, request, self._clock)
         commit = await self._store.batch_write(request.environment, operations, author)
-        return await offload_of(commit.changes, lambda: answers.batch(commit))
+        return await offload_items(commit.changes, lambda: answers.batch(commit))
 
     async def RollbackConfig(self, request: Any, context: Any) -> config_pb2.RollbackConfigResponse:
         """Writes an earlier version again."""
         record, revision = await self._store.rollback(
             _ref(request),
             request.version,
-            call.author(context, request, self._clock),
-            precondition=preconditions.precondition(context, request),
+            request_metadata.author(context, request, self._clock),
+            precondition=preconditions.from_call(context, request),
         )
         _tell(record)
         return config_pb2.RollbackConfigResponse(
@@ -160,7 +164,7 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
         diff = await self._store.diff(
             request.environment, request.service_name, request.key, request.from_version, request.to_version
         )
-        return await offload_of(
+        return await offload_items(
             (diff.older, diff.newer),
             lambda: answers.compared(config_pb2.DiffConfigResponse, convert.config_version, diff),
         )
@@ -170,7 +174,7 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
         service = convert.optional(request, "service_name")
         selector = self._store.selector(request.environment, service, list(request.keys), request.prefix)
         return self._watches.stream(
-            selector, convert.optional(request, "after_revision"), call.history_meant(context, request)
+            selector, convert.optional(request, "after_revision"), request_metadata.expected_history(context, request)
         )
 
 
@@ -213,11 +217,11 @@ def _operation(request: Any, index: int) -> ConfigOperation:
         value=convert.json_or_missing(asked, f"operations[{index}].value"),
         description=convert.optional(asked, "description"),
     )
-    precondition = preconditions.of_operation(asked, f"operations[{index}]")
+    precondition = preconditions.from_operation(asked, f"operations[{index}]")
     return ConfigOperation(draft, delete=asked.delete, precondition=precondition, must_not_exist=asked.must_not_exist)
 
 
 def _tell(record: Record, *, status: int = 0) -> None:
     ref = record.ref
-    location = call.path("config", ref.key, environment=ref.environment, service_name=ref.service)
-    call.tell_resource(record.etag, status=status, location=location if status == 201 else "")
+    location = response_metadata.rest_path("config", ref.key, environment=ref.environment, service_name=ref.service)
+    response_metadata.add_resource_metadata(record.etag, status=status, location=location if status == 201 else "")

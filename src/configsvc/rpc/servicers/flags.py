@@ -15,11 +15,13 @@ from configsvc.domain.flag_filter import FlagFilter
 from configsvc.domain.flags import flag_ref
 from configsvc.domain.records import Record
 from configsvc.errors import InvalidInput
-from configsvc.rpc import answers, call, convert, field_mask, preconditions
-from configsvc.rpc.evaluations import evaluations
-from configsvc.rpc.message_budget import fitting, shown
-from configsvc.rpc.offload import offload, offload_of, read_from
-from configsvc.rpc.watch_streams import WatchStreams
+from configsvc.rpc import convert
+from configsvc.rpc.offload import offload, offload_items, offload_request
+from configsvc.rpc.requests import field_mask, preconditions, request_metadata
+from configsvc.rpc.responses import answers, response_metadata
+from configsvc.rpc.responses.evaluations import evaluations
+from configsvc.rpc.responses.message_budget import fit_item, fit_page
+from configsvc.rpc.responses.watch_streams import WatchStreams
 
 WRITABLE = field_mask.writable_fields(flag_pb2.UpdateFlagRequest, flag_pb2.Flag, identity=("name", "environment"))
 
@@ -41,10 +43,10 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
 
     async def CreateFlag(self, request: Any, context: Any) -> flag_pb2.CreateFlagResponse:
         """Creates a flag."""
-        preconditions.check_creation(context)
-        author = call.author(context, request, self._clock)
+        preconditions.check_create(context)
+        author = request_metadata.author(context, request, self._clock)
         record, revision = await self._store.create(
-            await read_from(request, lambda: convert.definition(request)), author
+            await offload_request(request, lambda: convert.definition(request)), author
         )
         _tell(record, status=201)
         return flag_pb2.CreateFlagResponse(
@@ -54,7 +56,7 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
     async def GetFlag(self, request: Any, context: Any) -> flag_pb2.GetFlagResponse:
         """One flag."""
         record, revision = await self._store.get(request.environment, request.name)
-        _tell(record, status=304 if call.etag_seen(context, record.etag) else 0)
+        _tell(record, status=304 if request_metadata.is_not_modified(context, record.etag) else 0)
         return flag_pb2.GetFlagResponse(
             flag=await offload(record.held_bytes, lambda: convert.flag(record)), revision=revision
         )
@@ -69,17 +71,17 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
             updated_before=convert.time_of(request, "updated_before"),
         )
         page = await self._store.list(request.environment, wanted, request.page_size, request.page_token)
-        flags, token = await offload_of(page.items, lambda: shown(page, convert.flag))
+        flags, token = await offload_items(page.items, lambda: fit_page(page, convert.flag))
         return flag_pb2.ListFlagsResponse(flags=flags, next_page_token=token, revision=page.revision)
 
     async def UpdateFlag(self, request: Any, context: Any) -> flag_pb2.UpdateFlagResponse:
         """Writes those members of a definition that are named."""
-        named = field_mask.named_fields(context, request, WRITABLE)
+        named = field_mask.fields_to_write(context, request, WRITABLE)
         change = await self._store.update(
             flag_ref(request.environment, request.name),
-            await read_from(request, lambda: convert.members(request, named)),
-            call.author(context, request, self._clock),
-            precondition=preconditions.precondition(context, request),
+            await offload_request(request, lambda: convert.members(request, named)),
+            request_metadata.author(context, request, self._clock),
+            precondition=preconditions.from_call(context, request),
             allow_missing=request.allow_missing,
         )
         record = convert.written(change)
@@ -92,8 +94,8 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
 
     async def DeleteFlag(self, request: Any, context: Any) -> flag_pb2.DeleteFlagResponse:
         """Deletes a flag."""
-        author = call.author(context, request, self._clock)
-        asked = preconditions.precondition(context, request)
+        author = request_metadata.author(context, request, self._clock)
+        asked = preconditions.from_call(context, request)
         change = await self._store.delete(flag_ref(request.environment, request.name), author, precondition=asked)
         return flag_pb2.DeleteFlagResponse(
             name=request.name, environment=request.environment, version=change.version, revision=change.revision
@@ -102,7 +104,7 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
     async def ListFlagHistory(self, request: Any, context: Any) -> flag_pb2.ListFlagHistoryResponse:
         """One page of versions."""
         found = await self._store.history(request.environment, request.name, request.page_size, request.page_token)
-        versions, token = await offload_of(found.page.items, lambda: shown(found.page, convert.flag_version))
+        versions, token = await offload_items(found.page.items, lambda: fit_page(found.page, convert.flag_version))
         return flag_pb2.ListFlagHistoryResponse(
             versions=versions,
             next_page_token=token,
@@ -115,8 +117,8 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
         record, revision = await self._store.rollback(
             flag_ref(request.environment, request.name),
             request.version,
-            call.author(context, request, self._clock),
-            precondition=preconditions.precondition(context, request),
+            request_metadata.author(context, request, self._clock),
+            precondition=preconditions.from_call(context, request),
         )
         _tell(record)
         return flag_pb2.RollbackFlagResponse(
@@ -126,7 +128,7 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
     async def DiffFlag(self, request: Any, context: Any) -> flag_pb2.DiffFlagResponse:
         """Compares two versions."""
         diff = await self._store.diff(request.environment, request.name, request.from_version, request.to_version)
-        return await offload_of(
+        return await offload_items(
             (diff.older, diff.newer), lambda: answers.compared(flag_pb2.DiffFlagResponse, convert.flag_version, diff)
         )
 
@@ -135,7 +137,7 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
         found, revision = await self._evaluator.one(
             request.environment, request.flag_name, _context(request), explain=request.explain
         )
-        evaluation = fitting(lambda outcome, detail: convert.evaluation(outcome, request.user_id, detail), found)
+        evaluation = fit_item(lambda outcome, detail: convert.evaluation(outcome, request.user_id, detail), found)
         return flag_pb2.EvaluateFlagResponse(evaluation=evaluation, revision=revision)
 
     async def BatchEvaluateFlags(self, request: Any, context: Any) -> flag_pb2.BatchEvaluateFlagsResponse:
@@ -159,7 +161,7 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
         """The state, then every change."""
         selector = self._store.selector(request.environment, list(request.names))
         return self._watches.stream(
-            selector, convert.optional(request, "after_revision"), call.history_meant(context, request)
+            selector, convert.optional(request, "after_revision"), request_metadata.expected_history(context, request)
         )
 
 
@@ -181,5 +183,5 @@ def _context(request: Any) -> Context:
 
 
 def _tell(record: Record, *, status: int = 0) -> None:
-    location = call.path("feature-flags", record.ref.key, environment=record.ref.environment)
-    call.tell_resource(record.etag, status=status, location=location if status == 201 else "")
+    location = response_metadata.rest_path("feature-flags", record.ref.key, environment=record.ref.environment)
+    response_metadata.add_resource_metadata(record.etag, status=status, location=location if status == 201 else "")

@@ -9,7 +9,8 @@ from configsvc import __version__
 from configsvc.app.changelog.position import LogPosition
 from configsvc.app.health import Health, HealthBoard
 from configsvc.domain.lineage import Origin
-from configsvc.rpc import call, convert
+from configsvc.rpc import convert
+from configsvc.rpc.responses import response_metadata
 
 
 class HealthServicer(health_pb2_grpc.HealthServiceServicer):
@@ -35,7 +36,7 @@ class HealthServicer(health_pb2_grpc.HealthServiceServicer):
         """Whether this replica should get traffic: 503 over REST where not."""
         health = await self._board.look()
         if not health.ready:
-            call.tell(("x-http-status", "503"))
+            response_metadata.add_metadata(("x-http-status", "503"))
         return health_pb2.GetReadinessResponse(health=await self._message(health))
 
     async def GetLiveness(self, request: Any, context: Any) -> health_pb2.GetLivenessResponse:

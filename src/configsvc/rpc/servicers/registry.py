@@ -16,9 +16,11 @@ from configsvc.domain.instances import Listing, ServiceSummary, instance_of
 from configsvc.domain.limits import Limits
 from configsvc.domain.records import Change, Kind, Record
 from configsvc.errors import InvalidInput
-from configsvc.rpc import call, convert, preconditions
-from configsvc.rpc.message_budget import Detail, MessageBudget, shown
-from configsvc.rpc.watch_streams import WatchStreams
+from configsvc.rpc import convert
+from configsvc.rpc.requests import preconditions, request_metadata
+from configsvc.rpc.responses import response_metadata
+from configsvc.rpc.responses.message_budget import Detail, MessageBudget, fit_page
+from configsvc.rpc.responses.watch_streams import WatchStreams
 
 
 class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
@@ -42,16 +44,20 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
 
     async def RegisterInstance(self, request: Any, context: Any) -> registry_pb2.RegisterInstanceResponse:
         """Registers an instance."""
-        author = call.author(context, request, self._clock)
-        asked = preconditions.precondition(context, request)
+        author = request_metadata.author(context, request, self._clock)
+        asked = preconditions.from_call(context, request)
         instance, revision = await self._directory.register(convert.registration(request), author, asked)
-        call.tell_resource(instance.etag, status=201, location=call.path("registry", "services", instance.service_name))
+        response_metadata.add_resource_metadata(
+            instance.etag,
+            status=201,
+            location=response_metadata.rest_path("registry", "services", instance.service_name),
+        )
         return registry_pb2.RegisterInstanceResponse(instance=convert.instance(instance), revision=revision)
 
     async def DeregisterInstance(self, request: Any, context: Any) -> registry_pb2.DeregisterInstanceResponse:
         """Removes an instance."""
-        author = call.author(context, request, self._clock)
-        asked = preconditions.precondition(context, request)
+        author = request_metadata.author(context, request, self._clock)
+        asked = preconditions.from_call(context, request)
         revision = await self._directory.deregister(request.service_name, request.instance_id, author, asked)
         return registry_pb2.DeregisterInstanceResponse(
             service_name=request.service_name, instance_id=request.instance_id, revision=revision
@@ -59,7 +65,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
 
     async def Heartbeat(self, request: Any, context: Any) -> registry_pb2.HeartbeatResponse:
         """Renews a lease."""
-        asked = preconditions.precondition(context, request)
+        asked = preconditions.from_call(context, request)
         instance, revision = await self._directory.heartbeat(request.service_name, request.instance_id, asked)
         return registry_pb2.HeartbeatResponse(instance=convert.instance(instance), revision=revision)
 
@@ -92,7 +98,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
             history=self._directory.history,
             cursor=lambda service: (service.service_name,),
         )
-        services, token = shown(page, _summary)
+        services, token = fit_page(page, _summary)
         return registry_pb2.ListServicesResponse(services=services, next_page_token=token, revision=page.revision)
 
     async def GetService(self, request: Any, context: Any) -> registry_pb2.GetServiceResponse:
@@ -142,7 +148,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
             fields.service(request.service_name, required=True)
         selector = Selector(Kind.INSTANCE, "", request.service_name, None, "")
         return self._watches.stream(
-            selector, convert.optional(request, "after_revision"), call.history_meant(context, request)
+            selector, convert.optional(request, "after_revision"), request_metadata.expected_history(context, request)
         )
 
     def _page(self, request: Any, listing: Listing, query: tuple[Any, ...]) -> tuple[list[registry_pb2.Instance], str]:
@@ -160,7 +166,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
             history=self._directory.history,
             cursor=lambda instance: (instance.instance_id,),
         )
-        return shown(page, lambda instance, _: convert.instance(instance))
+        return fit_page(page, lambda instance, _: convert.instance(instance))
 
 
 async def _next(messages: AsyncIterator[Any]) -> Any:
@@ -213,7 +219,7 @@ def _foreign(event: ServiceEvent) -> Iterator[registry_pb2.WatchServiceResponse]
 def _change(change: Change, detail: Detail) -> registry_pb2.WatchServiceResponse:
     gone = registry_pb2.Instance(service_name=change.ref.service, instance_id=change.ref.key, revision=change.revision)
     previous = None
-    if change.before is not None and detail.has_before:
+    if change.before is not None and detail.includes_before:
         before = Record(
             change.ref,
             change.version - 1,
@@ -230,6 +236,6 @@ def _change(change: Change, detail: Detail) -> registry_pb2.WatchServiceResponse
         type="PUT" if change.record else "DELETE",
         instance=convert.instance(instance_of(change.record)) if change.record else gone,
         previous=previous,
-        previous_omitted=change.before is not None and not detail.has_before,
+        previous_omitted=change.before is not None and not detail.includes_before,
     )
     return registry_pb2.WatchServiceResponse(change=message)

@@ -4,46 +4,46 @@ from typing import Any
 
 from configsvc.domain.preconditions import REASON, Precondition, agreed, etags
 from configsvc.errors import InvalidInput
-from configsvc.rpc import call
 from configsvc.rpc.context import CallContext
+from configsvc.rpc.requests import request_metadata
 
 MATCH, NONE_MATCH = "if-match", "if-none-match"
 # As people write them, in errors.
 TITLES = {MATCH: "If-Match", NONE_MATCH: "If-None-Match"}
 
 
-def precondition(context: CallContext, request: Any) -> Precondition:
+def from_call(context: CallContext, request: Any) -> Precondition:
     """What must hold for this write. Raises `InvalidInput` if that can't be understood, or contradicts itself."""
     header = _header(context, MATCH)
-    return Precondition(agreed(header, own_etags(request), TITLES[MATCH]), _header(context, NONE_MATCH, weak=True))
+    return Precondition(agreed(header, etag_field(request), TITLES[MATCH]), _header(context, NONE_MATCH, weak=True))
 
 
-def of_operation(operation: Any, path: str) -> Precondition:
+def from_operation(operation: Any, path: str) -> Precondition:
     """What must hold for one write of a batch."""
-    return Precondition(own_etags(operation, f"{path}.etag"))
+    return Precondition(etag_field(operation, f"{path}.etag"))
 
 
-def own_etags(request: Any, field: str = "etag") -> tuple[str, ...] | None:
+def etag_field(request: Any, field: str = "etag") -> tuple[str, ...] | None:
     """The request's own; None if it gives none."""
     return etags(field, request.etag) if request.HasField("etag") else None
 
 
-def check_creation(context: CallContext) -> None:
+def check_create(context: CallContext) -> None:
     """A create needs no precondition: `If-None-Match` is what it means anyway. Refuses `If-Match`."""
-    if call.values_of(context, MATCH):
+    if request_metadata.values(context, MATCH):
         raise InvalidInput.of(TITLES[MATCH], "must not be given: what is created has no etag yet", REASON)
     _header(context, NONE_MATCH, weak=True)
 
 
-def check_none(context: CallContext) -> None:
+def refuse_headers(context: CallContext) -> None:
     """A batch takes its preconditions in its operations. Refuses headers, which would say nothing about any of them."""
     for name, title in TITLES.items():
-        if call.values_of(context, name):
+        if request_metadata.values(context, name):
             raise InvalidInput.of(title, "must not be given: each operation of a batch has its own etag", REASON)
 
 
 def _header(context: CallContext, name: str, *, weak: bool = False) -> tuple[str, ...] | None:
-    values = call.values_of(context, name)
+    values = request_metadata.values(context, name)
     if not values:
         return None
     # Lines of one name are one list (RFC 9110, 5.3).

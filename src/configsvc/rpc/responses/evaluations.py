@@ -8,7 +8,7 @@ from configsvc.app.flags.evaluation import FailedItem, Outcome
 from configsvc.domain.sizes import ANSWER_BYTES
 from configsvc.errors import ResourceExhausted
 from configsvc.rpc import convert
-from configsvc.rpc.message_budget import FRAME_BYTES, Detail
+from configsvc.rpc.responses.message_budget import ITEM_OVERHEAD_BYTES, Detail
 
 _OMITTED = "left out, since the answer is full: ask for it again"
 
@@ -21,7 +21,7 @@ def evaluations(outcomes: Sequence[Outcome], users: Sequence[str]) -> list[flag_
         ResourceExhausted: not even the errors would fit.
     """
     omitted = [convert.evaluation(FailedItem(outcome.flag_name, "", "GENERAL", _OMITTED), "") for outcome in outcomes]
-    sizes = [message.ByteSize() + FRAME_BYTES for message in omitted]
+    sizes = [message.ByteSize() + ITEM_OVERHEAD_BYTES for message in omitted]
     left_bytes = ANSWER_BYTES - sum(sizes)
     if left_bytes < 0:
         raise ResourceExhausted(
@@ -30,9 +30,9 @@ def evaluations(outcomes: Sequence[Outcome], users: Sequence[str]) -> list[flag_
         )
     results: list[flag_pb2.Evaluation] = []
     for outcome, user, message, size in zip(outcomes, users, omitted, sizes, strict=True):
-        for detail in (Detail.WHOLE, Detail.WITHOUT_BEFORE):
+        for detail in (Detail.FULL, Detail.WITHOUT_BEFORE):
             told = convert.evaluation(outcome, user, detail)
-            more = told.ByteSize() + FRAME_BYTES - size
+            more = told.ByteSize() + ITEM_OVERHEAD_BYTES - size
             if more <= left_bytes:
                 left_bytes -= more
                 message = told

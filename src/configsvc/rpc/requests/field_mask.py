@@ -8,8 +8,8 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from configsvc.errors import InvalidInput
-from configsvc.rpc import call
 from configsvc.rpc.context import CallContext
+from configsvc.rpc.requests import request_metadata
 
 # The top-level members of a REST body, by the gateway. It removes the header from what comes from outside.
 MEMBERS = "x-configsvc-members"
@@ -18,7 +18,7 @@ EMPTIED = "x-configsvc-emptied"
 WHOLE = "*"
 
 
-def named_fields(context: CallContext, request: Any, writable: Sequence[str]) -> frozenset[str]:
+def fields_to_write(context: CallContext, request: Any, writable: Sequence[str]) -> frozenset[str]:
     """The fields to write, of those that can be written.
 
     Raises:
@@ -28,13 +28,15 @@ def named_fields(context: CallContext, request: Any, writable: Sequence[str]) ->
     return _some(found, writable)
 
 
-def named_in_operation(context: CallContext, index: int, request: Any, writable: Sequence[str]) -> frozenset[str]:
-    """`named_fields` of an operation of a batch. Its fields show what is present, but for empty lists, of which the gateway
+def operation_fields_to_write(
+    context: CallContext, index: int, request: Any, writable: Sequence[str]
+) -> frozenset[str]:
+    """`fields_to_write` of an operation of a batch. Its fields show what is present, but for empty lists, of which the gateway
     tells over REST.
     """
     if request.HasField("update_mask"):
         return _some(_masked(request, writable), writable)
-    emptied = call.metadata_of(context).get(EMPTIED, "").split(",")
+    emptied = request_metadata.as_dict(context).get(EMPTIED, "").split(",")
     of_this = [field for number, _, field in (one.partition(":") for one in emptied) if number == str(index)]
     present = [field.name for field, _ in request.ListFields()]
     return _some(frozenset([*present, *of_this]).intersection(writable), writable)
@@ -76,8 +78,8 @@ def _masked(request: Any, writable: Sequence[str]) -> frozenset[str]:
 
 
 def _present(context: CallContext, request: Any, writable: Sequence[str]) -> frozenset[str]:
-    if call.is_rest(context):
-        named = call.metadata_of(context).get(MEMBERS, "").split(",")
+    if request_metadata.is_rest(context):
+        named = request_metadata.as_dict(context).get(MEMBERS, "").split(",")
     else:
         named = [field.name for field, _ in request.ListFields()]
     return frozenset(named).intersection(writable)

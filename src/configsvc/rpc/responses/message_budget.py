@@ -17,24 +17,24 @@ T = TypeVar("T")
 M = TypeVar("M", bound=Message)
 
 # Tag and length before an item in a list, at most.
-FRAME_BYTES = 6
+ITEM_OVERHEAD_BYTES = 6
 
 
 class Detail(IntEnum):
     """How much of an item is told, the most first."""
 
-    WHOLE = 0
+    FULL = 0
     # What was before, or how something came about, is left out: the version before has it, or the item asked for alone.
     WITHOUT_BEFORE = 1
     # So is what is now. Written resources always fit; this is for those that were stored before there was a limit.
     IDENTITY = 2
 
     @property
-    def has_before(self) -> bool:
-        return self is Detail.WHOLE
+    def includes_before(self) -> bool:
+        return self is Detail.FULL
 
     @property
-    def has_after(self) -> bool:
+    def includes_after(self) -> bool:
         return self is not Detail.IDENTITY
 
 
@@ -46,7 +46,7 @@ class MessageBudget:
 
     def take(self, message: Message) -> bool:
         """Takes room for one more item of a list; False where it does not fit, and then takes nothing."""
-        size = message.ByteSize() + FRAME_BYTES
+        size = message.ByteSize() + ITEM_OVERHEAD_BYTES
         if size > self.left_bytes:
             return False
         self.left_bytes -= size
@@ -58,7 +58,7 @@ class MessageBudget:
         """
         taken: list[M] = []
         for item in items:
-            message = make(item, Detail.WHOLE) if taken else self._fitting(make, item)
+            message = make(item, Detail.FULL) if taken else self._fitting(make, item)
             if not self.take(message):
                 break
             taken.append(message)
@@ -67,17 +67,17 @@ class MessageBudget:
     def _fitting(self, make: Callable[[T, Detail], M], item: T) -> M:
         for detail in Detail:
             message = make(item, detail)
-            if message.ByteSize() + FRAME_BYTES <= self.left_bytes:
+            if message.ByteSize() + ITEM_OVERHEAD_BYTES <= self.left_bytes:
                 break
         return message
 
 
-def fitting(make: Callable[[T, Detail], M], item: T, max_bytes: int = ANSWER_BYTES) -> M:
+def fit_item(make: Callable[[T, Detail], M], item: T, max_bytes: int = ANSWER_BYTES) -> M:
     """An item that is a message by itself, in as much detail as fits."""
     return MessageBudget(max_bytes)._fitting(make, item)
 
 
-def shown(page: Page[T], make: Callable[[T, Detail], M]) -> tuple[list[M], str]:
+def fit_page(page: Page[T], make: Callable[[T, Detail], M]) -> tuple[list[M], str]:
     """As much of a page as fits into one message, and the token that continues after it."""
     items = MessageBudget().fill(make, page.items)
     is_cut = len(items) < len(page.items)

@@ -11,14 +11,14 @@ from configsvc.app.configs.store import BulkRead
 from configsvc.domain.records import Change, Commit
 from configsvc.domain.sizes import ANSWER_BYTES
 from configsvc.rpc import convert
-from configsvc.rpc.message_budget import FRAME_BYTES, Detail, MessageBudget
+from configsvc.rpc.responses.message_budget import ITEM_OVERHEAD_BYTES, Detail, MessageBudget
 
 D = TypeVar("D", bound=Message)
 
 
 def bulk(keys: Sequence[str], found: BulkRead) -> config_pb2.BulkGetConfigsResponse:
     """What was found, in the order asked, and the keys of what is not here: each key is in one of the lists."""
-    names_bytes = sum(len(key.encode()) + FRAME_BYTES for key in keys)
+    names_bytes = sum(len(key.encode()) + ITEM_OVERHEAD_BYTES for key in keys)
     configs = MessageBudget(ANSWER_BYTES - names_bytes).fill(convert.config, found.found)
     return config_pb2.BulkGetConfigsResponse(
         configs=configs,

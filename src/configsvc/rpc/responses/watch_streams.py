@@ -16,8 +16,8 @@ from configsvc_client.v1 import watch_pb2
 from configsvc.app.watch.watcher import Changed, Progress, Selector, Snapshot, Synced
 from configsvc.domain.records import Change, Record
 from configsvc.domain.sizes import ANSWER_BYTES
-from configsvc.rpc.message_budget import Detail, MessageBudget
-from configsvc.rpc.offload import LARGE_BYTES, offload, offload_of
+from configsvc.rpc.offload import LARGE_BYTES, offload, offload_items
+from configsvc.rpc.responses.message_budget import Detail, MessageBudget
 from configsvc.rpc.status import status_of
 
 # Encoded changes kept: enough for all watchers that are live, who are never far apart. A change can have megabytes (a
@@ -98,7 +98,7 @@ class WatchStreams:
 
     async def _parts(self, records: Sequence[Record]) -> AsyncGenerator[Any, None]:
         while records:
-            items = await offload_of(records, partial(MessageBudget().fill, self._item, records))
+            items = await offload_items(records, partial(MessageBudget().fill, self._item, records))
             yield self._response(snapshot=self._snapshot(items))
             records = records[len(items) :]
 

@@ -13,7 +13,8 @@ from configsvc.domain.fields import Fields
 from configsvc.domain.flags import flag_ref
 from configsvc.domain.preconditions import Precondition
 from configsvc.errors import InvalidInput
-from configsvc.rpc import convert, field_mask, preconditions
+from configsvc.rpc import convert
+from configsvc.rpc.requests import field_mask, preconditions
 from configsvc.rpc.servicers import configs as config_servicer
 from configsvc.rpc.servicers import flags as flag_servicer
 from configsvc.rpc.servicers.configs import draft, partial_draft
@@ -43,7 +44,7 @@ class OperationPlanner:
 
     def asked(self, context: Any, request: Any) -> Sequence[BatchOperation]:
         """The operations of an ApplyChangesRequest. Raises `InvalidInput` if one can't be understood."""
-        preconditions.check_none(context)
+        preconditions.refuse_headers(context)
         return [self._asked(context, request, index) for index in range(len(request.operations))]
 
     def _asked(self, context: Any, batch: Any, index: int) -> BatchOperation:
@@ -58,7 +59,7 @@ class OperationPlanner:
         request.environment = request.environment or batch.environment
         with errors_at(path):
             return BatchOperation(
-                path, self._plans[kind](request, partial(field_mask.named_in_operation, context, index))
+                path, self._plans[kind](request, partial(field_mask.operation_fields_to_write, context, index))
             )
 
     def _create_config(self, request: Any, _: Named) -> Plan:
@@ -89,4 +90,4 @@ class OperationPlanner:
 
 
 def _precondition(request: Any) -> Precondition:
-    return Precondition(preconditions.own_etags(request))
+    return Precondition(preconditions.etag_field(request))

@@ -1,0 +1,57 @@
+"""What a caller says in the metadata of a call."""
+
+import uuid
+from typing import Any
+
+from configsvc.clock import Clock
+from configsvc.domain.records import Author
+from configsvc.rpc.context import CallContext
+from configsvc.rpc.responses.response_metadata import is_metadata_value
+
+REQUEST_ID_CHARACTERS = 128
+
+
+def as_dict(context: CallContext) -> dict[str, str]:
+    """The text metadata. If a name comes several times, the last value counts."""
+    return {str(k): v for k, v in context.invocation_metadata() or () if isinstance(v, str)}
+
+
+def values(context: CallContext, name: str) -> list[str | bytes]:
+    """All values of one name; a value that is not text is bytes."""
+    return [value for key, value in context.invocation_metadata() or () if key == name]
+
+
+def author(context: CallContext, request: Any, clock: Clock) -> Author:
+    """The author of a write: the `x-actor` metadata, or `anonymous`, as long as the service has no sign-in."""
+    actor = as_dict(context).get("x-actor") or "anonymous"
+    return Author(actor, request.reason, request.request_id, clock.now())
+
+
+def is_not_modified(context: CallContext, etag: str) -> bool:
+    """Whether the caller of a read has this state already: `If-None-Match` names its etag, or is `*`.
+
+    Text that is not an etag matches nothing; a read does not refuse it.
+    """
+    listed = ",".join(str(value) for value in values(context, "if-none-match"))
+    return any(_unquoted(part) in (etag, "*") for part in listed.split(",") if part.strip())
+
+
+def expected_history(context: CallContext, request: Any = None) -> str:
+    """The history of the log that the caller's revisions belong to: the request's, or else `x-history`. Empty: any."""
+    history = getattr(request, "history", "") or as_dict(context).get("x-history", "")
+    return history.strip()
+
+
+def request_id(context: CallContext) -> str:
+    """The caller's `x-request-id`, or a new one if the caller sent none that a response's metadata can carry."""
+    sent = as_dict(context).get("x-request-id", "")[:REQUEST_ID_CHARACTERS]
+    return sent if is_metadata_value(sent) else uuid.uuid4().hex
+
+
+def is_rest(context: CallContext) -> bool:
+    """Whether the gateway made this call from a REST request."""
+    return as_dict(context).get("x-configsvc-rest") == "1"
+
+
+def _unquoted(etag: str) -> str:
+    return etag.strip().removeprefix("W/").strip('"')
