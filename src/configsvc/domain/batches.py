@@ -4,9 +4,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from configsvc.domain.configs import Decision
 from configsvc.domain.prerequisites import problems
-from configsvc.domain.records import Mutation, Put, Ref, View
+from configsvc.domain.records import Decision, Mutation, Put, Ref, View
 from configsvc.domain.sizes import check_sendable, message_bytes, sending_problem
 from configsvc.errors import InvalidInput, ServiceError, Violation
 

@@ -158,6 +158,25 @@ class Change:
         )
 
     @property
+    def previous(self) -> Record | None:
+        """The state before the change, if the row has it. The row doesn't tell who wrote that state, or when: `updated_by`
+        is empty, and `updated_at` is the time of this change.
+        """
+        if self.before is None:
+            return None
+        return Record(
+            self.ref,
+            self.version - 1,
+            self.before_revision,
+            self.before,
+            self.created_at,
+            self.at,
+            "",
+            self.history,
+            self.before_bytes,
+        )
+
+    @property
     def written(self) -> Record:
         """The state after a change that is not a removal."""
         record = self.record
@@ -231,6 +250,10 @@ class View:
         return sorted(inside, key=lambda record: record.ref)
 
 
+# What a write does, given the state that it was made for.
+Decision = Callable[[View], Sequence[Mutation]]
+
+
 @dataclass(frozen=True, slots=True)
 class Write:
     """One atomic write, decided inside the store's transaction.
@@ -243,7 +266,7 @@ class Write:
 
     author: Author
     reads: tuple[Ref | Scope, ...]
-    decide: Callable[[View], Sequence[Mutation]]
+    decide: Decision
     fingerprint: str = ""
 
 

@@ -11,7 +11,7 @@ from configsvc.app.batches import PlannedWrite, no_mutations
 from configsvc.app.changelog.history import Diff, VersionHistory, VersionPage
 from configsvc.app.watch.watcher import Selector
 from configsvc.domain import flags, pages
-from configsvc.domain.configs import Decision
+from configsvc.domain.decisions import deletion
 from configsvc.domain.fields import FLAG_NAME_CHARACTERS, Fields, checked
 from configsvc.domain.flag_filter import FlagFilter
 from configsvc.domain.flag_rollback import rollback
@@ -21,7 +21,7 @@ from configsvc.domain.limits import Limits
 from configsvc.domain.pages import Page, page_cursor, page_of
 from configsvc.domain.preconditions import NO_PRECONDITION, Precondition
 from configsvc.domain.prerequisites import judged
-from configsvc.domain.records import AtRevision, Author, Change, Kind, Record, Ref, Scope, Write
+from configsvc.domain.records import AtRevision, Author, Change, Decision, Kind, Record, Ref, Scope, Write
 from configsvc.domain.resources import not_found
 from configsvc.errors import FailedPrecondition
 from configsvc.storage.port import READ_BYTES, ChangeHistory, Reader, RecordQuery, Writer
@@ -124,7 +124,7 @@ class FlagStore:
     async def delete(self, ref: Ref, author: Author, *, precondition: Precondition = NO_PRECONDITION) -> Change:
         """Deletes a flag; its history stays. Raises `NotFound`, `StaleEtag`, and `FailedPrecondition` for a prerequisite."""
         self._ref(ref.environment, ref.key, author)
-        decision = judged(flags.deletion(ref, precondition))
+        decision = judged(deletion(ref, precondition))
         return await self._write("delete", ref, decision, author, [precondition.content])
 
     def plan_creation(self, fields: Fields, definition: Mapping[str, Any]) -> PlannedWrite:
@@ -154,7 +154,7 @@ class FlagStore:
     def plan_deletion(self, fields: Fields, ref: Ref, *, precondition: Precondition = NO_PRECONDITION) -> PlannedWrite:
         """`delete` as an operation of a batch."""
         self._identity(fields, ref.environment, ref.key)
-        return PlannedWrite(ref, flags.deletion(ref, precondition), ["delete", precondition.content])
+        return PlannedWrite(ref, deletion(ref, precondition), ["delete", precondition.content])
 
     async def rollback(
         self, ref: Ref, version: int, author: Author, *, precondition: Precondition = NO_PRECONDITION
