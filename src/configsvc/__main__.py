@@ -90,14 +90,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _up(options: argparse.Namespace) -> int:
-    from configsvc.gateway.supervisor import Supervisor, check_port
+    from configsvc.gateway.supervisor import ProcessSupervisor, check_port
 
     settings = load()
     check_port(settings)
     logging.basicConfig(level=settings.log_level.upper(), format="configsvc: %(message)s")
     # It tells of each request to Envoy's admin interface.
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    _run(Supervisor(settings).run())
+    _run(ProcessSupervisor(settings).run())
     return 0
 
 

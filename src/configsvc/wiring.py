@@ -1,7 +1,7 @@
 """The composition root: everything is built here, opened in order, and closed in reverse order."""
 
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 
@@ -21,37 +21,29 @@ from configsvc.app.flags.evaluator import Evaluator
 from configsvc.app.flags.sets import FlagSets
 from configsvc.app.flags.sticky import StickyAssignments
 from configsvc.app.flags.store import FlagStore
-from configsvc.app.health import HealthBoard, Part
+from configsvc.app.health import ReplicaHealth
+from configsvc.app.health_components import health_components
 from configsvc.app.registry.directory import Directory
 from configsvc.app.registry.health_checks import Thresholds
 from configsvc.app.registry.self_registration import registered
 from configsvc.app.watch.hub import WatchHub
-from configsvc.backends import Backends, open_backends
-from configsvc.cache.local import LocalCache
-from configsvc.cache.port import Cache
+from configsvc.backends import open_backends
 from configsvc.clock import Clock, SystemClock
 from configsvc.domain.addresses import AddressRules
-from configsvc.probes.grpc import GrpcProbe
-from configsvc.probes.network import AddressFilter, HttpProbe, SchemeProbe, TcpProbe
-from configsvc.probes.port import Probe
-from configsvc.probes.targets import Targets
 from configsvc.rpc.interceptors import CallInterceptor
-from configsvc.rpc.server import Served, Server
+from configsvc.rpc.server import Server
 from configsvc.rpc.servicers.change_operations import OperationPlanner
 from configsvc.rpc.servicers.changes import ChangeServicer
 from configsvc.rpc.servicers.configs import ConfigServicer
 from configsvc.rpc.servicers.flags import FlagServicer
 from configsvc.rpc.servicers.health import HealthServicer
 from configsvc.rpc.servicers.registry import RegistryServicer
+from configsvc.rpc.services import CHANGES, CONFIGS, FLAGS, HEALTH, REGISTRY
 from configsvc.settings import Settings
-from configsvc.tasks import Supervisor, TaskFailure
+from configsvc.tasks import Supervisor
 
 logger = logging.getLogger(__name__)
 
-# What sticky flags have assigned, where one process is all there is: some 100,000 users.
-LOCAL_ASSIGNMENT_BYTES = 64 << 20
-
-# The machine's.
 SYSTEM_CLOCK = SystemClock()
 
 
@@ -104,7 +96,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
         # Not under the log's history: what a user was given is not undone by a restore, as long as the flag is the same.
         assignments = await stack.enter_async_context(
             FallbackCache(
-                _assignment_cache(backends, settings, clock),
+                backends.assignment_cache,
                 clock,
                 timedelta(seconds=settings.assignment_ttl_seconds),
                 name="assignments",
@@ -125,7 +117,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             writer=writer,
             reader=storage,
             registry=registry,
-            probe=_probe(settings, clock),
+            probe=backends.probe,
             addresses=AddressRules(settings.denied_networks, settings.health_check_private_networks),
             clock=clock,
             limits=limits,
@@ -161,30 +153,45 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
                     outbox=storage, log=storage, publisher=backends.publisher, clock=clock, supervisor=supervisor
                 )
             )
-        board = HealthBoard(
-            _parts(backends, tail, clock, supervisor),
+        health = ReplicaHealth(
+            health_components(
+                storage=storage,
+                cache=backends.cache,
+                bus=bus,
+                outbox=OutboxHealth(bus.ping, storage, clock) if backends.publisher is not None else None,
+                registry=registry,
+                log=tail,
+                supervisor=supervisor,
+            ),
             clock,
-            is_complete=lambda: tail.has_begun and directory.is_loaded,
+            is_complete=lambda: tail.is_synced and directory.is_loaded,
         )
         origins = OriginBoard(storage, tail)
-        served = (
-            Served(ConfigServicer(configs, hub, clock), tail.begun),
-            Served(FlagServicer(flags, evaluator, hub, clock), tail.begun),
-            Served(RegistryServicer(directory, hub, clock, limits), directory.loaded),
-            Served(
+        services = (
+            CONFIGS.served_by(ConfigServicer(configs, hub, clock), tail.wait_synced),
+            FLAGS.served_by(FlagServicer(flags, evaluator, hub, clock), tail.wait_synced),
+            REGISTRY.served_by(RegistryServicer(directory, hub, clock, limits), directory.loaded),
+            CHANGES.served_by(
                 ChangeServicer(
                     AuditLog(history=storage, limits=limits),
                     Batches(writer=writer, limits=limits),
                     OperationPlanner(flags),
                     clock,
                 ),
-                tail.begun,
+                tail.wait_synced,
             ),
-            Served(HealthServicer(board, tail, origins.look, settings.service_instance_id), _at_once),
+            HEALTH.served_by(HealthServicer(health, tail, origins.look, settings.service_instance_id)),
         )
         interceptor = CallInterceptor(tail=tail, default_deadline_seconds=settings.default_deadline_seconds)
         server = await stack.enter_async_context(
-            Server(served, listen, interceptor, settings.shutdown_grace_seconds, settings.max_request_bytes, supervisor)
+            Server(
+                services,
+                listen,
+                interceptor,
+                supervisor,
+                grace_seconds=settings.shutdown_grace_seconds,
+                max_request_bytes=settings.max_request_bytes,
+            )
         )
         if settings.service_registry_enabled:
             await stack.enter_async_context(
@@ -202,73 +209,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
         try:
             yield server
         finally:
-            board.stopping = True
+            health.stopping = True
             await server.drain()
             hub.shutdown()
             directory.shutdown()
-
-
-async def _at_once() -> None:
-    """Of what there is nothing to wait for."""
-
-
-async def _no_effect() -> str:
-    return ""
-
-
-def _joined(troubles: Iterable[TaskFailure]) -> str:
-    return "; ".join(map(str, troubles))
-
-
-def _assignment_cache(backends: Backends, settings: Settings, clock: Clock) -> Cache | None:
-    """Where sticky flags' assignments lie: several replicas have to share them, one process has them to itself."""
-    if backends.cache is None and not settings.database_url:
-        return LocalCache(LOCAL_ASSIGNMENT_BYTES, clock)
-    return backends.cache
-
-
-def _parts(backends: Backends, tail: LogTail, clock: Clock, supervisor: Supervisor) -> tuple[Part, ...]:
-    """What the health board looks at, and what it means for users where it is down."""
-
-    async def without_storage() -> str:
-        if tail.stale_since is None:
-            return "writes are refused; reads go on"
-        return "writes are refused; reads are answered from the caches, marked stale"
-
-    async def without_cache() -> str:
-        return "no copies are left for other replicas; nothing else is missing"
-
-    async def without_bus() -> str:
-        return f"changes of other replicas are seen by polling; revision {tail.applied} is applied"
-
-    async def without_registry() -> str:
-        return "instances are shown as they are on record, marked stale; no lease ends meanwhile"
-
-    storage, cache, registry = backends.storage, backends.cache, backends.registry
-    parts = [Part("storage", storage.name, storage.ping, without_storage)]
-    if cache is not None:
-        parts.append(Part("cache", cache.name, cache.ping, without_cache))
-    bus = backends.bus
-    if backends.publisher is None:
-        parts.append(Part("bus", bus.name, bus.ping, without_bus))
-    else:
-        leaving = OutboxHealth(bus.ping, storage, clock)
-        parts.append(Part("bus", bus.name, leaving.ping, leaving.effect, leaving.trouble, leaving.note))
-    parts.append(Part("registry", registry.name, registry.ping, without_registry, note=lambda: registry.notes))
-    parts.append(Part("tasks", "in process", _at_once, _no_effect, trouble=lambda: _joined(supervisor.failures)))
-    return tuple(parts)
-
-
-def _probe(settings: Settings, clock: Clock) -> SchemeProbe:
-    addresses = AddressFilter(
-        settings.denied_networks, allows_private=settings.health_check_private_networks, targets=Targets(clock)
-    )
-    seconds = settings.health_check_timeout_seconds
-    http = HttpProbe(addresses, seconds, settings.health_check_ca_file)
-    probes: dict[str, Probe] = {
-        "http": http,
-        "https": http,
-        "tcp": TcpProbe(addresses, seconds),
-        "grpc": GrpcProbe(addresses, seconds),
-    }
-    return SchemeProbe(probes, seconds)

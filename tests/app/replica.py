@@ -12,7 +12,7 @@ from configsvc.app.changelog.follower import LogFollower
 from configsvc.app.changelog.tail import LogTail
 from configsvc.bus.local import LocalBus
 from configsvc.clock import Clock
-from configsvc.domain.lineage import LogState, Point
+from configsvc.domain.lineage import Checkpoint, LogState
 from configsvc.domain.records import (
     Action,
     Author,
@@ -106,14 +106,14 @@ class Door:
         await self._out()
         return changes
 
-    async def resume(self, seen: Point, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
+    async def resume(self, seen: Checkpoint, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
         self.reads += 1
         self._check()
         page = await self.storage.resume(seen, limit, max_bytes)
         await self._out()
         return page
 
-    async def new_history_if_diverged(self, seen: Point, reason: str) -> LogState:
+    async def new_history_if_diverged(self, seen: Checkpoint, reason: str) -> LogState:
         self._check()
         return await self.storage.new_history_if_diverged(seen, reason)
 
@@ -144,7 +144,7 @@ class Replica:
     async def put(self, ref: Ref, value: object) -> Commit:
         """An own write, told to the tail."""
         commit = await write(self.storage, (ref, value))
-        self.tail.committed(commit)
+        self.tail.on_commit(commit)
         return commit
 
 

@@ -122,7 +122,7 @@ def test_the_service_is_process_one_and_not_root() -> None:
 def test_a_container_has_the_time_that_a_stop_takes() -> None:
     grace = COMPOSE["services"]["configsvc"]["stop_grace_period"]
     # The drain before the workers, the last answers and Envoy's own end after them.
-    envoy = 2 * supervisor.DRAIN_SECONDS + 2 + 2
+    envoy = 2 * supervisor.DRAIN_SECONDS + supervisor.LAST_ANSWERS_SECONDS + supervisor.ENVOY_EXIT_SECONDS
     workers = load().stop_seconds + supervisor.KILL_SECONDS
     assert float(grace.removesuffix("s")) > envoy + workers
 

@@ -162,6 +162,7 @@ STARTED_OTHERWISE = {
     "tasks.py": 3,  # what starts them
     "single_flight.py": 1,  # a run that its callers wait for
     "clock.py": 1,  # a timer
+    "app/health.py": 1,  # a ping that the check waits for
     "app/registry/health_checks.py": 1,  # a timer
     "app/changelog/tail.py": 1,  # a look that its callers wait for
     "app/configs/near_cache.py": 1,  # a read that its callers wait for
@@ -174,7 +175,6 @@ STARTED_OTHERWISE = {
     "storage/postgres/storage.py": 1,  # a statement that its caller waits for
     "rpc/server.py": 1,  # the stop
     "rpc/responses/watch_streams.py": 1,  # a large change that is encoded, which its watchers wait for
-    "gateway/supervisor.py": 3,  # ends the process if it fails
 }
 
 

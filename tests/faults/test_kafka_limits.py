@@ -139,7 +139,7 @@ async def test_what_can_be_compressed_below_the_limit_goes_whole(bootstrap: str,
     make_topic(bootstrap, own_topic, {"max.message.bytes": "10240"})
     async with KafkaPublisher(bootstrap, own_topic) as publisher:
         receipt = await publisher.publish([change(1, "a" * 500_000)])
-    assert [delivery.omission for delivery in receipt.deliveries] == [None]
+    assert [delivery.refusal for delivery in receipt.deliveries] == [None]
     (found,) = await asyncio.to_thread(messages, bootstrap, own_topic)
     assert json.loads(found.value or b"")["value"] == "a" * 500_000
 
@@ -266,7 +266,7 @@ async def test_what_is_forbidden_waits_and_says_so(
         status = await storage.outbox_status()
         assert (status.waiting, status.failure, status.reduced) == (0, "", 1)
         assert status.last_loss is not None
-        assert status.last_loss.omission.limit_bytes == 0, "it is not known"
+        assert status.last_loss.refusal.limit_bytes == 0, "it is not known"
 
 
 async def test_a_removal_on_a_compacted_topic_may_be_followed_by_a_tombstone(bootstrap: str, own_topic: str) -> None:

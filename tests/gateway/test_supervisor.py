@@ -1,4 +1,4 @@
-"""The supervisor with a backend that is away: it waits, and says so."""
+"""The supervisor of the child processes: it waits for a backend, and restarts children."""
 
 import asyncio
 import errno
@@ -9,75 +9,131 @@ import signal
 import pytest
 
 from configsvc import settings
-from configsvc.gateway import supervisor
+from configsvc.gateway import readiness, supervisor
+from configsvc.settings import SettingsError
+from tests.app.fake_clock import FakeClock, settle
 from tests.engines.ports import Port
 
 
-class Told(logging.Handler):
-    """Sets its event when it has been told twice that the service is not ready."""
+class NotReadyReports(logging.Handler):
+    """Sets its event when the second report that the service is not ready was logged."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.enough = asyncio.Event()
-        self._times = 0
+        self.second = asyncio.Event()
+        self._reports = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._times += "/ready says why" in record.getMessage()
-        if self._times == 2:
-            self.enough.set()
+        self._reports += "/ready says why" in record.getMessage()
+        if self._reports == 2:
+            self.second.set()
 
 
-def test_a_backend_that_is_away_for_long_does_not_end_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "NOT_READY_SECONDS", 0.2)
+def test_backend_that_cannot_be_reached_does_not_end_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "NOT_READY_SECONDS", 0.2)
 
     async def run() -> None:
-        told = Told()
-        supervisor.logger.addHandler(told)
+        reports = NotReadyReports()
+        readiness.logger.addHandler(reports)
         try:
-            running = asyncio.create_task(supervisor.Supervisor(settings.load()).run())
+            running = asyncio.create_task(supervisor.ProcessSupervisor(settings.load()).run())
             async with asyncio.timeout(30):
-                waiting = asyncio.create_task(told.enough.wait())
-                await asyncio.wait((running, waiting), return_when=asyncio.FIRST_COMPLETED)
+                reported = asyncio.create_task(reports.second.wait())
+                await asyncio.wait((running, reported), return_when=asyncio.FIRST_COMPLETED)
                 assert not running.done()
                 os.kill(os.getpid(), signal.SIGTERM)
                 await running
         finally:
-            supervisor.logger.removeHandler(told)
+            readiness.logger.removeHandler(reports)
 
-    with Port() as nobody:
+    with Port() as unused:
         monkeypatch.setenv("HOST", "127.0.0.1")
         monkeypatch.setenv("PORT", "0")
-        monkeypatch.setenv("DATABASE_URL", f"postgresql://user@127.0.0.1:{nobody.number}/none")
+        monkeypatch.setenv("DATABASE_URL", f"postgresql://user@127.0.0.1:{unused.number}/none")
         asyncio.run(run())
 
 
-class Scarce:
-    """A child on a machine that has no process to spare, twice."""
+class FakeChild:
+    """A child that ends when the test says so. The next `refusals` starts fail."""
 
     name = "worker 0"
 
     def __init__(self) -> None:
-        self.refusals = 2
-        self.started = asyncio.Event()
+        self.refusals = 0
+        self.starts = 0
+        self._status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def start(self) -> None:
         if self.refusals:
             self.refusals -= 1
             raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
-        self.started.set()
+        self.starts += 1
+        self._status = asyncio.get_running_loop().create_future()
 
     async def wait(self) -> int:
-        if self.started.is_set():
-            await asyncio.Event().wait()
-        return -signal.SIGKILL
+        return await self._status
+
+    def end(self, status: int = -signal.SIGKILL) -> None:
+        self._status.set_result(status)
 
 
-async def test_a_child_that_cant_be_started_now_is_started_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "FIRST_PAUSE_SECONDS", 0.01)
-    child = Scarce()
-    keeper = asyncio.create_task(supervisor.Supervisor(settings.load())._keep(child))  # type: ignore[arg-type]
-    async with asyncio.timeout(30):
-        await child.started.wait()
-    assert not keeper.done()
-    keeper.cancel()
-    await asyncio.gather(keeper, return_exceptions=True)
+class Supervised:
+    """A supervisor that keeps one fake child running, on a fake clock."""
+
+    def __init__(self) -> None:
+        self.clock, self.child = FakeClock(), FakeChild()
+        self.supervisor = supervisor.ProcessSupervisor(settings.load(), self.clock)
+        self.task = asyncio.create_task(self.supervisor._keep_running(self.child))  # type: ignore[arg-type]
+
+    async def child_ends(self, status: int = -signal.SIGKILL) -> None:
+        self.child.end(status)
+        await settle()
+
+    async def stop(self) -> None:
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+async def test_child_that_cannot_be_started_now_is_started_later() -> None:
+    supervised = Supervised()
+    supervised.child.refusals = 2
+    await supervised.child_ends()
+    await supervised.clock.advance(7 * supervisor.SHORTEST_PAUSE_SECONDS)
+    assert (supervised.child.refusals, supervised.child.starts) == (0, 1)
+    assert not supervised.task.done()
+    await supervised.stop()
+
+
+async def test_pauses_between_restarts_are_bounded_and_reset_after_a_healthy_run() -> None:
+    supervised = Supervised()
+    for restarts in range(1, 12):
+        await supervised.child_ends()
+        await supervised.clock.advance(supervisor.LONGEST_PAUSE_SECONDS)
+        assert supervised.child.starts == restarts, "never later than the longest pause"
+    await supervised.child_ends()
+    await supervised.clock.advance(supervisor.LONGEST_PAUSE_SECONDS / 2 * 0.99)
+    assert supervised.child.starts == 11, "not before half of it"
+    await supervised.clock.advance(supervisor.LONGEST_PAUSE_SECONDS)
+    await supervised.clock.advance(supervisor.HEALTHY_SECONDS)
+    await supervised.child_ends()
+    await supervised.clock.advance(supervisor.SHORTEST_PAUSE_SECONDS)
+    assert supervised.child.starts == 13, "the shortest pause again"
+    await supervised.stop()
+
+
+async def test_child_that_refuses_its_settings_ends_the_run() -> None:
+    supervised = Supervised()
+    await supervised.child_ends(os.EX_CONFIG)
+    await supervised.task
+    assert supervised.child.starts == 0
+    assert supervised.supervisor._stop_requested.is_set()
+    assert isinstance(supervised.supervisor._failure, SettingsError)
+
+
+async def test_child_that_ends_during_the_stop_is_not_restarted() -> None:
+    supervised = Supervised()
+    await supervised.child_ends()
+    supervised.supervisor._stopping = True
+    await supervised.clock.advance(supervisor.LONGEST_PAUSE_SECONDS)
+    await supervised.task
+    assert supervised.child.starts == 0

@@ -50,7 +50,7 @@ async def put(replica: Replica, ref: Ref, value: str) -> None:
     """A configuration as the service writes it."""
     mutation = Put(ref, Config(value).body, Action.UPDATE)
     commit = await replica.storage.write(Write(Author("tester", "", "", AT), (ref,), lambda view: (mutation,)))
-    replica.tail.committed(commit)
+    replica.tail.on_commit(commit)
 
 
 class Encoding:

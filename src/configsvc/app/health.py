@@ -1,38 +1,52 @@
-"""The state of each part of this replica, as people and balancers ask for it."""
+"""The health of this replica and its components, for operators and load balancers."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from configsvc.clock import Clock
+from configsvc.clock import Clock, wait_within
 from configsvc.errors import ServiceError
 
-# A part that takes longer is down for whoever waits.
-LOOK_SECONDS = 1.0
+# A component that doesn't answer within this time is down. Load balancers wait for the answer, often for no more than two
+# seconds.
+CHECK_SECONDS = 1.0
 UP, DEGRADED, DOWN = "up", "degraded", "down"
-# Where wall time and monotonic time differ by more since a part changed, the wall clock has jumped.
+# If wall time and monotonic time since a change of state differ by more than this, the wall clock has jumped.
 JUMP_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A backend, or another part. `effect` says what it means for users that it is down.
+async def _answers() -> None:
+    """The check of a component that is part of this process: it can't be unreachable."""
 
-    What `trouble` says, if anything, makes it degraded; what `note` says is worth knowing though all is well.
-    """
 
-    name: str
-    backend: str
-    ping: Callable[[], Awaitable[None]]
-    effect: Callable[[], Awaitable[str]]
-    trouble: Callable[[], str] = lambda: ""
-    note: Callable[[], str] = lambda: ""
+async def _no_effect() -> str:
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """The state of a part, since when (on the wall, and on the monotonic clock), and how long the look took."""
+    """A backend, or a part of this process, whose health is checked.
+
+    `ping` raises a `ServiceError` if the component is down; `effect` tells what users notice while it is. Both
+    `degradation` and `note` return a text, or nothing: the first says why a component that answers is degraded, the second
+    what an operator should know about one that is up.
+    """
+
+    name: str
+    backend: str
+    ping: Callable[[], Awaitable[None]] = _answers
+    effect: Callable[[], Awaitable[str]] = _no_effect
+    degradation: Callable[[], str] = lambda: ""
+    note: Callable[[], str] = lambda: ""
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentHealth:
+    """The state of a component, and how long its check took.
+
+    The state has lasted since `since` in wall time, and since `changed_at` in monotonic time.
+    """
 
     name: str
     backend: str
@@ -45,66 +59,77 @@ class Component:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """All parts. `ready`: this replica should get traffic.
+    """The health of a replica. `ready`: load balancers should send traffic to it.
 
-    `status`: `up`; `degraded` if a part is not up, and what is left goes on; `down` if it is not ready.
+    `status` is `down` if the replica is not ready, `degraded` if any component is not up, else `up`.
     """
 
     status: str
     ready: bool
-    components: tuple[Component, ...]
+    components: tuple[ComponentHealth, ...]
 
 
-class HealthBoard:
-    """Looks at every part when asked, all at once.
+class ReplicaHealth:
+    """Checks every component when asked, all at the same time.
 
-    A replica is ready when it has a complete view (`is_complete`) and is not stopping. A backend that goes away later
-    takes nothing from that: reads go on from the caches, and taking all replicas out at once would help nobody.
+    A replica is ready if its view is complete (`is_complete`) and it is not stopping. It stays ready when a backend goes
+    away later: it answers reads from its caches, and if all replicas became unready at once, nobody would be served.
     """
 
-    def __init__(self, parts: tuple[Part, ...], clock: Clock, is_complete: Callable[[], bool]) -> None:
-        self._parts = parts
+    def __init__(self, components: Sequence[Component], clock: Clock, is_complete: Callable[[], bool]) -> None:
+        self._components = components
         self._is_complete = is_complete
         self._clock = clock
-        self._since: Mapping[str, Component] = {}
+        self._last: Mapping[str, ComponentHealth] = {}
         self.stopping = False
 
-    async def look(self) -> Health:
-        """The state of every part now."""
-        found = await asyncio.gather(*(self._one(part) for part in self._parts))
-        before = self._since
+    async def check(self) -> Health:
+        """The state of every component now."""
+        checked = await asyncio.gather(*(self._check(component) for component in self._components))
+        last = self._last
         components = tuple(
-            _continued(before[c.name], c) if c.name in before and before[c.name].state == c.state else c for c in found
+            _continued(last[c.name], c) if c.name in last and last[c.name].state == c.state else c for c in checked
         )
-        self._since = {component.name: component for component in components}
+        self._last = {component.name: component for component in components}
         ready = self._is_complete() and not self.stopping
         status = DOWN if not ready else DEGRADED if any(c.state != UP for c in components) else UP
-        return Health(status, ready, tuple(_described(component) for component in components))
+        return Health(status, ready, tuple(_with_since(component) for component in components))
 
-    async def _one(self, part: Part) -> Component:
-        began, state, detail = self._clock.monotonic(), UP, ""
+    async def _check(self, component: Component) -> ComponentHealth:
+        started_at = self._clock.monotonic()
         try:
-            async with asyncio.timeout(LOOK_SECONDS):
-                await part.ping()
-            detail = part.trouble()
-            state, detail = (DEGRADED, detail) if detail else (UP, part.note())
+            await self._ping(component)
         except ServiceError as error:
-            state, detail = DOWN, f"{error}; {await part.effect()}"
+            state, detail = DOWN, f"{error}; {await component.effect()}"
         except TimeoutError:
-            state, detail = DOWN, f"no answer within {LOOK_SECONDS:g} s; {await part.effect()}"
-        ended = self._clock.monotonic()
-        return Component(part.name, part.backend, state, (ended - began) * 1000, detail, self._clock.now(), ended)
+            state, detail = DOWN, f"no answer within {CHECK_SECONDS:g} s; {await component.effect()}"
+        else:
+            degradation = component.degradation()
+            state, detail = (DEGRADED, degradation) if degradation else (UP, component.note())
+        now = self._clock.monotonic()
+        latency_ms = (now - started_at) * 1000
+        return ComponentHealth(component.name, component.backend, state, latency_ms, detail, self._clock.now(), now)
+
+    async def _ping(self, component: Component) -> None:
+        ping = asyncio.ensure_future(component.ping())
+        try:
+            if not await wait_within(self._clock, CHECK_SECONDS, ping):
+                raise TimeoutError
+            await ping
+        finally:
+            ping.cancel()
+            await asyncio.gather(ping, return_exceptions=True)
 
 
-def _continued(before: Component, now: Component) -> Component:
-    """The same state as before, since when it is so; told anew on a wall clock that has jumped meanwhile."""
-    since = now.since - timedelta(seconds=now.changed_at - before.changed_at)
-    if abs((since - before.since).total_seconds()) < JUMP_SECONDS:
-        since = before.since
-    return replace(now, since=since, changed_at=before.changed_at)
+def _continued(last: ComponentHealth, now: ComponentHealth) -> ComponentHealth:
+    """`now`, whose state has lasted since before `last`. If the wall clock has jumped since then, `since` is recomputed."""
+    since = now.since - timedelta(seconds=now.changed_at - last.changed_at)
+    if abs((since - last.since).total_seconds()) < JUMP_SECONDS:
+        since = last.since
+    return replace(now, since=since, changed_at=last.changed_at)
 
 
-def _described(component: Component) -> Component:
+def _with_since(component: ComponentHealth) -> ComponentHealth:
     if component.state == UP:
         return component
     return replace(component, detail=f"{component.state} since {component.since.isoformat()}: {component.detail}")

@@ -1,4 +1,4 @@
-"""The bus of one process: whoever listens to the same `LocalBus` hears every announcement made on it."""
+"""The bus of one process: every subscriber of a `LocalBus` gets what is announced on it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -9,21 +9,21 @@ from weakref import WeakSet
 from configsvc.domain.records import Change
 
 
-class _Subscriber:
-    """One listener: the highest revision that it has not taken yet."""
+class _Subscription:
+    """The revisions for one subscriber: only the highest one that it has not taken yet is kept."""
 
     def __init__(self, closed: bool) -> None:
         self._revision = 0
         self._closed = closed
-        self._heard = asyncio.Event()
+        self._changed = asyncio.Event()
 
-    def hear(self, revision: int) -> None:
+    def offer(self, revision: int) -> None:
         self._revision = max(self._revision, revision)
-        self._heard.set()
+        self._changed.set()
 
     def close(self) -> None:
         self._closed = True
-        self._heard.set()
+        self._changed.set()
 
     def __aiter__(self) -> Self:
         return self
@@ -32,43 +32,38 @@ class _Subscriber:
         while not self._revision:
             if self._closed:
                 raise StopAsyncIteration
-            self._heard.clear()
-            await self._heard.wait()
+            self._changed.clear()
+            await self._changed.wait()
         revision, self._revision = self._revision, 0
         return revision
 
 
 class LocalBus:
-    """Announcements within one process. An iterator that nobody holds any more is forgotten."""
+    """Announcements within one process. A subscription ends when nothing refers to its iterator any more."""
+
+    name = "local"
 
     def __init__(self) -> None:
-        self._ears: WeakSet[_Subscriber] = WeakSet()
+        self._subscriptions: WeakSet[_Subscription] = WeakSet()
         self._closed = False
 
-    @property
-    def name(self) -> str:
-        """`local`."""
-        return "local"
-
     def announce(self, changes: Sequence[Change]) -> None:
-        """Tells every listener at once."""
         if changes:
-            self.tell(changes[-1].revision)
+            self.announce_revision(changes[-1].revision)
 
-    def tell(self, revision: int) -> None:
-        """Tells every listener that the log has reached a revision."""
+    def announce_revision(self, revision: int) -> None:
+        """Tells every subscriber that the log has reached a revision; 0: it is empty, and nobody is told."""
         if revision and not self._closed:
-            for ear in self._ears:
-                ear.hear(revision)
+            for subscription in self._subscriptions:
+                subscription.offer(revision)
 
-    def reached(self) -> AsyncIterator[int]:
-        """Listens from this call on, not only from the first step of the iterator."""
-        ear = _Subscriber(self._closed)
-        self._ears.add(ear)
-        return ear
+    def subscribe(self) -> AsyncIterator[int]:
+        subscription = _Subscription(self._closed)
+        self._subscriptions.add(subscription)
+        return subscription
 
     async def ping(self) -> None:
-        """Returns: there is nothing that could be away."""
+        """Always succeeds: the bus is this process."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -77,5 +72,5 @@ class LocalBus:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closed = True
-        for ear in self._ears:
-            ear.close()
+        for subscription in self._subscriptions:
+            subscription.close()

@@ -28,7 +28,7 @@ class Bus(Protocol):
         """Says that these changes, in order, are committed. Never waits and never raises for the backend's sake."""
         ...
 
-    def reached(self) -> AsyncIterator[int]:
+    def subscribe(self) -> AsyncIterator[int]:
         """Revisions that the log is said to have reached, by any replica, from now on.
 
         Several are merged into the highest where the caller is slow. Ends when the bus is closed.
@@ -68,7 +68,7 @@ class Publisher(Protocol):
         given. Changes that the receipt does not name may have been published too: publish them again, before any later
         change of their keys. When this has returned or was cancelled, nothing of the batch is sent any more.
 
-        An event that the backend will never take is published with less in it: see `domain.events.Form`.
+        An event that the backend will never take is published with less in it: see `domain.events.EventForm`.
 
         Never raises for the backend's sake.
         """

@@ -1,6 +1,6 @@
 """A change as the event that other systems get. Its schema: bus/config-updates.schema.json.
 
-An event that the broker does not take is published with less in it; `Form` has the order. So the size of one event
+An event that the broker does not take is published with less in it; `EventForm` has the order. So the size of one event
 never stops those behind it.
 """
 
@@ -18,7 +18,7 @@ from configsvc.domain.records import Change, Kind, Ref
 SCHEMA_VERSION = 2
 
 
-class Form(StrEnum):
+class EventForm(StrEnum):
     """How much of an event is published, most first."""
 
     WHOLE = "whole"
@@ -28,7 +28,7 @@ class Form(StrEnum):
     SKIPPED = "not at all"
 
 
-class Refusal(StrEnum):
+class RefusalReason(StrEnum):
     """Why an event is published with less in it: what the event's `…_omitted` members say."""
 
     TOO_LARGE = "too_large"
@@ -37,70 +37,68 @@ class Refusal(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Omission:
+class Refusal:
     """A refusal of the whole event. `event_bytes`: what it has; `limit_bytes`: what the topic takes; 0: not known."""
 
-    why: Refusal
+    reason: RefusalReason
     event_bytes: int
     limit_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What became of a change's event, for good. `omission` is there if the form is not the whole event."""
+    """What became of a change's event, for good. `refusal` is there if the form is not the whole event."""
 
     change: Change
-    form: Form
+    form: EventForm
     event_bytes: int
-    omission: Omission | None = None
+    refusal: Refusal | None = None
 
     @property
-    def loss(self) -> "Loss | None":
+    def loss(self) -> "EventLoss | None":
         """What consumers have not got; None if they got all."""
-        if self.omission is None:
+        if self.refusal is None:
             return None
-        return Loss(self.change.revision, self.change.ref, self.form, self.omission)
+        return EventLoss(self.change.revision, self.change.ref, self.form, self.refusal)
 
 
 @dataclass(frozen=True, slots=True)
-class Loss:
+class EventLoss:
     """An event that was published with less in it, or not at all."""
 
     revision: int
     ref: Ref
-    form: Form
-    omission: Omission
+    form: EventForm
+    refusal: Refusal
 
     def __str__(self) -> str:
         where = "/".join(filter(None, (self.ref.environment, self.ref.service, self.ref.key)))
-        limit = (
-            f"the topic takes {self.omission.limit_bytes}" if self.omission.limit_bytes else "its limit is not known"
-        )
-        size = f"it has {self.omission.event_bytes} bytes, {limit}"
-        why = size if self.omission.why is Refusal.TOO_LARGE else "the broker refuses it"
+        limit = f"the topic takes {self.refusal.limit_bytes}" if self.refusal.limit_bytes else "its limit is not known"
+        size = f"it has {self.refusal.event_bytes} bytes, {limit}"
+        why = size if self.refusal.reason is RefusalReason.TOO_LARGE else "the broker refuses it"
         return f"revision {self.revision} ({self.ref.kind} {where}) was published {self.form}: {why}"
 
     def to_json(self) -> str:
         """For the store."""
-        ref, omission = self.ref, self.omission
+        ref, refusal = self.ref, self.refusal
         return json.dumps(
             {
                 "revision": self.revision,
                 "ref": [ref.kind.value, ref.environment, ref.service, ref.key],
                 "form": self.form.name,
-                "why": omission.why.name,
-                "event_bytes": omission.event_bytes,
-                "limit_bytes": omission.limit_bytes,
+                "why": refusal.reason.name,
+                "event_bytes": refusal.event_bytes,
+                "limit_bytes": refusal.limit_bytes,
             }
         )
 
     @classmethod
-    def from_json(cls, text: str) -> "Loss":
+    def from_json(cls, text: str) -> "EventLoss":
         """What `to_json` wrote."""
         source = json.loads(text)
         kind, environment, service, key = source["ref"]
-        omission = Omission(Refusal[source["why"]], source["event_bytes"], source["limit_bytes"])
-        return cls(source["revision"], Ref(Kind(kind), environment, service, key), Form[source["form"]], omission)
+        refusal = Refusal(RefusalReason[source["why"]], source["event_bytes"], source["limit_bytes"])
+        return cls(source["revision"], Ref(Kind(kind), environment, service, key), EventForm[source["form"]], refusal)
 
 
 def event_key(change: Change, *, with_kind: bool = True) -> str:
@@ -114,14 +112,14 @@ def event_key(change: Change, *, with_kind: bool = True) -> str:
     return f"{ref.kind.value}/{plain}" if with_kind else plain
 
 
-def forms_of(change: Change) -> Sequence[Form]:
+def forms_of(change: Change) -> Sequence[EventForm]:
     """The forms that an event can have, in the order in which they are tried."""
-    return tuple(form for form in Form if change.after is not None or form is not Form.WITHOUT_VALUE)
+    return tuple(form for form in EventForm if change.after is not None or form is not EventForm.WITHOUT_VALUE)
 
 
-def event_of(change: Change, form: Form = Form.WHOLE, omission: Omission | None = None) -> dict[str, Any]:
+def event_of(change: Change, form: EventForm = EventForm.WHOLE, refusal: Refusal | None = None) -> dict[str, Any]:
     """The event. `value` is absent for a removal, and if it was omitted: `value_omitted` says so."""
-    is_bare = form is Form.BARE
+    is_bare = form is EventForm.BARE
     event: dict[str, Any] = {
         "revision": change.revision,
         "ordinal": change.ordinal,
@@ -135,15 +133,15 @@ def event_of(change: Change, form: Form = Form.WHOLE, omission: Omission | None 
         "reason": "" if is_bare else change.reason,
         "at": change.at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
     }
-    if omission is None:
+    if refusal is None:
         if change.after is not None:
             event["value"] = change.after["value"] if change.ref.kind is Kind.CONFIG else change.after
         return event
     if change.after is not None:
-        event["value_omitted"] = omission.why.value
+        event["value_omitted"] = refusal.reason.value
     if is_bare:
-        event["texts_omitted"] = omission.why.value
-    event["event_bytes"] = omission.event_bytes
-    if omission.limit_bytes:
-        event["limit_bytes"] = omission.limit_bytes
+        event["texts_omitted"] = refusal.reason.value
+    event["event_bytes"] = refusal.event_bytes
+    if refusal.limit_bytes:
+        event["limit_bytes"] = refusal.limit_bytes
     return event

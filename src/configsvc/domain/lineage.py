@@ -34,7 +34,7 @@ _HISTORY_BYTES, _DIGEST_BYTES = 16, 16
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class Checkpoint:
     """A place in a log: `revision` of `history`, with the log's digest there (empty: not known).
 
     Without a history it is nowhere: nothing was seen.
@@ -60,16 +60,16 @@ class LogState:
     digest: str = ""
 
     @property
-    def end(self) -> Point:
+    def end(self) -> Checkpoint:
         """The place of the newest revision."""
-        return Point(self.history, self.head, self.digest)
+        return Checkpoint(self.history, self.head, self.digest)
 
-    def turned(self, above: int = 0, leap: int = LEAP_REVISIONS) -> "LogState":
+    def with_new_history(self, above: int = 0, leap: int = LEAP_REVISIONS) -> "LogState":
         """This log under a new history, which begins `leap` above its head, and above a revision that was seen."""
         since = max(self.head, above) + leap
         return LogState(since, self.compacted, new_history(), since, self.digest)
 
-    def continues(self, seen: Point, stored_digest: str) -> bool:
+    def continues(self, seen: Checkpoint, stored_digest: str) -> bool:
         """Whether this log is a continuation of one in which `seen` was seen.
 
         `stored_digest` is the digest that this log has at that revision; empty: it has none, or it was compacted away.
@@ -97,7 +97,7 @@ def next_digest(before: str, row: Sequence[Any], text: str | None) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class HistoryOrigin:
     """Where a history comes from: `reason`, for people, and when. `since`: its first revision comes after this one.
 
     `made_at` None: that is not known now.

@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from configsvc.domain.lineage import Point
+from configsvc.domain.lineage import Checkpoint
 
 JsonObject = Mapping[str, Any]
 
@@ -131,9 +131,9 @@ class Change:
         return self.before_bytes + self.after_bytes
 
     @property
-    def point(self) -> Point:
+    def checkpoint(self) -> Checkpoint:
         """The place in the log."""
-        return Point(self.history, self.revision, self.digest)
+        return Checkpoint(self.history, self.revision, self.digest)
 
     @property
     def has_lost_before(self) -> bool:

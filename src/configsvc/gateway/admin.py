@@ -1,43 +1,50 @@
-"""Envoy's admin interface on its unix socket, as far as the supervisor needs it."""
+"""Envoy's admin interface on its unix socket. `path` is the socket's.
+
+All functions raise `httpx.HTTPError` if there is no answer in time, or one whose status is not 200.
+"""
 
 import json
 
 import httpx
 
-# The admin interface answers from memory; what takes longer is not there.
+# The admin interface answers from memory. If it takes longer than this, it is not there.
 ANSWER_SECONDS = 2.0
 
 
-async def ask(path: str, request: str, *, method: str = "GET") -> str:
-    """The body of an answer.
-
-    Raises:
-        httpx.HTTPError: nobody answers, not in time, or not with 200.
-    """
-    transport = httpx.AsyncHTTPTransport(uds=path)
-    async with httpx.AsyncClient(transport=transport, base_url="http://admin", timeout=ANSWER_SECONDS) as client:
-        answer = await client.request(method, request)
-        answer.raise_for_status()
-        return answer.text
-
-
 async def listening_port(path: str) -> int:
-    """The port of the one listener."""
-    listeners = json.loads(await ask(path, "/listeners?format=json"))["listener_statuses"]
+    """The port of the one listener. Raises `IndexError` or `KeyError` if it does not listen yet."""
+    listeners = json.loads(await _request(path, "GET", "/listeners?format=json"))["listener_statuses"]
     return int(listeners[0]["local_address"]["socket_address"]["port_value"])
 
 
-async def active(path: str, what: str) -> int:
-    """How many `rq` (requests, streams among them) or `cx` (connections) the listener carries."""
-    text = await ask(path, f"/stats?filter=^http.gateway.downstream_{what}_active$")
-    return int(text.rpartition(":")[2].strip() or 0)
+async def active_connections(path: str) -> int:
+    """How many connections the listener has."""
+    return await _gauge(path, "cx")
+
+
+async def active_requests(path: str) -> int:
+    """How many requests are in flight, streams among them."""
+    return await _gauge(path, "rq")
 
 
 async def begin_drain(path: str) -> None:
-    """From now on each connection is told to close with its next answer; new ones are still taken."""
-    await ask(path, "/healthcheck/fail", method="POST")
+    """From now on each connection is told to close with its next answer. New connections are still accepted."""
+    await _request(path, "POST", "/healthcheck/fail")
 
 
 async def close_listeners(path: str) -> None:
-    """Takes no new connections; those that are open go on."""
-    await ask(path, "/drain_listeners", method="POST")
+    """Accepts no new connections. Open ones go on."""
+    await _request(path, "POST", "/drain_listeners")
+
+
+async def _gauge(path: str, kind: str) -> int:
+    text = await _request(path, "GET", f"/stats?filter=^http.gateway.downstream_{kind}_active$")
+    return int(text.rpartition(":")[2].strip() or 0)
+
+
+async def _request(path: str, method: str, target: str) -> str:
+    transport = httpx.AsyncHTTPTransport(uds=path)
+    async with httpx.AsyncClient(transport=transport, base_url="http://admin", timeout=ANSWER_SECONDS) as client:
+        response = await client.request(method, target)
+        response.raise_for_status()
+        return response.text

@@ -13,17 +13,17 @@ PR_SET_PDEATHSIG = 1
 
 
 def _die_with(parent: int) -> None:
-    """Runs in the child, before its program. Other systems have no such thing; there a killed parent leaves orphans."""
+    """Runs in the child, before its program. Only Linux has this; on other systems a killed parent leaves orphans."""
     if sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        # The parent died before it could matter.
+        # The parent died before the call, so that the signal will not come.
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Child:
-    """One program. Its output goes where the parent's goes. Terminal signals reach the parent alone."""
+    """One program. It shares its parent's output. Signals from the terminal reach the parent alone."""
 
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self.name = name
@@ -32,7 +32,7 @@ class Child:
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        """Starts the program."""
+        """Starts the program. Raises `OSError` if the system can't."""
         parent = os.getpid()
         self._process = await asyncio.create_subprocess_exec(
             *self._command,
@@ -44,22 +44,26 @@ class Child:
         )
 
     async def wait(self) -> int:
-        """Returns the exit status when the program has ended."""
+        """Returns the exit status once the program has ended."""
         assert self._process is not None, "start comes first"
         return await self._process.wait()
 
     async def stop(self, within_seconds: float) -> None:
-        """Asks the program to end, and kills it where it has not after `within_seconds`."""
+        """Asks the program to end, and kills it if it has not ended after `within_seconds`."""
         self._signal(signal.SIGTERM)
         try:
             await asyncio.wait_for(self.wait(), within_seconds)
         except TimeoutError:
-            self.kill()
-            await self.wait()
+            await self.kill_and_wait()
 
     def kill(self) -> None:
-        """Ends the program at once."""
+        """Kills the program, without waiting."""
         self._signal(signal.SIGKILL)
+
+    async def kill_and_wait(self) -> None:
+        """Kills the program; returns once it has ended."""
+        self.kill()
+        await self.wait()
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.returncode is None:

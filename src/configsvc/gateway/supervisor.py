@@ -1,7 +1,8 @@
-"""`configsvc up`: the server's workers and Envoy as children, started together, kept alive, stopped in order.
+"""`configsvc up`: the server's workers and Envoy as child processes.
 
-The order of a stop, so that no request in flight is lost: Envoy tells its connections to go, closes the listener, and
-answers what it has; the workers tell their watchers, finish, hand on their instances and end; then Envoy ends.
+They are started together, one that ends is restarted, and they are stopped in an order in which no request in flight is
+lost: Envoy tells its connections to close, closes the listener, and answers the requests that it has; the workers end the
+watches, finish their calls, hand over their instances and exit; Envoy exits last.
 """
 
 import asyncio
@@ -13,115 +14,110 @@ import resource
 import signal
 import socket
 import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import envoy
 import httpx
 
+from configsvc.backoff import Backoff
+from configsvc.clock import Clock, SystemClock
 from configsvc.gateway import admin
 from configsvc.gateway.children import Child
 from configsvc.gateway.config import Placement, rendered
+from configsvc.gateway.readiness import announce_when_ready
 from configsvc.gateway.run_directory import run_directory
 from configsvc.settings import Settings, SettingsError, child_environment
+from configsvc.tasks import BackgroundTasks
 
 logger = logging.getLogger(__name__)
 
-# How long connections have to leave before the listener closes, and requests to be answered after it: long enough for
-# each busy connection to answer once. Idle ones are closed with Envoy.
+# How long connections have to close before the listener does, and requests to be answered after that: long enough for each
+# busy connection to answer once. Idle connections are closed when Envoy exits.
 DRAIN_SECONDS = 1
-# A worker ends itself when its time is over; this is for one that can't.
+# A worker whose stop takes too long exits on its own. This is for a worker that can't.
 KILL_SECONDS = 1
+# How long Envoy has to pass on the workers' last answers, and then to exit.
+LAST_ANSWERS_SECONDS, ENVOY_EXIT_SECONDS = 2, 2
 POLL_SECONDS = 0.02
-# The most that Linux allows a process unless it was built or set otherwise (fs.nr_open).
-MOST_FILES = 1 << 20
-# A backend may be away for long, and the service waits for it; people are told.
-NOT_READY_SECONDS = 30.0
-# A child that dies at once is started again after this, doubled each time, up to the longest.
-FIRST_PAUSE_SECONDS = 0.1
-LONGEST_PAUSE_SECONDS = 5.0
-# One that ran for this long was well: its next death starts from the first pause.
-WELL_SECONDS = 10.0
+# The most that Linux allows a process by default (fs.nr_open).
+MOST_OPEN_FILES = 1 << 20
+# The pauses before a child that ended is restarted. The longest bounds how long the service is without it once the cause
+# is gone.
+SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0
+# A child that ran for this long was healthy: its next pause is the shortest.
+HEALTHY_SECONDS = 10.0
+
+_SYSTEM_CLOCK = SystemClock()
 
 
 def check_port(settings: Settings) -> None:
-    """Raises `SettingsError` where the port is taken. Envoy would only say so in its log."""
-    with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    """Raises `SettingsError` if the port is taken. Envoy would only report it in its log."""
+    with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((settings.host, settings.port))
+            listener.bind((settings.host, settings.port))
         except OSError as error:
-            reason = error.strerror
-            raise SettingsError(
-                [
-                    f"PORT: {settings.port} on HOST {settings.host} can't be used: {reason}; stop what listens there, or choose another"
-                ]
-            ) from error
+            place = f"PORT: {settings.port} on HOST {settings.host}"
+            advice = "stop the program that listens there, or choose another port"
+            raise SettingsError([f"{place} can't be used: {error.strerror}; {advice}"]) from error
 
 
-def _hung_up() -> None:
-    logger.warning("SIGHUP changes nothing: settings are read at the start; SIGTERM stops the service")
-
-
-def _allow_open_files() -> None:
-    """Each connection is an open file, and many systems allow 1,024 unless a program asks for more. Children inherit it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
-    if resource.RLIM_INFINITY != soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-class Supervisor:
+class ProcessSupervisor:
     """One run of the service. `run` returns when a signal has stopped it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clock: Clock = _SYSTEM_CLOCK) -> None:
         self._settings = settings
+        self._clock = clock
         self._directory = Path()
+        self._stop_requested = asyncio.Event()
         self._stopping = False
-        self._port = settings.port
+        self._failure: Exception | None = None
 
     async def run(self) -> None:
-        """Starts everything, says when it is ready, and waits for SIGTERM or SIGINT. A second one ends it at once."""
-        began = time.monotonic()
-        asked = asyncio.Event()
+        """Starts everything, announces when it is ready, and waits for SIGTERM or SIGINT. A second signal kills it.
+
+        Raises:
+            SettingsError: a child can't run with these settings.
+            OSError: a child can't be started at all.
+        """
+        started_at = self._clock.monotonic()
         async with AsyncExitStack() as stack:
             self._directory = stack.enter_context(run_directory())
-            _allow_open_files()
+            _raise_limit_of_open_files()
             workers = [self._worker(number) for number in range(self._settings.workers)]
             gateway = self._envoy()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                asyncio.get_running_loop().add_signal_handler(number, self._asked, asked, [*workers, gateway])
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _hung_up)
-            tasks = [stack.enter_async_context(self._kept(child)) for child in (*workers, gateway)]
-            keepers = await asyncio.gather(*tasks)
-            stop = asyncio.create_task(asked.wait())
-            ready = asyncio.create_task(self._ready(began))
-            await asyncio.wait((stop, ready, *keepers), return_when=asyncio.FIRST_COMPLETED)
-            if ready.done():
-                ready.result()
-                await asyncio.wait((stop, *keepers), return_when=asyncio.FIRST_COMPLETED)
-            failed = [keeper for keeper in keepers if keeper.done()]
-            ready.cancel()
-            stop.cancel()
+            children = [*workers, gateway]
+            self._handle_signals(children)
+            for child in children:
+                await child.start()
+                stack.push_async_callback(child.kill_and_wait)
+            tasks = BackgroundTasks("supervisor")
+            stack.push_async_callback(tasks.stop)
+            for child in children:
+                tasks.start(self._keep_running(child))
+            tasks.start(
+                announce_when_ready(self._settings.host, self._settings.port, self._admin_path, self._clock, started_at)
+            )
+            await self._stop_requested.wait()
             self._stopping = True
             await self._stop(workers, gateway)
-            for keeper in failed:
-                keeper.result()
+        if self._failure is not None:
+            raise self._failure
 
     def _worker(self, number: int) -> Child:
-        identity = self._settings.service_instance_id + (f"-{number}" if self._settings.workers > 1 else "")
-        environment = child_environment(self._settings, SERVICE_INSTANCE_ID=identity)
-        command = [sys.executable, "-m", "configsvc", "serve", "--listen", self._socket(number)]
+        instance_id = self._settings.service_instance_id + (f"-{number}" if self._settings.workers > 1 else "")
+        environment = child_environment(self._settings, SERVICE_INSTANCE_ID=instance_id)
+        command = [sys.executable, "-m", "configsvc", "serve", "--listen", self._worker_address(number)]
         return Child(f"worker {number}", command, environment)
 
     def _envoy(self) -> Child:
         placement = Placement(
             host=self._settings.host,
             port=self._settings.port,
-            admin_path=self._admin,
-            endpoints=[self._socket(number) for number in range(self._settings.workers)],
+            admin_path=self._admin_path,
+            endpoints=[self._worker_address(number) for number in range(self._settings.workers)],
             request_bytes=self._settings.max_request_bytes,
             memory_bytes=self._settings.gateway_memory_bytes,
             connections=self._settings.max_connections,
@@ -137,103 +133,97 @@ class Supervisor:
         ]  # fmt: skip
         return Child("envoy", command, child_environment(self._settings))
 
-    def _socket(self, number: int) -> str:
+    def _worker_address(self, number: int) -> str:
         return f"unix:{self._directory / f'worker-{number}.sock'}"
 
     @property
-    def _admin(self) -> str:
+    def _admin_path(self) -> str:
         return str(self._directory / "admin.sock")
 
-    def _asked(self, asked: asyncio.Event, children: list[Child]) -> None:
-        if asked.is_set():
+    def _handle_signals(self, children: Sequence[Child]) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop_signal, children)
+        loop.add_signal_handler(signal.SIGHUP, _on_hangup)
+
+    def _on_stop_signal(self, children: Sequence[Child]) -> None:
+        if self._stop_requested.is_set():
             for child in children:
                 child.kill()
-        asked.set()
+        self._stop_requested.set()
 
-    @asynccontextmanager
-    async def _kept(self, child: Child) -> AsyncIterator[asyncio.Task[None]]:
-        """Starts a child and keeps it alive until the stop begins. The task ends only where that can't be done."""
-        await child.start()
-        keeper = asyncio.create_task(self._keep(child), name=f"keep-{child.name}")
+    async def _keep_running(self, child: Child) -> None:
+        """Restarts a child whenever it ends. If that makes no sense, ends the run with the error."""
         try:
-            yield keeper
-        finally:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
-            child.kill()
-            await child.wait()
+            await self._restart_whenever_ended(child)
+        except Exception as error:
+            self._failure = error
+            self._stop_requested.set()
 
-    async def _keep(self, child: Child) -> None:
-        pause = FIRST_PAUSE_SECONDS
+    async def _restart_whenever_ended(self, child: Child) -> None:
+        backoff = Backoff(SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         while True:
-            began = time.monotonic()
+            started_at = self._clock.monotonic()
             status = await child.wait()
             if self._stopping:
                 return
             if status == os.EX_CONFIG:
-                # It has said what is wrong, and would say it again.
+                # The child has reported what is wrong; it would fail again.
                 raise SettingsError([f"{child.name} could not start with these settings"])
-            if time.monotonic() - began > WELL_SECONDS:
-                pause = FIRST_PAUSE_SECONDS
-            logger.error("%s ended with status %d; it is started again in %.1f s", child.name, status, pause)
-            while True:
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-                try:
-                    await child.start()
-                    break
-                except OSError as error:
-                    # No process to be had, or no memory: the others go on, and this is tried again.
-                    logger.error("%s can't be started, and is tried again in %.1f s: %s", child.name, pause, error)
+            if self._clock.monotonic() - started_at >= HEALTHY_SECONDS:
+                backoff.reset()
+            if not await self._restarted(child, f"{child.name} ended with status {status}", backoff):
+                return
 
-    async def _ready(self, began: float) -> None:
-        """Returns when /ready answers 200 through the listener, and says so; until then it says now and then that it waits."""
-        told = began
+    async def _restarted(self, child: Child, reason: str, backoff: Backoff) -> bool:
+        """Starts a child after a pause, as often as it takes. Returns False if the stop began meanwhile."""
         while True:
-            with contextlib.suppress(OSError, httpx.HTTPError, ValueError, IndexError, KeyError):
-                if not self._port:
-                    self._port = await admin.listening_port(self._admin)
-                if await self._answers():
-                    break
-            if time.monotonic() - told > NOT_READY_SECONDS:
-                told = time.monotonic()
-                logger.warning("not ready after %.0f s; http://localhost:%d/ready says why", told - began, self._port)
-            await asyncio.sleep(POLL_SECONDS)
-        sys.stdout.write(
-            f"configsvc is ready on http://localhost:{self._port} (REST, gRPC, gRPC-Web)"
-            f" after {time.monotonic() - began:.1f} s\n"
-        )
-        sys.stdout.flush()
+            pause_seconds = backoff.next()
+            logger.error("%s; it is started again in %.1f s", reason, pause_seconds)
+            await self._clock.sleep(pause_seconds)
+            if self._stopping:
+                return False
+            try:
+                await child.start()
+                return True
+            except OSError as error:
+                # The machine lacks processes or memory for now. The other children go on.
+                reason = f"{child.name} can't be started: {error}"
 
-    async def _answers(self) -> bool:
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._settings.host, self._settings.host)
-        reader, writer = await asyncio.open_connection(host, self._port)
+    async def _stop(self, workers: Sequence[Child], gateway: Child) -> None:
         try:
-            writer.write(b"GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            await writer.drain()
-            return (await reader.readline()).split(b" ")[1:2] == [b"200"]
-        finally:
-            writer.close()
-
-    async def _stop(self, workers: list[Child], gateway: Child) -> None:
-        try:
-            await admin.begin_drain(self._admin)
-            await self._until(lambda: self._carries_nothing("cx"), DRAIN_SECONDS)
-            await admin.close_listeners(self._admin)
-            await self._until(lambda: self._carries_nothing("rq"), DRAIN_SECONDS)
+            await admin.begin_drain(self._admin_path)
+            await self._wait_until(self._has_no_connections, DRAIN_SECONDS)
+            await admin.close_listeners(self._admin_path)
+            await self._wait_until(self._has_no_requests, DRAIN_SECONDS)
         except httpx.HTTPError as error:
             logger.warning("Envoy does not drain, and requests in flight may be lost: %r", error)
-        # Watchers are told now.
+        # The workers end the watches now.
         await asyncio.gather(*(worker.stop(self._settings.stop_seconds + KILL_SECONDS) for worker in workers))
         with contextlib.suppress(httpx.HTTPError):
-            await self._until(lambda: self._carries_nothing("rq"), 2)
-        await gateway.stop(2)
+            await self._wait_until(self._has_no_requests, LAST_ANSWERS_SECONDS)
+        await gateway.stop(ENVOY_EXIT_SECONDS)
 
-    async def _until(self, condition: Callable[[], Awaitable[bool]], within_seconds: float) -> None:
+    async def _wait_until(self, condition: Callable[[], Awaitable[bool]], within_seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_seconds):
                 while not await condition():
-                    await asyncio.sleep(POLL_SECONDS)
+                    await self._clock.sleep(POLL_SECONDS)
 
-    async def _carries_nothing(self, what: str) -> bool:
-        return await admin.active(self._admin, what) == 0
+    async def _has_no_connections(self) -> bool:
+        return await admin.active_connections(self._admin_path) == 0
+
+    async def _has_no_requests(self) -> bool:
+        return await admin.active_requests(self._admin_path) == 0
+
+
+def _on_hangup() -> None:
+    logger.warning("SIGHUP changes nothing: settings are read at the start; SIGTERM stops the service")
+
+
+def _raise_limit_of_open_files() -> None:
+    """Each connection is an open file, and many systems allow 1,024 until a program asks for more. Children inherit it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_OPEN_FILES)
+    if resource.RLIM_INFINITY != soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -21,7 +21,6 @@ from contextlib import aclosing
 from typing import Any
 
 import grpc
-from configsvc_client.v1 import change_pb2, config_pb2, flag_pb2, health_pb2, registry_pb2
 from google.api import annotations_pb2
 from google.protobuf.message import DecodeError
 
@@ -31,6 +30,7 @@ from configsvc.logs import REQUEST_ID
 from configsvc.rpc.context import ServerContext
 from configsvc.rpc.requests import request_metadata
 from configsvc.rpc.responses import response_metadata
+from configsvc.rpc.services import SERVICES
 from configsvc.rpc.status import abort, code_of, reason_of
 
 logger = logging.getLogger("access")
@@ -266,11 +266,10 @@ def _serialized(message: Any) -> bytes:
 
 def _resource_fields() -> dict[str, str]:
     """The field that REST shows, for each method that has one."""
-    found = {}
-    for module in (config_pb2, flag_pb2, registry_pb2, change_pb2, health_pb2):
-        for service in module.DESCRIPTOR.services_by_name.values():
-            for method in service.methods:
-                body = method.GetOptions().Extensions[annotations_pb2.http].response_body
-                if body:
-                    found[f"/{service.full_name}/{method.name}"] = body
-    return found
+    fields = {}
+    for service in SERVICES:
+        for method in service.descriptor.methods:
+            field = method.GetOptions().Extensions[annotations_pb2.http].response_body
+            if field:
+                fields[f"/{service.descriptor.full_name}/{method.name}"] = field
+    return fields

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from configsvc.domain.instances import Incarnation
-from configsvc.domain.lineage import LEAP_REVISIONS, LogState, Origin, Point
+from configsvc.domain.lineage import LEAP_REVISIONS, Checkpoint, HistoryOrigin, LogState
 from configsvc.domain.records import Change, Commit, Ref, View, Write
 from configsvc.errors import ServiceError, Unavailable
 from configsvc.storage.port import (
@@ -81,11 +81,11 @@ class DeferredStorage:
         """See the port."""
         return await self._open().read(after, limit, max_bytes)
 
-    async def resume(self, seen: Point, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
+    async def resume(self, seen: Checkpoint, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
         """See the port."""
         return await self._open().resume(seen, limit, max_bytes)
 
-    async def new_history_if_diverged(self, seen: Point, reason: str) -> LogState:
+    async def new_history_if_diverged(self, seen: Checkpoint, reason: str) -> LogState:
         """See the port."""
         return await self._open().new_history_if_diverged(seen, reason)
 
@@ -93,7 +93,7 @@ class DeferredStorage:
         """See the port."""
         return await self._open().new_history(reason, leap)
 
-    async def history_origin(self) -> Origin:
+    async def history_origin(self) -> HistoryOrigin:
         """See the port."""
         return await self._open().history_origin()
 

@@ -21,9 +21,9 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Protocol, Self
 
-from configsvc.domain.events import Loss
+from configsvc.domain.events import EventLoss
 from configsvc.domain.instances import Incarnation
-from configsvc.domain.lineage import LEAP_REVISIONS, LogState, Origin, Point
+from configsvc.domain.lineage import LEAP_REVISIONS, Checkpoint, HistoryOrigin, LogState
 from configsvc.domain.records import Change, Commit, Kind, Record, Ref, View, Write
 
 # What one read of the store loads where nothing else is said: as much as an answer can have, and one item beyond.
@@ -119,7 +119,7 @@ class LogPage:
     stored_digest: str
     changes: tuple[Change, ...]
 
-    def continues(self, seen: Point) -> bool:
+    def continues(self, seen: Checkpoint) -> bool:
         """Whether the log is a continuation of one in which `seen`, the place asked for, was seen."""
         return self.state.continues(seen, self.stored_digest)
 
@@ -175,14 +175,14 @@ class Log(Protocol):
 class ResumableLog(Protocol):
     """The log's identity."""
 
-    async def resume(self, seen: Point, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
+    async def resume(self, seen: Checkpoint, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
         """The changes after a place, as `Log.read` gives them; only of use where the page continues it.
 
         Where it does not, or the log was compacted beyond it, it is no error: the page says so.
         """
         ...
 
-    async def new_history_if_diverged(self, seen: Point, reason: str) -> LogState:
+    async def new_history_if_diverged(self, seen: Checkpoint, reason: str) -> LogState:
         """Sees to it that `seen` can't be taken for a part of the log, unless it is one.
 
         Where the log is no continuation of `seen`, it gets a new history, which begins `LEAP_REVISIONS` above both.
@@ -198,7 +198,7 @@ class HistoryAdmin(Protocol):
         """Gives the log a new history, which begins `leap` above its head."""
         ...
 
-    async def history_origin(self) -> Origin:
+    async def history_origin(self) -> HistoryOrigin:
         """Where the log's history comes from."""
         ...
 
@@ -274,7 +274,7 @@ class OutboxStatus:
     failure: str
     reduced: int
     skipped: int
-    last_loss: Loss | None
+    last_loss: EventLoss | None
 
 
 class OutboxLease(Protocol):
@@ -284,7 +284,7 @@ class OutboxLease(Protocol):
         """The revision up to which everything has been published; 0 at first. Raises `Unavailable`."""
         ...
 
-    async def advance(self, revision: int, losses: Sequence[Loss] = ()) -> None:
+    async def advance(self, revision: int, losses: Sequence[EventLoss] = ()) -> None:
         """Remembers, durably, that everything up to `revision` has been published, but for these losses, and that it
         goes on: trouble is over.
 

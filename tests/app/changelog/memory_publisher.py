@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from configsvc.bus.port import Receipt
-from configsvc.domain.events import Delivery, Form, Omission, Refusal, event_key, event_of, forms_of
+from configsvc.domain.events import Delivery, EventForm, Refusal, RefusalReason, event_key, event_of, forms_of
 from configsvc.domain.records import Action, Change, Kind, Ref
 from configsvc.errors import Unavailable
 
@@ -65,20 +65,20 @@ class MemoryPublisher:
         return Receipt(deliveries)
 
     def _deliver(self, each: Change) -> Delivery:
-        omission: Omission | None = None
+        refusal: Refusal | None = None
         whole_bytes = 0
         for form in forms_of(each):
-            if form is Form.SKIPPED:
+            if form is EventForm.SKIPPED:
                 break
-            event = event_of(each, form, omission)
+            event = event_of(each, form, refusal)
             size_bytes = len(json.dumps(event).encode()) + len(event_key(each))
             whole_bytes = whole_bytes or size_bytes
             if not self.limit_bytes or size_bytes <= self.limit_bytes:
                 self.events.append(event)
                 self.keys.append(event_key(each))
                 break
-            omission = Omission(Refusal.TOO_LARGE, whole_bytes, self.limit_bytes)
-        return Delivery(each, form, whole_bytes, omission)
+            refusal = Refusal(RefusalReason.TOO_LARGE, whole_bytes, self.limit_bytes)
+        return Delivery(each, form, whole_bytes, refusal)
 
     async def __aenter__(self) -> Self:
         return self

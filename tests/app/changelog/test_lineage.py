@@ -18,7 +18,7 @@ from configsvc.app.watch.hub import WatchHub
 from configsvc.app.watch.watcher import Selector, Synced
 from configsvc.bus.local import LocalBus
 from configsvc.cache.local import LocalCache
-from configsvc.domain.lineage import LEAP_REVISIONS, Point
+from configsvc.domain.lineage import LEAP_REVISIONS, Checkpoint
 from configsvc.domain.records import Kind
 from configsvc.errors import RevisionOutOfRange, Unavailable
 from configsvc.storage.port import Storage
@@ -59,7 +59,7 @@ class World:
             if (self.tail.history, self.tail.applied) == (state.history, state.head):
                 return
 
-    async def put(self, *values: tuple[object, object]) -> Point:
+    async def put(self, *values: tuple[object, object]) -> Checkpoint:
         """One write by another replica for each; where the log ends then."""
         for ref, value in values:
             await write(self.storage, (ref, value))  # type: ignore[arg-type]
@@ -112,7 +112,7 @@ async def test_everyone_reloads_at_the_new_history_above_all_that_was_seen(
 ) -> None:
     seen = Seen()
     world.tail.subscribe(seen)
-    before = world.tail.point
+    before = world.tail.checkpoint
     restore()
     await world.look()
     state = await world.storage.state()
@@ -130,7 +130,7 @@ async def test_everyone_reloads_at_the_new_history_above_all_that_was_seen(
 async def test_it_is_noticed_after_the_copy_has_grown_beyond_what_was_seen(
     world: World, restore: Callable[[], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    before = world.tail.point
+    before = world.tail.checkpoint
     restore()
     await world.storage.__aexit__(None, None, None)
     async with world.database.open() as other:
@@ -229,7 +229,7 @@ class TestWatches:
     async def test_resume_in_their_own_history_alone(
         self, world: World, hub: WatchHub, restore: Callable[[], None]
     ) -> None:
-        before = world.tail.point
+        before = world.tail.checkpoint
         restore()
         await world.look()
         for revision in (1, before.revision, world.tail.applied):
@@ -272,7 +272,7 @@ class TestMark:
         async with opened(database, cache, clock) as world:
             assert world.tail.history != lost.history
             assert world.tail.applied == lost.revision + LEAP_REVISIONS
-            await left(LogMark(cache, clock), world.tail.point, clock)
+            await left(LogMark(cache, clock), world.tail.checkpoint, clock)
         # And once more from the same copy, which is of the first history again.
         restore()
         async with opened(database, cache, clock) as world:
@@ -284,8 +284,8 @@ class TestMark:
         async with opened(database, cache, clock) as world:
             here = await world.put((A, 1))
             await world.look()
-            assert world.tail.point == here
-            mark = Point(here.history, 50, "0" * 32)
+            assert world.tail.checkpoint == here
+            mark = Checkpoint(here.history, 50, "0" * 32)
             await other_mark(cache, mark)
             while world.tail.history == here.history:
                 await clock.advance(1)
@@ -303,18 +303,18 @@ class TestMark:
             assert (world.tail.history, world.tail.applied) == (here, 0)
 
 
-async def left(mark: LogMark, point: Point, clock: FakeClock) -> None:
+async def left(mark: LogMark, point: Checkpoint, clock: FakeClock) -> None:
     """Returns when a replica has left this mark."""
     while await mark.find() != point:
         await clock.advance(1)
         await settle()
 
 
-async def other_mark(cache: LocalCache, point: Point) -> None:
+async def other_mark(cache: LocalCache, point: Checkpoint) -> None:
     """Another replica's mark."""
     other = LogMark(cache, FakeClock())
 
-    async def ignored(_: Point) -> None:
+    async def ignored(_: Checkpoint) -> None:
         """Nothing is beyond it."""
 
     task = asyncio.create_task(other.keep(lambda: point, ignored))

@@ -64,7 +64,7 @@ async def test_an_own_commit_is_applied_at_once_without_a_read(replica: Replica,
     await clock.asleep()
     reads = replica.door.reads
     commit = await write(replica.storage, (config("a"), 1))
-    replica.tail.committed(commit)
+    replica.tail.on_commit(commit)
     assert (replica.tail.applied, seen.revisions) == (1, [1])
     await settle()
     assert replica.door.reads == reads
@@ -92,7 +92,7 @@ async def test_group_committed_writes_arrive_in_any_order_and_are_told_in_order(
     commits = [await write(replica.storage, (config("a"), value)) for value in range(20)]
     Random(1).shuffle(commits)
     for commit in commits:
-        replica.tail.committed(commit)
+        replica.tail.on_commit(commit)
     assert seen.revisions == list(range(1, 21))
     await settle()
     assert replica.door.reads == reads
@@ -101,7 +101,7 @@ async def test_group_committed_writes_arrive_in_any_order_and_are_told_in_order(
 async def test_more_early_commits_than_are_held_come_from_the_log(replica: Replica, seen: Seen) -> None:
     commits = [await write(replica.storage, (config("a"), value)) for value in range(EARLY_COMMITS + 50)]
     for commit in reversed(commits):
-        replica.tail.committed(commit)
+        replica.tail.on_commit(commit)
     await seen.until(len(commits))
     assert seen.revisions == list(range(1, len(commits) + 1))
 
@@ -145,17 +145,17 @@ async def test_doubled_late_and_untrue_messages_change_nothing(replica: Replica,
 
 
 async def test_an_own_commit_is_announced_once_and_a_replayed_one_is_not(replica: Replica) -> None:
-    messages = replica.bus.reached()
+    messages = replica.bus.subscribe()
     commit = await replica.put(config("a"), 1)
     assert await anext(messages) == 1
-    replica.tail.committed(replace(commit, replayed=True))
+    replica.tail.on_commit(replace(commit, replayed=True))
     await replica.put(config("a"), 2)
     assert await anext(messages) == 2
 
 
 async def test_a_replayed_commit_that_is_not_applied_yet_wakes_the_reader(replica: Replica, seen: Seen) -> None:
     commit = await write(replica.storage, (config("a"), 1))
-    replica.tail.committed(replace(commit, replayed=True))
+    replica.tail.on_commit(replace(commit, replayed=True))
     await seen.until(1)
 
 
@@ -341,7 +341,7 @@ async def test_whoever_writes_in_whatever_order_each_replica_tells_every_revisio
                         commit = await write(storage, (config(random.choice("abc")), random.random()))
                         for _ in range(random.randrange(4)):
                             await asyncio.sleep(0)
-                        random.choice((here, there)).tail.committed(commit)
+                        random.choice((here, there)).tail.on_commit(commit)
 
                 await asyncio.gather(*(write_some() for _ in range(writers)))
                 for replica, seen in zip((here, there), listeners, strict=True):

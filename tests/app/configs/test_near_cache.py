@@ -145,7 +145,7 @@ async def test_a_fill_ahead_of_the_tail_is_not_set_back_by_it(replica: Replica, 
     view = await near.get([A])
     assert (view.revision, value_of(view, A)) == (2, 2)
     for commit in (first, second):
-        replica.tail.committed(commit)
+        replica.tail.on_commit(commit)
         view = await near.get([A])
         assert (view.revision, value_of(view, A)) == (2, 2)
 
@@ -289,7 +289,7 @@ async def test_whatever_interleaves_each_answer_is_the_state_at_its_revision(see
                         commit = await write(storage, *values)
                     await pause()
                     if random.random() < 0.6:
-                        replica.tail.committed(commit)
+                        replica.tail.on_commit(commit)
 
             async def hold_some() -> None:
                 for _ in range(8):

@@ -107,7 +107,7 @@ class World:
         write = Write(
             author, (ref(name),), lambda view: (mutation,) if value is not None or view.get(ref(name)) else ()
         )
-        self.replica.tail.committed(await self.replica.storage.write(write))
+        self.replica.tail.on_commit(await self.replica.storage.write(write))
 
     def show(self, name: str, url: str | None) -> None:
         if url is None:

@@ -61,7 +61,7 @@ async def write_all(replica: Replica, batches: Sequence[Sequence[Ref]]) -> list[
     changes: list[Change] = []
     for number, batch in enumerate(batches):
         commit = await write(replica.storage, *((ref, number) for ref in batch))
-        replica.tail.committed(commit)
+        replica.tail.on_commit(commit)
         changes += commit.changes
     return changes
 

@@ -241,8 +241,8 @@ async def test_a_snapshot_ahead_of_the_tail_is_not_followed_by_what_it_has(repli
     second = await write(replica.storage, (A, 2))
     events = hub.watch(ALL, None)
     assert await opened(events) == ({A: 2}, 2)
-    replica.tail.committed(first)
-    replica.tail.committed(second)
+    replica.tail.on_commit(first)
+    replica.tail.on_commit(second)
     await replica.put(A, 3)
     assert told([await anext(events)]) == [(3, "a", 3)]
 
@@ -277,7 +277,7 @@ async def test_a_replica_that_lags_does_not_refuse_what_the_log_has(replica: Rep
     assert await anext(at_two) == Synced(2)
     assert await anext(at_four) == Synced(4)
     for commit in commits:
-        replica.tail.committed(commit)
+        replica.tail.on_commit(commit)
     await replica.put(A, 5)
     assert told(await take(at_two, 3)) == [(3, "a", 3), (4, "a", 4), (5, "a", 5)]
     assert told(await take(at_four, 1)) == [(5, "a", 5)]

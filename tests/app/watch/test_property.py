@@ -112,7 +112,7 @@ class World:
                 (there.discard if value is None else there.add)(ref)
             commit = await write(self.storage, *values)
             await self.pause(4)
-            self.random.choice(self.replicas).tail.committed(commit)
+            self.random.choice(self.replicas).tail.on_commit(commit)
 
     async def watch_to_the_end(self, slowness: int, whole: bool) -> Client:
         """Watches from a snapshot until the last write is seen, disconnecting now and then, on any replica."""
@@ -177,7 +177,7 @@ async def play(seed: int, *, buffer_changes: int, watchers: int, slowness: int, 
             ]
             await asyncio.gather(*(world.write_some(12, refs[part::3]) for part in range(3)))
             commit = await write(storage, (LAST, "end"))
-            replicas[0].tail.committed(commit)
+            replicas[0].tail.on_commit(commit)
             await replicas[1].tail.wait_for(commit.revision, None)
             clients = await asyncio.gather(*watching)
             await check(storage, clients, complete=buffer_changes >= BIG)

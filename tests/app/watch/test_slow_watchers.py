@@ -128,14 +128,14 @@ async def test_a_batch_that_overflows_the_buffer_in_its_middle_is_sent_whole(rep
     events = await synced(hub)
     await replica.put(A, 0)
     refs = [config(f"key-{n}") for n in range(BUFFER_CHANGES * 3)]
-    replica.tail.committed(await write(replica.storage, *((ref, 1) for ref in refs)))
+    replica.tail.on_commit(await write(replica.storage, *((ref, 1) for ref in refs)))
     assert told(await take(events, len(refs) + 1)) == [(1, "a", 0), *((2, ref.key, 1) for ref in refs)]
 
 
 async def test_a_batch_of_which_a_part_was_taken_is_neither_repeated_nor_cut(replica: Replica, hub: WatchHub) -> None:
     events = await synced(hub)
     refs = [config(f"key-{n}") for n in range(BUFFER_CHANGES)]
-    replica.tail.committed(await write(replica.storage, *((ref, 1) for ref in refs)))
+    replica.tail.on_commit(await write(replica.storage, *((ref, 1) for ref in refs)))
     first = await take(events, 2)
     for number in range(BUFFER_CHANGES * 2):
         await replica.put(config(f"more-{number}"), 2)

@@ -15,10 +15,10 @@ from psycopg import AsyncConnection
 from configsvc.bus.kafka.bus import KafkaBus
 from configsvc.bus.kafka.publisher import KafkaPublisher
 from configsvc.bus.local import LocalBus
-from configsvc.bus.notify import CHANNEL, NotifyBus
 from configsvc.bus.port import Bus
+from configsvc.bus.postgres import PostgresBus
 from configsvc.domain.records import Change
-from configsvc.storage.postgres.storage import PostgresStorage
+from configsvc.storage.postgres.storage import CHANNEL, PostgresStorage
 
 OpenBus = Callable[[], Awaitable[Bus]]
 Adapter = Callable[[pytest.FixtureRequest, AsyncExitStack], OpenBus]
@@ -37,58 +37,58 @@ def local(request: pytest.FixtureRequest, stack: AsyncExitStack) -> OpenBus:
 
 
 def kafka(request: pytest.FixtureRequest, stack: AsyncExitStack) -> OpenBus:
-    """What is announced reaches the topic through the publisher, as the outbox's relay has it."""
+    """Announced changes reach the topic through the publisher, as with the outbox relay."""
     bootstrap: str = request.getfixturevalue("kafka_bootstrap")
     topic: str = request.getfixturevalue("topic")
 
     async def open_bus() -> Bus:
         publisher = await stack.enter_async_context(KafkaPublisher(bootstrap, topic))
-        bus = await stack.enter_async_context(_Relayed(KafkaBus(bootstrap, topic), publisher))
-        await bus.listening()
+        bus = await stack.enter_async_context(_RelayedBus(KafkaBus(bootstrap, topic), publisher))
+        await bus.wait_until_listening()
         return bus
 
     return open_bus
 
 
-def notify(request: pytest.FixtureRequest, stack: AsyncExitStack) -> OpenBus:
-    """What is announced was notified by the commit before; here by a statement of its own."""
+def postgres(request: pytest.FixtureRequest, stack: AsyncExitStack) -> OpenBus:
+    """In the service the commit notifies. Here a statement of its own does."""
     url: str = request.getfixturevalue("postgres_url")
 
     async def open_bus() -> Bus:
-        # The schema has the head that a listener asks for.
+        # The bus reads the head, so the schema must exist.
         async with PostgresStorage(url):
             pass
-        bus = await stack.enter_async_context(_Notified(NotifyBus(url), url))
-        await bus.listening()
+        bus = await stack.enter_async_context(_NotifiedBus(PostgresBus(url, CHANNEL), url))
+        await bus.wait_until_listening()
         return bus
 
     return open_bus
 
 
-class _Told:
-    """A bus, and what stands beside it in a whole replica: what tells the others."""
+class _AnnouncingBus:
+    """A bus with the part of a replica that tells the other replicas: the outbox relay, or the commit itself."""
 
-    def __init__(self, bus: KafkaBus | NotifyBus) -> None:
+    def __init__(self, bus: KafkaBus | PostgresBus) -> None:
         self._bus = bus
-        self._untold: list[Change] = []
-        self._telling: asyncio.Task[None] | None = None
+        self._unsent: list[Change] = []
+        self._sending: asyncio.Task[None] | None = None
         self.name = bus.name
-        self.reached = bus.reached
+        self.subscribe = bus.subscribe
         self.ping = bus.ping
-        self.listening = bus.listening
+        self.wait_until_listening = bus.wait_until_listening
 
     def announce(self, changes: Sequence[Change]) -> None:
         self._bus.announce(changes)
-        self._untold += changes
-        if self._untold and (self._telling is None or self._telling.done()):
-            self._telling = asyncio.create_task(self._tell_all())
+        self._unsent += changes
+        if self._unsent and (self._sending is None or self._sending.done()):
+            self._sending = asyncio.create_task(self._send_all())
 
-    async def _tell_all(self) -> None:
-        while self._untold:
-            changes, self._untold = self._untold, []
-            await self.tell(changes)
+    async def _send_all(self) -> None:
+        while self._unsent:
+            changes, self._unsent = self._unsent, []
+            await self.send(changes)
 
-    async def tell(self, changes: Sequence[Change]) -> None:
+    async def send(self, changes: Sequence[Change]) -> None:
         raise NotImplementedError
 
     async def __aenter__(self) -> Self:
@@ -98,34 +98,34 @@ class _Told:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._telling is not None:
-            await self._telling
+        if self._sending is not None:
+            await self._sending
         await self._bus.__aexit__(kind, error, trace)
 
 
-class _Relayed(_Told):
+class _RelayedBus(_AnnouncingBus):
     def __init__(self, bus: KafkaBus, publisher: KafkaPublisher) -> None:
         super().__init__(bus)
         self._publisher = publisher
 
-    async def tell(self, changes: Sequence[Change]) -> None:
+    async def send(self, changes: Sequence[Change]) -> None:
         while changes:
             receipt = await self._publisher.publish(changes)
             assert receipt.problem is None, receipt.problem
             changes = changes[len(receipt.deliveries) :]
 
 
-class _Notified(_Told):
-    def __init__(self, bus: NotifyBus, url: str) -> None:
+class _NotifiedBus(_AnnouncingBus):
+    def __init__(self, bus: PostgresBus, url: str) -> None:
         super().__init__(bus)
         self._url = url
 
-    async def tell(self, changes: Sequence[Change]) -> None:
+    async def send(self, changes: Sequence[Change]) -> None:
         async with await AsyncConnection.connect(self._url, autocommit=True) as connection:
             await connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, str(changes[-1].revision)))
 
 
-ADAPTERS: dict[str, Adapter] = {"local": local, "notify": notify, "kafka": kafka}
+ADAPTERS: dict[str, Adapter] = {"local": local, "postgres": postgres, "kafka": kafka}
 
 
 @pytest.fixture(params=ADAPTERS)

@@ -15,7 +15,7 @@ import pytest
 
 from configsvc.bus.kafka.publisher import KafkaPublisher
 from configsvc.bus.port import Publisher
-from configsvc.domain.events import Delivery, Form
+from configsvc.domain.events import Delivery, EventForm
 from configsvc.domain.records import Action, Change, Kind
 from tests.app.changelog.memory_publisher import MemoryPublisher, change
 from tests.faults.topics import make_topic, messages
@@ -77,7 +77,7 @@ async def test_all_changes_are_published_once_in_order(open_topic: Open) -> None
     changes = [change(revision, revision, key=f"key-{revision % 7}") for revision in range(1, 201)]
     deliveries = await publish_all(publisher, changes)
     assert [delivery.change for delivery in deliveries] == changes
-    assert {delivery.form for delivery in deliveries} == {Form.WHOLE}
+    assert {delivery.form for delivery in deliveries} == {EventForm.WHOLE}
     assert sorted(event["revision"] for event in events()) == list(range(1, 201))
     for event in events():
         EVENT.validate(event)
@@ -87,7 +87,7 @@ async def test_all_changes_are_published_once_in_order(open_topic: Open) -> None
 async def test_many_small_events_share_batches_that_the_topic_takes(open_topic: Open) -> None:
     publisher, events = await open_topic(10_240)
     deliveries = await publish_all(publisher, [change(revision, text(500)) for revision in range(1, 201)])
-    assert {delivery.form for delivery in deliveries} == {Form.WHOLE}
+    assert {delivery.form for delivery in deliveries} == {EventForm.WHOLE}
     assert [event["revision"] for event in events()] == list(range(1, 201)), "of one key, each once, in order"
 
 
@@ -95,7 +95,7 @@ async def test_an_event_above_the_limit_goes_without_its_value_and_says_so(open_
     publisher, events = await open_topic(10_240)
     changes = [change(1, "small"), change(2, text(20_000), reason="large"), change(3, "small again")]
     whole, reduced, after = await publish_all(publisher, changes)
-    assert (whole.form, reduced.form, after.form) == (Form.WHOLE, Form.WITHOUT_VALUE, Form.WHOLE)
+    assert (whole.form, reduced.form, after.form) == (EventForm.WHOLE, EventForm.WITHOUT_VALUE, EventForm.WHOLE)
     assert whole.loss is after.loss is None
     assert reduced.loss is not None
     first, second, third = events()
@@ -117,7 +117,7 @@ async def test_what_is_still_too_large_goes_without_its_texts(open_topic: Open) 
         change(3, "small"),
     ]
     deliveries = await publish_all(publisher, changes)
-    assert [delivery.form for delivery in deliveries] == [Form.BARE, Form.BARE, Form.WHOLE]
+    assert [delivery.form for delivery in deliveries] == [EventForm.BARE, EventForm.BARE, EventForm.WHOLE]
     written, removed, _ = events()
     assert written["value_omitted"] == written["texts_omitted"] == removed["texts_omitted"] == "too_large"
     assert "value_omitted" not in removed, "a removal has none"
@@ -129,7 +129,7 @@ async def test_what_is_still_too_large_goes_without_its_texts(open_topic: Open) 
 async def test_what_never_fits_is_skipped_and_holds_nothing_up(open_topic: Open) -> None:
     publisher, events = await open_topic(1_000)
     deliveries = await publish_all(publisher, [change(1, 1), change(2, 2, key=text(2_000)), change(3, 3)])
-    assert [delivery.form for delivery in deliveries] == [Form.WHOLE, Form.SKIPPED, Form.WHOLE]
+    assert [delivery.form for delivery in deliveries] == [EventForm.WHOLE, EventForm.SKIPPED, EventForm.WHOLE]
     assert deliveries[1].loss is not None
     assert [event["revision"] for event in events()] == [1, 3]
 
@@ -157,6 +157,6 @@ async def test_any_mixture_is_published_in_order_each_event_as_whole_as_it_can_b
     for delivery in deliveries:
         size = len(json.dumps(delivery.change.after)) + len(delivery.change.reason)
         if size < 9_500:
-            assert delivery.form is Form.WHOLE
+            assert delivery.form is EventForm.WHOLE
         if size > 10_500:
-            assert delivery.form is Form.WITHOUT_VALUE
+            assert delivery.form is EventForm.WITHOUT_VALUE

@@ -5,17 +5,17 @@ from dataclasses import replace
 
 import pytest
 
-from configsvc.domain.lineage import LEAP_REVISIONS, Point
+from configsvc.domain.lineage import LEAP_REVISIONS, Checkpoint
 from configsvc.domain.records import Action, Kind, Put
 from configsvc.errors import Unavailable
 from configsvc.storage.port import RecordQuery, RetentionPolicy, Storage
 from tests.conformance.storage.databases import Database
 from tests.conformance.storage.writing import StorageFactory, author, batch, config, increment, put, remove
 
-NOWHERE = Point("", 0)
+NOWHERE = Checkpoint("", 0)
 
 
-async def seen_in(storage: Storage, *keys: str, value: int = 1) -> Point:
+async def seen_in(storage: Storage, *keys: str, value: int = 1) -> Checkpoint:
     """Writes these keys; where the log ends then."""
     for key in keys:
         await storage.write(put(config(key), value))
@@ -85,7 +85,7 @@ class TestDigest:
         state = await storage.state()
         assert state.digest == digests[-1]
         for revision, digest in ((1, digests[0]), (2, digests[3]), (3, digests[4])):
-            assert (await storage.resume(Point(state.history, revision), 10)).stored_digest == digest
+            assert (await storage.resume(Checkpoint(state.history, revision), 10)).stored_digest == digest
 
     async def test_writes_of_one_group_are_chained_too(self, storage: Storage) -> None:
         await asyncio.gather(*(storage.write(increment(config(f"k{number % 3}"))) for number in range(40)))
@@ -133,7 +133,7 @@ class TestFollow:
         page = await storage.resume(here, 10)
         assert page.continues(here)
         assert [change.revision for change in page.changes] == [3, 4]
-        assert page.changes[-1].point == there == page.state.end
+        assert page.changes[-1].checkpoint == there == page.state.end
 
     async def test_does_not_continue_a_revision_that_the_log_does_not_have(self, storage: Storage) -> None:
         here = await seen_in(storage, "a")
@@ -158,7 +158,7 @@ class TestReconcile:
     @pytest.mark.parametrize("digest", ["", "0" * 32])
     async def test_a_place_that_is_lost_makes_a_new_history_above_it(self, storage: Storage, digest: str) -> None:
         here = await seen_in(storage, "a", "b")
-        lost = Point(here.history, 2 if digest else 7, digest)
+        lost = Checkpoint(here.history, 2 if digest else 7, digest)
         turned = await storage.new_history_if_diverged(lost, "the log fell behind")
         assert turned == await storage.state()
         assert turned.history != here.history

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from configsvc.domain.events import Form, Loss, Omission, Refusal
+from configsvc.domain.events import EventForm, EventLoss, Refusal, RefusalReason
 from configsvc.errors import RevisionOutOfRange
 from configsvc.storage.port import RetentionPolicy, Storage
 from tests.conformance.storage.writing import StorageFactory, config, put
@@ -28,8 +28,8 @@ async def test_nothing_is_published_at_first_and_the_cursor_survives(open_storag
         assert await lease.published() == 2
 
 
-def loss(revision: int, form: Form) -> Loss:
-    return Loss(revision, config(f"key-{revision}"), form, Omission(Refusal.TOO_LARGE, 2_000, 1_000))
+def loss(revision: int, form: EventForm) -> EventLoss:
+    return EventLoss(revision, config(f"key-{revision}"), form, Refusal(RefusalReason.TOO_LARGE, 2_000, 1_000))
 
 
 async def test_the_backlog_is_told_to_everyone_whoever_has_the_turn(storage: Storage) -> None:
@@ -54,13 +54,15 @@ async def test_what_left_incomplete_is_counted_and_the_last_is_remembered(open_s
     async with open_storage() as storage:
         await write_some(storage, 6)
         async with storage.outbox_lease() as lease:
-            await lease.advance(3, [loss(1, Form.WITHOUT_VALUE), loss(2, Form.BARE), loss(3, Form.SKIPPED)])
+            await lease.advance(
+                3, [loss(1, EventForm.WITHOUT_VALUE), loss(2, EventForm.BARE), loss(3, EventForm.SKIPPED)]
+            )
             await lease.advance(4)
-            await lease.advance(5, [loss(5, Form.WITHOUT_VALUE)])
+            await lease.advance(5, [loss(5, EventForm.WITHOUT_VALUE)])
     async with open_storage() as storage:
         status = await storage.outbox_status()
         assert (status.reduced, status.skipped) == (3, 1)
-        assert status.last_loss == loss(5, Form.WITHOUT_VALUE)
+        assert status.last_loss == loss(5, EventForm.WITHOUT_VALUE)
 
 
 async def test_what_was_compacted_away_before_there_was_a_bus_does_not_wait(storage: Storage) -> None:

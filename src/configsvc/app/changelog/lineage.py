@@ -16,7 +16,7 @@ from datetime import timedelta
 from configsvc.app.changelog.position import LogPosition
 from configsvc.cache.port import Cache, CacheEntry
 from configsvc.clock import Clock
-from configsvc.domain.lineage import LogState, Origin, Point
+from configsvc.domain.lineage import Checkpoint, HistoryOrigin, LogState
 from configsvc.errors import ServiceError
 from configsvc.storage.port import HistoryAdmin, ResumableLog
 
@@ -39,7 +39,7 @@ WHAT_TO_DO = (
 )
 
 
-async def compared(log: ResumableLog, seen: Point) -> LogState:
+async def compared(log: ResumableLog, seen: Checkpoint) -> LogState:
     """The state of the log, in which `seen` can't be taken for a part of it unless it is one. Raises `Unavailable`."""
     page = await log.resume(seen, 1)
     if page.continues(seen):
@@ -66,9 +66,9 @@ class OriginBoard:
     def __init__(self, histories: HistoryAdmin, position: LogPosition) -> None:
         self._histories = histories
         self._position = position
-        self._known: Origin | None = None
+        self._known: HistoryOrigin | None = None
 
-    async def look(self) -> Origin:
+    async def look(self) -> HistoryOrigin:
         """The origin; without a reason where the database can't be read."""
         history = self._position.history
         if self._known is None or self._known.history != history:
@@ -78,7 +78,7 @@ class OriginBoard:
             except (ServiceError, TimeoutError) as error:
                 logger.debug("where the log's history comes from can't be read now: %s", error)
         if self._known is None or self._known.history != history:
-            return Origin(history, self._position.since, "", None)
+            return HistoryOrigin(history, self._position.since, "", None)
         at = self._known.made_at.isoformat(timespec="seconds") if self._known.made_at else "some time"
         told = replace(self._known, reason=f"{at}: {self._known.reason}")
         return told if not told.since else replace(told, reason=f"{told.reason}. {WHAT_TO_DO}")
@@ -97,7 +97,7 @@ class LogMark:
         """Whether there is a cache to leave it in."""
         return self._cache is not None
 
-    async def find(self) -> Point | None:
+    async def find(self) -> Checkpoint | None:
         """The furthest place that a replica has left."""
         if self._cache is None:
             return None
@@ -109,13 +109,13 @@ class LogMark:
         except ValueError:
             logger.warning("the cache has something under '%s' that is not a mark of the log", MARK_KEY)
             return None
-        return Point(str(history), entry.revision, str(digest))
+        return Checkpoint(str(history), entry.revision, str(digest))
 
     def moved(self) -> None:
         """There is a new place to leave."""
         self._moved.set()
 
-    async def keep(self, own: Callable[[], Point], found: Callable[[Point], Awaitable[None]]) -> None:
+    async def keep(self, own: Callable[[], Checkpoint], found: Callable[[Checkpoint], Awaitable[None]]) -> None:
         """Leaves `own()` as it moves, and tells `found` of a mark that is beyond it; for ever.
 
         The cache keeps the highest revision, and a later history begins above the earlier one: so it is the latest.

@@ -16,7 +16,7 @@ from typing import Self
 
 from configsvc.bus.port import Publisher, Receipt
 from configsvc.clock import Clock
-from configsvc.domain.events import Delivery, Loss
+from configsvc.domain.events import Delivery, EventLoss
 from configsvc.domain.records import Change
 from configsvc.errors import RevisionOutOfRange, ServiceError, Unavailable
 from configsvc.storage.port import Log, Outbox, OutboxLease
@@ -61,7 +61,7 @@ class OutboxRelay:
         self._waiting: list[Change] = []
         self._read_to = 0
         # Of what is settled after the cursor.
-        self._losses: list[Loss] = []
+        self._losses: list[EventLoss] = []
 
     async def __aenter__(self) -> Self:
         self._task = self._supervisor.supervise("outbox relay", self._run)

@@ -24,7 +24,7 @@ from configsvc.app.changelog.follower import LogFollower
 from configsvc.app.changelog.lineage import LogMark, compared
 from configsvc.bus.port import Bus
 from configsvc.clock import Clock, wait_within
-from configsvc.domain.lineage import LogState, Point, history_changed
+from configsvc.domain.lineage import Checkpoint, LogState, history_changed
 from configsvc.domain.records import Change, Commit
 from configsvc.errors import RevisionOutOfRange, Unavailable
 from configsvc.storage.port import Log, ResumableLog
@@ -116,7 +116,7 @@ class LogTail:
 
     async def __aenter__(self) -> Self:
         """Starts at the head of the log; where that can't be read, stale at 0, and at the head as soon as it can."""
-        self._messages = self._bus.reached()
+        self._messages = self._bus.subscribe()
         try:
             await self._begin()
         except Unavailable as error:
@@ -130,7 +130,7 @@ class LogTail:
         if self._mark.is_kept:
             self._tasks.append(
                 self._supervisor.supervise(
-                    "log tail's mark", lambda: self._mark.keep(lambda: self.point, self._compare)
+                    "log tail's mark", lambda: self._mark.keep(lambda: self.checkpoint, self._compare)
                 )
             )
         return self
@@ -146,9 +146,9 @@ class LogTail:
                 future.set_result(None)
 
     @property
-    def point(self) -> Point:
+    def checkpoint(self) -> Checkpoint:
         """The place in the log up to which everything is applied; nowhere before the log was read."""
-        return Point(self.history if self.has_begun else "", self.applied, self._digest)
+        return Checkpoint(self.history if self.is_synced else "", self.applied, self._digest)
 
     def history_changed(self) -> RevisionOutOfRange:
         """The error for what is of another history."""
@@ -169,13 +169,13 @@ class LogTail:
 
         return unsubscribe
 
-    def committed(self, commit: Commit) -> None:
+    def on_commit(self, commit: Commit) -> None:
         """Takes in a write of this replica, and announces it. Calls may come in any order of revision."""
         if commit.changes and not commit.replayed:
             self._bus.announce(commit.changes)
             if commit.history != self.history:
                 # The log has another history; it is read before anything of it is taken in.
-                self.suspect()
+                self.request_read()
             elif commit.revision == self.applied + 1:
                 self._apply(commit.changes)
                 # The log has just taken a write, and there is nothing that we have not seen.
@@ -186,11 +186,11 @@ class LogTail:
         self._expect(commit.revision)
 
     @property
-    def has_begun(self) -> bool:
+    def is_synced(self) -> bool:
         """Whether the log has been read since the start."""
         return self._begun.is_set()
 
-    async def begun(self) -> None:
+    async def wait_synced(self) -> None:
         """Returns when it has been."""
         await self._begun.wait()
 
@@ -248,16 +248,16 @@ class LogTail:
             self._next_look = None
             state = await self._log.state()
             if state.history != self.history or state.head < self.applied:
-                self.suspect()
+                self.request_read()
                 return max(state.head, self.applied + 1)
             return state.head
 
-    def suspect(self) -> None:
+    def request_read(self) -> None:
         """Something was read or refused that does not fit what is known here: the log is looked at, whatever it reaches."""
         self._hint = max(self._hint, self.applied + 1)
         self._wake.release()
 
-    def doubt(self, error: Exception) -> None:
+    def mark_stale(self, error: Exception) -> None:
         """A read of the store has failed: what is answered from now on is stale, until the log can be read again."""
         self._mark_stale(error)
         self._wake.release()
@@ -270,7 +270,7 @@ class LogTail:
 
     async def _listen(self) -> None:
         # The first time from before the log was read; after a failure from then on, and the poll finds what was missed.
-        messages, self._messages = self._messages or self._bus.reached(), None
+        messages, self._messages = self._messages or self._bus.subscribe(), None
         async for revision in messages:
             self._expect(revision)
 
@@ -296,11 +296,11 @@ class LogTail:
 
     async def _read(self) -> None:
         """Reads the log to its end."""
-        if not self.has_begun:
+        if not self.is_synced:
             await self._begin()
         more = True
         while more:
-            began, seen = self._clock.now(), self.point
+            began, seen = self._clock.now(), self.checkpoint
             page = await self._log.resume(seen, READ_CHANGES)
             if page.state.history != seen.history or not page.continues(seen):
                 await self._turn(seen)
@@ -326,7 +326,7 @@ class LogTail:
         self._begun.set()
         self._mark_current(began)
 
-    async def _turn(self, seen: Point) -> None:
+    async def _turn(self, seen: Checkpoint) -> None:
         """Goes to the head of a log that has another history, or has to get one. Nothing of before is of use."""
         state = await compared(self._log, seen)
         if state.history == seen.history:
@@ -335,10 +335,10 @@ class LogTail:
         self._early.clear()
         self._go_to(state)
 
-    async def _compare(self, mark: Point) -> None:
+    async def _compare(self, mark: Checkpoint) -> None:
         """A replica has left a mark beyond `applied`."""
         if mark.history != self.history or (await compared(self._log, mark)).history != self.history:
-            self.suspect()
+            self.request_read()
 
     def _go_to(self, state: LogState) -> None:
         self.history, self.since = state.history, state.since

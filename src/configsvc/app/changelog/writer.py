@@ -25,9 +25,9 @@ class AppliedWriter:
             commit = await self._writer.write(write)
         except Unavailable as error:
             if error.reason == "LOG_DIVERGED":
-                self._tail.suspect()
+                self._tail.request_read()
             raise
-        self._tail.committed(commit)
+        self._tail.on_commit(commit)
         if self._tail.applied < commit.revision or self._tail.history != commit.history:
             with contextlib.suppress(Unavailable):
                 await self._tail.wait_for(commit.revision, APPLY_SECONDS)

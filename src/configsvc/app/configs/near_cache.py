@@ -88,7 +88,7 @@ class NearCache:
         try:
             return await self._get_current(refs)
         except Unavailable as error:
-            self._tail.doubt(error)
+            self._tail.mark_stale(error)
             if (view := await self._get_stale(refs)) is None:
                 raise
             return view
@@ -107,7 +107,7 @@ class NearCache:
         try:
             page = await self._reader.page(query)
         except Unavailable as error:
-            self._tail.doubt(error)
+            self._tail.mark_stale(error)
             return await self.get(refs), frozenset()
         view = View(page.revision, {record.ref: record for record in page.records})
         return view, frozenset(ref for ref in refs if page.more and ref.key > page.records[-1].ref.key)
@@ -184,7 +184,7 @@ class NearCache:
         entry = Entry(record, record.revision if record else view.revision, view.revision, view.history)
         if view.history != self._tail.history:
             # The log has another history that the tail has not seen yet, or this answer is from before the change.
-            self._tail.suspect()
+            self._tail.request_read()
             return entry
         if view.revision < fill.floor:
             # The answer is older than the fill, and the changes between the two are not known.

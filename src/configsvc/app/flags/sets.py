@@ -50,7 +50,7 @@ class FlagSets:
         try:
             return await self._reads.run(environment, lambda: self._read(environment))
         except Unavailable as error:
-            self._tail.doubt(error)
+            self._tail.mark_stale(error)
             if (flag_set := await self._find_fallback_entry(environment)) is None:
                 raise
             return flag_set
@@ -102,7 +102,7 @@ class FlagSets:
             flag_set = FlagSet(environment, (flags.stored(record) for record in page.records), page.revision)
             if page.history != self._tail.history:
                 # The log has another history and the tail does not know yet, or this page is of the one before.
-                self._tail.suspect()
+                self._tail.request_read()
                 return flag_set
             # After a reset these are not the changes of this read: they may have a gap, so the set is not kept.
             if self._changes_since_read.get(environment) is since_read:

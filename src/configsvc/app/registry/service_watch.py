@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from configsvc.app.registry.foreign_instances import ForeignInstances
 from configsvc.app.watch.hub import WatchHub
-from configsvc.app.watch.watcher import Changed, Poked, Progress, Selector, Synced, WatchEvent
+from configsvc.app.watch.watcher import Changed, Notified, Progress, Selector, Synced, WatchEvent
 from configsvc.domain.instances import Instance
 from configsvc.domain.records import Kind
 
@@ -55,7 +55,7 @@ class ServiceWatches:
         self._foreign = foreign
         self._is_registered = is_registered
         self._is_complete = is_complete
-        foreign.follow(lambda service: hub.poke(Kind.INSTANCE, "", service))
+        foreign.follow(lambda service: hub.notify(Kind.INSTANCE, "", service))
 
     @property
     def history(self) -> str:
@@ -86,7 +86,7 @@ class ServiceWatches:
                         yield ForeignSnapshot(tuple(sent.values()))
                     yield event
                     continue
-                if not isinstance(event, Poked):
+                if not isinstance(event, Notified):
                     yield event
                 if not synced or (isinstance(event, Changed) and not event.completes):
                     continue

@@ -175,8 +175,8 @@ class WatchHub:
         finally:
             self._unregister(watcher)
 
-    def poke(self, kind: Kind, environment: str, service: str) -> None:
-        """Gives each watcher of this a `Poked` in its turn: something beside the log has news for it."""
+    def notify(self, kind: Kind, environment: str, service: str) -> None:
+        """Gives each watcher of this a `Notified` in its turn: something beside the log has news for it."""
         for watcher in self._index.get((kind, environment, service), ()):
             watcher.poke()
 
@@ -227,8 +227,8 @@ class WatchHub:
 
     def _check_history(self, read: str) -> None:
         """What was read must be of the history that this watch is of."""
-        if self._tail.has_begun and read != self._tail.history:
-            self._tail.suspect()
+        if self._tail.is_synced and read != self._tail.history:
+            self._tail.request_read()
             raise self._tail.history_changed()
 
     async def _open(self, watcher: Watcher, known: _Known) -> AsyncGenerator[Snapshot | Synced, None]:

@@ -88,11 +88,11 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Poked:
+class Notified:
     """Something beside the log has news for this watcher (`WatchHub.poke`). It is told in its turn, like a change."""
 
 
-WatchEvent = Snapshot | Synced | Changed | Progress | Poked
+WatchEvent = Snapshot | Synced | Changed | Progress | Notified
 
 
 class Backlog:
@@ -202,7 +202,7 @@ class Watcher:
             self._wake()
 
     def poke(self) -> None:
-        """It gets a `Poked`, after what is in its backlog now; one, however often."""
+        """It gets a `Notified`, after what is in its backlog now; one, however often."""
         self._is_poked = True
         self._wake()
 
@@ -216,7 +216,7 @@ class Watcher:
         if self._error is not None:
             raise self._error
 
-    async def take(self) -> Changed | Progress | Poked | None:
+    async def take(self) -> Changed | Progress | Notified | None:
         """The next event; None where it is behind."""
         while True:
             self.check()
@@ -230,7 +230,7 @@ class Watcher:
                 return self.backlog.take()
             if self._is_poked:
                 self._is_poked = False
-                return Poked()
+                return Notified()
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
 

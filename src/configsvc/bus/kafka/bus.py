@@ -38,18 +38,18 @@ class KafkaBus:
         self._consumer: SupervisedTask | None = None
         self._bootstrap = bootstrap
         self._topic = topic
-        self._heard = LocalBus()
+        self._local = LocalBus()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._listening = asyncio.Event()
         self._problem: tuple[datetime, str] | None = (datetime.now(UTC), "not connected yet")
 
     def announce(self, changes: Sequence[Change]) -> None:
         """Tells this process at once. The others hear of it by the event, which the outbox publishes."""
-        self._heard.announce(changes)
+        self._local.announce(changes)
 
-    def reached(self) -> AsyncIterator[int]:
+    def subscribe(self) -> AsyncIterator[int]:
         """See the port."""
-        return self._heard.reached()
+        return self._local.subscribe()
 
     async def ping(self) -> None:
         """See the port."""
@@ -57,12 +57,12 @@ class KafkaBus:
             since, said = self._problem
             raise Unavailable(f"Kafka is away since {since.isoformat()}: {said}", "BUS_UNAVAILABLE")
 
-    async def listening(self) -> None:
+    async def wait_until_listening(self) -> None:
         """Returns when all partitions are read from their ends."""
         await self._listening.wait()
 
     async def __aenter__(self) -> Self:
-        await self._heard.__aenter__()
+        await self._local.__aenter__()
         self._loop = asyncio.get_running_loop()
         self._consumer = self._supervisor.supervise("kafka consumer", self._consume)
         return self
@@ -70,7 +70,7 @@ class KafkaBus:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._heard.__aexit__(kind, error, trace)
+        await self._local.__aexit__(kind, error, trace)
         if self._consumer is not None:
             await self._consumer.stop()
 
@@ -166,7 +166,7 @@ class KafkaBus:
         except (TypeError, ValueError):
             logger.debug("a message at offset %s of '%s' has no revision", message.offset(), self._topic)
             return
-        self._on_loop(self._heard.tell, number)
+        self._on_loop(self._local.announce_revision, number)
 
     def _driver_failed(self, problem: KafkaError) -> None:
         if problem.code() == KafkaError._ALL_BROKERS_DOWN:

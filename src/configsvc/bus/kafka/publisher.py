@@ -22,9 +22,9 @@ from configsvc.bus.port import Receipt
 from configsvc.domain.events import (
     SCHEMA_VERSION,
     Delivery,
-    Form,
-    Omission,
+    EventForm,
     Refusal,
+    RefusalReason,
     event_key,
     event_of,
     forms_of,
@@ -151,7 +151,7 @@ class KafkaPublisher:
             # The limit was lowered, or is not known.
             self._read_limit(is_doubted=True)
         deliveries = [
-            Delivery(change, Form.WHOLE, _event_bytes(messages[0]))
+            Delivery(change, EventForm.WHOLE, _event_bytes(messages[0]))
             for change, messages in batch
             if _place(change) not in missing
         ]
@@ -159,12 +159,12 @@ class KafkaPublisher:
 
     def _publish_alone(self, change: Change, stop: threading.Event) -> Receipt:
         """Tries each form. What is refused while it is alone is refused for good."""
-        omission: Omission | None = None
+        refusal: Refusal | None = None
         whole_bytes = 0
         for form in forms_of(change):
-            if form is Form.SKIPPED:
+            if form is EventForm.SKIPPED:
                 break
-            message = self._event(change, form, omission)
+            message = self._event(change, form, refusal)
             whole_bytes = whole_bytes or _event_bytes(message)
             report = self._singles.send(self._topic, [message], self._max_bytes, stop)
             if report.acknowledged:
@@ -172,15 +172,15 @@ class KafkaPublisher:
             if not report.refused:
                 return Receipt((), _problem(report, stop, True))
             self._read_limit(is_doubted=True)
-            why = Refusal.TOO_LARGE if report.refused[0].code() in SIZE_REFUSALS else Refusal.REFUSED
-            omission = Omission(why, whole_bytes, self._limit_bytes)
+            why = RefusalReason.TOO_LARGE if report.refused[0].code() in SIZE_REFUSALS else RefusalReason.REFUSED
+            refusal = Refusal(why, whole_bytes, self._limit_bytes)
             logger.debug("%s is refused %s: %s", _place(change), form.value, report.refused[0].str())
         for tombstone in self._tombstone(change):
             report = self._singles.send(self._topic, [tombstone], self._max_bytes, stop)
             if not report.acknowledged and not report.refused:
                 return Receipt((), _problem(report, stop, True))
         self._suspects.discard(_place(change))
-        return Receipt((Delivery(change, form, whole_bytes, omission),))
+        return Receipt((Delivery(change, form, whole_bytes, refusal),))
 
     @property
     def _max_bytes(self) -> int:
@@ -205,8 +205,8 @@ class KafkaPublisher:
             logger.info("the topic '%s' takes messages of up to %d bytes", self._topic, found)
         self._limit_bytes, self._limit_problem = found, None
 
-    def _event(self, change: Change, form: Form = Form.WHOLE, omission: Omission | None = None) -> Outgoing:
-        event = event_of(change, form, omission)
+    def _event(self, change: Change, form: EventForm = EventForm.WHOLE, refusal: Refusal | None = None) -> Outgoing:
+        event = event_of(change, form, refusal)
         return Outgoing(self._key(change), _encoded(event), self._headers(change))
 
     def _tombstone(self, change: Change) -> Sequence[Outgoing]:

@@ -6,8 +6,8 @@ from configsvc_client.v1 import health_pb2, health_pb2_grpc
 
 from configsvc import __version__
 from configsvc.app.changelog.position import LogPosition
-from configsvc.app.health import Health, HealthBoard
-from configsvc.domain.lineage import Origin
+from configsvc.app.health import Health, ReplicaHealth
+from configsvc.domain.lineage import HistoryOrigin
 from configsvc.rpc import convert
 from configsvc.rpc.context import CallContext
 from configsvc.rpc.responses import response_metadata
@@ -18,12 +18,12 @@ class HealthServicer(health_pb2_grpc.HealthServiceServicer):
 
     def __init__(
         self,
-        board: HealthBoard,
+        replica: ReplicaHealth,
         position: LogPosition,
-        origin: Callable[[], Awaitable[Origin]],
+        origin: Callable[[], Awaitable[HistoryOrigin]],
         instance_id: str,
     ) -> None:
-        self._board = board
+        self._replica = replica
         self._position = position
         self._origin = origin
         self._instance_id = instance_id
@@ -31,12 +31,12 @@ class HealthServicer(health_pb2_grpc.HealthServiceServicer):
     async def GetHealth(
         self, request: health_pb2.GetHealthRequest, context: CallContext
     ) -> health_pb2.GetHealthResponse:
-        return health_pb2.GetHealthResponse(health=await self._message(await self._board.look()))
+        return health_pb2.GetHealthResponse(health=await self._message(await self._replica.check()))
 
     async def GetReadiness(
         self, request: health_pb2.GetReadinessRequest, context: CallContext
     ) -> health_pb2.GetReadinessResponse:
-        health = await self._board.look()
+        health = await self._replica.check()
         if not health.ready:
             # REST callers, such as load balancers, look at the status alone.
             response_metadata.add_metadata(("x-http-status", "503"))

@@ -3,13 +3,13 @@
 Each function is one transaction on a connection that has none open.
 """
 
-from configsvc.domain.lineage import LogState, Point
+from configsvc.domain.lineage import Checkpoint, LogState
 from configsvc.storage.postgres.connection import BEGIN, Connection, execute, rolled_back_on_error, rows_of
 from configsvc.storage.sql.statements import Statements
 
 
 async def new_history_if_diverged(
-    connection: Connection, statements: Statements, channel: str, seen: Point, reason: str
+    connection: Connection, statements: Statements, channel: str, seen: Checkpoint, reason: str
 ) -> LogState:
     """See `port.ResumableLog`."""
     async with rolled_back_on_error(connection):
@@ -17,14 +17,14 @@ async def new_history_if_diverged(
         if state.continues(seen, there):
             await connection.execute("ROLLBACK")
             return state
-        return await _turn(connection, statements, channel, state, state.turned(seen.revision), reason)
+        return await _turn(connection, statements, channel, state, state.with_new_history(seen.revision), reason)
 
 
 async def new_history(connection: Connection, statements: Statements, channel: str, reason: str, leap: int) -> LogState:
     """See `port.ResumableLog`."""
     async with rolled_back_on_error(connection):
         state, _ = await _locked(connection, statements, 0)
-        return await _turn(connection, statements, channel, state, state.turned(leap=leap), reason)
+        return await _turn(connection, statements, channel, state, state.with_new_history(leap=leap), reason)
 
 
 async def _locked(connection: Connection, statements: Statements, revision: int) -> tuple[LogState, str]:

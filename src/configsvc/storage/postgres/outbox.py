@@ -13,7 +13,7 @@ from typing import Any, Self
 import psycopg
 from psycopg import AsyncConnection
 
-from configsvc.domain.events import Loss
+from configsvc.domain.events import EventLoss
 from configsvc.errors import Unavailable
 from configsvc.storage.sql.statements import Statement, Statements
 
@@ -84,7 +84,7 @@ class PostgresOutboxLease:
         rows = await self._run(self._statements.published())
         return int(rows[0][0])
 
-    async def advance(self, revision: int, losses: Sequence[Loss] = ()) -> None:
+    async def advance(self, revision: int, losses: Sequence[EventLoss] = ()) -> None:
         """See the port."""
         await self._run(self._statements.advance(revision, losses))
 

@@ -24,7 +24,7 @@ from psycopg import errors as failures
 from psycopg_pool import AsyncConnectionPool
 
 from configsvc.domain.instances import Incarnation
-from configsvc.domain.lineage import LEAP_REVISIONS, LogState, Point
+from configsvc.domain.lineage import LEAP_REVISIONS, Checkpoint, LogState
 from configsvc.domain.records import Commit, Write
 from configsvc.errors import ResourceExhausted, Unavailable
 from configsvc.storage.port import Heartbeat, OutboxLease, RetentionPolicy
@@ -40,7 +40,7 @@ from configsvc.storage.sql.rows import CHANGE_COLUMNS, RECORD_COLUMNS, ref_value
 from configsvc.storage.sql.statements import Dialect, Statement, Statements
 from configsvc.tasks import Supervisor
 
-# Where each commit says the new head, for those who LISTEN (bus/notify.py).
+# Where each commit says the new head, for those who LISTEN (bus/postgres.py).
 CHANNEL = "configsvc_changes"
 
 # Changes forgotten in one transaction: some 10 ms, in which writes wait.
@@ -207,7 +207,7 @@ class PostgresStorage(Reads):
         self._see(end)
         return outcomes
 
-    async def new_history_if_diverged(self, seen: Point, reason: str) -> LogState:
+    async def new_history_if_diverged(self, seen: Checkpoint, reason: str) -> LogState:
         """See the port."""
         return await self._turned(
             lambda writer: new_history_if_diverged(writer, self._statements, CHANNEL, seen, reason)
@@ -327,7 +327,7 @@ class _Transaction:
         # Whether anything was sent that the server could still commit.
         self.has_stored = False
 
-    async def commit(self, writes: Sequence[Write], seen: Point) -> tuple[Sequence[Outcome], Point]:
+    async def commit(self, writes: Sequence[Write], seen: Checkpoint) -> tuple[Sequence[Outcome], Checkpoint]:
         """One transaction for all of them; an outcome for each, and where the log ends.
 
         Raises:
@@ -358,7 +358,7 @@ class _Transaction:
             await self._connection.execute("COMMIT")
             return bool(found)
 
-    async def _begin(self, writes: Sequence[Write], seen: Point) -> Ledger:
+    async def _begin(self, writes: Sequence[Write], seen: Checkpoint) -> Ledger:
         """Begins, locks, and then loads what the writes name, in one round trip."""
         needs = needs_of(writes)
         async with self._connection.pipeline():

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from configsvc.domain.lineage import LogState, Point
+from configsvc.domain.lineage import Checkpoint, LogState
 from configsvc.domain.records import Change, Commit, Mutation, Put, Record, Ref, Scope, View, Write
 from configsvc.domain.sizes import MEASURED_CHARACTERS, check_sendable, held_bytes
 from configsvc.errors import FailedPrecondition
@@ -81,9 +81,9 @@ class Ledger:
         self._requests: dict[str, Remembered] = {}
 
     @property
-    def end(self) -> Point:
+    def end(self) -> Checkpoint:
         """Where the log ends."""
-        return Point(self.history, self.head, self.digest)
+        return Checkpoint(self.history, self.head, self.digest)
 
     def learn(self, refs: Iterable[Ref], rows: Iterable[Row]) -> None:
         """What the database has of `refs` and of whole scopes: those of `refs` that have no row never existed."""

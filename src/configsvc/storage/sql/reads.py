@@ -6,8 +6,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from configsvc.domain.events import Loss
-from configsvc.domain.lineage import LogState, Origin, Point
+from configsvc.domain.events import EventLoss
+from configsvc.domain.lineage import Checkpoint, HistoryOrigin, LogState
 from configsvc.domain.records import Change, Commit, Record, Ref, View
 from configsvc.errors import DataLoss, RevisionOutOfRange, Unavailable
 from configsvc.storage.port import (
@@ -38,7 +38,7 @@ class Reads(ABC):
 
     def __init__(self, dialect: Dialect) -> None:
         self._statements = Statements(dialect)
-        self._seen = Point("", 0)
+        self._seen = Checkpoint("", 0)
 
     @abstractmethod
     async def _read(self, statement: Statement, decode: Callable[[Rows], T]) -> T:
@@ -93,7 +93,7 @@ class Reads(ABC):
         """See the port."""
         return await self._read(self._statements.state(), lambda rows: LogState(*rows[0]))
 
-    async def resume(self, seen: Point, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
+    async def resume(self, seen: Checkpoint, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
         """See the port."""
 
         def decode(rows: Rows) -> LogPage:
@@ -105,19 +105,19 @@ class Reads(ABC):
 
         page = await self._read(self._statements.resume(seen.revision, limit, max_bytes), decode)
         if page.continues(seen):
-            self._see(page.changes[-1].point if page.changes else replace(seen, history=page.state.history))
+            self._see(page.changes[-1].checkpoint if page.changes else replace(seen, history=page.state.history))
         return page
 
-    async def history_origin(self) -> Origin:
+    async def history_origin(self) -> HistoryOrigin:
         """See the port."""
 
-        def decode(rows: Rows) -> Origin:
+        def decode(rows: Rows) -> HistoryOrigin:
             history, since, reason, made_at = rows[0]
-            return Origin(history, since, reason, time_of(made_at))
+            return HistoryOrigin(history, since, reason, time_of(made_at))
 
         return await self._read(self._statements.origin(), decode)
 
-    def _see(self, end: Point) -> None:
+    def _see(self, end: Checkpoint) -> None:
         """Remembers what was read or written last: no write is accepted by a log that is no continuation of it."""
         if end.history != self._seen.history or end.revision > self._seen.revision:
             self._seen = end
@@ -188,7 +188,7 @@ def _view(rows: Rows) -> View:
     return View(head, {record.ref: record for record in records_in(rows_in(rows), history)}, history=history)
 
 
-def diverged(seen: Point) -> Unavailable:
+def diverged(seen: Checkpoint) -> Unavailable:
     """A write to a log that is no continuation of the one that was seen; nothing has happened."""
     return Unavailable(
         f"the database's log is no continuation of the one that was read here up to revision {seen.revision}: an older"
@@ -214,5 +214,5 @@ def _status(rows: Rows) -> OutboxStatus:
         failure=failure,
         reduced=reduced,
         skipped=skipped,
-        last_loss=None if loss is None else Loss.from_json(loss),
+        last_loss=None if loss is None else EventLoss.from_json(loss),
     )

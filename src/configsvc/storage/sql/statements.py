@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from configsvc.domain.events import Form, Loss
+from configsvc.domain.events import EventForm, EventLoss
 from configsvc.domain.lineage import LogState
 from configsvc.domain.records import Ref, Scope
 from configsvc.storage.port import ChangeQuery, RecordQuery, RetentionPolicy
@@ -313,9 +313,9 @@ class Statements:
             f" LEFT JOIN {self._changes} AS c ON c.revision = {oldest} AND c.ordinal = 0"
         )
 
-    def advance(self, revision: int, losses: Sequence[Loss]) -> Statement:
+    def advance(self, revision: int, losses: Sequence[EventLoss]) -> Statement:
         """Moves the outbox's cursor, counts losses, ends trouble."""
-        skipped = sum(loss.form is Form.SKIPPED for loss in losses)
+        skipped = sum(loss.form is EventForm.SKIPPED for loss in losses)
         last = losses[-1].to_json() if losses else None
         return Statement(
             f"UPDATE {self._outbox} SET published = ?, trouble = '', reduced = reduced + ?, skipped = skipped + ?,"

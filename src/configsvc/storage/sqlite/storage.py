@@ -23,9 +23,9 @@ from queue import LifoQueue
 from types import TracebackType
 from typing import Any, Self
 
-from configsvc.domain.events import Loss
+from configsvc.domain.events import EventLoss
 from configsvc.domain.instances import Incarnation
-from configsvc.domain.lineage import LEAP_REVISIONS, LogState, Point
+from configsvc.domain.lineage import LEAP_REVISIONS, Checkpoint, LogState
 from configsvc.domain.records import Change, Commit, Ref, View, Write
 from configsvc.errors import DataLoss, Unavailable
 from configsvc.storage.port import (
@@ -178,7 +178,7 @@ class SqliteStorage(Reads):
         self._damage.check_structure()
         return await super().read(after, limit, max_bytes)
 
-    async def resume(self, seen: Point, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
+    async def resume(self, seen: Checkpoint, limit: int, max_bytes: int | None = READ_BYTES) -> LogPage:
         """See the port."""
         self._damage.check_structure()
         return await super().resume(seen, limit, max_bytes)
@@ -279,7 +279,7 @@ class SqliteStorage(Reads):
         self._grown.set()
         return outcomes
 
-    async def new_history_if_diverged(self, seen: Point, reason: str) -> LogState:
+    async def new_history_if_diverged(self, seen: Checkpoint, reason: str) -> LogState:
         """See the port."""
         return self._turned(await self._in_writer(lambda writer: writer.new_history_if_diverged(seen, reason)))
 
@@ -348,7 +348,7 @@ class _OutboxLease:
     async def published(self) -> int:
         return await self._storage._in_writer(lambda writer: writer.published())
 
-    async def advance(self, revision: int, losses: Sequence[Loss] = ()) -> None:
+    async def advance(self, revision: int, losses: Sequence[EventLoss] = ()) -> None:
         await self._storage._in_writer(lambda writer: writer.advance(revision, losses))
 
     async def report_failure(self, reason: str) -> None:

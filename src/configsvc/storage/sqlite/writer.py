@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from configsvc.domain.events import Loss
-from configsvc.domain.lineage import LogState, Point
+from configsvc.domain.events import EventLoss
+from configsvc.domain.lineage import Checkpoint, LogState
 from configsvc.domain.records import Ref, Write
 from configsvc.errors import DataLoss, Unavailable
 from configsvc.storage.port import RetentionPolicy
@@ -64,7 +64,7 @@ class SqliteWriter:
             self._connection.execute("UPDATE outbox SET published = published")
         self.is_refused = False
 
-    def commit(self, writes: Sequence[Write], seen: Point) -> tuple[Sequence[Outcome], Point]:
+    def commit(self, writes: Sequence[Write], seen: Checkpoint) -> tuple[Sequence[Outcome], Checkpoint]:
         """One transaction for all of them; an outcome for each, and where the log ends."""
         try:
             self._file.check()
@@ -87,17 +87,21 @@ class SqliteWriter:
             return [Outcome(error=again(error)) for _ in writes], seen
         return outcomes, ledger.end
 
-    def new_history_if_diverged(self, seen: Point, reason: str) -> LogState:
+    def new_history_if_diverged(self, seen: Checkpoint, reason: str) -> LogState:
         """See `port.ResumableLog`."""
         with translated(self._path), self._transaction():
             state, there = self._state(seen.revision)
-            return state if state.continues(seen, there) else self._turn(state, state.turned(seen.revision), reason)
+            return (
+                state
+                if state.continues(seen, there)
+                else self._turn(state, state.with_new_history(seen.revision), reason)
+            )
 
     def new_history(self, reason: str, leap: int) -> LogState:
         """See `port.HistoryAdmin`."""
         with translated(self._path), self._transaction():
             state, _ = self._state(0)
-            return self._turn(state, state.turned(leap=leap), reason)
+            return self._turn(state, state.with_new_history(leap=leap), reason)
 
     def with_heartbeats(self, work: Callable[[SqliteHeartbeats], T]) -> T:
         """Reads or writes signs of life. See `port.Heartbeats`."""
@@ -111,7 +115,7 @@ class SqliteWriter:
             ((revision,),) = self._rows(self._statements.published())
             return int(revision)
 
-    def advance(self, revision: int, losses: Sequence[Loss]) -> None:
+    def advance(self, revision: int, losses: Sequence[EventLoss]) -> None:
         """See `port.OutboxLease`."""
         self._run(self._statements.advance(revision, losses))
 
