@@ -12,7 +12,7 @@ import httpx
 from configsvc_client.v1 import health_pb2, health_pb2_grpc
 
 from benchmarks import packages
-from configsvc.gateway.config import Placement, rendered
+from configsvc.gateway.config import GatewaySettings, envoy_config
 from tests.engines import Envoy, Process
 from tests.engines.ports import Port
 
@@ -43,7 +43,8 @@ def gateway(upstream: str) -> Iterator[str]:
     with _place("envoy") as (directory, port):
         address, admin = f"127.0.0.1:{port}", str(directory / "admin.sock")
         file = directory / "envoy.json"
-        file.write_text(json.dumps(rendered(Placement("127.0.0.1", port, admin, [upstream], MOST_REQUEST_BYTES))))
+        settings = GatewaySettings("127.0.0.1", port, admin, [upstream], MOST_REQUEST_BYTES)
+        file.write_text(json.dumps(envoy_config(settings)))
         command = [Envoy().path, "-c", str(file), "--disable-hot-restart", "--log-level", "error"]
         process = Process("Envoy", command, directory=directory)
         with _running(process, lambda: _answers(f"http://{address}/ready")):

@@ -1,5 +1,5 @@
 -- The body of a request, by the messages of the protos: which members it may have, of which type, and which it names.
--- Stands behind json_body.lua and free_json.lua, which read the JSON, and the tables of gateway/routes.py.
+-- Stands behind json_body.lua and free_json.lua, which read the JSON, and the tables of gateway/lua_tables.py.
 
 local after_message
 

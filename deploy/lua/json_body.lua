@@ -1,5 +1,5 @@
 -- Reads a REST body before the transcoder does, which takes unknown members for nothing, the last of two for the one that
--- counts, and a lone surrogate for text. `MESSAGES` (gateway/routes.py makes it of the protos) says what a body may hold.
+-- counts, and a lone surrogate for text. `MESSAGES` (gateway/lua_tables.py makes it from the protos) says what a body may hold.
 --
 -- One pass, a few nanoseconds a byte: it runs on the gateway's own thread. Loops over bytes, since LuaJIT compiles them,
 -- and not its patterns.

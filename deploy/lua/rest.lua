@@ -1,6 +1,6 @@
 -- What the gateway does to a REST request before it is transcoded, and to the answer after it. The Lua filter in
 -- deploy/envoy.yaml names this file; gateway/config.py puts its text there, behind json_body.lua, free_json.lua, body_members.lua and the tables of
--- gateway/routes.py. Envoy's transcoder answers 404 to a wrong method, which hides that the path is right; it lets a query
+-- gateway/lua_tables.py. Envoy's transcoder answers 404 to a wrong method, which hides that the path is right; it lets a query
 -- parameter override the path, and ignores what it does not know in a body.
 
 local function with_head_and_options(path, methods)

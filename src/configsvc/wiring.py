@@ -23,9 +23,10 @@ from configsvc.app.flags.sticky import StickyAssignments
 from configsvc.app.flags.store import FlagStore
 from configsvc.app.health import ReplicaHealth
 from configsvc.app.health_components import health_components
-from configsvc.app.registry.directory import Directory
-from configsvc.app.registry.health_checks import Thresholds
-from configsvc.app.registry.self_registration import registered
+from configsvc.app.registry.assembly import RegistryOptions, build_registry
+from configsvc.app.registry.health_checks.checks import Thresholds
+from configsvc.app.registry.self_registration import self_registration
+from configsvc.app.registry.service_watch import ServiceWatches
 from configsvc.app.watch.hub import WatchHub
 from configsvc.backends import open_backends
 from configsvc.clock import Clock, SystemClock
@@ -113,29 +114,40 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             tail=tail,
             limits=limits,
         )
-        directory = Directory(
+        service_registry = build_registry(
+            RegistryOptions(
+                limits=limits,
+                thresholds=Thresholds(
+                    settings.health_check_healthy_threshold, settings.health_check_unhealthy_threshold
+                ),
+                check_interval_seconds=settings.service_health_check_interval,
+                check_timeout_seconds=settings.health_check_timeout_seconds,
+                default_ttl_seconds=settings.lease_default_ttl_seconds,
+                stale_seconds=settings.stale_instances_seconds,
+                addresses=AddressRules(settings.denied_networks, settings.health_check_private_networks),
+            ),
             writer=writer,
             reader=storage,
+            heartbeats=storage,
             registry=registry,
             probe=backends.probe,
-            addresses=AddressRules(settings.denied_networks, settings.health_check_private_networks),
-            clock=clock,
-            limits=limits,
             log=tail,
-            thresholds=Thresholds(settings.health_check_healthy_threshold, settings.health_check_unhealthy_threshold),
-            check_interval_seconds=settings.service_health_check_interval,
-            check_timeout_seconds=settings.health_check_timeout_seconds,
-            default_ttl_seconds=settings.lease_default_ttl_seconds,
-            stale_seconds=settings.stale_instances_seconds,
-            heartbeats=storage,
+            clock=clock,
             fallback_cache=fallback_cache,
             supervisor=supervisor,
         )
+        service_watches = ServiceWatches(
+            hub,
+            service_registry.foreign,
+            tail,
+            registered_ids=service_registry.registrations.ids_in_log,
+            is_complete=lambda: service_registry.reconciler.is_complete,
+        )
         # Before anything of them is loaded: a follower that subscribes first and loads then misses nothing.
-        followers: tuple[LogFollower, ...] = (near_cache, hub, flag_sets, directory)
+        followers: tuple[LogFollower, ...] = (near_cache, hub, flag_sets, service_registry.log_follower)
         for follower in followers:
             stack.callback(tail.subscribe(follower))
-        await stack.enter_async_context(directory)
+        await stack.enter_async_context(service_registry.running(supervisor))
         await stack.enter_async_context(
             Compaction(
                 compactor=storage,
@@ -164,13 +176,16 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
                 supervisor=supervisor,
             ),
             clock,
-            is_complete=lambda: tail.is_synced and directory.is_loaded,
+            is_complete=lambda: tail.is_synced and service_registry.registrations.is_loaded,
         )
         origins = OriginBoard(storage, tail)
         services = (
             CONFIGS.served_by(ConfigServicer(configs, hub, clock), tail.wait_synced),
             FLAGS.served_by(FlagServicer(flags, evaluator, hub, clock), tail.wait_synced),
-            REGISTRY.served_by(RegistryServicer(directory, hub, clock, limits), directory.loaded),
+            REGISTRY.served_by(
+                RegistryServicer(service_registry, service_watches, clock, limits),
+                service_registry.registrations.wait_loaded,
+            ),
             CHANGES.served_by(
                 ChangeServicer(
                     AuditLog(history=storage, limits=limits),
@@ -195,8 +210,8 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
         )
         if settings.service_registry_enabled:
             await stack.enter_async_context(
-                registered(
-                    directory,
+                self_registration(
+                    service_registry.directory,
                     clock,
                     supervisor,
                     instance_id=settings.service_instance_id,
@@ -212,4 +227,4 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             health.stopping = True
             await server.drain()
             hub.shutdown()
-            directory.shutdown()
+            service_registry.keep_alive.shutdown()

@@ -163,16 +163,14 @@ STARTED_OTHERWISE = {
     "single_flight.py": 1,  # a run that its callers wait for
     "clock.py": 1,  # a timer
     "app/health.py": 1,  # a ping that the check waits for
-    "app/registry/health_checks.py": 1,  # a timer
     "app/changelog/tail.py": 1,  # a look that its callers wait for
     "app/configs/near_cache.py": 1,  # a read that its callers wait for
     "app/changelog/lineage.py": 2,  # a wait and a timer of the task that keeps the mark
     "app/changelog/outbox_relay.py": 2,  # a publishing that the relay waits for, and a timer
-    "app/registry/keep_alive.py": 2,  # a race that its caller waits for
-    "app/registry/reconciler.py": 1,  # in a task group
-    "app/registry/directory.py": 1,  # a write that the check waits for
+    "app/registry/leases/keep_alive.py": 2,  # a race that its caller waits for
+    "app/registry/ownership/reconciler.py": 1,  # in a task group
     "probes/network.py": 1,  # a name that is looked up, which the looks wait for
-    "storage/postgres/storage.py": 1,  # a statement that its caller waits for
+    "storage/postgres/pools.py": 1,  # a statement that its caller waits for
     "rpc/server.py": 1,  # the stop
     "rpc/responses/watch_streams.py": 1,  # a large change that is encoded, which its watchers wait for
 }

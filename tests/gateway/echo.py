@@ -9,7 +9,7 @@ from pathlib import Path
 import envoy
 import httpx
 
-from configsvc.gateway.config import Placement, rendered
+from configsvc.gateway.config import GatewaySettings, envoy_config
 from tests.engines.ports import Port
 from tests.rpc.running import eventually
 
@@ -26,8 +26,8 @@ end
 def echo(directory: Path, request_bytes: int = REQUEST_BYTES) -> Iterator[httpx.Client]:
     """A client of it. An accepted request is answered with 200 and the members that the server would be told."""
     with Port() as port:
-        config = rendered(
-            Placement("127.0.0.1", port.number, str(directory / "admin.sock"), ["unix:/nobody"], request_bytes)
+        config = envoy_config(
+            GatewaySettings("127.0.0.1", port.number, str(directory / "admin.sock"), ["unix:/nobody"], request_bytes)
         )
         manager = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
         for number, http_filter in enumerate(manager["http_filters"]):

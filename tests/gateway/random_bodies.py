@@ -6,7 +6,7 @@ from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from configsvc.gateway.routes import value_of
+from configsvc.gateway.lua_tables import map_value
 
 TEXTS = ("", "a", "a.b", "x" * 70, "é", "😀", '"', "\\", "/", "\n", "\x7f", "\u2028", "environment", "1", "0.5", "true")
 NUMBERS = (0, 1, -1, 7, 2**31 - 1, 2**31, -(2**31), 2**53 - 1, 0.5, -0.0, 1e300, 5e-324, 12.0)
@@ -49,7 +49,7 @@ class Bodies:
     def _field(self, member: Any, depth: int) -> Any:
         if self._one_in(12):
             return self._random.choice((None, self._any(2)))
-        value = value_of(member)
+        value = map_value(member)
         if value is not member:
             return Pairs((self._random.choice(TEXTS), self._single(value, depth)) for _ in range(self._few()))
         if member.is_repeated:

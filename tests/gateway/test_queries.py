@@ -8,6 +8,7 @@ import pytest
 from google.protobuf.descriptor import Descriptor
 
 from configsvc.gateway import routes
+from configsvc.gateway.lua_tables import field_table
 from tests.gateway.echo import echo
 
 WRONG = {
@@ -65,7 +66,7 @@ def test_every_parameter_of_every_read(
 ) -> None:
     path = filled(route, "n")
     for field in message.fields:
-        kind = kind_of(routes._field(field, None))
+        kind = kind_of(field_table(field))
         if field.name in route.parameters:
             for name in {field.name, field.json_name}:
                 assert violation(gateway.request(method, path, params={name: "a"}))[0] == field.name
@@ -90,7 +91,7 @@ def test_what_no_read_knows(gateway: httpx.Client, method: str, route: routes.Ro
     assert violation(gateway.request(method, f"{path}?nope=1")) == ("nope", f"is unknown here; known are {known}")
     assert violation(gateway.request(method, f"{path}?a%ff=1")) == ("query", "must be UTF-8")
     for field in message.fields:
-        if field.name not in route.parameters and kind_of(routes._field(field, None)) == "string":
+        if field.name not in route.parameters and kind_of(field_table(field)) == "string":
             for raw in ("%ff", "%ed%a0%80", "%c0%80"):
                 assert violation(gateway.request(method, f"{path}?{field.name}={raw}")) == (field.name, "must be UTF-8")
     if route.parameters:

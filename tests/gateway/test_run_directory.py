@@ -1,4 +1,4 @@
-"""The directory of one run: removed by the run, or by the next one where it was killed; never while its run lives."""
+"""The directory of one run: removed by the run, or by the next one if it was killed; never while its run is alive."""
 
 import multiprocessing
 import os
@@ -18,12 +18,12 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def held(base: str, told: Connection) -> None:
-    """A run that goes on until it is killed."""
+def run_until_killed(base: str, started: Connection) -> None:
+    """The program of a run's process."""
     tempfile.tempdir = base
     with run_directory() as directory:
         (directory / "worker-0.sock").touch()
-        told.send(str(directory))
+        started.send(str(directory))
         signal.pause()
 
 
@@ -32,24 +32,24 @@ class Run:
 
     def __init__(self, base: Path) -> None:
         context = multiprocessing.get_context("spawn")
-        here, there = context.Pipe()
-        self._process = context.Process(target=held, args=(str(base), there))
+        receiver, sender = context.Pipe()
+        self._process = context.Process(target=run_until_killed, args=(str(base), sender))
         self._process.start()
-        self.directory = Path(here.recv())
+        self.directory = Path(receiver.recv())
 
     def kill(self) -> None:
         self._process.kill()
         self._process.join()
 
 
-def test_a_run_removes_its_own_directory(temporary: Path) -> None:
+def test_run_removes_its_own_directory(temporary: Path) -> None:
     with run_directory() as directory:
         assert directory.stat().st_mode & 0o077 == 0
     assert list(temporary.iterdir()) == []
 
 
-def test_the_next_run_removes_what_killed_ones_left_and_nothing_else(temporary: Path) -> None:
-    killed, living = [Run(temporary), Run(temporary)], Run(temporary)
+def test_next_run_removes_directories_of_killed_runs_and_nothing_else(temporary: Path) -> None:
+    killed, alive = [Run(temporary), Run(temporary)], Run(temporary)
     try:
         for run in killed:
             run.kill()
@@ -60,14 +60,14 @@ def test_the_next_run_removes_what_killed_ones_left_and_nothing_else(temporary: 
         (foreign[1] / LOCK).symlink_to("/dev/null")
         with run_directory() as own:
             assert not any(run.directory.exists() for run in killed)
-            assert (living.directory / "worker-0.sock").exists()
+            assert (alive.directory / "worker-0.sock").exists()
             assert all(directory.exists() for directory in foreign)
-            assert {own, living.directory} < set(temporary.iterdir())
+            assert {own, alive.directory} < set(temporary.iterdir())
     finally:
-        living.kill()
+        alive.kill()
 
 
-def test_many_runs_that_start_at_once_keep_their_directories(temporary: Path) -> None:
+def test_runs_that_start_at_once_keep_their_directories(temporary: Path) -> None:
     runs = [Run(temporary) for _ in range(4)]
     try:
         assert len({run.directory for run in runs}) == 4

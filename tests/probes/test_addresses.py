@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from configsvc.domain.addresses import METADATA, AddressRules, literal
 from configsvc.domain.fields import checked
-from configsvc.domain.instances import Registration, check
 from configsvc.domain.limits import Limits
+from configsvc.domain.registrations import Registration, validate
 from configsvc.errors import InvalidInput
 from tests.probes.conftest import LeaseClock, problem
 from tests.probes.test_network import answering
@@ -79,7 +79,7 @@ def test_it_is_refused_when_an_instance_registers_by_name_of_the_field(field: st
     denied, other = f"http://{host}/latest", "http://h:1"
     urls = (denied, other) if field == "service_url" else (other, denied)
     with pytest.raises(InvalidInput, match=f"{field}: must have another address"), checked(Limits()) as fields:
-        check(fields, Registration("svc", urls[0], health_check_url=urls[1]))
+        validate(fields, Registration("svc", urls[0], health_check_url=urls[1]))
 
 
 PRIVATE = [
@@ -96,13 +96,13 @@ async def test_loopback_and_private_networks_are_allowed_unless_the_settings_say
     registered = Registration("svc", f"http://{host}:1", health_check_url=f"http://{host}:1/health")
     if allows_private:
         with checked(Limits()) as fields:
-            check(fields, registered, AddressRules())
+            validate(fields, registered, AddressRules())
         return
     with (
         pytest.raises(InvalidInput, match=r"^health_check_url: .*HEALTH_CHECK_PRIVATE_NETWORKS"),
         checked(Limits()) as fields,
     ):
-        check(fields, registered, AddressRules(allows_private=False))
+        validate(fields, registered, AddressRules(allows_private=False))
     if "localhost" not in host:
         assert "HEALTH_CHECK_PRIVATE_NETWORKS" in await problem(f"http://{host}:1/", allows_private=False)
 
@@ -112,7 +112,7 @@ async def test_loopback_and_private_networks_are_allowed_unless_the_settings_say
 )
 def test_names_and_other_addresses_are_not_refused(host: str) -> None:
     with checked(Limits()) as fields:
-        check(fields, Registration("svc", f"http://{host}:1", health_check_url=f"http://{host}:1/"))
+        validate(fields, Registration("svc", f"http://{host}:1", health_check_url=f"http://{host}:1/"))
 
 
 ADDRESSES = st.sampled_from([*METADATA, *AddressRules().denied]).map(lambda network: network[0]) | st.integers(

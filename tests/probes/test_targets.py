@@ -55,7 +55,7 @@ async def test_three_hundred_instances_at_one_target_are_not_looked_at_together(
     # Its clock stands still: however slow this machine is, no place becomes free meanwhile, nor does a look-up time out.
     looked = probe(timeout_seconds=3, targets=Targets(FakeClock()))
     results = await asyncio.gather(
-        *(looked.look(f"{scheme}://{host}:{port}/{host}") for host in [*names, *["127.0.0.1"] * 150]),
+        *(looked.check(f"{scheme}://{host}:{port}/{host}") for host in [*names, *["127.0.0.1"] * 150]),
         return_exceptions=True,
     )
     assert sum(isinstance(result, ProbeBusyError) for result in results) >= 300 - TOGETHER

@@ -120,17 +120,17 @@ async def test_a_replica_that_starts_or_follows_among_them_goes_on(
     zookeeper_hosts: str, chroot: str, stranger: KazooClient, world: World
 ) -> None:
     stranger.create(f"{chroot}/svc/broken", BROKEN[0], makepath=True)
-    async with session(zookeeper_hosts, chroot, "a") as client, world.directory("a", client=client) as directory:
-        assert not (await directory.discover("svc")).stale
+    async with session(zookeeper_hosts, chroot, "a") as client, world.replica("a", client=client) as directory:
+        assert not (await directory.discovery.discover("svc")).stale
         stranger.create(f"{chroot}/svc/worse", BROKEN[-1])
         stranger.create(f"{chroot}/svc/good", GOOD, ephemeral=True)
         await eventually(lambda: _discovers(directory, ["good"], stale=False))
-        await directory.register(registration("one"), ME)
+        await directory.directory.register(registration("one"), ME)
         await eventually(lambda: _discovers(directory, ["good", "one"], stale=False))
 
 
 async def _discovers(directory: Any, wanted: list[str], *, stale: bool) -> bool:
-    listing = await directory.discover("svc")
+    listing = await directory.discovery.discover("svc")
     return listing.stale is stale and [i.instance_id for i in listing.instances] == wanted
 
 
@@ -154,9 +154,9 @@ async def test_a_replica_that_starts_without_zookeeper_is_stale_and_ends_no_leas
     own_zookeeper.kill()
     async with (
         session(own_zookeeper.address, base, "a", connection_seconds=0.1) as client,
-        world.directory("a", client=client) as directory,
+        world.replica("a", client=client) as directory,
     ):
-        await directory.register(registration("one"), ME)
+        await directory.directory.register(registration("one"), ME)
         assert await _discovers(directory, ["one"], stale=True)
         world.clock.forward(10_000)
         # So often has the sweep looked.
@@ -172,11 +172,11 @@ async def test_a_zookeeper_that_lost_its_data_is_joined_again(own_zookeeper: Zoo
     base = f"/{secrets.token_hex(4)}"
     async with (
         session(own_zookeeper.address, base, "a", session_seconds=2) as client,
-        world.directory("a", client=client) as directory,
+        world.replica("a", client=client) as directory,
     ):
         # So that it has seen later changes than an empty server has for a while.
         for number in range(30):
-            await directory.register(registration("one", weight=number + 1), ME)
+            await directory.directory.register(registration("one", weight=number + 1), ME)
         await eventually(lambda: _is(ids(client), ["one"]))
         own_zookeeper.kill()
         own_zookeeper.wipe()
@@ -189,8 +189,8 @@ async def test_a_zookeeper_that_lost_its_data_is_joined_again(own_zookeeper: Zoo
 async def test_what_somebody_removed_is_shown_again(
     zookeeper_hosts: str, chroot: str, stranger: KazooClient, world: World
 ) -> None:
-    async with session(zookeeper_hosts, chroot, "a") as client, world.directory("a", client=client) as directory:
-        await directory.register(registration("one"), ME)
+    async with session(zookeeper_hosts, chroot, "a") as client, world.replica("a", client=client) as directory:
+        await directory.directory.register(registration("one"), ME)
         await eventually(lambda: _is(ids(client), ["one"]))
         old = stranger.exists(f"{chroot}/svc/one").czxid
         stranger.delete(chroot, recursive=True)

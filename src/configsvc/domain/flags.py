@@ -14,7 +14,7 @@ from configsvc_client.evaluation.conditions import USER_ID
 from configsvc.domain.preconditions import Precondition
 from configsvc.domain.records import Action, Decision, JsonObject, Kind, Mutation, Put, Record, Ref, View
 from configsvc.domain.resources import already_exists, not_found
-from configsvc.errors import InvalidInput, Violation
+from configsvc.errors import InvalidInput
 
 _DEFAULTS = Flag("", "").to_json()
 _NOT_SHOWN = ("name", "environment", "version", "incarnation")
@@ -110,7 +110,7 @@ def _assigning(flag: Flag) -> tuple[object, ...]:
 
 def refused(error: InvalidFlag) -> InvalidInput:
     """The evaluation package's error as the service's."""
-    return InvalidInput(Violation(v.field, v.description) for v in error.violations)
+    return InvalidInput(error.violations)
 
 
 def _former(body: JsonObject) -> Flag:

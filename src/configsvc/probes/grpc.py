@@ -20,7 +20,7 @@ class GrpcProbe:
         self._addresses = addresses
         self._timeout_seconds = timeout_seconds
 
-    async def look(self, url: str) -> None:
+    async def check(self, url: str) -> None:
         """See the port."""
         parts = urlsplit(url)
         port = parts.port or 0

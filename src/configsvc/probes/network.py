@@ -125,7 +125,7 @@ class HttpProbe:
         if authorities:
             self._tls.load_verify_locations(authorities)
 
-    async def look(self, url: str) -> None:
+    async def check(self, url: str) -> None:
         """See the port."""
         host, port = _target(urlsplit(url))
         seconds = self._timeout_seconds
@@ -168,7 +168,7 @@ class TcpProbe:
         self._addresses = addresses
         self._timeout_seconds = timeout_seconds
 
-    async def look(self, url: str) -> None:
+    async def check(self, url: str) -> None:
         """See the port."""
         host, port = _target(urlsplit(url))
 
@@ -191,14 +191,14 @@ class SchemeProbe:
         self._probes = probes
         self._timeout_seconds = timeout_seconds
 
-    async def look(self, url: str) -> None:
+    async def check(self, url: str) -> None:
         """See the port."""
         probe = self._probes.get(urlsplit(url).scheme)
         if probe is None:
             raise ProbeFailedError(f"'{url}' can't be checked")
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                await probe.look(url)
+                await probe.check(url)
         except TimeoutError as error:
             raise ProbeUnansweredError(f"no answer within {self._timeout_seconds:g} s") from error
 

@@ -6,7 +6,7 @@ from typing import Protocol
 class Probe(Protocol):
     """Looks once, within its own time-out."""
 
-    async def look(self, url: str) -> None:
+    async def check(self, url: str) -> None:
         """Returns if the instance is well.
 
         Raises:

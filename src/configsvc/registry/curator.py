@@ -19,13 +19,9 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
-from configsvc.domain.instances import (
-    HEALTHY,
-    LABEL_CHARACTERS,
-    METADATA_VALUE_CHARACTERS,
-    OUT_OF_SERVICE,
-)
+from configsvc.domain.instances import HEALTHY, OUT_OF_SERVICE
 from configsvc.domain.limits import Limits
+from configsvc.domain.registrations import LABEL_CHARACTERS, METADATA_VALUE_CHARACTERS
 from configsvc.registry.port import Node
 from configsvc.registry.uri_spec import url_of
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from configsvc.domain.instances import URL_CHARACTERS
+from configsvc.domain.registrations import URL_CHARACTERS
 
 LARGEST_PORT = 65_535
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*\Z")

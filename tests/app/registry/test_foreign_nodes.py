@@ -11,14 +11,8 @@ from google.protobuf.json_format import MessageToJson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configsvc.domain.instances import (
-    HEALTHY,
-    METADATA_VALUE_CHARACTERS,
-    OUT_OF_SERVICE,
-    URL_CHARACTERS,
-    Instance,
-    foreign,
-)
+from configsvc.domain.instances import HEALTHY, OUT_OF_SERVICE, Instance
+from configsvc.domain.registrations import METADATA_VALUE_CHARACTERS, URL_CHARACTERS
 from configsvc.registry import curator
 from configsvc.registry.port import Node
 from configsvc.rpc import convert
@@ -79,7 +73,7 @@ def discovered(data: bytes, instance_id: str = "one") -> Instance | None:
         return None
     if node.owner:
         return None
-    found = foreign("svc", instance_id, node.payload, NOW)
+    found = Instance.foreign("svc", instance_id, node.payload, NOW)
     message = convert.instance(found)
     assert registry_pb2.Instance.FromString(message.SerializeToString()) == message
     assert MessageToJson(message).encode()

@@ -8,19 +8,15 @@ from datetime import UTC, datetime
 
 import pytest
 
-from configsvc.app.registry.fair_queue import FairQueue
-from configsvc.app.registry.health_checks import (
-    BUSY,
-    CONCURRENT_LOOKS,
-    DOUBTFUL_LOOKS,
-    SERVICE_LOOKS,
-    HealthChecks,
-    Thresholds,
-)
-from configsvc.domain.instances import Instance, Registration, complete, instance_of, instance_ref, registering
+from configsvc.app.registry.health_checks.check_queue import CONCURRENT_CHECKS, SERVICE_CHECKS, UNPROVEN_CHECKS
+from configsvc.app.registry.health_checks.checks import BUSY, HealthChecks, Thresholds
+from configsvc.app.registry.health_checks.fair_queue import FairQueue
+from configsvc.domain.instances import Instance, instance_ref
 from configsvc.domain.records import Put, Record, View
+from configsvc.domain.registrations import Registration, register, with_defaults
 from configsvc.errors import Unavailable
 from configsvc.probes.port import ProbeBusyError, ProbeFailedError, ProbeUnansweredError
+from configsvc.tasks import Supervisor
 from tests.app.fake_clock import FakeClock, settle
 
 AT = datetime(2025, 1, 1, tzinfo=UTC)
@@ -30,7 +26,7 @@ INTERVAL_SECONDS, TIMEOUT_SECONDS = 10.0, 2.0
 def registered(service: str, instance_id: str, url: str, ttl: int = 30, incarnation: int = 1) -> Record:
     ref = instance_ref(service, instance_id)
     said = Registration(service, "http://h:1", instance_id, health_check_url=url, lease_ttl_seconds=ttl)
-    (put,) = registering(complete(said, 30), "me", (), View(0, {}, {ref: incarnation - 1}))
+    (put,) = register(with_defaults(said, 30), "me", (), View(0, {}, {ref: incarnation - 1}))
     assert isinstance(put, Put)
     return Record(ref, incarnation, incarnation, put.body, AT, AT, "")
 
@@ -44,7 +40,7 @@ class Targets:
         self.now: Counter[str] = Counter()
         self.most: Counter[str] = Counter()
 
-    async def look(self, url: str) -> None:
+    async def check(self, url: str) -> None:
         kind, _, rest = url.removeprefix("http://").partition(".")
         service = rest.partition(":")[0]
         self.at[url].append(self._clock.monotonic())
@@ -71,13 +67,10 @@ class Told:
         self.results: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
         self.failing = False
 
-    def __call__(self, instance: Instance, passed: bool, changed: bool) -> "asyncio.Future[None] | None":
-        self.results[instance.instance_id].append((passed, changed))
-        if not self.failing:
-            return None
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        future.set_exception(Unavailable("the store is away"))
-        return future
+    async def __call__(self, instance: Instance, passed: bool, is_threshold_reached: bool) -> None:
+        self.results[instance.instance_id].append((passed, is_threshold_reached))
+        if self.failing:
+            raise Unavailable("the store is down")
 
 
 class World:
@@ -89,7 +82,7 @@ class World:
     async def checks(self, owns: Callable[[Record], bool] = lambda _: True) -> AsyncIterator[HealthChecks]:
         async with HealthChecks(
             probe=self.targets, clock=self.clock, thresholds=Thresholds(1, 3), interval_seconds=INTERVAL_SECONDS,
-            timeout_seconds=TIMEOUT_SECONDS, owns=owns, told=self.told,
+            timeout_seconds=TIMEOUT_SECONDS, owns=owns, on_result=self.told, supervisor=Supervisor(self.clock),
         ) as checks:  # fmt: skip
             await self.clock.asleep()
             yield checks
@@ -108,7 +101,7 @@ async def test_each_instance_is_looked_at_once_an_interval(world: World) -> None
     """Mutant 2: checks that never run, or run at every tick."""
     async with world.checks() as checks:
         for number in range(20):
-            checks.taken(registered("svc", f"i{number}", f"http://well.svc:{number}", ttl=3600), None)
+            checks.on_put(registered("svc", f"i{number}", f"http://well.svc:{number}", ttl=3600), None)
         await world.clock.advance(200)
         assert len(world.targets.at) == 20
         for times in world.targets.at.values():
@@ -120,7 +113,7 @@ async def test_each_instance_is_looked_at_once_an_interval(world: World) -> None
 async def test_a_lease_that_is_shorter_than_the_interval_is_checked_in_time(world: World, ttl: int) -> None:
     async with world.checks() as checks:
         for number in range(20):
-            checks.taken(registered("svc", f"i{number}", f"http://well.svc:{number}", ttl=ttl), None)
+            checks.on_put(registered("svc", f"i{number}", f"http://well.svc:{number}", ttl=ttl), None)
         await world.clock.advance(100)
         for times in world.targets.at.values():
             assert max(gaps(times, 100)) < ttl / 2
@@ -129,19 +122,19 @@ async def test_a_lease_that_is_shorter_than_the_interval_is_checked_in_time(worl
 async def test_a_service_that_hangs_does_not_keep_another_waiting(world: World) -> None:
     async with world.checks() as checks:
         for number in range(2_000):
-            checks.taken(registered("bad", f"b{number}", f"http://hang.bad:{number}"), None)
+            checks.on_put(registered("bad", f"b{number}", f"http://hang.bad:{number}"), None)
         await world.clock.advance(20)
         for number in range(5):
-            checks.taken(registered("good", f"g{number}", f"http://well.good:{number}"), None)
+            checks.on_put(registered("good", f"g{number}", f"http://well.good:{number}"), None)
         await world.clock.advance(60)
         for number in range(5):
             assert max(gaps([t - 20 for t in world.targets.at[f"http://well.good:{number}"]], 60)) < 30 / 2
             assert world.told.results[f"g{number}"][0] == (True, True)
-        assert world.targets.most["bad"] == SERVICE_LOOKS
-        assert world.targets.most[""] <= CONCURRENT_LOOKS
+        assert world.targets.most["bad"] == SERVICE_CHECKS
+        assert world.targets.most[""] <= CONCURRENT_CHECKS
         assert max(world.targets.most[url] for url in world.targets.at) == 1, "one look at an instance at a time"
         looked = len([url for url in world.targets.at if "hang" in url])
-        assert looked >= 0.9 * SERVICE_LOOKS * 80 / (TIMEOUT_SECONDS + 0.25), (
+        assert looked >= 0.9 * SERVICE_CHECKS * 80 / (TIMEOUT_SECONDS + 0.25), (
             "and it goes on with them, one after the other"
         )
 
@@ -149,37 +142,34 @@ async def test_a_service_that_hangs_does_not_keep_another_waiting(world: World) 
 async def test_many_services_that_hang_do_not_keep_those_that_pass_waiting(world: World) -> None:
     async with world.checks() as checks:
         for number in range(5):
-            checks.taken(registered("good", f"g{number}", f"http://well.good:{number}"), None)
+            checks.on_put(registered("good", f"g{number}", f"http://well.good:{number}"), None)
         await world.clock.advance(10)
         for number in range(1_000):
-            checks.taken(registered(f"bad{number}", "b", f"http://hang.bad{number}:1"), None)
+            checks.on_put(registered(f"bad{number}", "b", f"http://hang.bad{number}:1"), None)
         await world.clock.advance(100)
         for number in range(5):
             assert max(gaps(world.targets.at[f"http://well.good:{number}"], 110)) < 30 / 2
-        assert world.targets.most[""] <= DOUBTFUL_LOOKS + 5
+        assert world.targets.most[""] <= UNPROVEN_CHECKS + 5
 
 
 async def test_what_waits_is_bounded_by_the_number_of_instances(world: World) -> None:
     async with world.checks() as checks:
         for number in range(500):
-            checks.taken(registered("bad", f"b{number}", f"http://hang.bad:{number}", ttl=5), None)
+            checks.on_put(registered("bad", f"b{number}", f"http://hang.bad:{number}", ttl=5), None)
         await world.clock.advance(120)
-        waiting = sum(
-            len(waiting) for turns in (checks._steady, checks._doubtful) for waiting in turns._waiting.values()
-        )
-        assert waiting + len(checks._due) <= 500
-        assert len(checks._background._tasks) <= CONCURRENT_LOOKS + 1
+        assert checks._queue.waiting + checks._queue.scheduled <= 500
+        assert len(checks._background._tasks) <= CONCURRENT_CHECKS + 1
 
 
 async def test_a_look_that_could_not_take_place_is_no_result(world: World) -> None:
     async with world.checks() as checks:
         record = registered("svc", "one", "http://busy.svc:1")
-        checks.taken(record, None)
+        checks.on_put(record, None)
         await world.clock.advance(100)
         assert not world.told.results
         assert 10 <= len(world.targets.at["http://busy.svc:1"]) <= 30, "it is tried again, at longer and longer pauses"
-        assert checks.owes(record), "no lease ends for want of it"
-        asked = asyncio.create_task(checks.look(instance_of(record)))
+        assert checks.check_before_expiry(record), "no lease ends for want of it"
+        asked = asyncio.create_task(checks.check(Instance.of(record)))
         await world.clock.advance(20)
         result = await asked
         assert (result.skipped, result.passed, result.error) == (True, True, BUSY)
@@ -192,33 +182,33 @@ async def test_a_lease_is_owed_a_look_unless_the_last_one_failed(world: World) -
             registered("svc", "ill", "http://ill.svc:2"),
         )
         for record in (well, ill):
-            checks.taken(record, None)
-            assert checks.owes(record), "nobody has looked yet"
+            checks.on_put(record, None)
+            assert checks.check_before_expiry(record), "nobody has looked yet"
         await world.clock.advance(10)
-        assert not checks.owes(ill)
+        assert not checks.check_before_expiry(ill)
         looks = len(world.targets.at["http://well.svc:1"])
-        assert checks.owes(well)
+        assert checks.check_before_expiry(well)
         await world.clock.advance(0.5)
         assert len(world.targets.at["http://well.svc:1"]) == looks + 1, "it is due at once"
         again = registered("svc", "ill", "http://ill.svc:2", incarnation=3)
-        checks.taken(again, None)
-        assert checks.owes(again), "what was learnt of the one before ends with it"
+        checks.on_put(again, None)
+        assert checks.check_before_expiry(again), "what was learnt of the one before ends with it"
         unchecked = registered("svc", "unchecked", "")
-        checks.taken(unchecked, None)
-        assert not checks.owes(unchecked)
+        checks.on_put(unchecked, None)
+        assert not checks.check_before_expiry(unchecked)
 
 
 async def test_those_who_ask_for_the_same_instance_share_one_look(world: World) -> None:
     async with world.checks(owns=lambda _: False) as checks:
-        instance = instance_of(registered("svc", "one", "http://hang.svc:1"))
-        asked = [asyncio.create_task(checks.look(instance)) for _ in range(50)]
+        instance = Instance.of(registered("svc", "one", "http://hang.svc:1"))
+        asked = [asyncio.create_task(checks.check(instance)) for _ in range(50)]
         await world.clock.advance(5)
         results = await asyncio.gather(*asked)
         assert len(world.targets.at["http://hang.svc:1"]) == 1
         assert {(r.passed, r.skipped, r.latency_ms) for r in results} == {(False, False, 0.0)}
         await world.clock.advance(60)
         assert len(world.targets.at["http://hang.svc:1"]) == 1, "another replica's instance is not looked at again"
-        assert not checks._runs
+        assert not checks._states
 
 
 async def test_a_result_without_an_answer_comes_as_late_as_any_other(world: World) -> None:
@@ -227,9 +217,9 @@ async def test_a_result_without_an_answer_comes_as_late_as_any_other(world: Worl
     async def refused(url: str) -> None:
         raise ProbeUnansweredError("refused")
 
-    world.targets.look = refused  # type: ignore[method-assign]
+    world.targets.check = refused  # type: ignore[method-assign]
     async with world.checks() as checks:
-        asked = asyncio.create_task(checks.look(instance_of(registered("svc", "one", "http://h:1"))))
+        asked = asyncio.create_task(checks.check(Instance.of(registered("svc", "one", "http://h:1"))))
         await world.clock.advance(TIMEOUT_SECONDS - 0.1)
         assert not asked.done()
         await world.clock.advance(0.2)
@@ -240,11 +230,11 @@ async def test_a_status_that_could_not_be_written_is_told_again_and_whoever_aske
     world.told.failing = True
     async with world.checks() as checks:
         record = registered("svc", "one", "http://well.svc:1")
-        checks.taken(record, None)
+        checks.on_put(record, None)
         await world.clock.advance(60)
         assert len(world.told.results["one"]) >= 4
         with pytest.raises(Unavailable):
-            await checks.look(instance_of(record))
+            await checks.check(Instance.of(record))
 
 
 async def test_a_fault_of_a_probe_ends_no_checks(world: World) -> None:
@@ -255,12 +245,12 @@ async def test_a_fault_of_a_probe_ends_no_checks(world: World) -> None:
         looks += 1
         raise RuntimeError("a bug")
 
-    world.targets.look = broken  # type: ignore[method-assign]
+    world.targets.check = broken  # type: ignore[method-assign]
     async with world.checks() as checks:
-        checks.taken(registered("svc", "one", "http://h:1"), None)
+        checks.on_put(registered("svc", "one", "http://h:1"), None)
         await world.clock.advance(100)
         assert looks >= 8
-        assert not checks._looking.total()
+        assert not checks._queue.running
 
 
 async def test_an_instance_that_left_or_moved_is_not_looked_at(world: World) -> None:
@@ -268,10 +258,10 @@ async def test_an_instance_that_left_or_moved_is_not_looked_at(world: World) -> 
     async with world.checks(owns=lambda _: owned) as checks:
         left, moved = registered("svc", "left", "http://well.svc:1"), registered("svc", "moved", "http://well.svc:2")
         for record in (left, moved):
-            checks.taken(record, None)
-        checks.dropped(left)
+            checks.on_put(record, None)
+        checks.on_remove(left)
         owned = False
-        checks.taken(moved, moved)
+        checks.on_put(moved, moved)
         await world.clock.advance(100)
         assert not world.targets.at
         await settle()
@@ -280,10 +270,10 @@ async def test_an_instance_that_left_or_moved_is_not_looked_at(world: World) -> 
 def test_each_service_has_its_turn() -> None:
     turns = FairQueue[str]()
     for number in range(3):
-        turns.add("a", f"a{number}")
-    turns.add("b", "b0")
-    turns.add("c", "c0")
-    order = [turns.next(lambda service: service != "c") for _ in range(5)]
+        turns.put("a", f"a{number}")
+    turns.put("b", "b0")
+    turns.put("c", "c0")
+    order = [turns.take(lambda service: service != "c") for _ in range(5)]
     assert order == ["a0", "b0", "a1", "a2", None]
-    assert turns.next(lambda _: True) == "c0"
-    assert turns.next(lambda _: True) is None
+    assert turns.take(lambda _: True) == "c0"
+    assert turns.take(lambda _: True) is None

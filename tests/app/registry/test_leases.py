@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from configsvc.app.registry.directory import Directory
-from configsvc.app.registry.leases import LISTEN_SECONDS, OWED_SECONDS, SETTLE_SECONDS, SWEEP_SECONDS
+from configsvc.app.registry.leases.expiry import CHECK_WAIT_SECONDS
+from configsvc.app.registry.leases.leases import SETTLE_SECONDS, SWEEP_SECONDS, SYNC_SECONDS
+from configsvc.app.registry.service_registry import ServiceRegistry
 from configsvc.clock import SystemClock
 from configsvc.errors import NotFound, Unavailable
 from configsvc.probes.port import ProbeBusyError
@@ -18,20 +19,20 @@ from tests.app.registry.world import ME, World, gone, registration
 
 TTL_SECONDS, BEAT_SECONDS, STIR_SECONDS = 10, 3.0, 6.0
 # Each owner may be this late, and what a dead one had not told yet is not counted.
-LATE_SECONDS = 2 * SWEEP_SECONDS + SETTLE_SECONDS + LISTEN_SECONDS
+LATE_SECONDS = 2 * SWEEP_SECONDS + SETTLE_SECONDS + SYNC_SECONDS
 DEAD, BEATS = "dead", "alive"
 
 
-async def names(directory: Directory) -> set[str]:
+async def names(directory: ServiceRegistry) -> set[str]:
     try:
-        return {instance.instance_id for instance in (await directory.service("svc")).instances}
+        return {instance.instance_id for instance in (await directory.discovery.service("svc")).instances}
     except NotFound:
         return set()
 
 
-async def register_both(directory: Directory, *others: Directory) -> None:
+async def register_both(directory: ServiceRegistry, *others: ServiceRegistry) -> None:
     for name in (DEAD, BEATS):
-        await directory.register(registration(name, lease_ttl_seconds=TTL_SECONDS), ME)
+        await directory.directory.register(registration(name, lease_ttl_seconds=TTL_SECONDS), ME)
     for other in others:
         while await names(other) != {DEAD, BEATS}:
             await SystemClock().sleep(0.001)
@@ -46,14 +47,14 @@ class Played:
         self.silent_seconds = 0.0
         self.gone_after: float | None = None
 
-    async def on(self, seconds: float, *directories: Directory) -> None:
+    async def on(self, seconds: float, *directories: ServiceRegistry) -> None:
         """The living one beats at one of them, whichever; all of them have it."""
         for _ in range(round(seconds / SWEEP_SECONDS)):
             await self._world.pass_time(SWEEP_SECONDS)
             self.silent_seconds += SWEEP_SECONDS
             self._until_beat -= SWEEP_SECONDS
             if self._until_beat <= 0:
-                await random.choice(directories).heartbeat("svc", BEATS)
+                await random.choice(directories).directory.heartbeat("svc", BEATS)
                 self._until_beat = BEAT_SECONDS
             for directory in directories:
                 found = await names(directory)
@@ -70,26 +71,26 @@ class Played:
 async def test_restarts_grant_one_lease_however_many_there_are(world: World) -> None:
     """The embedded service, whose only replica comes back under its own name."""
     played = Played(world)
-    async with world.directory("a") as directory:
+    async with world.replica("a") as directory:
         await register_both(directory)
         await played.on(STIR_SECONDS, directory)
     restarts = 0
     while played.gone_after is None and restarts < 20:
         restarts += 1
-        async with world.directory("a") as directory:
+        async with world.replica("a") as directory:
             await played.on(STIR_SECONDS, directory)
     # With each restart the time since the store was last told is lost.
-    played.check(lost_seconds=restarts * LISTEN_SECONDS)
+    played.check(lost_seconds=restarts * SYNC_SECONDS)
 
 
 async def test_the_time_in_which_the_service_was_down_is_nobodys_silence(world: World) -> None:
-    async with world.directory("a") as directory:
+    async with world.replica("a") as directory:
         await register_both(directory)
         await world.pass_time(1)
     for _ in range(10):
         # Nobody could have heard anything. Then for a moment, in which nobody happened to say anything.
         world.clock.forward(3600)
-        async with world.directory("a") as directory:
+        async with world.replica("a") as directory:
             await world.pass_time(BEAT_SECONDS / 6)
             assert await names(directory) == {DEAD, BEATS}
 
@@ -98,7 +99,7 @@ async def test_the_time_in_which_the_service_was_down_is_nobodys_silence(world: 
 async def test_owners_that_go_in_turn_grant_one_lease(world: World, end: str) -> None:
     played = Played(world)
     async with AsyncExitStack() as stack:
-        running = {name: await stack.enter_async_context(world.directory(name)) for name in "ab"}
+        running = {name: await stack.enter_async_context(world.replica(name)) for name in "ab"}
         await register_both(*running.values())
         await played.on(1, running["a"], running["b"])
         for turn in range(12):
@@ -109,7 +110,7 @@ async def test_owners_that_go_in_turn_grant_one_lease(world: World, end: str) ->
                 await played.on(STIR_SECONDS, running[staying])
                 world.sessions[leaving].resume()
             else:
-                await running[leaving]._ownership.hand_on()
+                await running[leaving].handover.hand_over()
                 await played.on(STIR_SECONDS, *running.values())
             if played.gone_after is not None:
                 break
@@ -118,7 +119,7 @@ async def test_owners_that_go_in_turn_grant_one_lease(world: World, end: str) ->
 
 async def test_a_registry_that_is_away_again_and_again_grants_one_lease(world: World) -> None:
     played = Played(world)
-    async with world.directory("a") as directory:
+    async with world.replica("a") as directory:
         await register_both(directory)
         for _ in range(20):
             await played.on(2, directory)
@@ -131,7 +132,7 @@ async def test_a_registry_that_is_away_again_and_again_grants_one_lease(world: W
 
 
 async def test_no_lease_ends_while_the_registry_is_away(world: World) -> None:
-    async with world.directory("a") as directory:
+    async with world.replica("a") as directory:
         await register_both(directory)
         world.sessions["a"].suspend()
         await world.pass_time(5 * TTL_SECONDS)
@@ -144,7 +145,7 @@ async def test_no_lease_ends_while_the_registry_is_away(world: World) -> None:
 async def test_the_time_in_which_the_store_was_away_is_nobodys_silence(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with world.directory("a") as directory:
+    async with world.replica("a") as directory:
         await register_both(directory)
         await world.pass_time(TTL_SECONDS - 4)
 
@@ -156,17 +157,17 @@ async def test_the_time_in_which_the_store_was_away_is_nobodys_silence(
                 patched.setattr(world.storage, "advance_lease_clock", away)
                 await world.pass_time(5 * TTL_SECONDS)
                 assert await names(directory) == {DEAD, BEATS}
-            await directory.heartbeat("svc", BEATS)
+            await directory.directory.heartbeat("svc", BEATS)
             await world.pass_time(1)
             assert await names(directory) >= {BEATS}
 
 
 async def test_a_sign_at_another_replica_counts_when_the_owner_looks(world: World) -> None:
-    async with world.directory("a") as owner, world.directory("b") as other:
+    async with world.replica("a") as owner, world.replica("b") as other:
         await register_both(owner, other)
         for _ in range(5):
             await world.pass_time(TTL_SECONDS - 2)
-            await other.heartbeat("svc", BEATS)
+            await other.directory.heartbeat("svc", BEATS)
             await world.pass_time(1)
         assert await names(owner) == {BEATS}
 
@@ -177,7 +178,7 @@ async def test_whatever_stirs_a_living_instance_stays_and_a_dead_one_leaves(worl
     random.seed(seed)
     played = Played(world)
     async with AsyncExitStack() as stack:
-        running = {name: await stack.enter_async_context(world.directory(name)) for name in "abc"}
+        running = {name: await stack.enter_async_context(world.replica(name)) for name in "abc"}
         await register_both(*running.values())
         await played.on(1, *running.values())
         for _ in range(15):
@@ -193,7 +194,7 @@ async def test_whatever_stirs_a_living_instance_stays_and_a_dead_one_leaves(worl
                     await played.on(random.choice((0.5, 1, 2, 4)), *others)
                     world.sessions[name].resume()
                 case _:
-                    await running[name]._ownership.hand_on()
+                    await running[name].handover.hand_over()
             await played.on(random.choice((0.5, 1, 3)), *running.values())
             if played.gone_after is not None:
                 break
@@ -206,7 +207,7 @@ async def test_whatever_stirs_a_living_instance_stays_and_a_dead_one_leaves(worl
 class Busy:
     """A probe that never comes to look."""
 
-    async def look(self, url: str) -> None:
+    async def check(self, url: str) -> None:
         raise ProbeBusyError
 
 
@@ -215,17 +216,17 @@ CHECKED: dict[str, Any] = {"health_check_url": "http://one:1/health"}
 
 async def test_a_lease_that_checks_keep_does_not_end_for_want_of_one_for_a_bounded_time(world: World) -> None:
     world.probe = Busy()  # type: ignore[assignment]
-    async with world.directory("a") as directory:
-        await directory.register(registration(lease_ttl_seconds=TTL_SECONDS, **CHECKED), ME)
+    async with world.replica("a") as directory:
+        await directory.directory.register(registration(lease_ttl_seconds=TTL_SECONDS, **CHECKED), ME)
         await world.pass_time(5 * TTL_SECONDS)
         assert await names(directory) == {"one"}
-        world.clock.forward(OWED_SECONDS)
+        world.clock.forward(CHECK_WAIT_SECONDS)
         await gone(directory, "one")
 
 
 async def test_passing_checks_keep_an_instance_that_says_nothing(world: World) -> None:
-    async with world.directory("a") as directory:
-        await directory.register(registration(lease_ttl_seconds=TTL_SECONDS, **CHECKED), ME)
+    async with world.replica("a") as directory:
+        await directory.directory.register(registration(lease_ttl_seconds=TTL_SECONDS, **CHECKED), ME)
         head = (await world.storage.state()).head
         for _ in range(10):
             # Longer than the lease, so that there was no time for a check within it.
@@ -236,8 +237,8 @@ async def test_passing_checks_keep_an_instance_that_says_nothing(world: World) -
 
 
 async def test_failing_checks_keep_nobody(world: World) -> None:
-    async with world.directory("a") as directory:
-        await directory.register(registration(lease_ttl_seconds=TTL_SECONDS, **CHECKED), ME)
+    async with world.replica("a") as directory:
+        await directory.directory.register(registration(lease_ttl_seconds=TTL_SECONDS, **CHECKED), ME)
         world.probe.well = False
         world.clock.forward(TTL_SECONDS + 1)
         while await names(directory):
@@ -247,10 +248,10 @@ async def test_failing_checks_keep_nobody(world: World) -> None:
 
 async def test_a_fresh_replica_looks_before_it_ends_a_lease_that_was_over(world: World) -> None:
     """Whoever was owner had no time to check it: killed each time before a check."""
-    async with world.directory("a") as directory:
-        await directory.register(registration(lease_ttl_seconds=TTL_SECONDS, **CHECKED), ME)
+    async with world.replica("a") as directory:
+        await directory.directory.register(registration(lease_ttl_seconds=TTL_SECONDS, **CHECKED), ME)
     for _ in range(5):
-        async with world.directory("a") as directory:
+        async with world.replica("a") as directory:
             world.clock.forward(TTL_SECONDS + 1)
             await world.pass_time(1)
             assert await names(directory) == {"one"}

@@ -47,8 +47,7 @@ class Client:
                 self.state.update({record.ref.key: (OURS, record.body["value"]) for record in records})
             case ForeignSnapshot(instances):
                 self.state = {name: held for name, held in self.state.items() if held[0] == OURS}
-                # After a cut, one may come whose registration has ended before the client is told of that end; what the
-                # end takes away is sent again after it.
+                assert not self.state.keys() & {i.instance_id for i in instances}
                 self.state.update({i.instance_id: (THEIRS, i.service_url) for i in instances})
             case Synced(revision) | Progress(revision):
                 self.after = revision
@@ -61,9 +60,7 @@ class Client:
             case ForeignChanged(revision, instance, previous, is_gone):
                 assert revision == self.after, "resuming after it loses nothing"
                 held = self.state.get(instance.instance_id)
-                # It may come before the end of the registration that hid it; that end takes it away, and it is sent again.
-                is_hidden = held is not None and held[0] == OURS
-                assert is_hidden or held == (None if previous is None else (THEIRS, previous.service_url)), "twice"
+                assert held == (None if previous is None else (THEIRS, previous.service_url)), "nothing twice"
                 if is_gone:
                     del self.state[instance.instance_id]
                 else:
@@ -87,7 +84,8 @@ class World:
         self.watches = ServiceWatches(
             hub,
             self.foreign,
-            is_registered=lambda _, name: name in self.registered,
+            replica.tail,
+            registered_ids=lambda _: self.registered.keys(),
             is_complete=lambda: self.is_complete,
         )
 
@@ -114,7 +112,7 @@ class World:
             self.shown.pop(name, None)
         else:
             self.shown[name] = url
-        self.foreign.take(SERVICE, [Node(SERVICE, n, "", 0, {"service_url": u}) for n, u in self.shown.items()])
+        self.foreign.update(SERVICE, [Node(SERVICE, n, "", 0, {"service_url": u}) for n, u in self.shown.items()])
 
     @property
     def truth(self) -> dict[str, tuple[str, Any]]:

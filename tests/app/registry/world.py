@@ -8,19 +8,22 @@ from datetime import UTC, datetime
 from typing import Any
 
 from configsvc.app.changelog.tail import LogTail
-from configsvc.app.registry.directory import Directory
-from configsvc.app.registry.health_checks import Thresholds
-from configsvc.app.registry.leases import SWEEP_SECONDS
+from configsvc.app.fallback_cache import NO_FALLBACK_CACHE
+from configsvc.app.registry.assembly import RegistryOptions, build_registry
+from configsvc.app.registry.health_checks.checks import Thresholds
+from configsvc.app.registry.leases.leases import SWEEP_SECONDS
+from configsvc.app.registry.service_registry import ServiceRegistry
 from configsvc.bus.local import LocalBus
 from configsvc.clock import SystemClock
-from configsvc.domain.instances import Registration
 from configsvc.domain.limits import Limits
 from configsvc.domain.records import Author
+from configsvc.domain.registrations import Registration
 from configsvc.probes.port import ProbeFailedError
 from configsvc.registry.local import LocalRegistry, LocalRegistryClient
 from configsvc.registry.port import ServiceRegistryClient
 from configsvc.storage.port import Reader
 from configsvc.storage.sqlite.storage import SqliteStorage
+from configsvc.tasks import Supervisor
 
 ME = Author("tester", "", "", datetime(2025, 1, 1, tzinfo=UTC))
 
@@ -48,7 +51,7 @@ class Switch:
 
     well = True
 
-    async def look(self, url: str) -> None:
+    async def check(self, url: str) -> None:
         if not self.well:
             raise ProbeFailedError("switched off")
 
@@ -71,43 +74,58 @@ class World:
                 await SystemClock().sleep(0.0005)
 
     @asynccontextmanager
-    async def directory(
+    async def replica(
         self,
-        replica: str,
+        replica_id: str,
         *,
         registry: LocalRegistry | None = None,
         reader: Reader | None = None,
         poll_seconds: float = 0.02,
         client: ServiceRegistryClient | None = None,
-    ) -> AsyncIterator[Directory]:
+    ) -> AsyncIterator[ServiceRegistry]:
         """`client` is a session that is open, in place of one of the local registry."""
         async with AsyncExitStack() as stack:
-            local = LocalRegistryClient(registry or self.registry, replica)
+            local = LocalRegistryClient(registry or self.registry, replica_id)
             session: ServiceRegistryClient = local
             if client is None:
-                self.sessions[replica] = await stack.enter_async_context(local)
+                self.sessions[replica_id] = await stack.enter_async_context(local)
             else:
                 session = client
             bus = await stack.enter_async_context(LocalBus())
             tail = await stack.enter_async_context(
                 LogTail(log=self.storage, bus=bus, clock=SystemClock(), poll_seconds=poll_seconds)
             )
-            directory = (
-                Directory(
-                    writer=self.storage, reader=reader or self.storage, registry=session, probe=self.probe, clock=self.clock,
-                    limits=Limits(), log=tail, thresholds=Thresholds(1, 3), check_interval_seconds=1e6,
-                    default_ttl_seconds=30, stale_seconds=60, heartbeats=self.storage,
-                )
-            )  # fmt: skip
-            tail.subscribe(directory)
-            yield await stack.enter_async_context(directory)
+            options = RegistryOptions(
+                limits=Limits(),
+                thresholds=Thresholds(1, 3),
+                check_interval_seconds=1e6,
+                check_timeout_seconds=0,
+                default_ttl_seconds=30,
+                stale_seconds=60,
+            )
+            supervisor = Supervisor(self.clock)
+            built = build_registry(
+                options,
+                writer=self.storage,
+                reader=reader or self.storage,
+                heartbeats=self.storage,
+                registry=session,
+                probe=self.probe,
+                log=tail,
+                clock=self.clock,
+                fallback_cache=NO_FALLBACK_CACHE,
+                supervisor=supervisor,
+            )
+            tail.subscribe(built.log_follower)
+            await stack.enter_async_context(built.running(supervisor))
+            yield built
 
 
 def registration(name: str = "one", **more: Any) -> Registration:
     return Registration("svc", f"http://{name}:1", instance_id=name, **more)
 
 
-async def gone(directory: Directory, instance_id: str) -> None:
+async def gone(replica: ServiceRegistry, instance_id: str) -> None:
     """Returns when the sweeper, which runs on its own, has expired the instance."""
-    while any(i.instance_id == instance_id for i in (await directory.discover("svc")).instances):
+    while any(i.instance_id == instance_id for i in (await replica.discovery.discover("svc")).instances):
         await SystemClock().sleep(0.001)

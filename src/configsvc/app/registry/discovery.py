@@ -1,51 +1,67 @@
-"""What callers of services ask: which instances there are, which of them are well, and which one to call."""
+"""The reading half of the service registry: which instances there are, which are healthy, and which one to call."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime
+from collections.abc import Callable, Mapping
 
+from configsvc.app.changelog.position import AppliedLog
 from configsvc.app.registry.foreign_instances import ForeignInstances
+from configsvc.app.registry.leases.leases import Leases
 from configsvc.app.registry.registrations import Registrations, not_loaded
 from configsvc.clock import Clock
 from configsvc.domain.balancing import Balancer, checked_strategy, in_zone_first
 from configsvc.domain.fields import checked
-from configsvc.domain.instances import HEALTHY, UNHEALTHY, Instance, Listing, Picked, ServiceSummary, instance_of
+from configsvc.domain.instances import HEALTHY, UNHEALTHY, Instance, Listing, Picked, ServiceSummary
 from configsvc.domain.limits import Limits
 from configsvc.domain.records import Record, Ref
 from configsvc.errors import NotFound
 
 
 class Discovery:
-    """The reading half of the directory. A `Follower` of the registrations."""
+    """Reads registered and foreign instances. Observes the registrations.
+
+    If failing checks leave no healthy instance, those that failed within the last `stale_seconds` are returned, marked
+    stale. `is_out_of_touch`: whether the store or the registry is unreachable.
+    """
 
     def __init__(
         self,
         *,
         registrations: Registrations,
         foreign: ForeignInstances,
+        leases: Leases,
         clock: Clock,
         limits: Limits,
         stale_seconds: float,
-        seen_at: Callable[[Ref], datetime | None],
         is_out_of_touch: Callable[[], bool],
-        catch_up: Callable[[], Awaitable[bool]],
+        log: AppliedLog,
     ) -> None:
         self._registrations = registrations
         self._foreign = foreign
+        self._leases = leases
         self._clock = clock
         self._limits = limits
         self._stale_seconds = stale_seconds
-        self._seen_at = seen_at
         self._is_out_of_touch = is_out_of_touch
-        self._has_news = catch_up
-        self._fell_at: dict[Ref, float] = {}
+        self._log = log
+        # When an instance became UNHEALTHY.
+        self._failed_at: dict[Ref, float] = {}
         self._balancers: dict[str, Balancer] = {}
+
+    @property
+    def revision(self) -> int:
+        """The revision that the registrations are read at."""
+        return self._registrations.revision
+
+    @property
+    def history(self) -> str:
+        """The history of the log that the registrations belong to."""
+        return self._registrations.history
 
     def services(self) -> tuple[ServiceSummary, ...]:
         """All services that have instances, in the order of name."""
-        named = {*self._registrations.services, *self._foreign.services}
-        if not self._registrations.is_loaded and not named:
+        names = {*self._registrations.services, *self._foreign.services}
+        if not self._registrations.is_loaded and not names:
             raise not_loaded()
-        found = {name: self.instances(name) for name in sorted(named)}
+        found = {name: self.instances(name) for name in sorted(names)}
         return tuple(
             ServiceSummary(name, len(listed), sum(instance.status == HEALTHY for instance in listed))
             for name, listed in found.items()
@@ -53,7 +69,7 @@ class Discovery:
 
     async def service(self, name: str) -> Listing:
         """Every instance, whatever its status. Raises `NotFound`."""
-        found = await self._found(name)
+        found = await self._find(name)
         if not found:
             raise _service_not_found(name)
         return Listing(found, self._is_out_of_touch(), self._registrations.revision)
@@ -61,27 +77,29 @@ class Discovery:
     async def discover(
         self, name: str, *, metadata: Mapping[str, str] | None = None, zone: str = "", version: str = ""
     ) -> Listing:
-        """The healthy instances. Where failing checks left none, those that were healthy last, marked, for a while.
+        """The healthy instances; if failing checks left none, those that failed a short time ago, marked stale.
 
-        They are marked, too, while the store or the registry is away.
+        While the store or the registry is unreachable, every answer is marked stale.
         """
-        found = await self._found(name)
+        found = await self._find(name)
         serving = tuple(instance for instance in found if instance.status == HEALTHY)
         stale = self._is_out_of_touch()
         if not serving:
             limit = self._clock.monotonic() - self._stale_seconds
-            serving = tuple(i for i in found if self._fell_at.get(i.ref, limit) > limit)
+            serving = tuple(i for i in found if self._failed_at.get(i.ref, limit) > limit)
             stale = stale or bool(serving)
-        wanted = (metadata or {}).items()
+        required = (metadata or {}).items()
         matching = tuple(
             instance
             for instance in serving
-            if wanted <= instance.metadata.items() and zone in ("", instance.zone) and version in ("", instance.version)
+            if required <= instance.metadata.items()
+            and zone in ("", instance.zone)
+            and version in ("", instance.version)
         )
         return Listing(matching, stale, self._registrations.revision)
 
     async def pick(self, name: str, *, strategy: str = "", hash_key: str = "", zone: str = "") -> Picked:
-        """One instance by a strategy, the caller's zone first. Raises `NotFound` where there is none to give."""
+        """One healthy instance by a strategy, the caller's zone first. Raises `NotFound` if there is none."""
         strategy = checked_strategy(strategy, hash_key)
         listing = await self.discover(name)
         if not listing.instances:
@@ -90,32 +108,35 @@ class Discovery:
         chosen = balancer.pick(in_zone_first(listing.instances, zone), strategy, hash_key)
         return Picked(chosen.service_url, chosen.instance_id, strategy, listing.stale, listing.revision)
 
-    def taken(self, record: Record, before: Record | None) -> None:
-        """See `Follower`."""
+    def on_put(self, record: Record, before: Record | None) -> None:
+        """Remembers when an instance became UNHEALTHY."""
         was, status = before.body["status"] if before else HEALTHY, record.body["status"]
         if status == HEALTHY:
-            self._fell_at.pop(record.ref, None)
+            self._failed_at.pop(record.ref, None)
         elif was == HEALTHY and status == UNHEALTHY:
-            self._fell_at[record.ref] = self._clock.monotonic()
+            self._failed_at[record.ref] = self._clock.monotonic()
 
-    def dropped(self, record: Record) -> None:
-        """See `Follower`."""
-        self._fell_at.pop(record.ref, None)
+    def on_remove(self, record: Record) -> None:
+        """Forgets the instance, and the balancer of a service without instances."""
+        self._failed_at.pop(record.ref, None)
         if record.ref.service not in self._registrations.services:
             self._balancers.pop(record.ref.service, None)
 
-    async def _found(self, service: str) -> tuple[Instance, ...]:
-        """A service's instances. Where none are known, the log is looked at before anyone is told so."""
-        with checked(self._limits) as fields:
-            fields.service(service, required=True)
-        return self.instances(service) or (self.instances(service) if await self._has_news() else ())
-
     def instances(self, service: str) -> tuple[Instance, ...]:
-        """Those on record, and those that other programs show in the registry, in the order of id."""
+        """Registered and foreign instances in the order of id. A registration hides a foreign instance of the same id."""
         records = self._registrations.of(service)
-        own = [instance_of(record, self._seen_at(record.ref)) for record in records.values()]
+        own = [Instance.of(record, self._leases.last_heartbeat_at(record.ref)) for record in records.values()]
         foreign = [i for i in self._foreign.of(service).values() if i.instance_id not in records]
         return tuple(sorted((*own, *foreign), key=lambda instance: instance.instance_id))
+
+    async def _find(self, service: str) -> tuple[Instance, ...]:
+        """A service's instances. If none are known, the log is read before that is the answer."""
+        with checked(self._limits) as fields:
+            fields.service(service, required=True)
+        found = self.instances(service)
+        if not found and await self._log.catch_up():
+            return self.instances(service)
+        return found
 
 
 def _service_not_found(name: str) -> NotFound:

@@ -1,61 +1,61 @@
-"""The instances that other programs show in the registry: neither on record nor in the change log.
+"""Foreign instances: other programs show them in the registry. They are neither on record nor in the change log.
 
-Who shows them says when they come, change and go; this service only passes it on. An id that is registered here, too,
-is the registration's for as long as that lasts.
+Their programs say when they come, change and go. This service only passes that on. If an id is registered here, too, the
+registration hides the foreign instance for as long as it lasts.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from configsvc.clock import Clock
-from configsvc.domain import instances
 from configsvc.domain.instances import Instance
 from configsvc.registry.port import Node
 
-NOTHING: Mapping[str, Instance] = {}
+NO_INSTANCES: Mapping[str, Instance] = {}
 
 
 class ForeignInstances:
-    """By service and instance id, as they were seen last. `told` hears which service has changed."""
+    """The foreign instances of each service, as they were last read."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._services: dict[str, Mapping[str, Instance]] = {}
-        self._listeners: list[Callable[[str], None]] = []
+        self._on_change: list[Callable[[str], None]] = []
 
     @property
     def services(self) -> tuple[str, ...]:
-        """The services that have some."""
+        """The services that have foreign instances."""
         return tuple(self._services)
 
     def of(self, service: str) -> Mapping[str, Instance]:
-        """Those of a service by id. A new mapping after each change, so it may be kept."""
-        return self._services.get(service, NOTHING)
+        """A service's foreign instances by id. The mapping is never changed: each change makes a new one."""
+        return self._services.get(service, NO_INSTANCES)
 
-    def follow(self, told: Callable[[str], None]) -> None:
-        """Calls `told` with the name of each service that changes from now on."""
-        self._listeners.append(told)
+    def subscribe(self, on_change: Callable[[str], None]) -> None:
+        """Calls `on_change` with the name of each service that changes from now on."""
+        self._on_change.append(on_change)
 
-    def take(self, service: str, nodes: Iterable[Node]) -> None:
-        """These are a service's nodes now; those with an owner are no foreign ones."""
+    def update(self, service: str, nodes: Iterable[Node]) -> None:
+        """These are a service's nodes now. Nodes with an owner are not foreign."""
         known, now = self.of(service), self._clock.now()
-        found: dict[str, Instance] = {}
+        current: dict[str, Instance] = {}
         for node in nodes:
             if node.owner:
                 continue
-            instance = instances.foreign(service, node.instance_id, node.payload, now)
+            instance = Instance.foreign(service, node.instance_id, node.payload, now)
             before = known.get(node.instance_id)
             if before is not None:
-                # If it does not say when it registered, it did when it was first seen.
+                # Without a time of registration, the time when it was first seen stays.
                 at = instance.registered_at if "registered_at" in node.payload else before.registered_at
-                same = replace(instance, registered_at=at, last_heartbeat_at=before.last_heartbeat_at)
-                instance = before if same == before else replace(instance, registered_at=at)
-            found[node.instance_id] = instance
-        if found == known:
+                instance = replace(instance, registered_at=at)
+                is_unchanged = replace(instance, last_heartbeat_at=before.last_heartbeat_at) == before
+                instance = before if is_unchanged else instance
+            current[node.instance_id] = instance
+        if current == known:
             return
-        if found:
-            self._services[service] = found
+        if current:
+            self._services[service] = current
         else:
             self._services.pop(service, None)
-        for told in self._listeners:
-            told(service)
+        for on_change in self._on_change:
+            on_change(service)

@@ -1,7 +1,7 @@
-"""The desired registrations: records, all of them in memory at every replica, kept up to date by the log.
+"""The desired registrations: records in the store. Every replica holds all of them in memory, and follows the log.
 
-Whoever the record names is the instance's owner, whatever a session says: what an owner writes is decided on the record,
-inside the store's transaction, so that a replica that was cut off or has slept can't act on what it no longer owns.
+The record names the owner of an instance, whatever a registry session says. An owner's writes are decided on the record,
+inside the store's transaction. So a replica that was cut off or paused can't act on an instance that it no longer owns.
 """
 
 import asyncio
@@ -12,39 +12,39 @@ from typing import Protocol
 from configsvc.app.changelog.position import LogPosition
 from configsvc.app.fallback_cache import FallbackCache, FallbackEntry
 from configsvc.clock import Clock
-from configsvc.domain import instances
 from configsvc.domain.instances import Incarnation
 from configsvc.domain.record_json import record_json, record_of
 from configsvc.domain.records import Action, Author, Change, Commit, Kind, Mutation, Record, Ref, View, Write
+from configsvc.domain.registrations import updated
 from configsvc.errors import ServiceError, Unavailable
 from configsvc.storage.port import Reader, RecordQuery, Writer
 
 logger = logging.getLogger(__name__)
 
-# All registrations are read in one view; a fleet has thousands, not millions.
+# All registrations are read in one page. A fleet has thousands of instances, not millions.
 INSTANCES = 1_000_000
-# Between two tries to read the registrations of a store that is away.
+# The pause between two attempts to read the registrations from a store that is down.
 RELOAD_SECONDS = 1.0
-# Where the copy of the services' names lies.
+# The key of the services' names in the fallback cache.
 SERVICES_KEY = "services"
 
 Decide = Callable[[View], Sequence[Mutation]]
 
 
-class Follower(Protocol):
-    """Is told what becomes of each registration, between two awaits, in the order of the log."""
+class RegistrationObserver(Protocol):
+    """Is called for each change of a registration, in the order of the log. Calls don't await."""
 
-    def taken(self, record: Record, before: Record | None) -> None:
-        """A registration is new, or has changed; `before` is what was known of it."""
+    def on_put(self, record: Record, before: Record | None) -> None:
+        """A registration is new or has changed. `before`: its last known record."""
         ...
 
-    def dropped(self, record: Record) -> None:
-        """A registration is gone; `record` is the last that was known of it."""
+    def on_remove(self, record: Record) -> None:
+        """A registration is gone. `record`: its last known record."""
         ...
 
 
 class Registrations:
-    """All registrations of all services, as this replica (`me`) knows them."""
+    """All registrations of all services, as this replica knows them."""
 
     def __init__(
         self,
@@ -54,43 +54,45 @@ class Registrations:
         clock: Clock,
         fallback_cache: FallbackCache,
         log: LogPosition,
-        me: str,
+        replica_id: str,
     ) -> None:
-        self.me = me
+        self.replica_id = replica_id
         self._writer = writer
         self._reader = reader
         self._clock = clock
         self._fallback_cache = fallback_cache
-        self._records: dict[str, dict[str, Record]] = {}
-        self._followers: list[Follower] = []
         self._log = log
+        self._records: dict[str, dict[str, Record]] = {}
+        self._observers: list[RegistrationObserver] = []
         self._loaded = asyncio.Event()
-        # The revision of the last reading, and whether the log has told everything since.
+        # The revision of the last complete read. `_is_current`: the log has delivered every change since.
         self._read_at = 0
         self._is_current = False
-        fallback_cache.add_source(lambda: [copy for name in self._records for copy in self._fallback_entries(name)])
+        # Removals that are known here before the log has delivered them, with their revision.
+        self._early_removals: dict[Ref, int] = {}
+        fallback_cache.add_source(lambda: [entry for name in self._records for entry in self._fallback_entries(name)])
 
-    def follow(self, follower: Follower) -> None:
-        """Tells `follower` from now on, after those who follow already."""
-        self._followers.append(follower)
+    def subscribe(self, observer: RegistrationObserver) -> None:
+        """Calls `observer` for each change from now on, after the observers that subscribed earlier."""
+        self._observers.append(observer)
 
     @property
     def is_loaded(self) -> bool:
-        """Whether all were read since the start."""
+        """Whether all registrations were read from the store since the start."""
         return self._loaded.is_set()
 
-    async def loaded(self) -> None:
-        """Returns when they have been."""
+    async def wait_loaded(self) -> None:
+        """Returns when all registrations have been read."""
         await self._loaded.wait()
 
     @property
     def revision(self) -> int:
-        """The revision at which they are known: nothing up to it is missing."""
+        """The revision of what is known: no change up to it is missing."""
         return max(self._read_at, self._log.applied) if self._is_current else self._read_at
 
     @property
     def history(self) -> str:
-        """The history of the log that they are of."""
+        """The history of the log that they belong to."""
         return self._log.history
 
     @property
@@ -99,10 +101,19 @@ class Registrations:
         return tuple(self._records)
 
     def of(self, service: str) -> Mapping[str, Record]:
-        """A service's registrations by instance id. Raises `Unavailable` where none were read yet."""
+        """A service's registrations by instance id. Raises `Unavailable` if none were read yet."""
         if not self.is_loaded and service not in self._records:
             raise not_loaded()
         return self._records.get(service, {})
+
+    def ids_in_log(self, service: str) -> set[str]:
+        """The ids of a service that are registered, or whose removal the log has not delivered yet."""
+        early = {
+            ref.key
+            for ref, revision in self._early_removals.items()
+            if ref.service == service and revision > self._log.applied
+        }
+        return {*self._records.get(service, {}), *early}
 
     def get(self, ref: Ref) -> Record | None:
         """One registration."""
@@ -114,39 +125,35 @@ class Registrations:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of registrations."""
         return sum(map(len, self._records.values()))
 
     def owned(self, service: str = "") -> list[Record]:
-        """Those that this replica owns; of one service where it is named."""
+        """The registrations that this replica owns, of one service or (empty) of all."""
         records = self._records.get(service, {}).values() if service else self.all()
         return [record for record in records if self.owns(record)]
 
     def owns(self, record: Record | None) -> bool:
         """Whether this replica owns a registration."""
-        return record is not None and record.body["owner"] == self.me
+        return record is not None and record.body["owner"] == self.replica_id
 
     async def load(self) -> None:
-        """Reads all of them. Raises `Unavailable`."""
+        """Reads all registrations. Raises `Unavailable`."""
         page = await self._reader.page(RecordQuery(Kind.INSTANCE, "", limit=INSTANCES))
-        if page.history != (history := self._log.history):
-            # The log has another history, and the tail knows in a moment.
+        if page.history != (history := self.history):
+            # The log was replaced. The tail notices that in a moment.
             raise Unavailable(f"the registrations are of history {page.history}, not {history}", "HISTORY_CHANGED")
-        fresh = {record.ref for record in page.records}
+        present = {record.ref for record in page.records}
         for known in self.all():
-            if known.ref not in fresh and (known.revision <= page.revision or known.history != history):
-                self._drop(known.ref)
+            if known.ref not in present and (known.revision <= page.revision or known.history != history):
+                self._remove(known.ref, page.revision)
         for record in page.records:
-            self.take(record)
+            self.merge(record)
         self._read_at, self._is_current = page.revision, True
         self._loaded.set()
 
-    def outdate(self) -> None:
-        """The log can't say what has changed: what is known may be old until all are read anew."""
-        self._is_current = False
-
     async def reload(self) -> None:
-        """Reads all of them, as soon as that can be done."""
+        """Reads all registrations; retries until that succeeds."""
         while True:
             try:
                 await self.load()
@@ -155,45 +162,52 @@ class Registrations:
                 logger.warning("the registrations can't be read: %s", error)
                 await self._clock.sleep(RELOAD_SECONDS)
 
-    async def load_copies(self) -> None:
-        """Takes in what other replicas left in the shared cache, while the store is away."""
+    async def load_fallback(self) -> None:
+        """Reads what other replicas put into the fallback cache, while the store is down."""
         names = (await self._fallback_cache.get([SERVICES_KEY])).get(SERVICES_KEY, (0, []))[1]
-        for _, records in (await self._fallback_cache.get([service_key(name) for name in names])).values():
+        cached = await self._fallback_cache.get([service_key(name) for name in names])
+        for _, records in cached.values():
             for record in map(record_of, records):
-                self.take(record)
+                self.merge(record)
+
+    def mark_outdated(self) -> None:
+        """The log can't say which registrations changed: they may be out of date until all of them are read again."""
+        self._is_current = False
 
     def apply(self, changes: Sequence[Change]) -> None:
-        """Takes in what the log says, in order, and leaves copies of it."""
+        """Applies changes of the log, in order, and puts the result into the fallback cache."""
         self._apply(changes)
+        applied = self._log.applied
+        self._early_removals = {ref: at for ref, at in self._early_removals.items() if at > applied}
         revision = changes[-1].revision if changes else 0
         for service in {change.ref.service for change in changes if change.ref.kind is Kind.INSTANCE}:
-            for copy in self._fallback_entries(service, revision):
-                self._fallback_cache.put(copy)
+            for entry in self._fallback_entries(service, revision):
+                self._fallback_cache.put(entry)
 
-    def take(self, record: Record) -> None:
-        """Takes in a registration, unless what is known of it is as new, or it is of another history of the log."""
-        before, history = self.get(record.ref), self._log.history
+    def merge(self, record: Record) -> None:
+        """Takes over a record, unless the known one is as new, or the record belongs to another history of the log."""
+        before, history = self.get(record.ref), self.history
         if record.history != history:
             return
         if before is not None and before.history == history and before.revision >= record.revision:
             return
-        if before is not None and instances.incarnation_of(before) != instances.incarnation_of(record):
-            # It left and came back while the log was not read. What was learnt of it ends all the same.
-            self._drop(record.ref)
+        if before is not None and Incarnation.of(before) != Incarnation.of(record):
+            # The instance left and came back while the log was not read. The state of the earlier life ends all the same.
+            self._remove(record.ref, record.revision)
             before = None
         self._records.setdefault(record.ref.service, {})[record.ref.key] = record
-        for follower in self._followers:
-            follower.taken(record, before)
+        for observer in self._observers:
+            observer.on_put(record, before)
 
     async def write(self, ref: Ref, author: Author, decide: Decide, fingerprint: str = "") -> Commit:
-        """Writes what `decide` makes of one registration; what is written here is known here when this returns."""
+        """Writes one registration as `decide` says. The result is applied here before this returns."""
         commit = await self._writer.write(Write(author, (ref,), decide, fingerprint))
         if not commit.replayed:
             self._apply(commit.changes)
         return commit
 
-    async def own_write(self, ref: Ref, actor: str, reason: str, decide: Decide) -> Commit:
-        """The same, by the service itself."""
+    async def write_as_service(self, ref: Ref, actor: str, reason: str, decide: Decide) -> Commit:
+        """The same for a write of the service itself, which no caller asked for."""
         return await self.write(ref, Author(actor, reason, "", self._clock.now()), decide)
 
     async def set_status(
@@ -203,46 +217,51 @@ class Registrations:
         actor: str,
         reason: str,
         *,
-        of: str = "",
-        as_owner_of: str | None = None,
+        expected_status: str = "",
+        checked_url: str | None = None,
     ) -> None:
-        """Writes a status, if the incarnation is there and has another one (with `of`: that one).
+        """Writes a status, if the incarnation is still registered and has another status.
 
-        With `as_owner_of` only if this replica still owns it, and that is still its health check URL.
+        `expected_status`: write only if it has this status now. `checked_url`: write only if this replica still owns the
+        instance, and this is still its health check URL.
         """
 
         def decide(view: View) -> Sequence[Mutation]:
             current = view.get(incarnation.ref)
-            if current is None or instances.incarnation_of(current) != incarnation:
+            if current is None or Incarnation.of(current) != incarnation:
                 return ()
-            if current.body["status"] == status or (of and current.body["status"] != of):
+            if current.body["status"] == status:
                 return ()
-            if as_owner_of is not None and not (self.owns(current) and current.body["health_check_url"] == as_owner_of):
+            if expected_status and current.body["status"] != expected_status:
                 return ()
-            return (instances.restated(current, Action.STATUS, status=status),)
+            if checked_url is not None and not (self.owns(current) and current.body["health_check_url"] == checked_url):
+                return ()
+            return (updated(current, Action.STATUS, status=status),)
 
-        await self.own_write(incarnation.ref, actor, reason, decide)
+        await self.write_as_service(incarnation.ref, actor, reason, decide)
 
     def _apply(self, changes: Sequence[Change]) -> None:
         for change in changes:
             if change.ref.kind is not Kind.INSTANCE:
                 continue
             if change.record is not None:
-                self.take(change.record)
+                self.merge(change.record)
                 continue
             known = self.get(change.ref)
             if known is not None and known.history == change.history and known.revision < change.revision:
-                self._drop(change.ref)
+                self._remove(change.ref, change.revision)
 
-    def _drop(self, ref: Ref) -> None:
+    def _remove(self, ref: Ref, revision: int) -> None:
+        if revision > self._log.applied:
+            self._early_removals[ref] = revision
         known = self._records[ref.service].pop(ref.key)
         if not self._records[ref.service]:
             del self._records[ref.service]
-        for follower in self._followers:
-            follower.dropped(known)
+        for observer in self._observers:
+            observer.on_remove(known)
 
     def _fallback_entries(self, service: str, revision: int = 0) -> tuple[FallbackEntry, ...]:
-        """Copies of what is known, which must not be older than it is said to be."""
+        """Entries for the fallback cache; none if the registrations are outdated: an entry must not claim a newer revision."""
         if not self._is_current:
             return ()
         revision = max(revision, self.revision)
@@ -255,10 +274,10 @@ class Registrations:
 
 
 def service_key(service: str) -> str:
-    """Where the copy of a service's registrations lies."""
+    """The key of a service's registrations in the fallback cache."""
     return f"service:{service}"
 
 
 def not_loaded() -> Unavailable:
-    """Nothing is known, which is not that there is nothing."""
+    """The error for a read before the registrations are known. "Unknown" is not "there are none"."""
     return Unavailable("the registrations have not been read since this replica started", "REGISTRY_NOT_LOADED")

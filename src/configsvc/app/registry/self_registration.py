@@ -1,4 +1,4 @@
-"""This service in its own registry: each replica registers itself, and keeps its lease."""
+"""Self registration: each replica registers itself in its own registry, and keeps its lease."""
 
 import contextlib
 import logging
@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 
 from configsvc.app.registry.directory import Directory
 from configsvc.clock import Clock
-from configsvc.domain.instances import Registration
 from configsvc.domain.records import Author
+from configsvc.domain.registrations import Registration
 from configsvc.errors import ServiceError
 from configsvc.tasks import Supervisor
 
@@ -18,7 +18,7 @@ OWN_SERVICE = "configsvc"
 
 
 @asynccontextmanager
-async def registered(
+async def self_registration(
     directory: Directory,
     clock: Clock,
     supervisor: Supervisor,
@@ -27,8 +27,8 @@ async def registered(
     service_url: str,
     lease_ttl_seconds: float,
 ) -> AsyncIterator[None]:
-    """Shows this service in its own registry, and keeps its lease while the context is open."""
-    own = Registration(
+    """Keeps this replica registered while the context is open."""
+    registration = Registration(
         service_name=OWN_SERVICE,
         instance_id=instance_id,
         service_url=service_url,
@@ -39,20 +39,20 @@ async def registered(
 
     async def register(reason: str) -> None:
         try:
-            await directory.register(own, author(reason))
+            await directory.register(registration, author(reason))
         except ServiceError as error:
             logger.warning("this replica could not register itself; it tries again: %s", error)
 
-    async def keep() -> None:
+    async def keep_registered() -> None:
         while True:
             await clock.sleep(lease_ttl_seconds / 3)
             await register("still here")
 
     await register("started")
-    keeper = supervisor.supervise("own registration", keep)
+    task = supervisor.supervise("own registration", keep_registered)
     try:
         yield
     finally:
-        await keeper.stop()
+        await task.stop()
         with contextlib.suppress(ServiceError):
             await directory.deregister(OWN_SERVICE, instance_id, author("stopped"))

@@ -1,35 +1,37 @@
-"""A service's watch: its registrations from the change log, and beside them what other programs show in the registry.
+"""A service's watch: its registrations from the change log, and the foreign instances that the registry shows.
 
-The latter are in no log. So a watch tells them as a state: all of them before `Synced`, or as soon as the registry is
-read, then each change. A client that resumes gets the whole state again, since what has changed meanwhile is known to
-nobody. A foreign change carries the revision that the watcher is told up to already: resuming after it loses nothing.
+The foreign instances are in no log. So a watch sends them as a state: all of them before `Synced`, or as soon as they are
+known, then each change. A client that resumes gets the whole state again, because what changed meanwhile is not known. A
+foreign change carries the revision that the watcher has already been told, so resuming after it loses nothing.
 
-What a watcher has been sent decides what it gets, so that it is told nothing twice. An id that is registered here is the
-registration's: when it comes, the foreign one is replaced without a deletion; when it goes, the foreign one follows its
-deletion.
+What is sent next depends on what the watcher was sent, so nothing is sent twice. A registration hides a foreign instance of
+the same id: when it comes, it replaces the foreign instance without a deletion; when it ends, the foreign instance follows
+its deletion. A client that resumes may hold registrations that have ended since. So it gets the foreign instances after it
+was told everything that it missed.
 """
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from configsvc.app.changelog.position import LogPosition
 from configsvc.app.registry.foreign_instances import ForeignInstances
 from configsvc.app.watch.hub import WatchHub
-from configsvc.app.watch.watcher import Changed, Notified, Progress, Selector, Synced, WatchEvent
+from configsvc.app.watch.watcher import Changed, Notified, Progress, Selector, Snapshot, Synced, WatchEvent
 from configsvc.domain.instances import Instance
 from configsvc.domain.records import Kind
 
 
 @dataclass(frozen=True, slots=True)
 class ForeignSnapshot:
-    """All instances that other programs show: they replace those that the watcher holds."""
+    """All foreign instances: they replace those that the watcher holds."""
 
     instances: tuple[Instance, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ForeignChanged:
-    """One of them came, changed, or went. `revision`: nothing up to it is missing."""
+    """A foreign instance came, changed, or went. `revision`: no change up to it is missing."""
 
     revision: int
     instance: Instance
@@ -41,78 +43,126 @@ ServiceEvent = WatchEvent | ForeignSnapshot | ForeignChanged
 
 
 class ServiceWatches:
-    """Watches of services. `is_registered(service, id)` and `is_complete()` say what the directory knows."""
+    """Watches of services.
+
+    `registered_ids(service)`: the ids whose registration the log has told, and not its end. `is_complete()`: whether the
+    registry is reachable, and all of it was read.
+    """
 
     def __init__(
         self,
         hub: WatchHub,
         foreign: ForeignInstances,
+        log: LogPosition,
         *,
-        is_registered: Callable[[str, str], bool],
+        registered_ids: Callable[[str], Collection[str]],
         is_complete: Callable[[], bool],
     ) -> None:
         self._hub = hub
         self._foreign = foreign
-        self._is_registered = is_registered
+        self._log = log
+        self._registered_ids = registered_ids
         self._is_complete = is_complete
-        foreign.follow(lambda service: hub.notify(Kind.INSTANCE, "", service))
+        foreign.subscribe(lambda service: hub.notify(Kind.INSTANCE, "", service))
 
     @property
     def history(self) -> str:
-        """See `WatchHub.history`."""
+        """The history of the log that all events belong to."""
         return self._hub.history
 
     async def watch(
         self, selector: Selector, after_revision: int | None, history: str = ""
     ) -> AsyncGenerator[ServiceEvent, None]:
-        """See `WatchHub.watch`; the selector names a service."""
-        service, told, synced = selector.service or "", 0, False
-        # None: the watcher may hold foreign ones of an earlier stream.
-        sent: dict[str, Instance] | None = {} if after_revision is None else None
-        async with aclosing(self._hub.watch(selector, after_revision, history)) as events:
+        """The events of one watch, as of `WatchHub.watch`. The selector names a service."""
+        service, is_synced = selector.service or "", False
+        sent = _Sent() if after_revision is None else _Sent.unknown()
+        events = self._hub.watch(selector, after_revision, history, notify_when_live=after_revision is not None)
+        async with aclosing(events):
             async for event in events:
-                match event:
-                    case Synced(revision):
-                        told, synced = revision, True
-                    case Progress(revision):
-                        told = revision
-                    case Changed(change, completes):
-                        told = change.revision if completes else told
-                        if sent is not None:
-                            sent.pop(change.ref.key, None)
+                sent.add(event)
                 if isinstance(event, Synced):
-                    if self._is_complete() and (sent is None or self._visible(service)):
-                        sent = dict(self._visible(service))
-                        yield ForeignSnapshot(tuple(sent.values()))
+                    is_synced = True
+                    if (snapshot := self._opening(service, sent)) is not None:
+                        yield snapshot
                     yield event
                     continue
                 if not isinstance(event, Notified):
                     yield event
-                if not synced or (isinstance(event, Changed) and not event.completes):
+                if not is_synced or (isinstance(event, Changed) and not event.completes):
+                    # Resuming after a part of a revision would lose the rest of it.
                     continue
-                if sent is None:
-                    if self._is_complete():
-                        sent = dict(self._visible(service))
-                        yield ForeignSnapshot(tuple(sent.values()))
+                if not sent.is_known:
+                    is_live = isinstance(event, Notified) or sent.revision >= self._log.applied
+                    if is_live and self._is_complete():
+                        yield self._snapshot(service, sent)
                     continue
-                while (news := next(self._news(service, sent, told), None)) is not None:
-                    if news.is_gone:
-                        del sent[news.instance.instance_id]
-                    else:
-                        sent[news.instance.instance_id] = news.instance
-                    yield news
+                # Computed again after each: things change while one is sent.
+                while (change := next(sent.changes(self._foreign.of(service)), None)) is not None:
+                    sent.add_foreign(change)
+                    yield change
 
-    def _news(self, service: str, sent: Mapping[str, Instance], told: int) -> Iterator[ForeignChanged]:
-        """What the watcher has not been sent. It is looked for anew after each: things change while one is sent."""
-        shown = self._foreign.of(service)
-        for name, instance in shown.items():
-            if sent.get(name) != instance and not self._is_registered(service, name):
-                yield ForeignChanged(told, instance, sent.get(name))
-        for name, instance in sent.items():
-            # One that is hidden by a registration is replaced by that.
-            if name not in shown:
-                yield ForeignChanged(told, instance, instance, is_gone=True)
+    def _opening(self, service: str, sent: "_Sent") -> ForeignSnapshot | None:
+        """The snapshot to send before `Synced`; None if there is nothing to say yet."""
+        if not self._is_complete():
+            return None
+        if sent.is_known:
+            return self._snapshot(service, sent) if sent.visible(self._foreign.of(service)) else None
+        return self._snapshot(service, sent) if sent.revision >= self._log.applied else None
 
-    def _visible(self, service: str) -> Mapping[str, Instance]:
-        shown = self._foreign.of(service)
-        return {name: instance for name, instance in shown.items() if not self._is_registered(service, name)}
+    def _snapshot(self, service: str, sent: "_Sent") -> ForeignSnapshot:
+        if not sent.is_known:
+            sent.registered = set(self._registered_ids(service))
+            sent.is_known = True
+        sent.foreign = sent.visible(self._foreign.of(service))
+        return ForeignSnapshot(tuple(sent.foreign.values()))
+
+
+class _Sent:
+    """What a watcher holds, by instance id, and the revision that it was told."""
+
+    def __init__(self) -> None:
+        # False if it resumed: it may hold registrations and foreign instances of an earlier stream.
+        self.is_known = True
+        self.registered: set[str] = set()
+        self.foreign: dict[str, Instance] = {}
+        self.revision = 0
+
+    @classmethod
+    def unknown(cls) -> "_Sent":
+        """Of a watcher that resumed."""
+        sent = cls()
+        sent.is_known = False
+        return sent
+
+    def add(self, event: WatchEvent) -> None:
+        match event:
+            case Snapshot(records):
+                self.registered.update(record.ref.key for record in records)
+            case Synced(revision) | Progress(revision):
+                self.revision = revision
+            case Changed(change, completes):
+                self.revision = change.revision if completes else self.revision
+                self.foreign.pop(change.ref.key, None)
+                if change.record is None:
+                    self.registered.discard(change.ref.key)
+                else:
+                    self.registered.add(change.ref.key)
+
+    def add_foreign(self, change: ForeignChanged) -> None:
+        if change.is_gone:
+            del self.foreign[change.instance.instance_id]
+        else:
+            self.foreign[change.instance.instance_id] = change.instance
+
+    def visible(self, foreign: Mapping[str, Instance]) -> dict[str, Instance]:
+        """The foreign instances that no registration hides from this watcher."""
+        return {name: instance for name, instance in foreign.items() if name not in self.registered}
+
+    def changes(self, foreign: Mapping[str, Instance]) -> Iterator[ForeignChanged]:
+        """The foreign changes that the watcher has not been sent."""
+        for name, instance in self.visible(foreign).items():
+            if self.foreign.get(name) != instance:
+                yield ForeignChanged(self.revision, instance, self.foreign.get(name))
+        for name, instance in self.foreign.items():
+            if name not in foreign:
+                yield ForeignChanged(self.revision, instance, instance, is_gone=True)

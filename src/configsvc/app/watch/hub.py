@@ -126,13 +126,19 @@ class WatchHub:
         return self._tail.history
 
     async def watch(
-        self, selector: Selector, after_revision: int | None, history: str = ""
+        self,
+        selector: Selector,
+        after_revision: int | None,
+        history: str = "",
+        *,
+        notify_when_live: bool = False,
     ) -> AsyncGenerator[WatchEvent, None]:
         """The events of one watch. Close the generator to end it.
 
         Without `after_revision`: `Snapshot` in parts, `Synced`, then changes and progress. With it: `Synced` with that
         revision, then every change after it. `history`: the one that `after_revision` is of. Whoever does not say it
-        can resume only within the one that the log has.
+        can resume only within the one that the log has. With `notify_when_live`, the watcher gets a `Notified` when it has
+        caught up with the log for the first time.
 
         Raises:
             RevisionOutOfRange: the log has another history (perhaps only now), reason `HISTORY_CHANGED`.
@@ -144,6 +150,8 @@ class WatchHub:
         watcher = self._register(selector)
         # One that resumes takes nothing from the tail until it is known where it stands.
         watcher.behind = after_revision is not None
+        if notify_when_live:
+            watcher.poke()
         try:
             known: _Known | None = None
             if after_revision is None:

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from configsvc_client.v1 import registry_pb2
 
 from configsvc.app.registry.service_watch import ForeignChanged, ForeignSnapshot, ServiceEvent
-from configsvc.domain.instances import CheckResult, Instance, Registration, ServiceSummary, instance_of
+from configsvc.domain.instances import CheckResult, Instance, ServiceSummary
 from configsvc.domain.records import Change
+from configsvc.domain.registrations import Registration
 from configsvc.errors import InvalidInput
 from configsvc.rpc.convert.values import timestamp
 from configsvc.rpc.responses.message_budget import Detail, MessageBudget
@@ -119,8 +120,8 @@ def instance_change(change: Change, detail: Detail) -> registry_pb2.WatchService
     message = registry_pb2.InstanceChange(
         revision=change.revision,
         type="PUT" if change.record else "DELETE",
-        instance=instance(instance_of(change.record)) if change.record else removed,
-        previous=instance(instance_of(previous)) if previous is not None else None,
+        instance=instance(Instance.of(change.record)) if change.record else removed,
+        previous=instance(Instance.of(previous)) if previous is not None else None,
         previous_omitted=change.before is not None and not detail.includes_before,
     )
     return registry_pb2.WatchServiceResponse(change=message)

@@ -4,14 +4,13 @@ from collections.abc import AsyncIterator
 
 from configsvc_client.v1 import registry_pb2, registry_pb2_grpc
 
-from configsvc.app.registry.directory import Directory
 from configsvc.app.registry.pages import page_of_instances, page_of_services
+from configsvc.app.registry.service_registry import ServiceRegistry
 from configsvc.app.registry.service_watch import ServiceWatches
-from configsvc.app.watch.hub import WatchHub
 from configsvc.app.watch.watcher import Selector
 from configsvc.clock import Clock
 from configsvc.domain.fields import checked
-from configsvc.domain.instances import Listing, instance_of
+from configsvc.domain.instances import Instance, Listing
 from configsvc.domain.limits import Limits
 from configsvc.domain.pages import PageRequest
 from configsvc.domain.records import Kind
@@ -27,18 +26,18 @@ from configsvc.rpc.responses.watch_streams import WatchStreams
 class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
     """proto/configsvc/v1/registry.proto says what each method does."""
 
-    def __init__(self, directory: Directory, hub: WatchHub, clock: Clock, limits: Limits) -> None:
-        self._directory = directory
+    def __init__(self, registry: ServiceRegistry, watches: ServiceWatches, clock: Clock, limits: Limits) -> None:
+        self._directory = registry.directory
+        self._discovery = registry.discovery
+        self._keep_alive = registry.keep_alive
+        self._service_check = registry.service_check
         self._clock = clock
         self._limits = limits
-        watched = ServiceWatches(
-            hub, directory.foreign, is_registered=directory.is_registered, is_complete=lambda: directory.is_complete
-        )
         self._watches = WatchStreams(
-            watched,
+            watches,
             response=registry_pb2.WatchServiceResponse,
             snapshot=lambda instances: registry_pb2.InstanceSnapshot(instances=instances),
-            item=lambda record, _: convert.instance(instance_of(record)),
+            item=lambda record, _: convert.instance(Instance.of(record)),
             change=convert.instance_change,
             other=convert.foreign_event,
         )
@@ -72,24 +71,24 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
     async def KeepAlive(
         self, requests: AsyncIterator[registry_pb2.KeepAliveRequest], context: CallContext
     ) -> AsyncIterator[registry_pb2.KeepAliveResponse]:
-        first = message = await self._directory.unless_stopping(_next(requests))
+        first = message = await self._keep_alive.unless_stopping(_next(requests))
         if first is None:
             return
-        async with self._directory.keep_alive(first.service_name, first.instance_id) as stream:
+        async with self._keep_alive.open(first.service_name, first.instance_id) as stream:
             while message is not None:
                 _check_same_instance(first, message)
                 yield registry_pb2.KeepAliveResponse(lease_ttl_seconds=await stream.renew())
-                message = await self._directory.unless_stopping(_next(requests))
+                message = await self._keep_alive.unless_stopping(_next(requests))
 
     async def ListServices(
         self, request: registry_pb2.ListServicesRequest, context: CallContext
     ) -> registry_pb2.ListServicesResponse:
         page = page_of_services(
-            self._directory.services(),
+            self._discovery.services(),
             PageRequest(request.page_size, request.page_token),
             self._limits,
-            revision=self._directory.revision,
-            history=self._directory.history,
+            revision=self._discovery.revision,
+            history=self._discovery.history,
         )
         services, token = fit_page(page, convert.service_summary)
         return registry_pb2.ListServicesResponse(services=services, next_page_token=token, revision=page.revision)
@@ -97,7 +96,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
     async def GetService(
         self, request: registry_pb2.GetServiceRequest, context: CallContext
     ) -> registry_pb2.GetServiceResponse:
-        listing = await self._directory.service(request.service_name)
+        listing = await self._discovery.service(request.service_name)
         instances, token = self._page(request, listing, ("service", request.service_name))
         return registry_pb2.GetServiceResponse(
             instances=instances, stale=listing.stale, revision=listing.revision, next_page_token=token
@@ -106,7 +105,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
     async def GetServiceUrl(
         self, request: registry_pb2.GetServiceUrlRequest, context: CallContext
     ) -> registry_pb2.GetServiceUrlResponse:
-        picked = await self._directory.pick(
+        picked = await self._discovery.pick(
             request.service_name, strategy=request.strategy, hash_key=request.hash_key, zone=request.zone
         )
         return registry_pb2.GetServiceUrlResponse(
@@ -120,7 +119,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
     async def CheckServiceHealth(
         self, request: registry_pb2.CheckServiceHealthRequest, context: CallContext
     ) -> registry_pb2.CheckServiceHealthResponse:
-        results = await self._directory.check(request.service_name)
+        results = await self._service_check.check(request.service_name)
         fitting = MessageBudget().fill(lambda result, _: convert.check_result(result), results)
         return registry_pb2.CheckServiceHealthResponse(results=fitting, results_omitted=len(results) - len(fitting))
 
@@ -128,7 +127,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         self, request: registry_pb2.DiscoverInstancesRequest, context: CallContext
     ) -> registry_pb2.DiscoverInstancesResponse:
         metadata = convert.metadata_filter(request.metadata, self._limits.metadata_entries)
-        listing = await self._directory.discover(
+        listing = await self._discovery.discover(
             request.service_name, metadata=metadata, zone=request.zone, version=request.version
         )
         query = ("discover", request.service_name, sorted(request.metadata), request.zone, request.version)
@@ -154,7 +153,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
     ) -> tuple[list[registry_pb2.Instance], str]:
         """As many instances as the caller asked for and as fit, and the token that continues after them."""
         wanted = PageRequest(request.page_size, request.page_token)
-        page = page_of_instances(listing, query, wanted, self._limits, history=self._directory.history)
+        page = page_of_instances(listing, query, wanted, self._limits, history=self._discovery.history)
         return fit_page(page, lambda instance, _: convert.instance(instance))
 
 

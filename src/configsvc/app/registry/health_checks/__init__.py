@@ -1,0 +1,1 @@
+"""Health checks of instances: when they run, and what their results do."""

@@ -1,0 +1,1 @@
+"""Leases: how they are renewed, measured and ended."""

@@ -1,0 +1,1 @@
+"""Which replica owns an instance, and the nodes that it keeps in the registry."""
