@@ -5,7 +5,14 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("src", "clients/python/src/configsvc_client/evaluation", "clients/python/tests", "tests", "benchmarks", "scripts")
+FOLDERS = (
+    "src",
+    "clients/python/src/configsvc_client/evaluation",
+    "clients/python/tests",
+    "tests",
+    "benchmarks",
+    "scripts",
+)
 LONGEST_LINES = 400
 MEDIAN_LINES = 120
 

@@ -29,7 +29,7 @@ from tests.replicas.conftest import events
 pytestmark = pytest.mark.timeout(300)
 
 EVERYWHERE = {
-    "log tail", "log tail's bus", "watch progress", "compaction", "group commit", "health checks", "lease sweep",
+    "log tail", "log announcements", "watch progress", "compaction", "group commit", "health checks", "lease sweep",
     "registry follower", "own registration",
 }  # fmt: skip
 ASSIGNMENTS = {"assignments, sending", "assignments, refresh", "assignments, refill"}
@@ -40,7 +40,7 @@ REAL = (
     EVERYWHERE
     | ASSIGNMENTS
     | FALLBACK_CACHE
-    | {"log tail's mark", "outbox relay", "kafka consumer", "zookeeper session"}
+    | {"log checkpoint", "outbox relay", "kafka consumer", "zookeeper session"}
 )
 
 
@@ -165,11 +165,9 @@ async def test_every_task_on_all_backends_restarts_after_a_failure(
 STARTED_OTHERWISE = {
     "tasks.py": 3,  # starts all supervised tasks
     "single_flight.py": 1,  # a run that its callers await
-    "clock.py": 1,  # a timer
+    "clock.py": 2,  # a timer, and work that its caller awaits
     "app/health.py": 1,  # a ping that the check awaits
-    "app/changelog/tail.py": 1,  # a read that its callers await
     "app/configs/near_cache.py": 1,  # a read that its callers await
-    "app/changelog/lineage.py": 2,  # a wait and a timer inside a supervised task
     "app/changelog/outbox_relay.py": 2,  # a batch that the relay awaits, and a timer
     "app/registry/leases/keep_alive.py": 2,  # a race that its caller awaits
     "app/registry/ownership/reconciler.py": 1,  # in a task group
