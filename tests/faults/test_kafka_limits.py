@@ -266,9 +266,9 @@ async def test_events_wait_and_health_reports_missing_permissions(
             await asyncio.to_thread(allow_writes)
             await until_published(relay, storage)
         status = await storage.outbox_status()
-        assert (status.waiting, status.trouble, status.reduced) == (0, "", 1)
+        assert (status.waiting, status.failure, status.reduced) == (0, "", 1)
         assert status.last_loss is not None
-        assert status.last_loss.omission.limit_bytes == 0, "the limit is unknown"
+        assert status.last_loss.refusal.limit_bytes == 0, "the limit is unknown"
 
 
 async def test_removal_is_followed_by_a_tombstone_if_configured(bootstrap: str, own_topic: str) -> None:
