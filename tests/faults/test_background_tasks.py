@@ -170,7 +170,6 @@ STARTED_OTHERWISE = {
     "probes/network.py": 1,  # a name that is looked up, which the looks wait for
     "storage/postgres/pools.py": 1,  # a statement that its caller waits for
     "rpc/server.py": 1,  # the stop
-    "rpc/responses/watch_streams.py": 1,  # a large change that is encoded, which its watchers wait for
 }
 
 

@@ -38,7 +38,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
             snapshot=lambda instances: registry_pb2.InstanceSnapshot(instances=instances),
             item=lambda record, _: convert.instance(Instance.of(record)),
             change=_change,
-            other=_foreign,
+            extra_messages=_foreign,
         )
 
     async def RegisterInstance(self, request: Any, context: Any) -> registry_pb2.RegisterInstanceResponse:
