@@ -27,7 +27,8 @@ from configsvc.registry.zookeeper.client import ZookeeperRegistryClient
 from configsvc.settings import Settings, SettingsError
 from configsvc.storage.deferred import DeferredStorage
 from configsvc.storage.port import Storage
-from configsvc.storage.postgres.storage import CHANNEL, PostgresStorage
+from configsvc.storage.postgres.connection import CHANNEL
+from configsvc.storage.postgres.storage import PostgresStorage
 from configsvc.storage.sqlite.file_check import FileCheck
 from configsvc.storage.sqlite.handover import open_after_handover
 from configsvc.storage.sqlite.storage import SqliteStorage

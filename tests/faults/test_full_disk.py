@@ -144,7 +144,7 @@ def test_a_full_disk_refuses_writes_and_loses_nothing(disk: Disk, tmp_path: Path
         assert replica.discovered("before") == ["one"]
         part = replica.component("storage")
         assert part.state == "down"
-        assert "no room" in part.detail
+        assert "disk is full" in part.detail
         assert "reads go on" in part.detail
         assert replica.is_ready()
         refused = {key for key in writers.refused if key not in writers.acknowledged}

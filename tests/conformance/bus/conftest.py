@@ -18,7 +18,8 @@ from configsvc.bus.local import LocalBus
 from configsvc.bus.port import Bus
 from configsvc.bus.postgres import PostgresBus
 from configsvc.domain.records import Change
-from configsvc.storage.postgres.storage import CHANNEL, PostgresStorage
+from configsvc.storage.postgres.connection import CHANNEL
+from configsvc.storage.postgres.storage import PostgresStorage
 
 OpenBus = Callable[[], Awaitable[Bus]]
 Adapter = Callable[[pytest.FixtureRequest, AsyncExitStack], OpenBus]

@@ -1,1 +1,1 @@
-"""PostgreSQL."""
+"""PostgreSQL, for several replicas."""

@@ -1,8 +1,8 @@
-"""The turn to publish the log, in PostgreSQL: a session's advisory lock on a connection of its own.
+"""The outbox lease in PostgreSQL: an advisory lock of a session, on a connection of its own.
 
-Whoever waits is blocked in the server, so that the next has the turn at once when a holder's process ends. A holder that
-has hung is cut off by the server: by `idle_session_timeout`, since a turn says something at least every second, and by
-TCP keep-alives where its machine is gone. A turn that was lost shows itself at the next statement on its connection.
+A process that waits for the lease is blocked in the server, so it gets the lease as soon as the holder's process ends. The
+server ends the session of a holder that hangs: by `idle_session_timeout`, because a holder sends something at least every
+second, and by TCP keep-alives if its machine is gone. The next statement on the connection shows that the lease was lost.
 """
 
 import asyncio
@@ -20,11 +20,12 @@ from configsvc.storage.sql.statements import Statement, Statements
 # The first seven bytes of SHA-256 of "configsvc outbox".
 _LOCK = 0x10_49F9_C64C_59B5
 
-# What a hung holder costs: the server ends its session, and the next has the turn.
-_SILENCE_SECONDS = 30
-_TALK_SECONDS = 1.0
+# The server ends the session of a holder that sends nothing for so long.
+_MAX_SILENCE_SECONDS = 30
+# The holder sends something at least so often.
+_KEEP_ALIVE_SECONDS = 1.0
 _ANSWER_SECONDS = 10.0
-_NOTHING = Statement("SELECT 1")
+_NO_OPERATION = Statement("SELECT 1")
 
 _SETTINGS = (
     "SET statement_timeout = 0; SET lock_timeout = 0;"
@@ -35,7 +36,7 @@ _IDLE_SESSION_TIMEOUT_VERSION = 140_000
 
 
 class PostgresOutboxLease:
-    """See `port.OutboxLease`. Entering waits for the turn."""
+    """Entering waits for the lease."""
 
     def __init__(self, url: str, channel: str, statements: Statements) -> None:
         self._url = url
@@ -58,13 +59,13 @@ class PostgresOutboxLease:
             raise _lost(error) from error
         try:
             await connection.execute(_SETTINGS)
-            # First, so that no commit after the turn began goes unheard.
+            # Before the lock, so that no commit after it goes unnoticed.
             await connection.execute(f"LISTEN {self._channel}")
             await connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
             if connection.info.server_version >= _IDLE_SESSION_TIMEOUT_VERSION:
-                await connection.execute(f"SET idle_session_timeout = '{_SILENCE_SECONDS}s'")
+                await connection.execute(f"SET idle_session_timeout = '{_MAX_SILENCE_SECONDS}s'")
         except BaseException as error:
-            # Closed, not returned: whatever still waits in the server ends with its session.
+            # If the statement still waits in the server, closing the connection ends it.
             await connection.close()
             if isinstance(error, psycopg.Error | OSError):
                 raise _lost(error) from error
@@ -80,34 +81,29 @@ class PostgresOutboxLease:
             await connection.close()
 
     async def published(self) -> int:
-        """See the port."""
         rows = await self._run(self._statements.published())
         return int(rows[0][0])
 
     async def advance(self, revision: int, losses: Sequence[EventLoss] = ()) -> None:
-        """See the port."""
         await self._run(self._statements.advance(revision, losses))
 
     async def report_failure(self, reason: str) -> None:
-        """See the port."""
         await self._run(self._statements.report_failure(reason))
 
     async def keep_alive(self) -> None:
-        """See the port."""
-        await self._run(_NOTHING)
+        await self._run(_NO_OPERATION)
 
     async def wait_for_changes(self, within_seconds: float) -> None:
-        """See the port."""
-        connection = self._held()
+        connection = self._held_connection()
         try:
-            async for _ in connection.notifies(timeout=min(within_seconds, _TALK_SECONDS), stop_after=1):
+            async for _ in connection.notifies(timeout=min(within_seconds, _KEEP_ALIVE_SECONDS), stop_after=1):
                 return
         except (psycopg.Error, OSError) as error:
             raise _lost(error) from error
         await self.keep_alive()
 
     async def _run(self, statement: Statement) -> list[tuple[Any, ...]]:
-        connection = self._held()
+        connection = self._held_connection()
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 cursor = await connection.execute(statement.sql.replace("?", "%s"), statement.parameters)
@@ -115,9 +111,9 @@ class PostgresOutboxLease:
         except (psycopg.Error, OSError, TimeoutError) as error:
             raise _lost(error) from error
 
-    def _held(self) -> AsyncConnection[tuple[Any, ...]]:
+    def _held_connection(self) -> AsyncConnection[tuple[Any, ...]]:
         if self._connection is None:
-            raise Unavailable("the turn to publish is over", "TURN_LOST")
+            raise Unavailable("the outbox lease was released", "TURN_LOST")
         return self._connection
 
 

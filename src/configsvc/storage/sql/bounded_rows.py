@@ -1,11 +1,11 @@
-"""Rows that are read until their bodies are enough bytes: nothing is loaded that no answer could have.
+"""Reads rows until their bodies have enough bytes, so that no body is loaded that an answer could not hold.
 
-A page of a thousand records may have a thousand bodies of a megabyte. In PostgreSQL a window over the sizes cuts the
-result before any body is loaded: `octet_length` of a large value reads its length alone. SQLite would load them all, so
-there the keys are read first, in one transaction, and then row by row (`Walk`).
+A page of a thousand records may have a thousand bodies of a megabyte. In PostgreSQL a window function over the sizes cuts
+the result before any body is loaded: `octet_length` of a large value reads only its length. SQLite would load every body
+for that, so there the row ids are read first, and then row by row in the same transaction (`RowByRowRead`).
 
-Both give rows of one shape: the counter's columns, the table's columns, and in the last the number of rows that there
-would be without this bound (0: there is none).
+Both give rows of the same shape: the counter's columns, the table's columns, and the number of rows that the result would
+have without the bound (0: no bound).
 """
 
 import sqlite3
@@ -17,11 +17,11 @@ Rows = Sequence[Sequence[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
-    """Rows of a table: those behind `FROM`, in an order, and what they are bounded by.
+class BoundedSelect:
+    """A selection of rows that stops once the bodies of the rows so far have `max_bytes` bytes.
 
-    The bodies of the rows before one have fewer than `max_bytes`. Rows that are equal in `group` are never parted; where
-    it is empty, each row is by itself.
+    `conditions` is the SQL after `FROM`, with its order; `order` repeats the order. Rows that are equal in `group` are
+    never separated; if it is empty, each row is its own group.
     """
 
     table: str
@@ -32,13 +32,13 @@ class Rest:
     group: str
     max_bytes: int | None
 
-    def window(self) -> str:
-        """The rows with their number, cut by a window over the sizes."""
+    def window_sql(self) -> str:
+        """Selects the rows and their total number, and cuts them by a window over the sizes."""
         size = " + ".join(f"coalesce(octet_length({body}), 0)" for body in self.bodies)
         names = ", ".join(self.columns)
         if self.max_bytes is None:
             return f"SELECT {names}, 0 AS total FROM {self.table} {self.conditions}"
-        # The order by the group alone makes its rows peers, so that the sum up to one of them has them all.
+        # Ordering by the group alone makes the rows of a group peers: the sum up to one of them includes them all.
         through = f"ORDER BY {self.group}" if self.group else f"ORDER BY {self.order} ROWS UNBOUNDED PRECEDING"
         own = f"sum(bytes) OVER (PARTITION BY {self.group})" if self.group else "bytes"
         return (
@@ -48,46 +48,46 @@ class Rest:
             f" WHERE before_bytes < {self.max_bytes}"
         )
 
-    def keys(self) -> str:
-        """The row ids, each with its group."""
+    def row_ids_sql(self) -> str:
+        """Selects the row ids, each with its group."""
         return f"SELECT rowid AS id, {self.group or 'rowid'} AS part FROM {self.table} {self.conditions}"
 
-    def walk(self) -> "Walk":
-        """How to read the rows that `keys` named."""
+    def row_by_row(self) -> "RowByRowRead":
+        """How to read the rows that `row_ids_sql` selects."""
         places = tuple(self.columns.index(body) for body in self.bodies)
         sql = f"SELECT {', '.join(self.columns)} FROM {self.table} WHERE rowid = ?"
-        return Walk(sql, len(self.columns), places, self.max_bytes or 0)
+        return RowByRowRead(sql, len(self.columns), places, self.max_bytes or 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Walk:
-    """Reads rows one by one, by their ids, until there are enough bytes."""
+class RowByRowRead:
+    """Reads rows one by one, by their row ids, until their bodies have enough bytes."""
 
     sql: str
     columns: int
     bodies: tuple[int, ...]
     max_bytes: int
 
-    def rows(self, connection: sqlite3.Connection, sql: str, parameters: Sequence[Any]) -> Rows:
-        """The rows that `sql` names by (counter's columns, id, part), as they stand together."""
+    def rows(self, connection: sqlite3.Connection, ids_sql: str, parameters: Sequence[Any]) -> Rows:
+        """The rows that `ids_sql` selects as (counter's columns, id, part), in one consistent view."""
         connection.execute("BEGIN")
         try:
-            named = connection.execute(sql, parameters).fetchall()
-            return self._walked(connection, named)
+            ids = connection.execute(ids_sql, parameters).fetchall()
+            return self._rows_until_bound(connection, ids)
         finally:
             connection.execute("COMMIT")
 
-    def _walked(self, connection: sqlite3.Connection, named: Rows) -> Rows:
-        (*counter, first, _) = named[0]
+    def _rows_until_bound(self, connection: sqlite3.Connection, ids: Rows) -> Rows:
+        (*counter, first, _) = ids[0]
         if first is None:
             return [(*counter, *(None,) * self.columns, 0)]
-        found: list[Sequence[Any]] = []
-        read_bytes, last = 0, None
-        for *_, number, part in named:
-            if found and read_bytes >= self.max_bytes and part != last:
+        rows: list[Sequence[Any]] = []
+        read_bytes, last_part = 0, None
+        for *_, row_id, part in ids:
+            if rows and read_bytes >= self.max_bytes and part != last_part:
                 break
-            ((*row,),) = connection.execute(self.sql, (number,)).fetchall()
+            ((*row,),) = connection.execute(self.sql, (row_id,)).fetchall()
             read_bytes += sum(len(row[place] or "") for place in self.bodies)
-            found.append((*counter, *row, len(named)))
-            last = part
-        return found
+            rows.append((*counter, *row, len(ids)))
+            last_part = part
+        return rows

@@ -1,7 +1,7 @@
 """Checksums of rows, for a database that has none of its own.
 
-A checksum is the CRC-32 (zlib's) of the row's columns. It finds every change of up to 32 bits in a row, and misses one
-in four billion of the larger ones; it is no protection against somebody who alters a row on purpose.
+A checksum is the CRC-32 (zlib's) of the row's columns. It detects every change of up to 32 consecutive bits, and misses
+one in four billion of the larger ones. It does not protect against a person who alters a row on purpose.
 """
 
 import zlib
@@ -10,7 +10,7 @@ from typing import Any
 
 from configsvc.errors import DataLoss
 
-# What a missing value counts as. No column holds control characters.
+# Stands for NULL. No column holds control characters.
 _NULL = "\x00"
 
 
@@ -21,10 +21,10 @@ def checksum(*values: Any) -> int:
 
 
 def verified(values: Sequence[Any], table: str, name: str) -> Sequence[Any]:
-    """The columns of a row without the last one, which is its checksum. `name`: what the row is, for people.
+    """The columns of a row without the last one, which is its checksum. `name` names the row for people.
 
     Raises:
-        DataLoss: the row is not what was written.
+        DataLoss: the checksum does not match the row.
     """
     *columns, expected = values
     if checksum(*columns) != expected:

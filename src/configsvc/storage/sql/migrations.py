@@ -29,7 +29,7 @@ def missing_from(steps: tuple[Migration, ...], applied: int) -> tuple[Migration,
     """The steps after the first `applied` ones.
 
     Raises:
-        FailedPrecondition: a newer release has been here; this one could damage what it wrote.
+        FailedPrecondition: a newer release has migrated the database; this release could damage its data.
     """
     if applied > len(steps):
         raise FailedPrecondition(

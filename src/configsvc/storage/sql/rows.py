@@ -1,8 +1,8 @@
-"""Rows and values: how records and changes lie in a table, the same in every adapter.
+"""How records and changes are stored in a table, the same in every adapter.
 
-- A body is JSON text, as compact as it gets, and comes back as it went in: an integer as an integer of any size, a
-  float as the shortest text that reads back to the same bits (`1.0`, `-0.0`, `1e+308`), members in their order. A
-  binary JSON type would change some of these. NaN and the infinities are not JSON and are refused.
+- A body is compact JSON text, and reads back unchanged: an integer of any size, a float as the shortest text that reads
+  back to the same bits (`1.0`, `-0.0`, `1e+308`), members in their order. A binary JSON type would change some of these.
+  NaN and the infinities are not JSON and are refused.
 - A time is a whole number of microseconds since 1970 in UTC: exact, and ordered as a number.
 """
 
@@ -20,8 +20,8 @@ from configsvc.storage.sql.checksums import verified
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
-# The order of `Row.values` and `row_of`, and of `change_values` and `change_of`. Where a dialect's rows carry a checksum,
-# it is the column after these.
+# The order of `Row.values` and `row_of`, and of `change_values` and `change_of`. In a dialect with checksums, the checksum
+# is the next column.
 RECORD_COLUMNS = (
     "kind", "environment", "service", "key", "version", "revision", "body", "created_at", "updated_at", "updated_by"
 )  # fmt: skip
@@ -33,9 +33,9 @@ CHANGE_COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of `records`. Without a body it is what is left of a removed record, so that its versions go on.
+    """A row of `records`. A row without a body stands for a removed record, so that its versions go on.
 
-    `text` is the body as it is stored, kept beside it so that nothing is encoded twice.
+    `text` is the stored form of the body, kept so that a body is not encoded twice.
     """
 
     ref: Ref
@@ -48,7 +48,7 @@ class Row:
     updated_by: str
 
     def record_in(self, history: str) -> Record | None:
-        """The live record as the log of a history tells it; None where it was removed."""
+        """The live record, under the history of the log that was read; None if it was removed."""
         if self.body is None:
             return None
         return Record(
@@ -81,7 +81,7 @@ def json_text(body: JsonObject) -> str:
     """The stored form of a body.
 
     Raises:
-        ValueError: it holds something that JSON can't say.
+        ValueError: it holds a value that JSON does not have.
     """
     return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
@@ -113,21 +113,21 @@ def ref_values(ref: Ref) -> tuple[str, str, str, str]:
 
 
 def verified_record(values: Sequence[Any]) -> Sequence[Any]:
-    """In the order of `RECORD_COLUMNS`, without the checksum if there is one. Raises `DataLoss` if it does not match."""
+    """The values of `RECORD_COLUMNS`, without a checksum. Raises `DataLoss` if there is one that does not match."""
     if len(values) == len(RECORD_COLUMNS):
         return values
     return verified(values, "records", "/".join(map(str, values[:4])))
 
 
 def verified_change(values: Sequence[Any]) -> Sequence[Any]:
-    """In the order of `CHANGE_COLUMNS`, without the checksum if there is one. Raises `DataLoss` if it does not match."""
+    """The values of `CHANGE_COLUMNS`, without a checksum. Raises `DataLoss` if there is one that does not match."""
     if len(values) == len(CHANGE_COLUMNS):
         return values
     return verified(values, "changes", f"revision {values[0]}, {'/'.join(map(str, values[2:6]))}")
 
 
 def row_of(values: Sequence[Any]) -> Row:
-    """The inverse of `Row.values`. Raises `DataLoss` if the row carries a checksum that does not match it."""
+    """The inverse of `Row.values`. Raises `DataLoss` if the row has a checksum that does not match."""
     kind, environment, service, key, version, revision, text, created_at, updated_at, updated_by = verified_record(
         values
     )
@@ -144,7 +144,7 @@ def row_of(values: Sequence[Any]) -> Row:
 
 
 def change_values(change: Change, before: str | None, after: str | None) -> tuple[Any, ...]:
-    """In the order of `CHANGE_COLUMNS`; the bodies come as text."""
+    """In the order of `CHANGE_COLUMNS`; `before` and `after` are the stored forms of the bodies."""
     return (
         change.revision,
         change.ordinal,
@@ -164,17 +164,17 @@ def change_values(change: Change, before: str | None, after: str | None) -> tupl
 
 
 def change_digest(before: str, place: tuple[int, int], mutation: Mutation, after: Row, author: Author) -> str:
-    """The digest of the log up to a change, from that up to the change before. What the change follows is in the latter."""
-    said = (author.actor, author.reason, author.request_id, microseconds(author.at))
+    """The digest of the log up to and including a change. `before` is the digest up to the previous change."""
+    attribution = (author.actor, author.reason, author.request_id, microseconds(author.at))
     return next_digest(
-        before, (*place, *ref_values(mutation.ref), mutation.action.value, after.version, *said), after.text
+        before, (*place, *ref_values(mutation.ref), mutation.action.value, after.version, *attribution), after.text
     )
 
 
 def change_of(values: Sequence[Any], history: str) -> Change:
-    """The inverse of `change_values`, as the log of a history tells it.
+    """The inverse of `change_values`, under the history of the log that was read.
 
-    Raises `DataLoss` if the row carries a checksum that does not match it.
+    Raises `DataLoss` if the row has a checksum that does not match.
     """
     (
         revision, ordinal, kind, environment, service, key, action, version, before, after,

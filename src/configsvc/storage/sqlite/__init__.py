@@ -1,1 +1,1 @@
-"""SQLite in one file."""
+"""SQLite in one file, for one process."""

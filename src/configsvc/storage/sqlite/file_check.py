@@ -1,6 +1,6 @@
-"""Checks the embedded database's file in the background: that it is still there, and that nothing of it is damaged.
+"""Checks the embedded database's file in the background: that it was not removed, and that nothing in it is damaged.
 
-What is found is kept by the storage, which tells it in its `ping`, and so in health.
+The storage keeps the damage that is found, and its `ping` reports it to health.
 """
 
 import asyncio
@@ -14,30 +14,30 @@ from configsvc.tasks import SupervisedTask, Supervisor
 
 logger = logging.getLogger(__name__)
 
-# Between two looks whether the file is still there, and between two checks of all of it.
+# Between two checks that the file was not removed, and between two checks of its whole content.
 WATCH_SECONDS, CHECK_SECONDS = 5.0, 3_600.0
 # Rows verified at a time, some 3 ms of one core, and the pause after them: at most 10,000 rows a second.
-ROWS, PAUSE_SECONDS = 500, 0.05
+BATCH_ROWS, PAUSE_SECONDS = 500, 0.05
 
 
 class CheckedFile(Protocol):
-    """What is asked of the storage."""
+    """What the checks need of the storage."""
 
     async def check_file(self) -> None:
         """Returns if the file is where it was opened; raises `Unavailable` if it was removed or replaced."""
         ...
 
     async def check_structure(self) -> None:
-        """Checks the whole file, and notes what is damaged."""
+        """Checks the whole file, and stores the damage."""
         ...
 
     async def check_rows(self, table: str, after: int, limit: int) -> int | None:
-        """Verifies so many rows after a row id, and notes the damaged ones; returns the last id, None at the end."""
+        """Verifies up to `limit` rows after a row id, and stores the damage; returns the last id, None at the end."""
         ...
 
 
 class FileCheck:
-    """Checks while its context is open."""
+    """Runs the checks while its context is open."""
 
     def __init__(self, file: CheckedFile, clock: Clock, supervisor: Supervisor | None = None) -> None:
         self._file = file
@@ -80,5 +80,5 @@ class FileCheck:
     async def _verify(self, table: str) -> None:
         after: int | None = 0
         while after is not None:
-            after = await self._file.check_rows(table, after, ROWS)
+            after = await self._file.check_rows(table, after, BATCH_ROWS)
             await self._clock.sleep(PAUSE_SECONDS)

@@ -1,11 +1,11 @@
-"""The embedded database's file: one process owns it, nobody else reads it, and its going is noticed.
+"""The embedded database's file: one process owns it, other users can't read it, and its removal is detected.
 
-- **Owned.** The file itself is locked (flock on its inode), so that no other path to it (a symbolic link, a hard link)
-  and no removed lock file lets a second process in. The system drops the lock when the process ends, however it ends.
-  A lock file beside it says who the owner is, and keeps releases out that know only that one.
-- **Private.** The file, SQLite's own beside it and a directory made here belong to their owner alone (0600, 0700).
-- **There.** SQLite goes on writing into a file that was removed or replaced, and all of it is gone with the process.
-  `check` compares what lies at the paths with what was opened.
+- **Owned.** The file itself is locked (flock on its inode), so that a second process is refused by every path to it (a
+  symbolic link, a hard link), and even if the lock file was removed. The system releases the lock when the process ends,
+  however it ends. A lock file beside it names the owner, and keeps out older releases that lock only that file.
+- **Private.** The file, SQLite's own files beside it, and a directory made here belong to their owner alone (0600, 0700).
+- **Present.** SQLite goes on writing into a file that was removed or replaced, and those writes are lost with the process.
+  `check` compares the files at the paths with the files that were opened.
 """
 
 import fcntl
@@ -23,35 +23,35 @@ logger = logging.getLogger(__name__)
 FILE_MODE, DIRECTORY_MODE = 0o600, 0o700
 
 
-class OwnedFile:
-    """The right to use the file at `path`, which is made if it is missing, with its directory."""
+class LockedFile:
+    """The locked file, and the write-ahead log that SQLite keeps beside it."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self._path = path
-        self._log_path = Path(f"{path}-wal")
+        self._wal_path = Path(f"{path}-wal")
         self._descriptor = descriptor
-        self._log: tuple[int, int] | None = None
+        self._wal: tuple[int, int] | None = None
         self._bytes = 0
 
-    def remember_log(self) -> None:
-        """Call it when SQLite has opened its write-ahead log, which it keeps until the last connection is closed."""
-        self._log = _identity(os.stat(self._log_path))
+    def wal_opened(self) -> None:
+        """Call it when SQLite has opened its write-ahead log. SQLite keeps the log until the last connection is closed."""
+        self._wal = _identity(os.stat(self._wal_path))
 
     def check(self) -> None:
-        """Returns if what SQLite has open is what lies at the paths: what is committed now is there after a restart.
+        """Returns if SQLite's open files are those at the paths, so that a commit survives a restart.
 
         Raises:
-            Unavailable: it is not, reason `STORAGE_GONE`. Nothing may be acknowledged.
+            Unavailable: they are not (reason `STORAGE_GONE`). No write may be acknowledged.
         """
         opened = os.fstat(self._descriptor)
-        self._same(self._path, _identity(opened))
+        self._require(self._path, _identity(opened))
         if opened.st_size < self._bytes:
             raise _gone(f"{self._path} was truncated")
         self._bytes = opened.st_size
-        if self._log is not None:
-            self._same(self._log_path, self._log)
+        if self._wal is not None:
+            self._require(self._wal_path, self._wal)
 
-    def _same(self, path: Path, expected: tuple[int, int]) -> None:
+    def _require(self, path: Path, expected: tuple[int, int]) -> None:
         try:
             found = os.stat(path)
         except OSError as error:
@@ -61,30 +61,30 @@ class OwnedFile:
 
 
 @contextmanager
-def owned(path: Path) -> Iterator[OwnedFile]:
-    """Owns the file until the end of the block or of the process.
+def lock_file(path: Path) -> Iterator[LockedFile]:
+    """Locks the file until the block or the process ends. Creates the file and its directory if they are missing.
 
     Raises:
-        Unavailable: another process owns it, or another storage in this one; reason `STORAGE_IN_USE`.
-        OSError: it can't be made or opened.
+        Unavailable: another process, or another storage in this process, owns it (reason `STORAGE_IN_USE`).
+        OSError: it can't be created or opened.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=DIRECTORY_MODE)
     with ExitStack() as stack:
-        note = stack.enter_context(_opened(Path(f"{path}.lock")))
-        owner = os.read(note, 32).decode("ascii", "replace").strip() or "unknown"
-        _lock(note, path, owner)
-        # SQLite's own locks are of another kind (fcntl), which flock does not touch. But the system drops those when
-        # any descriptor of the file is closed, so this one is closed after SQLite's connections.
+        lock = stack.enter_context(_opened(Path(f"{path}.lock")))
+        owner = os.read(lock, 32).decode("ascii", "replace").strip() or "unknown"
+        _lock(lock, path, owner)
+        # SQLite's own locks are of another kind (fcntl) and don't conflict with flock. But the system releases fcntl
+        # locks when any descriptor of the file is closed, so this one is closed after SQLite's connections.
         descriptor = stack.enter_context(_opened(path))
         _lock(descriptor, path, owner)
         if _identity(os.stat(path)) != _identity(os.fstat(descriptor)):
             raise _in_use(path, "unknown")
-        for beside in ("", "-wal", "-shm"):
-            _make_private(Path(f"{path}{beside}"))
-        os.ftruncate(note, 0)
-        os.pwrite(note, str(os.getpid()).encode(), 0)
-        # The lock file stays: if it were removed, two processes could lock two files of one name.
-        yield OwnedFile(path, descriptor)
+        for suffix in ("", "-wal", "-shm"):
+            _make_private(Path(f"{path}{suffix}"))
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+        # The lock file is not removed at the end: otherwise two processes could lock two files of the same name.
+        yield LockedFile(path, descriptor)
 
 
 @contextmanager
@@ -104,7 +104,7 @@ def _lock(descriptor: int, path: Path, owner: str) -> None:
 
 
 def _make_private(path: Path) -> None:
-    """Takes the rights of others from a file that an earlier release, or somebody by hand, has left open."""
+    """Removes the access of other users to a file that an earlier release or a person left readable."""
     try:
         mode = stat.S_IMODE(os.stat(path).st_mode)
     except FileNotFoundError:
@@ -123,8 +123,8 @@ def _identity(found: os.stat_result) -> tuple[int, int]:
 
 def _gone(what: str) -> Unavailable:
     return Unavailable(
-        f"{what} under the running service: no write is accepted, since it would be lost; stop the service, put the"
-        " file back or restore it, and start again",
+        f"{what} while the service runs: no write is accepted, because it would be lost; stop the service, put the file"
+        " back or restore it, and start again",
         "STORAGE_GONE",
     )
 

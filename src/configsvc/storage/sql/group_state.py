@@ -1,13 +1,13 @@
-"""What a group of writes sees and adds, decided in memory while the database's write lock is held.
+"""Plans the writes of a group in memory, while the transaction holds the database's write lock.
 
-The lock makes this right: nobody else can write until the transaction ends, so what was loaded after the lock was
-taken, with the group's own accepted entries over it, is the state. Each write is judged on its own, and leaves no
-trace unless its entry is accepted. Pure: the adapter loads, judges, stores, commits.
+The lock makes this correct: no other process can write until the transaction ends. So the rows that were loaded under the
+lock, overlaid by the writes that this group has planned, are the current state. Each write is planned on its own; one that
+fails leaves no trace in the state. This module does no I/O: the adapter loads, plans, stores and commits.
 
-    ledger = Ledger(state)
-    ledger.learn(refs, scopes, rows); ledger.remember(...)      what the writes name, after the lock
-    entry = ledger.judge(write)                                 may raise: that write's own outcome
-    ledger.accept(entry)                                        once its rows are stored
+    state = GroupState(log_state)
+    state.add_rows(refs, rows); state.add_requests(requests)    what the writes read, loaded under the lock
+    planned = state.plan(write)                                 may raise: that write's own error
+    state.apply(planned)                                        later writes of the group see its rows
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,8 +21,8 @@ from configsvc.errors import FailedPrecondition
 from configsvc.storage.sql.rows import Row, change_digest, change_values, json_text
 
 
-class UnknownRefsError(LookupError):
-    """Mutations name records that were not loaded: load them, `learn` them, judge again."""
+class RowsNotLoadedError(LookupError):
+    """A write changes records that it does not read, and that were not loaded: load `refs`, then plan it again."""
 
     def __init__(self, refs: Sequence[Ref]) -> None:
         super().__init__(refs)
@@ -30,18 +30,18 @@ class UnknownRefsError(LookupError):
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
-    """What is known of a request id: the digest of its request, and its outcome."""
+class StoredRequest:
+    """The write that used a request id: the fingerprint of its content, and its commit."""
 
     fingerprint: str
     commit: Commit
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """The outcome of one write, and the rows that it adds.
+class PlannedWrite:
+    """The commit of one write, and the rows that it adds.
 
-    `changes` are in the columns' order, `request` is (request id, fingerprint, revision).
+    `changes` are in the order of `CHANGE_COLUMNS`; `request` is (request id, fingerprint, revision).
     """
 
     commit: Commit
@@ -51,86 +51,89 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Needs:
-    """What must be loaded before the writes of a group can be judged."""
+class ReadSet:
+    """What must be loaded before the writes of a group can be planned."""
 
     refs: tuple[Ref, ...]
     scopes: tuple[Scope, ...]
     request_ids: tuple[str, ...]
 
 
-def needs_of(writes: Iterable[Write]) -> Needs:
-    """What these writes name, each once."""
-    named = dict.fromkeys(name for write in writes for name in write.reads)
+def read_set_of(writes: Iterable[Write]) -> ReadSet:
+    """What these writes read, without duplicates."""
+    names = dict.fromkeys(name for write in writes for name in write.reads)
     ids = dict.fromkeys(write.author.request_id for write in writes if write.author.request_id)
-    return Needs(
-        refs=tuple(name for name in named if isinstance(name, Ref)),
-        scopes=tuple(name for name in named if isinstance(name, Scope)),
+    return ReadSet(
+        refs=tuple(name for name in names if isinstance(name, Ref)),
+        scopes=tuple(name for name in names if isinstance(name, Scope)),
         request_ids=tuple(ids),
     )
 
 
-class Ledger:
-    """The state under the lock, with the group's accepted entries over it."""
+class GroupState:
+    """The state under the lock, overlaid by the group's planned writes."""
 
     def __init__(self, state: LogState) -> None:
         self.head = state.head
         self.digest = state.digest
         self.history = state.history
         self._rows: dict[Ref, Row | None] = {}
-        self._requests: dict[str, Remembered] = {}
+        self._requests: dict[str, StoredRequest] = {}
 
     @property
     def end(self) -> Checkpoint:
         """Where the log ends."""
         return Checkpoint(self.history, self.head, self.digest)
 
-    def learn(self, refs: Iterable[Ref], rows: Iterable[Row]) -> None:
-        """What the database has of `refs` and of whole scopes: those of `refs` that have no row never existed."""
-        found = {row.ref: row for row in rows}
-        for ref in (*refs, *found):
-            self._rows.setdefault(ref, found.get(ref))
+    def add_rows(self, refs: Iterable[Ref], rows: Iterable[Row]) -> None:
+        """Rows from the database, of `refs` or of a whole scope. A ref without a row never existed."""
+        loaded = {row.ref: row for row in rows}
+        for ref in (*refs, *loaded):
+            self._rows.setdefault(ref, loaded.get(ref))
 
-    def remember(self, requests: Mapping[str, Remembered]) -> None:
-        """What the database knows of request ids."""
+    def add_requests(self, requests: Mapping[str, StoredRequest]) -> None:
+        """Requests from the database, by request id."""
         self._requests.update(requests)
 
-    def judge(self, write: Write) -> Entry:
-        """The entry that the write would be, next after the head. `decide` may run more than once: it is pure.
+    def plan(self, write: Write) -> PlannedWrite:
+        """What the write would do as the next one after the head. `decide` may run more than once: it is pure.
 
         Raises:
-            UnknownRefsError: see there.
+            RowsNotLoadedError: see there.
             FailedPrecondition: its request id was used for other content.
-            InvalidInput: it makes a resource that could not be sent (reason `RESOURCE_TOO_LARGE`).
-            BaseException: whatever `decide` raised, or what its mutations made of.
+            InvalidInput: a resource would be too large for an answer (reason `RESOURCE_TOO_LARGE`).
+            BaseException: any error of `decide`, or of the mutations that it returned.
         """
         request_id = write.author.request_id
-        if request_id and (first := self._requests.get(request_id)):
-            if first.fingerprint != write.fingerprint:
-                raise FailedPrecondition(
-                    "this request id was used for a request with other content",
-                    "REQUEST_ID_REUSED",
-                    {"request_id": request_id},
-                )
-            changes = tuple(replace(change, history=self.history) for change in first.commit.changes)
-            return Entry(Commit(first.commit.revision, changes, replayed=True, history=self.history))
+        if request_id and (stored := self._requests.get(request_id)):
+            return self._replay(write, stored)
         mutations = tuple(write.decide(self._view(write)))
         refs = [mutation.ref for mutation in mutations]
         if len(set(refs)) < len(refs):
             raise ValueError("a write names a record twice")
-        if unknown := [ref for ref in refs if ref not in self._rows]:
-            raise UnknownRefsError(unknown)
-        return self._entry(write, mutations)
+        if missing := [ref for ref in refs if ref not in self._rows]:
+            raise RowsNotLoadedError(missing)
+        return self._planned(write, mutations)
 
-    def accept(self, entry: Entry) -> None:
-        """The entry's rows are stored: what follows in the group sees them."""
-        self.head = max(self.head, entry.commit.revision)
-        if entry.changes:
-            self.digest = entry.commit.changes[-1].digest
-        self._rows.update((row.ref, row) for row in entry.records)
-        if entry.request:
-            request_id, fingerprint, _ = entry.request
-            self._requests[request_id] = Remembered(fingerprint, entry.commit)
+    def apply(self, planned: PlannedWrite) -> None:
+        """Adds the write to the state: later writes of the group see it."""
+        self.head = max(self.head, planned.commit.revision)
+        if planned.changes:
+            self.digest = planned.commit.changes[-1].digest
+        self._rows.update((row.ref, row) for row in planned.records)
+        if planned.request:
+            request_id, fingerprint, _ = planned.request
+            self._requests[request_id] = StoredRequest(fingerprint, planned.commit)
+
+    def _replay(self, write: Write, stored: StoredRequest) -> PlannedWrite:
+        if stored.fingerprint != write.fingerprint:
+            raise FailedPrecondition(
+                "this request id was used for a request with other content",
+                "REQUEST_ID_REUSED",
+                {"request_id": write.author.request_id},
+            )
+        changes = tuple(replace(change, history=self.history) for change in stored.commit.changes)
+        return PlannedWrite(Commit(stored.commit.revision, changes, replayed=True, history=self.history))
 
     def _view(self, write: Write) -> View:
         scopes = {(name.kind, name.environment) for name in write.reads if isinstance(name, Scope)}
@@ -140,7 +143,7 @@ class Ledger:
         live = {row.ref: record for row in rows if (record := row.record_in(self.history))}
         return View(self.head, live, {row.ref: row.version for row in rows}, self.history)
 
-    def _entry(self, write: Write, mutations: Sequence[Mutation]) -> Entry:
+    def _planned(self, write: Write, mutations: Sequence[Mutation]) -> PlannedWrite:
         revision = self.head + 1 if mutations else self.head
         made: list[tuple[Change, Row, str | None]] = []
         digest = self.digest
@@ -149,7 +152,7 @@ class Ledger:
             digest = change.digest
             made.append((change, row, before))
         request_id = write.author.request_id
-        return Entry(
+        return PlannedWrite(
             commit=Commit(revision, tuple(change for change, _, _ in made), history=self.history),
             records=tuple(row for _, row, _ in made),
             changes=tuple(change_values(change, before, row.text) for change, row, before in made),
@@ -159,7 +162,7 @@ class Ledger:
     def _change(
         self, write: Write, mutation: Mutation, place: tuple[int, int], digest: str
     ) -> tuple[Change, Row, str | None]:
-        """The change, the record's row after it, and the body's text before it. `digest`: of the log before it."""
+        """The change, the record's row after it, and the body's text before it. `digest`: the log's, before the change."""
         author, old, (revision, ordinal) = write.author, self._rows[mutation.ref], place
         live: Record | None = old.record_in(self.history) if old else None
         body = mutation.body if isinstance(mutation, Put) else None
@@ -175,7 +178,7 @@ class Ledger:
             updated_at=author.at,
             updated_by=author.actor,
         )
-        # What could not be sent is not stored. An older resource that is too large may still change, if it does not grow.
+        # Refuse a resource that an answer could not hold. An older one that is too large may change if it does not grow.
         grows = len(row.text or "") > len((old.text if old else "") or "")
         if body is not None and grows and len(row.text or "") > MEASURED_CHARACTERS:
             check_sendable(mutation.ref.kind, body)
