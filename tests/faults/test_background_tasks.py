@@ -167,7 +167,6 @@ STARTED_OTHERWISE = {
     "app/changelog/outbox_relay.py": 2,  # a publishing that the relay waits for, and a timer
     "app/registry/leases/keep_alive.py": 2,  # a race that its caller waits for
     "app/registry/ownership/reconciler.py": 1,  # in a task group
-    "probes/network.py": 1,  # a name that is looked up, which the looks wait for
     "storage/postgres/pools.py": 1,  # a statement that its caller waits for
     "rpc/server.py": 1,  # the stop
 }
