@@ -171,10 +171,8 @@ STARTED_OTHERWISE = {
     "app/changelog/outbox_relay.py": 2,  # a batch that the relay awaits, and a timer
     "app/registry/leases/keep_alive.py": 2,  # a race that its caller awaits
     "app/registry/ownership/reconciler.py": 1,  # in a task group
-    "probes/network.py": 1,  # a name resolution that the checks await
     "storage/postgres/pools.py": 1,  # a statement that its caller awaits
     "rpc/server.py": 1,  # the shutdown
-    "rpc/responses/watch_streams.py": 1,  # the encoding of a large change, which its watchers await
 }
 
 
