@@ -4,11 +4,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from configsvc_client.evaluation import Violation
+
 from configsvc.domain.configs import Decision
 from configsvc.domain.prerequisites import problems
 from configsvc.domain.records import Mutation, Put, Ref, View
 from configsvc.domain.sizes import check_sendable, message_bytes, sending_problem
-from configsvc.errors import InvalidInput, ServiceError, Violation
+from configsvc.errors import InvalidInput, ServiceError
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from configsvc.domain.configs import Decision
 from configsvc.domain.preconditions import Precondition
 from configsvc.domain.records import Action, JsonObject, Kind, Mutation, Put, Record, Ref, Remove, View
 from configsvc.domain.resources import already_exists, not_found
-from configsvc.errors import InvalidInput, Violation
+from configsvc.errors import InvalidInput
 
 _DEFAULTS = Flag("", "").to_json()
 _NOT_SHOWN = ("name", "environment", "version", "incarnation")
@@ -124,7 +124,7 @@ def _assigning(flag: Flag) -> tuple[object, ...]:
 
 def refused(error: InvalidFlag) -> InvalidInput:
     """The evaluation package's error as the service's."""
-    return InvalidInput(Violation(v.field, v.description) for v in error.violations)
+    return InvalidInput(error.violations)
 
 
 def _former(body: JsonObject) -> Flag:
