@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from configsvc_client.evaluation import Violation
 
-from configsvc.domain.configs import Decision
 from configsvc.domain.prerequisites import problems
-from configsvc.domain.records import Mutation, Put, Ref, View
+from configsvc.domain.records import Decision, Mutation, Put, Ref, View
 from configsvc.domain.sizes import check_sendable, message_bytes, sending_problem
 from configsvc.errors import InvalidInput, ServiceError
 
