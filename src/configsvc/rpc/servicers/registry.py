@@ -39,7 +39,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
             snapshot=lambda instances: registry_pb2.InstanceSnapshot(instances=instances),
             item=lambda record, _: convert.instance(Instance.of(record)),
             change=convert.instance_change,
-            other=convert.foreign_event,
+            extra_messages=convert.foreign_event,
         )
 
     async def RegisterInstance(
