@@ -30,7 +30,7 @@ class Precondition:
     none_match: tuple[str, ...] | None = None
 
     @property
-    def creates(self) -> bool:
+    def requires_absence(self) -> bool:
         """Whether the record must not exist."""
         return self.none_match == (ANY,)
 
@@ -52,7 +52,7 @@ class Precondition:
             if self.match is not None:
                 raise not_found(ref)
             return
-        if self.creates:
+        if self.requires_absence:
             raise already_exists(current)
         if self.match is not None and self.match != (ANY,) and current.etag not in self.match:
             raise StaleEtag(
@@ -71,7 +71,7 @@ class Precondition:
 NO_PRECONDITION = Precondition()
 
 
-def etags(field: str, text: str, *, weak: bool = False) -> tuple[str, ...]:
+def parse_etags(field: str, text: str, *, weak: bool = False) -> tuple[str, ...]:
     """The etags of `If-Match`, `If-None-Match` or an `etag` field: `*`, or a list.
 
     `weak`: weak etags are accepted, for the weak comparison of `If-None-Match`. Otherwise they are refused, because a weak
@@ -98,7 +98,7 @@ def etags(field: str, text: str, *, weak: bool = False) -> tuple[str, ...]:
     return tuple(dict.fromkeys(tags))
 
 
-def agreed(header: Sequence[str] | None, body: Sequence[str] | None, header_name: str) -> tuple[str, ...] | None:
+def combine_etags(header: Sequence[str] | None, body: Sequence[str] | None, header_name: str) -> tuple[str, ...] | None:
     """The etags that both the header and the request's own etag field allow; `*` allows every etag.
 
     Raises:
