@@ -2,7 +2,7 @@
 
 from typing import Literal, Protocol
 
-from configsvc.domain.preconditions import REASON, Precondition, agreed, etags
+from configsvc.domain.preconditions import REASON, Precondition, combine_etags, parse_etags
 from configsvc.errors import InvalidInput
 from configsvc.rpc.context import CallContext
 from configsvc.rpc.requests import request_metadata
@@ -23,7 +23,7 @@ class HasEtag(Protocol):
 
 def from_call(context: CallContext, request: HasEtag) -> Precondition:
     """The precondition of a write. Raises `InvalidInput` if it can't be understood, or contradicts itself."""
-    match = agreed(_header_etags(context, IF_MATCH), etag_field(request), TITLES[IF_MATCH])
+    match = combine_etags(_header_etags(context, IF_MATCH), etag_field(request), TITLES[IF_MATCH])
     return Precondition(match, _header_etags(context, IF_NONE_MATCH, weak=True))
 
 
@@ -34,7 +34,7 @@ def from_operation(operation: HasEtag, path: str) -> Precondition:
 
 def etag_field(request: HasEtag, field: str = "etag") -> tuple[str, ...] | None:
     """The etags in the `etag` field of a request; None if it is not set."""
-    return etags(field, request.etag) if request.HasField("etag") else None
+    return parse_etags(field, request.etag) if request.HasField("etag") else None
 
 
 def check_create(context: CallContext) -> None:
@@ -57,4 +57,4 @@ def _header_etags(context: CallContext, name: str, *, weak: bool = False) -> tup
         return None
     # Several lines with one name are one list (RFC 9110, 5.3). The NUL makes a value that is not text malformed.
     text = ",".join(value if isinstance(value, str) else "\0" for value in values)
-    return etags(TITLES[name], text, weak=weak)
+    return parse_etags(TITLES[name], text, weak=weak)
