@@ -191,7 +191,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
                 ChangeServicer(
                     AuditLog(history=storage, limits=limits),
                     Batches(writer=writer, limits=limits),
-                    OperationPlanner(configs, flags),
+                    OperationPlanner(flags),
                     clock,
                 ),
                 tail.wait_synced,

@@ -119,7 +119,7 @@ def test_one_operation_is_one_write(gateway: httpx.Client) -> None:
         body = f'{{"operations":[{{}},{{"{first}":{{}},"{second}":{{}}}}]}}'.encode()
         found = found_by(gateway, "POST", "/api/v1/changes:apply", body)
         assert isinstance(found, dict)
-        assert found["message"].startswith(f"operations[1].{second}: must not be given beside {first}")
+        assert found["message"].startswith(f"operations[1].{second}: must not be given together with {first}")
         one = f'{{"operations":[{{"{first}":{{}},"{second}":null}}]}}'.encode()
         assert found_by(gateway, "POST", "/api/v1/changes:apply", one) == {"operations"}
 

@@ -16,12 +16,12 @@ from configsvc.app.configs.store import ConfigStore
 from configsvc.app.watch.hub import WatchHub
 from configsvc.app.watch.selector import Selector
 from configsvc.clock import SystemClock
-from configsvc.domain.configs import body
+from configsvc.domain.configs import Config
 from configsvc.domain.limits import Limits
 from configsvc.domain.records import Action, Author, Change, Kind, Put, Ref, Write
 from configsvc.rpc import convert
 from configsvc.rpc.interceptors import CallInterceptor
-from configsvc.rpc.responses import watch_streams
+from configsvc.rpc.responses import encoded_changes
 from configsvc.rpc.responses.message_budget import Detail
 from configsvc.rpc.responses.watch_streams import WatchStreams
 from configsvc.rpc.servicers.configs import ConfigServicer
@@ -48,7 +48,7 @@ def hub(replica: Replica) -> WatchHub:
 
 async def put(replica: Replica, ref: Ref, value: str) -> None:
     """A configuration as the service writes it."""
-    mutation = Put(ref, body(value, ""), Action.UPDATE)
+    mutation = Put(ref, Config(value).body, Action.UPDATE)
     commit = await replica.storage.write(Write(Author("tester", "", "", AT), (ref,), lambda view: (mutation,)))
     replica.tail.on_commit(commit)
 
@@ -90,7 +90,7 @@ async def test_a_change_is_encoded_once_for_all_who_watch(replica: Replica, hub:
 async def test_the_encoded_changes_that_are_kept_are_bounded_in_bytes(
     replica: Replica, hub: WatchHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch_streams, "ENCODED_BYTES", 3_000)
+    monkeypatch.setattr(encoded_changes, "MAX_BYTES", 3_000)
     encoding = Encoding()
     watches = WatchStreams(
         hub, response=config_pb2.WatchConfigsResponse, snapshot=snapshot, item=convert.config, change=encoding.change

@@ -11,9 +11,8 @@ from typing import Any
 from configsvc_client.evaluation import Flag, InvalidFlag, Variant, check_successor
 from configsvc_client.evaluation.conditions import USER_ID
 
-from configsvc.domain.configs import Decision
 from configsvc.domain.preconditions import Precondition
-from configsvc.domain.records import Action, JsonObject, Kind, Mutation, Put, Record, Ref, Remove, View
+from configsvc.domain.records import Action, Decision, JsonObject, Kind, Mutation, Put, Record, Ref, View
 from configsvc.domain.resources import already_exists, not_found
 from configsvc.errors import InvalidInput
 
@@ -76,7 +75,7 @@ def update(
         current = view.get(ref)
         precondition.check(ref, current)
         if current is None:
-            if not (allow_missing or precondition.creates):
+            if not (allow_missing or precondition.requires_absence):
                 raise not_found(ref)
             return creation(read({"name": ref.key, "environment": ref.environment, **changes}), token)(view)
         after = read({**current.body, **changes})
@@ -87,19 +86,6 @@ def update(
         except InvalidFlag as error:
             raise refused(error) from error
         return (Put(ref, body(incarnated(before, after, token)), Action.UPDATE),)
-
-    return decide
-
-
-def deletion(ref: Ref, precondition: Precondition) -> Decision:
-    """The flag must exist and be as the precondition says."""
-
-    def decide(view: View) -> Sequence[Mutation]:
-        current = view.get(ref)
-        if current is None:
-            raise not_found(ref)
-        precondition.check(ref, current)
-        return (Remove(ref),)
 
     return decide
 
