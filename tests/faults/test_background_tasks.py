@@ -162,7 +162,6 @@ STARTED_OTHERWISE = {
     "tasks.py": 3,  # what starts them
     "single_flight.py": 1,  # a run that its callers wait for
     "clock.py": 2,  # a timer, and work that its caller waits for
-    "app/health.py": 1,  # a ping that the check waits for
     "app/configs/near_cache.py": 1,  # a read that its callers wait for
     "app/changelog/outbox_relay.py": 2,  # a publishing that the relay waits for, and a timer
     "app/registry/leases/keep_alive.py": 2,  # a race that its caller waits for
