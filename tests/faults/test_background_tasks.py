@@ -167,6 +167,7 @@ STARTED_OTHERWISE = {
     "app/changelog/outbox_relay.py": 2,  # a publishing that the relay waits for, and a timer
     "app/registry/leases/keep_alive.py": 2,  # a race that its caller waits for
     "app/registry/ownership/reconciler.py": 1,  # in a task group
+    "registry/zookeeper/session.py": 1,  # a wait that its caller bounds
     "storage/postgres/pools.py": 1,  # a statement that its caller waits for
     "rpc/server.py": 1,  # the stop
     "rpc/responses/watch_streams.py": 1,  # a large change that is encoded, which its watchers wait for
