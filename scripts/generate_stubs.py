@@ -1,4 +1,4 @@
-"""Generates the typed stubs in `clients/python`, their only owner, from `proto/`.
+"""Generates the typed stubs in `clients/python`, their only owner, from `proto/`, and the names that REST shadows.
 
 The protos' package is `configsvc.v1`, as it is on the wire; the modules are `configsvc_client.v1`, so that the stubs
 never share a name with the server's package `configsvc`. protoc has no option for that, so the imports are rewritten
@@ -13,19 +13,26 @@ oldest tools that the client's package supports (stub-tools.txt), which are inst
 
 import filecmp
 import hashlib
+import json
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from pathlib import Path
 
+from google.api import annotations_pb2
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "proto"
 PACKAGE = ROOT / "clients" / "python" / "src" / "configsvc_client"
 STUBS = PACKAGE / "v1"
+REST_NAMES = PACKAGE / "evaluation" / "rest_names.py"
+CONFIGS, KEY = "/api/v1/config/", "{key=**}"
+FLAGS = "/api/v1/feature-flags/"
 # The package carries the protos and the licence; both are copies.
 COPIES = {
     **{source: PACKAGE / "protos" / source.relative_to(PROTOS) for source in sorted(PROTOS.rglob("*.proto"))},
@@ -90,10 +97,79 @@ def generate(into: Path) -> None:
             (into / generated.name).write_text(text)
 
 
+def shadowed_names(protos: Iterable[FileDescriptorProto]) -> dict[str, tuple[str, ...]]:
+    """What the paths in the `google.api.http` options of all services shadow: the fields of `ShadowedNames`.
+
+    That class is not imported: the client's package can't be imported without the module that is generated here.
+    """
+    paths, verbs = set(), set()
+    for template in _path_templates(protos):
+        *_, verb = template.partition(":")
+        if verb:
+            verbs.add(f":{verb}")
+        else:
+            paths.add(template)
+
+    def after(prefix: str) -> set[str]:
+        return {path.removeprefix(prefix) for path in paths if path.startswith(prefix)}
+
+    return {
+        "keys": tuple(sorted(rest for rest in after(CONFIGS) if "{" not in rest)),
+        "key_segments": tuple(sorted(after(f"{CONFIGS}{KEY}/"))),
+        "key_endings": tuple(sorted(verbs)),
+        "flag_names": tuple(sorted({rest.partition("/")[0] for rest in after(FLAGS) if not rest.startswith("{")})),
+    }
+
+
+def _path_templates(protos: Iterable[FileDescriptorProto]) -> Iterator[str]:
+    for proto in protos:
+        for method in (method for service in proto.service for method in service.method):
+            rule = method.options.Extensions[annotations_pb2.http]
+            for binding in (rule, *rule.additional_bindings):
+                pattern = binding.WhichOneof("pattern")
+                if pattern is not None:
+                    yield binding.custom.path if pattern == "custom" else getattr(binding, pattern)
+
+
+def rest_names() -> str:
+    """The text of `rest_names.py`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        descriptors = Path(scratch) / "descriptors.binpb"
+        paths = (PROTOS, ROOT / "third_party" / "googleapis", files("grpc_tools") / "_proto")
+        status = protoc.main(
+            [
+                *("protoc", *(f"--proto_path={path}" for path in paths), f"--descriptor_set_out={descriptors}"),
+                *sorted(str(path.relative_to(PROTOS)) for path in PROTOS.rglob("*.proto")),
+            ]
+        )
+        if status != 0:
+            raise SystemExit(status)
+        names = shadowed_names(FileDescriptorSet.FromString(descriptors.read_bytes()).file)
+
+    # One name a line, as the formatter leaves it.
+    lines = [line for field, values in names.items() for line in (f"    {field}=[", *map(_item, values), "    ],")]
+    fields = "\n".join(lines)
+    return f'''"""Generated from proto/ by scripts/generate_stubs.py; do not edit."""
+
+from typing import Final
+
+from configsvc_client.evaluation.shadowed_names import ShadowedNames
+
+SHADOWED_NAMES: Final = ShadowedNames(
+{fields}
+)
+'''
+
+
+def _item(name: str) -> str:
+    return f"        {json.dumps(name)},"
+
+
 def main() -> int:
     """Generates, or compares with `--check`; returns the exit status."""
     if sys.argv[1:] != ["--check"]:
         generate(STUBS)
+        REST_NAMES.write_text(rest_names())
         for source, copy in COPIES.items():
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes(source.read_bytes())
@@ -104,6 +180,8 @@ def main() -> int:
         committed = {path.name for path in STUBS.glob("*_pb2*")}
         _, changed, missing = filecmp.cmpfiles(fresh, STUBS, names, shallow=False)
         drifted = sorted({*changed, *missing, *(committed - names)})
+    if REST_NAMES.read_text() != rest_names():
+        drifted.append(REST_NAMES.name)
     for source, copy in COPIES.items():
         if not copy.is_file() or copy.read_bytes() != source.read_bytes():
             drifted.append(str(copy.relative_to(ROOT)))

@@ -2,8 +2,11 @@
 
 import asyncio
 import time
+from collections.abc import Coroutine
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
 
 
 class Clock(Protocol):
@@ -49,3 +52,26 @@ async def wait_within(clock: Clock, seconds: float | None, future: "asyncio.Futu
     finally:
         timer.cancel()
     return future.done()
+
+
+async def run_within(clock: Clock, seconds: float, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`. Raises `TimeoutError`, with the work cancelled and ended, once `seconds` have passed."""
+    task = asyncio.ensure_future(work)
+    try:
+        if not await wait_within(clock, seconds, task):
+            raise TimeoutError
+        return await task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def wait_for_event(clock: Clock, seconds: float, event: asyncio.Event) -> bool:
+    """Whether the event was set before `seconds` had passed."""
+    if event.is_set():
+        return True
+    try:
+        await run_within(clock, seconds, event.wait())
+    except TimeoutError:
+        return event.is_set()
+    return True

@@ -18,16 +18,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import ClassVar
 
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """One field of a request that can't be accepted.
-
-    `field` is a path as the client writes it (`rules[1].conditions[0].values`); `description` says what is allowed.
-    """
-
-    field: str
-    description: str
+from configsvc_client.evaluation import Violation
 
 
 @dataclass(eq=False)

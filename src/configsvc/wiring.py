@@ -9,9 +9,10 @@ from configsvc.app.batches import Batches
 from configsvc.app.changelog.audit import AuditLog
 from configsvc.app.changelog.compaction import Compaction
 from configsvc.app.changelog.follower import LogFollower
-from configsvc.app.changelog.lineage import LogMark, OriginBoard
+from configsvc.app.changelog.history_origin import HistoryOrigins
 from configsvc.app.changelog.outbox_health import OutboxHealth
 from configsvc.app.changelog.outbox_relay import OutboxRelay
+from configsvc.app.changelog.shared_checkpoint import SharedCheckpoint
 from configsvc.app.changelog.tail import LogTail
 from configsvc.app.changelog.writer import AppliedWriter
 from configsvc.app.configs.near_cache import NearCache
@@ -62,7 +63,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
                 bus=bus,
                 clock=clock,
                 poll_seconds=settings.log_poll_seconds,
-                mark=LogMark(backends.cache, clock),
+                shared_checkpoint=SharedCheckpoint(backends.cache, clock),
                 supervisor=supervisor,
             )
         )
@@ -178,7 +179,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             clock,
             is_complete=lambda: tail.is_synced and service_registry.registrations.is_loaded,
         )
-        origins = OriginBoard(storage, tail)
+        origins = HistoryOrigins(storage, tail, clock)
         services = (
             CONFIGS.served_by(ConfigServicer(configs, hub, clock), tail.wait_synced),
             FLAGS.served_by(FlagServicer(flags, evaluator, hub, clock), tail.wait_synced),
@@ -190,12 +191,12 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
                 ChangeServicer(
                     AuditLog(history=storage, limits=limits),
                     Batches(writer=writer, limits=limits),
-                    OperationPlanner(configs, flags),
+                    OperationPlanner(flags),
                     clock,
                 ),
                 tail.wait_synced,
             ),
-            HEALTH.served_by(HealthServicer(health, tail, origins.look, settings.service_instance_id)),
+            HEALTH.served_by(HealthServicer(health, tail, origins.get, settings.service_instance_id)),
         )
         interceptor = CallInterceptor(tail=tail, default_deadline_seconds=settings.default_deadline_seconds)
         server = await stack.enter_async_context(

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configsvc.app import fallback_cache
-from configsvc.app.changelog.early_commits import EARLY_BYTES, EarlyCommits
+from configsvc.app.changelog.early_commits import MAX_BYTES, EarlyCommits
 from configsvc.app.configs.near_cache import NearCache
 from configsvc.app.fallback_cache import FallbackCache, FallbackEntry
 from configsvc.app.watch.hub import WatchHub
@@ -153,13 +153,13 @@ async def test_a_value_that_grows_by_a_change_pushes_others_out(replica: Replica
 async def test_early_commits_are_bounded_in_bytes() -> None:
     early = EarlyCommits()
     for revision in range(2, 12):
-        early.keep(Commit(revision, (sized(change(revision, 1), EARLY_BYTES // 4),)))
-    held = [revision for revision in range(2, 12) if early.take(revision)]
+        early.put(Commit(revision, (sized(change(revision, 1), MAX_BYTES // 4),)))
+    held = [revision for revision in range(2, 12) if early.pop(revision)]
     assert held == [2, 3, 4, 5]
-    early.keep(Commit(20, (sized(change(20, 1), EARLY_BYTES),)))
-    early.forget_through(20)
-    early.keep(Commit(21, (sized(change(21, 1), EARLY_BYTES),)))
-    assert early.take(21)
+    early.put(Commit(20, (sized(change(20, 1), MAX_BYTES),)))
+    early.discard_through(20)
+    early.put(Commit(21, (sized(change(21, 1), MAX_BYTES),)))
+    assert early.pop(21)
 
 
 async def test_copies_that_wait_are_bounded_in_bytes_and_a_renewal_pushes_none_out(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from configsvc_client.evaluation import Context, FlagSet, Reason
-from configsvc_client.evaluation.conditions import OPERATORS, compiled
+from configsvc_client.evaluation.conditions import OPERATORS, compile_condition
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,7 +28,7 @@ HUGE = 10**400
 
 
 def holds(operator: str, operands: list[Json], value: Json, *, negate: bool = False) -> bool:
-    return compiled("x", operator, operands, negate)("", {"x": value})
+    return compile_condition("x", operator, operands, negate)("", {"x": value})
 
 
 EXAMPLES: list[tuple[str, list[Json], list[Json], list[Json]]] = [
@@ -124,7 +124,7 @@ def test_own_names_of_negations_mean_the_same_as_negate(inverted: str, plain: st
 def test_missing_attribute_matches_nothing_negated_or_not(attributes: dict[str, Json], negate: bool) -> None:
     for operator, operands, *_ in EXAMPLES:
         if operator not in ("present", "absent"):
-            assert not compiled("x", operator, operands, negate)("u", attributes)
+            assert not compile_condition("x", operator, operands, negate)("u", attributes)
 
 
 def test_user_id_attribute_is_the_contexts_user_id_and_not_an_attribute() -> None:
@@ -154,7 +154,7 @@ def test_linear_time_pattern_does_not_blow_up() -> None:
 @unhurried
 @given(valid_conditions(), contexts())
 def test_no_context_makes_a_condition_raise(c: Json, context: Context) -> None:
-    test = compiled(c["attribute"], c["operator"], c["values"], c["negate"])
+    test = compile_condition(c["attribute"], c["operator"], c["values"], c["negate"])
     assert test(context.user_id, context.attributes) in (True, False)
 
 

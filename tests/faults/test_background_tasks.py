@@ -29,7 +29,7 @@ from tests.replicas.conftest import events
 pytestmark = pytest.mark.timeout(300)
 
 EVERYWHERE = {
-    "log tail", "log tail's bus", "watch progress", "compaction", "group commit", "health checks", "lease sweep",
+    "log tail", "log announcements", "watch progress", "compaction", "group commit", "health checks", "lease sweep",
     "registry follower", "own registration",
 }  # fmt: skip
 ASSIGNMENTS = {"assignments, sending", "assignments, refresh", "assignments, refill"}
@@ -40,7 +40,7 @@ REAL = (
     EVERYWHERE
     | ASSIGNMENTS
     | FALLBACK_CACHE
-    | {"log tail's mark", "outbox relay", "kafka consumer", "zookeeper session"}
+    | {"log checkpoint", "outbox relay", "kafka consumer", "zookeeper session"}
 )
 
 
@@ -161,11 +161,9 @@ async def test_every_task_on_all_backends_comes_back(
 STARTED_OTHERWISE = {
     "tasks.py": 3,  # what starts them
     "single_flight.py": 1,  # a run that its callers wait for
-    "clock.py": 1,  # a timer
+    "clock.py": 2,  # a timer, and work that its caller waits for
     "app/health.py": 1,  # a ping that the check waits for
-    "app/changelog/tail.py": 1,  # a look that its callers wait for
     "app/configs/near_cache.py": 1,  # a read that its callers wait for
-    "app/changelog/lineage.py": 2,  # a wait and a timer of the task that keeps the mark
     "app/changelog/outbox_relay.py": 2,  # a publishing that the relay waits for, and a timer
     "app/registry/leases/keep_alive.py": 2,  # a race that its caller waits for
     "app/registry/ownership/reconciler.py": 1,  # in a task group

@@ -1,4 +1,4 @@
-"""Settings: what is wrong is said with the variable's name; the template is the class."""
+"""Settings: an error names the variable, and `env.template` lists all of them."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from configsvc.settings import SettingsError
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_template_lists_every_setting_as_it_is() -> None:
+def test_template_lists_every_setting() -> None:
     assert (ROOT / "env.template").read_text().splitlines() == list(settings.template())
 
 
@@ -27,11 +27,11 @@ def test_the_template_lists_every_setting_as_it_is() -> None:
         ("LOG_LEVEL", "loud", "debug"),
         ("ZOOKEEPER_AUTH", "digest:secret", "digest:user:password"),
         ("ZOOKEEPER_ACL", "rx", "cdrwa"),
-        ("COMPACTION_KEEP_DAYS", "-1", "0: whatever its age"),
+        ("COMPACTION_KEEP_DAYS", "-1", "0: never"),
         ("WORKERS", "2", "embedded"),
     ],
 )
-def test_a_wrong_value_is_refused_with_its_name_and_what_is_allowed(
+def test_wrong_value_is_refused_with_its_name_and_what_is_allowed(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, part: str
 ) -> None:
     monkeypatch.setenv(name, value)

@@ -17,8 +17,9 @@ from configsvc.app.configs.near_cache import NearCache
 from configsvc.app.configs.store import ConfigStore
 from configsvc.bus.local import LocalBus
 from configsvc.clock import SystemClock
-from configsvc.domain.configs import ConfigDraft, ConfigOperation, config_ref
+from configsvc.domain.configs import ConfigDraft, ConfigFilter, ConfigOperation, config_ref
 from configsvc.domain.limits import Limits
+from configsvc.domain.pages import PageRequest
 from configsvc.domain.preconditions import NO_PRECONDITION, Precondition
 from configsvc.domain.records import Author
 from configsvc.errors import AlreadyExists, NotFound, ServiceError, StaleEtag
@@ -140,17 +141,17 @@ class ConfigStoreModel(RuleBasedStateMachine):
 
     @invariant()
     def agrees(self) -> None:
-        page = self.run(self.store.list("e", None, [], "", 1000, ""))
+        page = self.run(self.store.list(ConfigFilter("e"), PageRequest(1000)))
         assert page.revision == self.revision
         shown = {(r.ref.service, r.ref.key): r.body["value"] for r in page.items}
         assert repr(sorted(shown.items())) == repr(sorted(self.live.items()))
         for who, versions in self.versions.items():
-            history = self.run(self.store.history("e", *who, 1000, "")).page.items
+            history = self.run(self.store.history(config_ref("e", *who), PageRequest(1000))).page.items
             assert [(c.action.value, c.version) for c in reversed(history)] == [
                 (what, number + 1) for number, (what, _) in enumerate(versions)
             ]
             if who in self.live:
-                record, _ = self.run(self.store.get("e", *who))
+                record = self.run(self.store.get(config_ref("e", *who))).value
                 assert repr(record.body["value"]) == repr(self.live[who])
 
     def teardown(self) -> None:

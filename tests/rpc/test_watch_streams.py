@@ -16,7 +16,7 @@ from configsvc.app.configs.store import ConfigStore
 from configsvc.app.watch.hub import WatchHub
 from configsvc.app.watch.watcher import Selector
 from configsvc.clock import SystemClock
-from configsvc.domain.configs import body
+from configsvc.domain.configs import Config
 from configsvc.domain.limits import Limits
 from configsvc.domain.records import Action, Author, Change, Kind, Put, Ref, Write
 from configsvc.rpc import convert
@@ -48,7 +48,7 @@ def hub(replica: Replica) -> WatchHub:
 
 async def put(replica: Replica, ref: Ref, value: str) -> None:
     """A configuration as the service writes it."""
-    mutation = Put(ref, body(value, ""), Action.UPDATE)
+    mutation = Put(ref, Config(value).body, Action.UPDATE)
     commit = await replica.storage.write(Write(Author("tester", "", "", AT), (ref,), lambda view: (mutation,)))
     replica.tail.on_commit(commit)
 

@@ -4,11 +4,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from configsvc.domain.configs import Decision
+from configsvc_client.evaluation import Violation
+
 from configsvc.domain.prerequisites import problems
-from configsvc.domain.records import Mutation, Put, Ref, View
+from configsvc.domain.records import Decision, Mutation, Put, Ref, View
 from configsvc.domain.sizes import check_sendable, message_bytes, sending_problem
-from configsvc.errors import InvalidInput, ServiceError, Violation
+from configsvc.errors import InvalidInput, ServiceError
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,49 @@
-"""Configurations: identity, body, and the decisions of each write. Pure: each decision sees a locked view."""
+"""Configurations: their identity, what a record of one holds, and what a caller may ask about them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from configsvc.domain.json_values import MISSING, MISSING_VALUE, Json
+from configsvc.domain.fields import Fields
+from configsvc.domain.json_values import MISSING, Json, problem
+from configsvc.domain.limits import LARGEST_KEY_CHARACTERS
 from configsvc.domain.preconditions import NO_PRECONDITION, Precondition
-from configsvc.domain.records import Action, JsonObject, Kind, Mutation, Put, Record, Ref, Remove, View
-from configsvc.domain.resources import already_exists, not_found
-from configsvc.errors import InvalidInput
+from configsvc.domain.records import JsonObject, Kind, Record, Ref
 
-Decision = Callable[[View], Sequence[Mutation]]
+
+def config_ref(environment: str, service_name: str, key: str) -> Ref:
+    """The identity of a configuration. An empty service name: the value is shared by all services."""
+    return Ref(Kind.CONFIG, environment, service_name, key)
+
+
+def check_identity(fields: Fields, ref: Ref, *, written: bool = False) -> None:
+    """Refuses what can't identify a configuration. `written`: the key must also keep the limit of today's settings."""
+    fields.key(ref.key, written=written)
+    fields.environment(ref.environment)
+    fields.service(ref.service)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What a record of a configuration holds."""
+
+    value: Json = None
+    description: str = ""
+
+    @classmethod
+    def of(cls, body: JsonObject) -> "Config":
+        """Reads a record's body. A member that the record was stored without has its default."""
+        default = cls()
+        return cls(body.get("value", default.value), body.get("description", default.description))
+
+    @property
+    def body(self) -> JsonObject:
+        """The body of its record."""
+        return {"value": self.value, "description": self.description}
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigDraft:
-    """What a write wants a configuration to be. `value` MISSING and `description` None: as it was."""
+    """What a write asks a configuration to be. `value` MISSING and `description` None: as before."""
 
     environment: str
     service_name: str
@@ -27,27 +56,74 @@ class ConfigDraft:
         """The configuration's identity."""
         return config_ref(self.environment, self.service_name, self.key)
 
+    @property
+    def content(self) -> list[object]:
+        """What a retry of the write repeats, for the fingerprint of the request."""
+        return [self.description] if self.value is MISSING else [self.value, self.description]
+
+    def check(self, fields: Fields, *, partial: bool = False) -> None:
+        """Refuses contents that can't be stored. `partial`: a description alone is enough."""
+        is_kept = partial and self.value is MISSING and self.description is not None
+        if wrong := "" if is_kept else problem(self.value, fields.limits.value_bytes):
+            fields.refuse("value", wrong)
+        fields.text("description", self.description or "", fields.limits.description_characters)
+
 
 @dataclass(frozen=True, slots=True)
 class ConfigOperation:
-    """One write of a batch: a put of `draft`, or with `delete` the removal of its ref, with preconditions."""
+    """One write of a batch: a put of `draft`, or the removal of its ref with `delete`; and its preconditions."""
 
     draft: ConfigDraft
     delete: bool = False
     precondition: Precondition = NO_PRECONDITION
     must_not_exist: bool = False
 
+    @property
+    def content(self) -> list[object]:
+        """What a retry of the batch repeats."""
+        draft = self.draft
+        identity = (draft.key, draft.service_name)
+        return [*draft.content, *identity, self.delete, self.precondition.content, self.must_not_exist]
+
+    def check(self, fields: Fields) -> None:
+        """Refuses what can't be accepted of the operation alone. The environment is the batch's."""
+        fields.key(self.draft.key, written=not self.delete)
+        fields.service(self.draft.service_name)
+        if self.delete and self.must_not_exist:
+            fields.refuse("must_not_exist", "must not be given with delete")
+        if self.precondition.match is not None and self.must_not_exist:
+            fields.refuse("must_not_exist", "must not be given with etag")
+        if not self.delete:
+            self.draft.check(fields, partial=not self.must_not_exist)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigFilter:
+    """Which configurations a list or a watch selects. `service_name` None: of every service; no `keys`: all keys."""
+
+    environment: str
+    service_name: str | None = None
+    keys: tuple[str, ...] = ()
+    prefix: str = ""
+
+    def check(self, fields: Fields) -> None:
+        """Refuses what no configuration could match."""
+        fields.environment(self.environment)
+        fields.service(self.service_name or "")
+        fields.count("keys", len(self.keys), fields.limits.batch_size)
+        fields.text("prefix", self.prefix, LARGEST_KEY_CHARACTERS)
+
 
 @dataclass(frozen=True, slots=True)
 class EffectiveConfig:
-    """A value as a service sees it. `record` is its own or the shared one."""
+    """A value as a service sees it. `record` is the service's own, or the shared one."""
 
     record: Record
     overrides_shared: bool
 
     @property
     def held_bytes(self) -> int:
-        """See `Record.held_bytes`."""
+        """About what the value takes in memory."""
         return self.record.held_bytes
 
     @property
@@ -57,77 +133,16 @@ class EffectiveConfig:
 
     @property
     def etag(self) -> str:
-        """The opaque tag of what a service sees. The record's own would not do: in a batch, the shared value and the
-        service's can get the same, and what is hidden by a value is not a part of its record."""
+        """The opaque tag of what the service sees.
+
+        The record's etag is not enough: a batch can give the shared value and the service's own the same etag, and a
+        record does not tell whether it hides another one.
+        """
         return f"{self.record.etag}-{self.source}{'-over-shared' if self.overrides_shared else ''}"
 
 
-def config_ref(environment: str, service_name: str, key: str) -> Ref:
-    """The identity of a configuration."""
-    return Ref(Kind.CONFIG, environment, service_name, key)
-
-
-def body(value: Json, description: str) -> JsonObject:
-    """What a record of a configuration holds."""
-    return {"value": value, "description": description}
-
-
-def creation(draft: ConfigDraft) -> Decision:
-    """The configuration must not exist."""
-
-    def decide(view: View) -> Sequence[Mutation]:
-        if (current := view.get(draft.ref)) is not None:
-            raise already_exists(current)
-        return (Put(draft.ref, body(draft.value, draft.description or ""), Action.CREATE),)
-
-    return decide
-
-
-def update(
-    draft: ConfigDraft, precondition: Precondition, *, allow_missing: bool, action: Action = Action.UPDATE
-) -> Decision:
-    """The configuration must exist, unless `allow_missing`, and be as the precondition says."""
-
-    def decide(view: View) -> Sequence[Mutation]:
-        current = view.get(draft.ref)
-        precondition.check(draft.ref, current)
-        if current is None and not (allow_missing or precondition.creates):
-            raise not_found(draft.ref)
-        before: JsonObject = current.body if current else {"value": MISSING, "description": ""}
-        value = before["value"] if draft.value is MISSING else draft.value
-        if value is MISSING:
-            raise InvalidInput.of("value", MISSING_VALUE)
-        description = before["description"] if draft.description is None else draft.description
-        created = current is None and action is Action.UPDATE
-        return (Put(draft.ref, body(value, description), Action.CREATE if created else action),)
-
-    return decide
-
-
-def deletion(ref: Ref, precondition: Precondition) -> Decision:
-    """The configuration must exist and be as the precondition says."""
-
-    def decide(view: View) -> Sequence[Mutation]:
-        current = view.get(ref)
-        if current is None:
-            raise not_found(ref)
-        precondition.check(ref, current)
-        return (Remove(ref),)
-
-    return decide
-
-
-def decision(operation: ConfigOperation) -> Decision:
-    """What an operation of a batch is by itself."""
-    if operation.delete:
-        return deletion(operation.draft.ref, operation.precondition)
-    if operation.must_not_exist:
-        return creation(operation.draft)
-    return update(operation.draft, operation.precondition, allow_missing=True)
-
-
 def effective(service_name: str, records: Sequence[Record]) -> tuple[EffectiveConfig, ...]:
-    """Shared values under the service's own. `records`: both, in the order of (key, service)."""
+    """The service's own values over the shared ones. `records`: both, in the order of (key, service)."""
     shared = {record.ref.key: record for record in records if not record.ref.service}
     own = {record.ref.key: record for record in records if record.ref.service == service_name}
     return tuple(

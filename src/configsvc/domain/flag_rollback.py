@@ -5,11 +5,10 @@ from dataclasses import replace
 
 from configsvc_client.evaluation import Flag, InvalidFlag, check_flag, check_successor
 
-from configsvc.domain.configs import Decision
 from configsvc.domain.flags import body, incarnated, read, refused, stored
 from configsvc.domain.preconditions import Precondition
 from configsvc.domain.prerequisites import judged
-from configsvc.domain.records import Action, JsonObject, Mutation, Put, Ref, View
+from configsvc.domain.records import Action, Decision, JsonObject, Mutation, Put, Ref, View
 from configsvc.domain.resources import error_metadata
 from configsvc.errors import FailedPrecondition, InvalidInput
 

@@ -11,11 +11,10 @@ from typing import Any
 from configsvc_client.evaluation import Flag, InvalidFlag, Variant, check_successor
 from configsvc_client.evaluation.conditions import USER_ID
 
-from configsvc.domain.configs import Decision
 from configsvc.domain.preconditions import Precondition
-from configsvc.domain.records import Action, JsonObject, Kind, Mutation, Put, Record, Ref, Remove, View
+from configsvc.domain.records import Action, Decision, JsonObject, Kind, Mutation, Put, Record, Ref, View
 from configsvc.domain.resources import already_exists, not_found
-from configsvc.errors import InvalidInput, Violation
+from configsvc.errors import InvalidInput
 
 _DEFAULTS = Flag("", "").to_json()
 _NOT_SHOWN = ("name", "environment", "version", "incarnation")
@@ -91,19 +90,6 @@ def update(
     return decide
 
 
-def deletion(ref: Ref, precondition: Precondition) -> Decision:
-    """The flag must exist and be as the precondition says."""
-
-    def decide(view: View) -> Sequence[Mutation]:
-        current = view.get(ref)
-        if current is None:
-            raise not_found(ref)
-        precondition.check(ref, current)
-        return (Remove(ref),)
-
-    return decide
-
-
 def incarnated(before: Flag | None, after: Flag, token: str) -> Flag:
     """`after` in the incarnation that it belongs to: that of `before`, or a new one, named by `token`.
 
@@ -124,7 +110,7 @@ def _assigning(flag: Flag) -> tuple[object, ...]:
 
 def refused(error: InvalidFlag) -> InvalidInput:
     """The evaluation package's error as the service's."""
-    return InvalidInput(Violation(v.field, v.description) for v in error.violations)
+    return InvalidInput(error.violations)
 
 
 def _former(body: JsonObject) -> Flag:

@@ -1,4 +1,4 @@
-"""Page tokens: opaque, and bound to the query that they continue."""
+"""Pages of a list, and their tokens: opaque, and bound to the query that they continue."""
 
 import base64
 import binascii
@@ -15,11 +15,18 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
+class PageRequest:
+    """Which page a caller asks for: at most `size` items (0: the default), from `token` on (empty: the first page)."""
+
+    size: int = 0
+    token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
     """Some items, read at one revision. `next_page_token` is empty on the last page.
 
-    `token_after` is the token that continues after an item: a page can end before its last item, where its message is
-    full.
+    `token_after` returns the token that continues after an item: a page ends before its last item if its message is full.
     """
 
     items: tuple[T, ...]
@@ -38,9 +45,9 @@ def page_of(
     history: str,
     cursor: Callable[[T], tuple[Any, ...]],
 ) -> Page[T]:
-    """The page of a query, which was read by a token, at a revision of a history of the log.
+    """The page of a query that was read from `token`, at a revision of a history of the log.
 
-    `more`: it goes on after the last item; `cursor` says where an item stands.
+    `more`: there are items after the last one; `cursor` returns the position of an item in the query's order.
 
     Raises:
         RevisionOutOfRange: the token is of another history, reason `HISTORY_CHANGED`.
@@ -54,36 +61,60 @@ def page_of(
     return Page(tuple(items), token_after(items[-1]) if more else "", revision, token_after)
 
 
+def page_of_all(
+    query: tuple[Any, ...],
+    items: Sequence[T],
+    page: PageRequest,
+    *,
+    revision: int,
+    history: str,
+    name: Callable[[T], str],
+) -> Page[T]:
+    """One page of a list that is whole in memory, in the order of `name`. `page.size` 0: all that follow the token."""
+    cursor = page_cursor(page.token, query, str)
+    following = [item for item in items if cursor is None or name(item) > cursor[0]]
+    size = page.size or len(following)
+    return page_of(
+        query,
+        following[:size],
+        token=page.token,
+        more=len(following) > size,
+        revision=revision,
+        history=history,
+        cursor=lambda item: (name(item),),
+    )
+
+
 def page_token(query: tuple[Any, ...], history: str, cursor: tuple[Any, ...]) -> str:
     """The token that continues `query` after `cursor`, in a history of the log."""
-    # As UTF-8, since a key's escapes would make the token three times as long.
+    # UTF-8, because JSON's escapes of a key would make the token three times as long.
     text = json.dumps([digest(*query)[:16], history, *cursor], ensure_ascii=False, separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode("utf-8", "surrogatepass")).decode().rstrip("=")
 
 
 def page_cursor(token: str, query: tuple[Any, ...], *types: type) -> tuple[Any, ...] | None:
-    """The cursor in a token; None for the first page. Its history is looked at once the page is read.
+    """The cursor in a token; None for the first page. `page_of` checks its history, which is known after the read.
 
     Raises:
-        InvalidInput: the token is not one that this query gave.
+        InvalidInput: this query gave no such token.
     """
     if not token:
         return None
-    found = _decoded(token)
+    decoded = _decoded(token)
     if (
-        len(found) != len(types) + 2
-        or found[0] != digest(*query)[:16]
-        or any(type(item) is not kind for item, kind in zip(found[1:], (str, *types), strict=True))
+        len(decoded) != len(types) + 2
+        or decoded[0] != digest(*query)[:16]
+        or any(type(item) is not kind for item, kind in zip(decoded[1:], (str, *types), strict=True))
     ):
         raise InvalidInput.of("page_token", "must be the next_page_token of the same query", "BAD_PAGE_TOKEN")
-    return tuple(found[2:])
+    return tuple(decoded[2:])
 
 
 def _decoded(token: str) -> list[Any]:
-    """What a token holds; nothing where it is none."""
+    """The members of a token; an empty list if the text is not a token."""
     try:
         text = base64.b64decode(token.encode() + b"=" * (-len(token) % 4), altchars=b"-_", validate=True)
-        found = json.loads(text)
+        decoded = json.loads(text)
     except (binascii.Error, ValueError):
         return []
-    return found if isinstance(found, list) else []
+    return decoded if isinstance(decoded, list) else []

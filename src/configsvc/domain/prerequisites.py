@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from configsvc_client.evaluation import Flag, InvalidFlag, check_prerequisites, find_cycle
 
-from configsvc.domain.configs import Decision
 from configsvc.domain.flags import refused
-from configsvc.domain.records import JsonObject, Kind, Mutation, Put, Ref, Scope, View
+from configsvc.domain.records import Decision, JsonObject, Kind, Mutation, Put, Ref, Scope, View
 from configsvc.domain.resources import error_metadata
 from configsvc.errors import FailedPrecondition, InvalidInput, ServiceError
 

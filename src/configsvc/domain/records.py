@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from configsvc.domain.lineage import Checkpoint
 
 JsonObject = Mapping[str, Any]
+
+T = TypeVar("T")
 
 
 class Kind(StrEnum):
@@ -32,11 +34,6 @@ class Action(StrEnum):
     ROLLBACK = "ROLLBACK"
     STATUS = "STATUS"
     EXPIRE = "EXPIRE"
-
-    @property
-    def removes(self) -> bool:
-        """Whether the record is gone after it."""
-        return self in (Action.DELETE, Action.EXPIRE)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -160,6 +157,40 @@ class Change:
             self.after_bytes,
         )
 
+    @property
+    def previous(self) -> Record | None:
+        """The state before the change, if the row has it. The row doesn't tell who wrote that state, or when: `updated_by`
+        is empty, and `updated_at` is the time of this change.
+        """
+        if self.before is None:
+            return None
+        return Record(
+            self.ref,
+            self.version - 1,
+            self.before_revision,
+            self.before,
+            self.created_at,
+            self.at,
+            "",
+            self.history,
+            self.before_bytes,
+        )
+
+    @property
+    def written(self) -> Record:
+        """The state after a change that is not a removal."""
+        record = self.record
+        assert record is not None, f"a {self.action} leaves no record"
+        return record
+
+
+@dataclass(frozen=True, slots=True)
+class AtRevision(Generic[T]):
+    """A value as it was at one revision of the log: the revision that the read saw."""
+
+    value: T
+    revision: int
+
 
 @dataclass(frozen=True, slots=True)
 class Put:
@@ -219,6 +250,10 @@ class View:
         return sorted(inside, key=lambda record: record.ref)
 
 
+# What a write does, given the state that it was made for.
+Decision = Callable[[View], Sequence[Mutation]]
+
+
 @dataclass(frozen=True, slots=True)
 class Write:
     """One atomic write, decided inside the store's transaction.
@@ -231,7 +266,7 @@ class Write:
 
     author: Author
     reads: tuple[Ref | Scope, ...]
-    decide: Callable[[View], Sequence[Mutation]]
+    decide: Decision
     fingerprint: str = ""
 
 

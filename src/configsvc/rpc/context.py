@@ -9,7 +9,9 @@ from typing import Any, NoReturn, Protocol
 
 import grpc
 
+# As gRPC takes it, and as this service makes it.
 Metadata = Sequence[tuple[str, str | bytes]]
+TextMetadata = Sequence[tuple[str, str]]
 
 
 class CallContext(Protocol):

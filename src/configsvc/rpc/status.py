@@ -1,6 +1,7 @@
 """The one table from the domain's errors to gRPC's codes, with what each carries for programs."""
 
 import logging
+from typing import NoReturn
 
 import grpc
 from google.protobuf import any_pb2
@@ -86,7 +87,7 @@ def status_of(error: Exception) -> status_pb2.Status:
     return status
 
 
-async def abort(context: ServerContext, error: Exception, *trailing: tuple[str, str]) -> None:
+async def abort(context: ServerContext, error: Exception, *trailing: tuple[str, str]) -> NoReturn:
     """Ends a call with an error, and logs one that no one expected. Never returns."""
     if code_of(error) is grpc.StatusCode.INTERNAL:
         logger.error("an error that no one expected", exc_info=error)

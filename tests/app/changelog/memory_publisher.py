@@ -31,7 +31,7 @@ def change(
 ) -> Change:
     """One of the log. A removal has no value."""
     ref = Ref(kind, "" if kind is Kind.INSTANCE else "test", "", key)
-    body = None if action.removes else {"value": value}
+    body = None if action in (Action.DELETE, Action.EXPIRE) else {"value": value}
     return Change(revision, ordinal, ref, action, revision, None, body, 0, AT, "tester", reason, "", AT)
 
 

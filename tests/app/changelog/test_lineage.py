@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from configsvc.app.changelog.lineage import LogMark
+from configsvc.app.changelog.shared_checkpoint import SharedCheckpoint
 from configsvc.app.changelog.tail import LogTail
 from configsvc.app.configs.near_cache import NearCache
 from configsvc.app.fallback_cache import FallbackCache, FallbackEntry
@@ -71,7 +71,13 @@ async def opened(database: Database, cache: LocalCache, clock: FakeClock) -> Asy
     async with (
         database.open() as storage,
         LocalBus() as bus,
-        LogTail(log=storage, bus=bus, clock=clock, poll_seconds=POLL_SECONDS, mark=LogMark(cache, clock)) as tail,
+        LogTail(
+            log=storage,
+            bus=bus,
+            clock=clock,
+            poll_seconds=POLL_SECONDS,
+            shared_checkpoint=SharedCheckpoint(cache, clock),
+        ) as tail,
     ):
         yield World(database, storage, clock, cache, tail)
 
@@ -267,12 +273,12 @@ class TestMark:
             restore = database.back_up()
             lost = await world.put((A, 2), (B, 2))
             await world.look()
-            await left(LogMark(cache, clock), lost, clock)
+            await left(SharedCheckpoint(cache, clock), lost, clock)
         restore()
         async with opened(database, cache, clock) as world:
             assert world.tail.history != lost.history
             assert world.tail.applied == lost.revision + LEAP_REVISIONS
-            await left(LogMark(cache, clock), world.tail.checkpoint, clock)
+            await left(SharedCheckpoint(cache, clock), world.tail.checkpoint, clock)
         # And once more from the same copy, which is of the first history again.
         restore()
         async with opened(database, cache, clock) as world:
@@ -303,22 +309,23 @@ class TestMark:
             assert (world.tail.history, world.tail.applied) == (here, 0)
 
 
-async def left(mark: LogMark, point: Checkpoint, clock: FakeClock) -> None:
+async def left(mark: SharedCheckpoint, point: Checkpoint, clock: FakeClock) -> None:
     """Returns when a replica has left this mark."""
-    while await mark.find() != point:
+    while await mark.get() != point:
         await clock.advance(1)
         await settle()
 
 
 async def other_mark(cache: LocalCache, point: Checkpoint) -> None:
     """Another replica's mark."""
-    other = LogMark(cache, FakeClock())
+    other = SharedCheckpoint(cache, FakeClock())
+    other.advance(point)
 
     async def ignored(_: Checkpoint) -> None:
         """Nothing is beyond it."""
 
-    task = asyncio.create_task(other.keep(lambda: point, ignored))
-    while await other.find() != point:
+    task = asyncio.create_task(other.exchange(ignored))
+    while await other.get() != point:
         await settle()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configsvc.app.changelog.early_commits import EARLY_COMMITS
-from configsvc.app.changelog.tail import LONGEST_PAUSE_SECONDS, READ_CHANGES
+from configsvc.app.changelog.early_commits import MAX_COMMITS
+from configsvc.app.changelog.log_reader import READ_CHANGES
+from configsvc.app.changelog.tail import LONGEST_PAUSE_SECONDS
 from configsvc.bus.local import LocalBus
 from configsvc.clock import SystemClock
 from configsvc.domain.records import Change
@@ -99,7 +100,7 @@ async def test_group_committed_writes_arrive_in_any_order_and_are_told_in_order(
 
 
 async def test_more_early_commits_than_are_held_come_from_the_log(replica: Replica, seen: Seen) -> None:
-    commits = [await write(replica.storage, (config("a"), value)) for value in range(EARLY_COMMITS + 50)]
+    commits = [await write(replica.storage, (config("a"), value)) for value in range(MAX_COMMITS + 50)]
     for commit in reversed(commits):
         replica.tail.on_commit(commit)
     await seen.until(len(commits))

@@ -32,7 +32,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 
 async def back(world: World, version: int, **more: Any) -> Record:
-    record, _ = await world.store.rollback(flags.flag_ref("test", "f"), version, AUTHOR, **more)
+    record = (await world.store.rollback(flags.flag_ref("test", "f"), version, AUTHOR, **more)).written
     return record
 
 
@@ -51,7 +51,7 @@ async def test_a_rollback_writes_the_definition_of_any_version_again(versions: l
                     # Deleted in between, so that any may follow any.
                     await world.store.delete(flags.flag_ref("test", "f"), AUTHOR)
                     bodies.append(None)
-                record, _ = await world.store.create(flag.to_json(), AUTHOR)
+                record = (await world.store.create(flag.to_json(), AUTHOR)).written
                 bodies.append(record.body)
             for version, wanted in enumerate(bodies, start=1):
                 if wanted is None:
@@ -101,7 +101,7 @@ async def test_variants_that_can_not_follow_are_refused_and_nothing_is_written(w
     with pytest.raises(FailedPrecondition, match="variants") as refused:
         await back(world, 1)
     assert refused.value.reason == "VERSION_NOT_RESTORABLE"
-    record, _ = await world.store.get("test", "f")
+    record = (await world.store.get("test", "f")).value
     assert record.version == 3
 
 
@@ -122,7 +122,7 @@ async def test_prerequisites_are_judged_as_of_now(world: World) -> None:
 async def test_a_deleted_flag_comes_back_with_its_salt_and_nothing_assigned(world: World) -> None:
     await world.flag(sticky=True, rollout_percentage=0)
     await world.flag(sticky=True, rollout_percentage=100)
-    salt = (await world.store.get("test", "f"))[0].body["salt"]
+    salt = (await world.store.get("test", "f")).value.body["salt"]
     assert set((await assigned(await world.evaluator())).values()) == {"on"}
     kept = await back(world, 1)
     assert set((await assigned(await world.evaluator())).values()) == {"on"}, "sticky: no new incarnation"
@@ -155,7 +155,7 @@ async def test_what_is_not_there_says_so(world: World) -> None:
         assert gone.value.reason == "VERSION_COMPACTED"
     with pytest.raises(NotFound, match="has no version 9"):
         await back(world, 9)
-    record, _ = await world.store.get("test", "f")
+    record = (await world.store.get("test", "f")).value
     with pytest.raises(StaleEtag):
         await back(world, 3, precondition=Precondition(("1-1",)))
     assert (await back(world, 3, precondition=Precondition((record.etag,)))).version == 5
@@ -163,7 +163,7 @@ async def test_what_is_not_there_says_so(world: World) -> None:
 
 async def test_a_diff_of_a_version_from_before_a_member_existed_does_not_show_it(world: World) -> None:
     await world.flag()
-    ((ref, record),) = ((r.ref, r) for r in [(await world.store.get("test", "f"))[0]])
+    ((ref, record),) = ((r.ref, r) for r in [(await world.store.get("test", "f")).value])
     old = {name: member for name, member in record.body.items() if name not in ("sticky", "incarnation")}
     assert flags.shown(old) == flags.shown(record.body)
     assert ref.key == "f"

@@ -17,7 +17,7 @@ async def test_a_flag_that_can_t_be_read_leaves_its_environment_as_it_is(tmp_pat
         # Another release's, whose operator this one does not know: told by the log, and read at a start.
         ref = flag_ref("test", "newer")
         condition = {"attribute": "a", "operator": "sounds_like", "values": ["x"], "negate": False}
-        body = {**(await world.store.get("test", "good"))[0].body, "name": "newer", "rules": [
+        body = {**(await world.store.get("test", "good")).value.body, "name": "newer", "rules": [
             {"name": "", "conditions": [condition], "variant": "on", "split": []}]}  # fmt: skip
         await world.storage.write(Write(AUTHOR, (ref,), lambda view: (Put(ref, body, Action.CREATE),)))
         for one in (evaluator, await world.evaluator()):

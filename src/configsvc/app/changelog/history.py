@@ -1,7 +1,7 @@
-"""Versions of one record, of whatever kind, newest first, as far as the log still has them.
+"""The versions of one record of any kind, newest first, as far as the log still has them.
 
-Compaction forgets changes by number and age, whatever they are changes of. The current state of a live record stays,
-so its current version can always be shown, compared and rolled back to.
+Compaction removes changes by number and age, of all records alike. The current state of a live record stays, so its
+current version can always be shown, compared and rolled back to.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from configsvc.storage.port import ChangeHistory, ChangePage, ChangeQuery, Reade
 
 @dataclass(frozen=True, slots=True)
 class VersionPage:
-    """A page of versions. Those up to and with `compacted_through` are gone (0: none is)."""
+    """A page of versions. Versions up to `compacted_through`, inclusive, were compacted away (0: none)."""
 
     page: Page[Change]
     compacted_through: int
@@ -26,7 +26,7 @@ class VersionPage:
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """Two versions, and what is compared of them; `ABSENT` for a delete."""
+    """Two versions, and the part of each that is compared; `ABSENT` for a delete."""
 
     older: Change
     newer: Change
@@ -35,7 +35,7 @@ class Diff:
 
     @property
     def differences(self) -> tuple[Difference, ...]:
-        """What has to change in the older to give the newer. Large values take their time."""
+        """The steps that turn the older version into the newer one. Slow for large values."""
         return differences(self.before, self.after)
 
 
@@ -50,8 +50,8 @@ class VersionHistory:
         """One page of a record's versions.
 
         Raises:
-            NotFound: nothing was ever written under this ref; or it was removed, and its changes were compacted away
-                (reason `HISTORY_COMPACTED`).
+            NotFound: nothing was ever written under this ref; or the record was removed, and its changes were compacted
+                away (reason `HISTORY_COMPACTED`).
             InvalidInput: the token is not of this query.
         """
         query = ("versions", ref.kind, ref.environment, ref.service, ref.key)
@@ -71,11 +71,11 @@ class VersionHistory:
             current = await self._current(ref)
             page = replace(page, items=(current,))
             return VersionPage(page, current.version - 1)
-        there = await self._history.versions(ref) if found.compacted else None
-        return VersionPage(page, there.oldest - 1 if there else 0)
+        versions = await self._history.versions(ref) if found.compacted else None
+        return VersionPage(page, versions.oldest - 1 if versions else 0)
 
     async def version(self, ref: Ref, version: int) -> Change:
-        """The change that made a version; of the current one, where it was compacted away, what the state says of it.
+        """The change that made a version. If the current version's change was compacted away: what the record tells of it.
 
         Raises:
             NotFound: there is no such version (reason `VERSION_NOT_FOUND`), or it was compacted away
@@ -87,21 +87,22 @@ class VersionHistory:
         record = (await self._reader.get((ref,))).get(ref)
         if record is not None and record.version == version:
             return _as_change(record)
-        there = await self._history.versions(ref)
-        where = f"{ref.kind} '{ref.key}'{location(ref)}"
+        versions = await self._history.versions(ref)
+        name = f"{ref.kind} '{ref.key}'{location(ref)}"
         metadata = {**error_metadata(ref), "version": str(version)}
-        if there is None or version > there.newest:
-            raise NotFound(f"{where} has no version {version}", "VERSION_NOT_FOUND", metadata)
-        oldest = min(there.oldest, there.newest) if record is not None else there.oldest
-        left = f"versions {oldest} to {there.newest} are left" if oldest <= there.newest else "no version is left"
+        if versions is None or version > versions.newest:
+            raise NotFound(f"{name} has no version {version}", "VERSION_NOT_FOUND", metadata)
+        oldest = min(versions.oldest, versions.newest) if record is not None else versions.oldest
+        newest = versions.newest
+        left = f"versions {oldest} to {newest} are left" if oldest <= newest else "no version is left"
         raise NotFound(
-            f"version {version} of {where} was compacted away; {left}",
+            f"version {version} of {name} was compacted away; {left}",
             "VERSION_COMPACTED",
-            {**metadata, "oldest_version": str(oldest), "current_version": str(there.newest)},
+            {**metadata, "oldest_version": str(oldest), "current_version": str(newest)},
         )
 
     async def state(self, ref: Ref, version: int) -> JsonObject:
-        """What a version held, to go back to.
+        """The body that a version held, for a rollback.
 
         Raises:
             NotFound: as `version` does.
@@ -117,11 +118,11 @@ class VersionHistory:
         return change.after
 
     async def diff(self, ref: Ref, older: int, newer: int, content: Callable[[JsonObject], Json]) -> Diff:
-        """Compares two versions by `content`; `newer` 0 is the newest. A delete has none. Raises `NotFound`."""
-        one = await self.version(ref, older)
-        other = await (self.version(ref, newer) if newer else self.newest(ref))
-        sides = [ABSENT if change.after is None else content(change.after) for change in (one, other)]
-        return Diff(one, other, *sides)
+        """Compares the `content` of two versions; `newer` 0 is the newest. A delete has none. Raises `NotFound`."""
+        first = await self.version(ref, older)
+        second = await (self.version(ref, newer) if newer else self.newest(ref))
+        sides = [ABSENT if change.after is None else content(change.after) for change in (first, second)]
+        return Diff(first, second, *sides)
 
     async def newest(self, ref: Ref) -> Change:
         """The newest version. Raises `NotFound`, as `page` does."""
@@ -131,8 +132,7 @@ class VersionHistory:
         record = (await self._reader.get((ref,))).get(ref)
         if record is not None:
             return _as_change(record)
-        there = await self._history.versions(ref)
-        if there is None:
+        if await self._history.versions(ref) is None:
             raise not_found(ref)
         raise NotFound(
             f"{ref.kind} '{ref.key}'{location(ref)} was deleted, and its history was compacted away",
@@ -142,7 +142,7 @@ class VersionHistory:
 
 
 def change_page(found: ChangePage, query: tuple[Any, ...], token: str) -> Page[Change]:
-    """A page of changes, read by `token`, with the tokens that continue it."""
+    """A page of changes that was read from `token`, with the tokens that continue it."""
     return page_of(
         query,
         found.changes,
@@ -150,12 +150,8 @@ def change_page(found: ChangePage, query: tuple[Any, ...], token: str) -> Page[C
         more=found.more,
         revision=found.revision,
         history=found.history,
-        cursor=_place,
+        cursor=lambda change: (change.revision, change.ordinal),
     )
-
-
-def _place(change: Change) -> tuple[int, int]:
-    return (change.revision, change.ordinal)
 
 
 def _as_change(record: Record) -> Change:

@@ -1,61 +1,49 @@
 """Records in memory for reads by name: filled from the store on a miss, then kept up to date by the log.
 
-How an old value is kept from coming back (DESIGN, law 5). A fill is read at some revision F while the log's tail goes
-on in this process, so by the time the fill arrives, the tail may have passed F and with it a change to the very record.
-Therefore a flight is known to the tail from before its read begins: changes to its records are noted on it, and on
-arrival the newer of the two wins. The other way round, a fill may be ahead of the tail; then the tail's changes up to F
-are in it already, and are not applied again.
+How an old value is kept from coming back (docs/architecture.md, law 5). A fill reads the store at some revision F while
+the log's tail goes on in this process. So when the answer arrives, the tail may have passed F, and with it a change to
+this very record. Therefore the tail knows a fill from before its read begins: changes to its records are noted on the
+fill, and on arrival the newer of the two wins. The other way round, a fill can be ahead of the tail. Then it contains the
+tail's changes up to F already, and they are not applied again.
 
-Each entry thereby says "the record was this, from `since` at the latest, up to `until` at least", and `until` grows
-with the tail. Entries stood together at one revision exactly where the latest `since` is not after the earliest
-`until`.
+So each entry says "the record was this, from `since` at the latest, up to `until` at least", and `until` grows with the
+tail. Entries stood together at one revision exactly if the latest `since` is not after the earliest `until`.
 """
 
 import asyncio
 import contextlib
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from configsvc.app.changelog.tail import LogTail
+from configsvc.app.configs.near_entries import Entry, NearEntries
 from configsvc.app.fallback_cache import NO_FALLBACK_CACHE, FallbackCache, FallbackEntry, config_key
 from configsvc.domain.record_json import record_json, record_of
 from configsvc.domain.records import Change, Kind, Record, Ref, View
 from configsvc.errors import Unavailable
 from configsvc.storage.port import Reader, RecordQuery
 
-# About what the values in memory take, where nobody says otherwise.
+# About what the values in memory take, if the settings don't say otherwise.
 NEAR_CACHE_BYTES = 128 << 20
-# So many records are read whole, however large they are.
-READ_WHOLE = 16
-
-
-@dataclass(slots=True)
-class _Entry:
-    """`record` (None: not live) was the state at every revision from `since` to `until`."""
-
-    record: Record | None
-    since: int
-    until: int
-    history: str
-
-    @property
-    def held_bytes(self) -> int:
-        return 0 if self.record is None else self.record.held_bytes
+# A read of this many records is not bounded in bytes.
+UNBOUNDED_RECORDS = 16
 
 
 @dataclass(eq=False, slots=True)
-class _Flight:
-    """One read of the store. `floor`: the tail has told everything after it since the flight is known."""
+class _Fill:
+    """One read of the store for several refs. `SingleFlight` has one run for each key; a fill is one run for many keys.
+
+    `floor`: the tail has reported every change after this revision since the fill began. `changes`: the last of them, by
+    ref.
+    """
 
     refs: tuple[Ref, ...]
     floor: int
-    noted: dict[Ref, Change] = field(default_factory=dict)
+    changes: dict[Ref, Change] = field(default_factory=dict)
 
 
 class NearCache:
-    """A `LogFollower`: current records by ref, at most `max_entries` and about `max_bytes` of values in memory; that something is not live
-    is an entry too."""
+    """Current records by ref. That a record is not live is an entry, too."""
 
     def __init__(
         self,
@@ -68,15 +56,12 @@ class NearCache:
     ) -> None:
         self._reader = reader
         self._tail = tail
-        self._max_entries = max_entries
-        self._max_bytes = max_bytes
-        self._bytes = 0
+        self._entries = NearEntries(max_entries, max_bytes)
         self._fallback_cache = fallback_cache
         fallback_cache.add_source(
             lambda: [_fallback_entry(ref, entry.record, entry.since) for ref, entry in self._entries.items()]
         )
-        self._entries: OrderedDict[Ref, _Entry] = OrderedDict()
-        self._flights: dict[Ref, tuple[_Flight, asyncio.Task[dict[Ref, _Entry]]]] = {}
+        self._fills: dict[Ref, tuple[_Fill, asyncio.Task[dict[Ref, Entry]]]] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -84,38 +69,38 @@ class NearCache:
     @property
     def held_bytes(self) -> int:
         """About what the values take in memory."""
-        return self._bytes
+        return self._entries.held_bytes
 
     def close(self) -> None:
-        """Nothing is answered from memory any more."""
-        self._entries.clear()
-        self._bytes = 0
-        self._max_entries = 0
+        """Empties the cache for good: from now on it answers nothing from memory."""
+        self._entries = NearEntries(0, 0)
 
     async def get(self, refs: Sequence[Ref]) -> View:
-        """The live ones among `refs`, as they stood together at the view's revision.
+        """The live records among `refs`, as they stood together at the view's revision.
 
-        That revision is at or above what the tail had applied at the call. With the store away, what is in memory is
-        still answered, or else the copies that other replicas left; where that is not all, `Unavailable` is raised.
+        That revision is at or above the revision that the tail had applied at the call. If the store is down, the answer
+        comes from memory and from what replicas put into the fallback cache; if a record is in neither, `Unavailable` is
+        raised.
         """
-        if self._tail.stale_since is not None and (view := await self._copied(refs)) is not None:
-            # Known to be away: nobody waits for it to be silent once more.
+        if self._tail.stale_since is not None and (view := await self._get_stale(refs)) is not None:
+            # The store is known to be down; don't wait for another timeout.
             return view
         try:
-            return await self._current(refs)
+            return await self._get_current(refs)
         except Unavailable as error:
             self._tail.mark_stale(error)
-            if (view := await self._copied(refs)) is None:
+            if (view := await self._get_stale(refs)) is None:
                 raise
             return view
 
-    async def first(self, refs: Sequence[Ref], max_bytes: int) -> tuple[View, frozenset[Ref]]:
-        """The same for many configurations of one service; and those that were not looked at, since the bodies of those
-        before them, in the order of keys, have `max_bytes`: they are not loaded to be thrown away.
+    async def get_within(self, refs: Sequence[Ref], max_bytes: int) -> tuple[View, frozenset[Ref]]:
+        """`get` for many configurations of one service, in the order of keys, until their bodies have `max_bytes`.
 
-        Such a read is not kept in memory: it would push out what is asked for by name.
+        Returns the refs that were not read beside the view. The result of such a read is not kept in memory: it would
+        evict what callers ask for by name.
         """
-        if len(refs) <= READ_WHOLE or self._tail.stale_since is not None or all(ref in self._entries for ref in refs):
+        is_small = len(refs) <= UNBOUNDED_RECORDS or all(ref in self._entries for ref in refs)
+        if is_small or self._tail.stale_since is not None:
             return await self.get(refs), frozenset()
         keys = tuple(ref.key for ref in refs)
         query = RecordQuery(refs[0].kind, refs[0].environment, len(refs), (refs[0].service,), keys, max_bytes=max_bytes)
@@ -127,35 +112,34 @@ class NearCache:
         view = View(page.revision, {record.ref: record for record in page.records})
         return view, frozenset(ref for ref in refs if page.more and ref.key > page.records[-1].ref.key)
 
-    async def _current(self, refs: Sequence[Ref]) -> View:
-        found: dict[Ref, _Entry] = {}
+    async def _get_current(self, refs: Sequence[Ref]) -> View:
+        found: dict[Ref, Entry] = {}
         missing = [ref for ref in refs if ref not in self._entries]
         if missing:
             found = await self._fill(missing)
         for ref in refs:
-            entry = self._entries.get(ref)
+            entry = self._entries.use(ref)
             if entry is not None:
-                self._entries.move_to_end(ref)
                 entry.until = max(entry.until, self._tail.applied)
                 found[ref] = entry
             elif ref not in found:
-                # It was in memory when we looked, and has gone while others were read.
+                # It was in memory at the start, and was evicted during the fill.
                 return await self._reader.get(refs)
         if not found:
             return View(self._tail.applied, {}, history=self._tail.history)
         if missing and len({entry.history for entry in found.values()}) > 1:
-            # The log got another history meanwhile: states of two of them don't belong together.
+            # The log got another history during the fill: states of two histories don't belong together.
             return await self._reader.get(refs)
         until = min(entry.until for entry in found.values())
         if max(entry.since for entry in found.values()) > until:
-            # They were not read together, and the tail is not far enough to say that they stood together.
+            # They were not read together, and the tail has not come far enough to tell that they stood together.
             with contextlib.suppress(Unavailable):
                 return await self._reader.get(refs)
         live = {ref: entry.record for ref, entry in found.items() if entry.record is not None}
         return View(until, live, history=self._tail.history)
 
-    async def _copied(self, refs: Sequence[Ref]) -> View | None:
-        """From memory and the shared copies; None where that is not all."""
+    async def _get_stale(self, refs: Sequence[Ref]) -> View | None:
+        """From memory and the fallback cache, without the store; None if a record is in neither."""
         records: dict[Ref, Record | None] = {}
         revisions = []
         for ref in refs:
@@ -171,55 +155,47 @@ class NearCache:
             return None
         return View(min(revisions, default=0), {ref: record for ref, record in records.items() if record is not None})
 
-    async def _fill(self, refs: Iterable[Ref]) -> dict[Ref, _Entry]:
-        """Reads what is not being read already; one flight a ref, whoever asks for it."""
-        new = tuple(dict.fromkeys(ref for ref in refs if ref not in self._flights))
+    async def _fill(self, refs: Iterable[Ref]) -> dict[Ref, Entry]:
+        """Reads the refs that no other fill is reading, and waits for all of them."""
+        new = tuple(dict.fromkeys(ref for ref in refs if ref not in self._fills))
         if new:
-            flight = _Flight(new, self._tail.applied)
-            task = asyncio.create_task(self._fly(flight), name="near-fill")
-            # Its error is every waiter's; where all of them have gone, it is nobody's.
+            fill = _Fill(new, self._tail.applied)
+            task = asyncio.create_task(self._read(fill), name="near-cache-fill")
+            # Retrieve the exception, so that asyncio does not warn when every waiter was cancelled.
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
-            self._flights.update(dict.fromkeys(new, (flight, task)))
-        tasks = {ref: self._flights[ref][1] for ref in refs}
+            self._fills.update(dict.fromkeys(new, (fill, task)))
+        tasks = {ref: self._fills[ref][1] for ref in refs}
         for task in dict.fromkeys(tasks.values()):
-            # A caller that gives up does not take the flight from the others.
+            # A caller that is cancelled must not cancel the fill of the others.
             await asyncio.shield(task)
         return {ref: task.result()[ref] for ref, task in tasks.items()}
 
-    async def _fly(self, flight: _Flight) -> dict[Ref, _Entry]:
+    async def _read(self, fill: _Fill) -> dict[Ref, Entry]:
         try:
-            view = await self._reader.get(flight.refs)
-            landed = {ref: self._land(flight, ref, view) for ref in flight.refs}
+            view = await self._reader.get(fill.refs)
+            return {ref: self._accept(fill, ref, view) for ref in fill.refs}
         finally:
-            for ref in flight.refs:
-                del self._flights[ref]
-        return landed
+            for ref in fill.refs:
+                del self._fills[ref]
 
-    def _land(self, flight: _Flight, ref: Ref, view: View) -> _Entry:
+    def _accept(self, fill: _Fill, ref: Ref, view: View) -> Entry:
+        """The entry that a fill gives. It is kept in memory, unless it may be out of date."""
         record = view.get(ref)
-        entry = _Entry(record, record.revision if record else view.revision, view.revision, view.history)
+        entry = Entry(record, record.revision if record else view.revision, view.revision, view.history)
         if view.history != self._tail.history:
-            # The log has another history, and the tail does not know yet, or this answer is from before. Not to be kept.
+            # The log has another history that the tail has not seen yet, or this answer is from before the change.
             self._tail.request_read()
             return entry
-        if view.revision < flight.floor:
-            # An answer from before the flight: what the tail said in between is not known. Not to be kept.
+        if view.revision < fill.floor:
+            # The answer is older than the fill, and the changes between the two are not known.
             return entry
-        change = flight.noted.get(ref)
+        change = fill.changes.get(ref)
         if change is not None and change.revision > view.revision:
-            entry = _Entry(change.record, change.revision, change.revision, change.history)
+            entry = Entry(change.record, change.revision, change.revision, change.history)
         entry.until = max(entry.until, self._tail.applied)
-        self._keep(ref, entry)
+        self._entries.put(ref, entry)
         self._fallback_cache.put(_fallback_entry(ref, entry.record, entry.since))
         return entry
-
-    def _keep(self, ref: Ref, entry: _Entry) -> None:
-        """Keeps an entry, where the one before it was, and lets go of those that were not asked for longest."""
-        replaced = self._entries.get(ref)
-        self._bytes += entry.held_bytes - (replaced.held_bytes if replaced is not None else 0)
-        self._entries[ref] = entry
-        while len(self._entries) > self._max_entries or self._bytes > self._max_bytes:
-            self._bytes -= self._entries.popitem(last=False)[1].held_bytes
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Replaces entries by what the log says, and notes the changes to records that are being read."""
@@ -228,18 +204,16 @@ class NearCache:
                 self._fallback_cache.put(_fallback_entry(change.ref, change.record, change.revision))
             entry = self._entries.get(change.ref)
             if entry is not None and change.revision > entry.until:
-                self._keep(change.ref, _Entry(change.record, change.revision, change.revision, change.history))
-            flying = self._flights.get(change.ref)
-            if flying is not None:
-                flying[0].noted[change.ref] = change
+                self._entries.put(change.ref, Entry(change.record, change.revision, change.revision, change.history))
+            if change.ref in self._fills:
+                self._fills[change.ref][0].changes[change.ref] = change
 
     def reset(self, revision: int) -> None:
-        """Forgets everything; a read that is under way is kept only if it is of this revision or above."""
+        """Removes all entries. The answer of a running fill is kept only if it is of this revision or above."""
         self._entries.clear()
-        self._bytes = 0
-        for flight, _ in self._flights.values():
-            flight.floor = revision
-            flight.noted.clear()
+        for fill, _ in self._fills.values():
+            fill.floor = revision
+            fill.changes.clear()
 
 
 def _fallback_entry(ref: Ref, record: Record | None, revision: int) -> FallbackEntry:

@@ -11,7 +11,7 @@ from configsvc.app.batches import PlannedWrite, no_mutations
 from configsvc.app.changelog.history import Diff, VersionHistory, VersionPage
 from configsvc.app.watch.watcher import Selector
 from configsvc.domain import flags, pages
-from configsvc.domain.configs import Decision
+from configsvc.domain.decisions import deletion
 from configsvc.domain.fields import FLAG_NAME_CHARACTERS, Fields, checked
 from configsvc.domain.flag_filter import FlagFilter
 from configsvc.domain.flag_rollback import rollback
@@ -21,9 +21,9 @@ from configsvc.domain.limits import Limits
 from configsvc.domain.pages import Page, page_cursor, page_of
 from configsvc.domain.preconditions import NO_PRECONDITION, Precondition
 from configsvc.domain.prerequisites import judged
-from configsvc.domain.records import Author, Change, Commit, Kind, Record, Ref, Scope, Write
+from configsvc.domain.records import AtRevision, Author, Change, Decision, Kind, Record, Ref, Scope, Write
 from configsvc.domain.resources import not_found
-from configsvc.errors import FailedPrecondition, NotFound
+from configsvc.errors import FailedPrecondition
 from configsvc.storage.port import READ_BYTES, ChangeHistory, Reader, RecordQuery, Writer
 
 # Flags that are read at a time while a filter looks for those that match, and in one call at most. Each took 40 µs of CPU
@@ -47,21 +47,21 @@ class FlagStore:
         self._limits = limits
         self._keeps_assignments = keeps_assignments
 
-    async def create(self, definition: Mapping[str, Any], author: Author) -> tuple[Record, int]:
+    async def create(self, definition: Mapping[str, Any], author: Author) -> Change:
         """Creates a flag from its JSON. Raises `AlreadyExists`."""
         flag = self._read(definition, author)
         decision = judged(flags.creation(flag, secrets.token_hex(8)))
         ref = flag_ref(flag.environment, flag.name)
-        return _written(await self._write("create", ref, decision, author, flag.to_json()))
+        return await self._write("create", ref, decision, author, flag.to_json())
 
-    async def get(self, environment: str, name: str) -> tuple[Record, int]:
+    async def get(self, environment: str, name: str) -> AtRevision[Record]:
         """One flag. Raises `NotFound`."""
         ref = self._ref(environment, name)
         view = await self._reader.get((ref,))
         record = view.get(ref)
         if record is None:
             raise not_found(ref)
-        return record, view.revision
+        return AtRevision(record, view.revision)
 
     async def list(self, environment: str, wanted: FlagFilter, page_size: int, page_token: str) -> Page[Record]:
         """One page in the order of name.
@@ -119,13 +119,13 @@ class FlagStore:
         self._check_alone({"environment": ref.environment, "name": ref.key, **changes}, author)
         decision = judged(flags.update(ref, changes, secrets.token_hex(8), precondition, allow_missing=allow_missing))
         content = [dict(changes), precondition.content, allow_missing]
-        return (await self._write("update", ref, decision, author, content)).changes[0]
+        return await self._write("update", ref, decision, author, content)
 
     async def delete(self, ref: Ref, author: Author, *, precondition: Precondition = NO_PRECONDITION) -> Change:
         """Deletes a flag; its history stays. Raises `NotFound`, `StaleEtag`, and `FailedPrecondition` for a prerequisite."""
         self._ref(ref.environment, ref.key, author)
-        decision = judged(flags.deletion(ref, precondition))
-        return (await self._write("delete", ref, decision, author, [precondition.content])).changes[0]
+        decision = judged(deletion(ref, precondition))
+        return await self._write("delete", ref, decision, author, [precondition.content])
 
     def plan_creation(self, fields: Fields, definition: Mapping[str, Any]) -> PlannedWrite:
         """`create` as an operation of a batch."""
@@ -154,11 +154,11 @@ class FlagStore:
     def plan_deletion(self, fields: Fields, ref: Ref, *, precondition: Precondition = NO_PRECONDITION) -> PlannedWrite:
         """`delete` as an operation of a batch."""
         self._identity(fields, ref.environment, ref.key)
-        return PlannedWrite(ref, flags.deletion(ref, precondition), ["delete", precondition.content])
+        return PlannedWrite(ref, deletion(ref, precondition), ["delete", precondition.content])
 
     async def rollback(
         self, ref: Ref, version: int, author: Author, *, precondition: Precondition = NO_PRECONDITION
-    ) -> tuple[Record, int]:
+    ) -> Change:
         """Writes the definition of an earlier version again, as a new version; brings a deleted flag back.
 
         Raises:
@@ -172,7 +172,7 @@ class FlagStore:
         definition = await self._versions.state(ref, version)
         self._check_sticky(ref.key, sticky=bool(definition.get("sticky")))
         decision = rollback(ref, version, definition, secrets.token_hex(8), precondition)
-        return _written(await self._write("rollback", ref, decision, author, [version, precondition.content]))
+        return await self._write("rollback", ref, decision, author, [version, precondition.content])
 
     async def diff(self, environment: str, name: str, from_version: int, to_version: int) -> Diff:
         """Compares two versions; `to_version` 0 is the newest. A delete has no definition. Raises `NotFound`."""
@@ -234,17 +234,10 @@ class FlagStore:
         fields.environment(environment)
         fields.name("name", name, FLAG_NAME_CHARACTERS)
 
-    async def _write(self, what: str, ref: Ref, decision: Decision, author: Author, content: object) -> Commit:
+    async def _write(self, what: str, ref: Ref, decision: Decision, author: Author, content: object) -> Change:
         fingerprint = digest(what, ref.environment, ref.key, content)
         reads = (ref, Scope(Kind.FLAG, ref.environment))
-        return await self._writer.write(Write(author, reads, decision, fingerprint))
-
-
-def _written(commit: Commit) -> tuple[Record, int]:
-    record = commit.changes[0].record
-    if record is None:
-        raise NotFound("the retried request's flag is gone")
-    return record, commit.revision
+        return (await self._writer.write(Write(author, reads, decision, fingerprint))).changes[0]
 
 
 def _place(record: Record) -> tuple[str, str]:

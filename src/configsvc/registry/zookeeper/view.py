@@ -16,9 +16,10 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from configsvc_client.evaluation.field_rules import name_problem
 from kazoo.exceptions import KazooException, NoNodeError
 
-from configsvc.domain.fields import NAME, SERVICE_NAME_CHARACTERS
+from configsvc.domain.fields import SERVICE_NAME_CHARACTERS
 from configsvc.errors import Unavailable
 from configsvc.registry import curator
 from configsvc.registry.port import Node, NodesChanged, RegistryEvent, ReplicasChanged
@@ -112,7 +113,7 @@ class ZookeeperView:
 
     def can_be_asked_for(self, service: str) -> bool:
         """Whether a service's name is one that this service's callers may use."""
-        if len(service) <= SERVICE_NAME_CHARACTERS and NAME.fullmatch(service):
+        if not name_problem(service, SERVICE_NAME_CHARACTERS):
             return True
         self._leave_out(service, "", "no service can have this name")
         return False

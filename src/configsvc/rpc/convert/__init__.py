@@ -1,20 +1,34 @@
 """Between messages and the domain's values."""
 
-from configsvc.rpc.convert.changes import applied, audit, changed_fields, changed_flag_fields, written
+from configsvc.rpc.convert.changes import applied, audit, audit_filter, changed_fields, changed_flag_fields
 from configsvc.rpc.convert.configs import config, config_change, config_version, difference, effective
-from configsvc.rpc.convert.flags import evaluation, flag, flag_change, flag_message, flag_version
-from configsvc.rpc.convert.instances import check_result, instance, registration
-from configsvc.rpc.convert.members import definition, members
-from configsvc.rpc.convert.values import json_of, json_or_missing, optional, struct_of, time_of, timestamp, value_of
+from configsvc.rpc.convert.drafts import CONFIG_FIELDS, config_draft, config_operation, partial_config_draft, ref_of
+from configsvc.rpc.convert.flags import evaluation, flag, flag_change, flag_version
+from configsvc.rpc.convert.instances import (
+    check_result,
+    foreign_event,
+    instance,
+    instance_change,
+    metadata_filter,
+    registration,
+    service_summary,
+)
+from configsvc.rpc.convert.members import FLAG_FIELDS, definition, flag_filter, members
+from configsvc.rpc.convert.values import json_of, json_or_missing, struct_of, time_of, timestamp, value_of
 
 __all__ = [
+    "CONFIG_FIELDS",
+    "FLAG_FIELDS",
     "applied",
     "audit",
+    "audit_filter",
     "changed_fields",
     "changed_flag_fields",
     "check_result",
     "config",
     "config_change",
+    "config_draft",
+    "config_operation",
     "config_version",
     "definition",
     "difference",
@@ -22,17 +36,21 @@ __all__ = [
     "evaluation",
     "flag",
     "flag_change",
-    "flag_message",
+    "flag_filter",
     "flag_version",
+    "foreign_event",
     "instance",
+    "instance_change",
     "json_of",
     "json_or_missing",
     "members",
-    "optional",
+    "metadata_filter",
+    "partial_config_draft",
+    "ref_of",
     "registration",
+    "service_summary",
     "struct_of",
     "time_of",
     "timestamp",
     "value_of",
-    "written",
 ]

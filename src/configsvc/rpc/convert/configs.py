@@ -1,12 +1,10 @@
-"""Configurations."""
-
-from typing import Any
+"""Configurations as messages."""
 
 from configsvc_client.v1 import config_pb2
 
-from configsvc.domain.configs import EffectiveConfig
+from configsvc.domain.configs import Config, EffectiveConfig
 from configsvc.domain.json_values import Absent, Difference
-from configsvc.domain.records import Change, Record, etag_of
+from configsvc.domain.records import Change, Record
 from configsvc.rpc.convert.changes import changed_fields
 from configsvc.rpc.convert.values import timestamp, value_of
 from configsvc.rpc.responses.message_budget import Detail
@@ -14,21 +12,11 @@ from configsvc.rpc.responses.message_budget import Detail
 
 def config(record: Record, detail: Detail = Detail.FULL) -> config_pb2.Config:
     """A configuration."""
-    whole = detail.includes_after
-    return config_pb2.Config(
-        key=record.ref.key,
-        value=value_of(record.body["value"]) if whole else None,
-        environment=record.ref.environment,
-        service_name=record.ref.service,
-        version=record.version,
-        etag=record.etag,
-        revision=record.revision,
-        description=record.body["description"] if whole else "",
-        created_at=timestamp(record.created_at),
-        updated_at=timestamp(record.updated_at),
-        updated_by=record.updated_by,
-        value_omitted=not whole,
-    )
+    message = _contents(record, is_whole=detail.includes_after)
+    message.value_omitted = not detail.includes_after
+    message.updated_at.CopyFrom(timestamp(record.updated_at))
+    message.updated_by = record.updated_by
+    return message
 
 
 def effective(found: EffectiveConfig, detail: Detail = Detail.FULL) -> config_pb2.EffectiveConfig:
@@ -36,7 +24,7 @@ def effective(found: EffectiveConfig, detail: Detail = Detail.FULL) -> config_pb
     record = found.record
     return config_pb2.EffectiveConfig(
         key=record.ref.key,
-        value=value_of(record.body["value"]) if detail.includes_after else None,
+        value=value_of(Config.of(record.body).value) if detail.includes_after else None,
         source=found.source,
         overrides_shared=found.overrides_shared,
         version=record.version,
@@ -53,13 +41,13 @@ def config_version(change: Change, detail: Detail = Detail.FULL) -> config_pb2.C
     return config_pb2.ConfigVersion(
         version=change.version,
         action=change.action,
-        before=value_of(before["value"]) if before is not None else None,
-        after=value_of(after["value"]) if after is not None else None,
+        before=value_of(Config.of(before).value) if before is not None else None,
+        after=value_of(Config.of(after).value) if after is not None else None,
         actor=change.actor,
         reason=change.reason,
         at=timestamp(change.at),
         revision=change.revision,
-        description=change.after["description"] if change.after is not None else "",
+        description=Config.of(change.after).description if change.after is not None else "",
         before_omitted=before is not change.before or change.has_lost_before,
         after_omitted=after is not change.after,
         changed_fields=changed_fields(change),
@@ -67,27 +55,15 @@ def config_version(change: Change, detail: Detail = Detail.FULL) -> config_pb2.C
 
 
 def config_change(change: Change, detail: Detail = Detail.FULL) -> config_pb2.WatchConfigsResponse:
-    """A change as a watch tells it."""
-    ref = change.ref
-    message = config_pb2.ConfigChange(revision=change.revision, type="PUT" if change.record else "DELETE")
-    identity: dict[str, Any] = {"key": ref.key, "environment": ref.environment, "service_name": ref.service}
-    if change.record:
-        message.config.CopyFrom(config(change.record, detail))
-    else:
-        message.config.CopyFrom(config_pb2.Config(**identity, version=change.version, revision=change.revision))
-    message.previous_omitted = change.before is not None and not detail.includes_before
-    if change.before is not None and detail.includes_before:
-        message.previous.CopyFrom(
-            config_pb2.Config(
-                **identity,
-                value=value_of(change.before["value"]),
-                description=change.before["description"],
-                version=change.version - 1,
-                revision=change.before_revision,
-                etag=etag_of(change.version - 1, change.before_revision, change.history),
-                created_at=timestamp(change.created_at),
-            )
-        )
+    """A change as a watch shows it."""
+    message = config_pb2.ConfigChange(
+        revision=change.revision,
+        type="PUT" if change.record else "DELETE",
+        config=config(change.record, detail) if change.record else _deleted(change),
+        previous_omitted=change.previous is not None and not detail.includes_before,
+    )
+    if change.previous is not None and detail.includes_before:
+        message.previous.CopyFrom(_contents(change.previous, is_whole=True))
     return config_pb2.WatchConfigsResponse(change=message)
 
 
@@ -101,4 +77,31 @@ def difference(found: Difference, detail: Detail = Detail.FULL) -> config_pb2.Co
         after=value_of(found.after) if has_after and detail.includes_after else None,
         before_omitted=has_before and not detail.includes_before,
         after_omitted=has_after and not detail.includes_after,
+    )
+
+
+def _contents(record: Record, *, is_whole: bool) -> config_pb2.Config:
+    """A configuration without the time and the author of its last write; without its contents if it is not whole."""
+    ref, contents = record.ref, Config.of(record.body)
+    return config_pb2.Config(
+        key=ref.key,
+        value=value_of(contents.value) if is_whole else None,
+        environment=ref.environment,
+        service_name=ref.service,
+        version=record.version,
+        etag=record.etag,
+        revision=record.revision,
+        description=contents.description if is_whole else "",
+        created_at=timestamp(record.created_at),
+    )
+
+
+def _deleted(change: Change) -> config_pb2.Config:
+    ref = change.ref
+    return config_pb2.Config(
+        key=ref.key,
+        environment=ref.environment,
+        service_name=ref.service,
+        version=change.version,
+        revision=change.revision,
     )

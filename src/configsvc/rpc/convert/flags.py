@@ -1,30 +1,19 @@
-"""Flags and their evaluations."""
+"""Flags and evaluations as messages."""
 
 from configsvc_client.v1 import flag_pb2
 
 from configsvc.app.flags.evaluation import FailedItem, Outcome
-from configsvc.domain.records import Change, JsonObject, Record, etag_of
+from configsvc.domain.records import Change, JsonObject, Record
 from configsvc.rpc.convert.changes import changed_flag_fields
 from configsvc.rpc.convert.members import fill
 from configsvc.rpc.convert.values import struct_of, timestamp, value_of
 from configsvc.rpc.responses.message_budget import Detail
 
 
-def flag_message(ref_environment: str, body: JsonObject) -> flag_pb2.Flag:
-    """A flag's definition as a message."""
-    message = flag_pb2.Flag()
-    fill(message, body)
-    message.environment = ref_environment
-    return message
-
-
 def flag(record: Record, detail: Detail = Detail.FULL) -> flag_pb2.Flag:
     """A flag."""
-    message = flag_message(record.ref.environment, record.body if detail.includes_after else {"name": record.ref.key})
+    message = _contents(record, record.body if detail.includes_after else {"name": record.ref.key})
     message.definition_omitted = not detail.includes_after
-    message.version = record.version
-    message.etag = record.etag
-    message.revision = record.revision
     message.created_at.CopyFrom(timestamp(record.created_at))
     message.updated_at.CopyFrom(timestamp(record.updated_at))
     message.updated_by = record.updated_by
@@ -36,7 +25,7 @@ def flag_version(change: Change, detail: Detail = Detail.FULL) -> flag_pb2.FlagV
     return flag_pb2.FlagVersion(
         version=change.version,
         action=change.action,
-        before=_previous_flag(change, detail),
+        before=_previous(change, detail),
         after=flag(change.record, detail) if change.record else None,
         actor=change.actor,
         reason=change.reason,
@@ -48,7 +37,7 @@ def flag_version(change: Change, detail: Detail = Detail.FULL) -> flag_pb2.FlagV
 
 
 def flag_change(change: Change, detail: Detail = Detail.FULL) -> flag_pb2.WatchFlagsResponse:
-    """A change as a watch tells it."""
+    """A change as a watch shows it."""
     gone = flag_pb2.Flag(
         name=change.ref.key, environment=change.ref.environment, version=change.version, revision=change.revision
     )
@@ -56,14 +45,14 @@ def flag_change(change: Change, detail: Detail = Detail.FULL) -> flag_pb2.WatchF
         revision=change.revision,
         type="PUT" if change.record else "DELETE",
         flag=flag(change.record, detail) if change.record else gone,
-        previous=_previous_flag(change, detail),
+        previous=_previous(change, detail),
         previous_omitted=change.before is not None and not detail.includes_before,
     )
     return flag_pb2.WatchFlagsResponse(change=message)
 
 
 def evaluation(outcome: Outcome, user_id: str, detail: Detail = Detail.FULL) -> flag_pb2.Evaluation:
-    """What a flag is for a context, or why that can't be said."""
+    """The result of one evaluation, or the reason why there is none."""
     if isinstance(outcome, FailedItem):
         return flag_pb2.Evaluation(
             flag_name=outcome.flag_name,
@@ -89,11 +78,18 @@ def evaluation(outcome: Outcome, user_id: str, detail: Detail = Detail.FULL) -> 
     return message
 
 
-def _previous_flag(change: Change, detail: Detail) -> flag_pb2.Flag | None:
-    if change.before is None or not detail.includes_before:
+def _previous(change: Change, detail: Detail) -> flag_pb2.Flag | None:
+    if change.previous is None or not detail.includes_before:
         return None
-    message = flag_message(change.ref.environment, change.before)
-    message.version = change.version - 1
-    message.revision = change.before_revision
-    message.etag = etag_of(change.version - 1, change.before_revision, change.history)
+    return _contents(change.previous, change.previous.body)
+
+
+def _contents(record: Record, body: JsonObject) -> flag_pb2.Flag:
+    """A flag without the times and the author of its writes."""
+    message = flag_pb2.Flag()
+    fill(message, body)
+    message.environment = record.ref.environment
+    message.version = record.version
+    message.etag = record.etag
+    message.revision = record.revision
     return message

@@ -1,9 +1,9 @@
-"""JSON, times and single fields."""
+"""JSON values and times."""
 
 import struct
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Literal, Protocol
 
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -13,14 +13,23 @@ from configsvc.domain.records import JsonObject
 from configsvc.domain.sizes import size_problem
 from configsvc.errors import InvalidInput
 
-# A list of numbers in the wire form of `ListValue`: field 1, nine bytes, in which field 2 has eight.
+# One number of a list in the wire form of `ListValue`: field 1 with nine bytes, in which field 2 has eight.
 _NUMBER, _NUMBER_PREFIX = struct.Struct("<3sd"), b"\x0a\x09\x11"
-# Shorter ones are converted item by item.
+# Shorter lists are converted item by item.
 LONG_LIST = 64
 
 
+class HasValue(Protocol):
+    """A message with an optional `google.protobuf.Value`."""
+
+    @property
+    def value(self) -> Value: ...
+
+    def HasField(self, field_name: Literal["value"], /) -> bool: ...  # noqa: N802
+
+
 def json_of(value: Value) -> Json:
-    """JSON from a Value. Numbers are doubles there; a whole one that doubles carry exactly is an integer here."""
+    """JSON from a Value. A Value's numbers are doubles; a whole number that a double carries exactly becomes an integer."""
     kind = value.WhichOneof("kind")
     if kind == "number_value":
         return _number(value.number_value)
@@ -32,7 +41,7 @@ def json_of(value: Value) -> Json:
 
 
 def _numbers(found: ListValue) -> list[int | float] | None:
-    """The list if it is a long one of numbers alone, which has hundreds of thousands where others have thousands."""
+    """The list, if it is long and has numbers alone; None for others. Such a list can have hundreds of thousands of items."""
     if len(found.values) < LONG_LIST or found.ByteSize() != len(found.values) * _NUMBER.size:
         return None
     items = list(_NUMBER.iter_unpack(found.SerializeToString()))
@@ -42,17 +51,17 @@ def _numbers(found: ListValue) -> list[int | float] | None:
 
 
 def _number(number: float) -> int | float:
-    # -0.0 stays what it is: an integer has no sign for it.
+    # -0.0 stays a float: an integer has no negative zero.
     whole = number.is_integer() and abs(number) <= LARGEST_EXACT_INTEGER and (number or str(number)[0] != "-")
     return int(number) if whole else number
 
 
-def json_or_missing(message: Any, path: str = "value") -> Json:
-    """The JSON of the field `value`; MISSING where it is not given. Null is given.
+def json_or_missing(message: HasValue, path: str = "value") -> Json:
+    """The JSON of a message's field `value`; MISSING if it is not set, or if the Value in it is empty. Null is a value.
 
     Raises:
-        InvalidInput: a list or an object is too large to be kept. Hundreds of thousands of items take the loop a second,
-            in which nobody else is answered: so that is known before they are looked at.
+        InvalidInput: a list or an object is too large to be stored. The size is checked before the items are read:
+            hundreds of thousands of items would block the event loop for a second.
     """
     kind = message.value.WhichOneof("kind") if message.HasField("value") else None
     if kind is None:
@@ -80,7 +89,7 @@ def value_of(json: Json, into: Value | None = None) -> Value:
     else:
         value.list_value.SetInParent()
         if len(json) >= LONG_LIST and {int, float}.issuperset(map(type, json)):
-            # Each item alone takes ten times as long.
+            # Converting each item alone takes ten times as long.
             packed = b"".join([_NUMBER.pack(_NUMBER_PREFIX, item) for item in json])
             value.list_value.MergeFromString(packed)
             return value
@@ -101,17 +110,9 @@ def timestamp(at: datetime) -> Timestamp:
     return message
 
 
-def time_of(message: Any, field: str) -> datetime | None:
-    """An aware time; None where the field is not set. Raises `InvalidInput` where it is no time."""
-    if not message.HasField(field):
-        return None
+def time_of(value: Timestamp, field: str) -> datetime:
+    """An aware time. Raises `InvalidInput` of `field` if the Timestamp is out of range."""
     try:
-        found: datetime = getattr(message, field).ToDatetime(tzinfo=UTC)
+        return value.ToDatetime(tzinfo=UTC)
     except (ValueError, OverflowError) as error:
         raise InvalidInput.of(field, "must be a time from the year 1 to 9999") from error
-    return found
-
-
-def optional(message: Any, field: str) -> Any:
-    """The field, or None where it is not set."""
-    return getattr(message, field) if message.HasField(field) else None

@@ -78,8 +78,9 @@ def _masked(request: Any, writable: Sequence[str]) -> frozenset[str]:
 
 
 def _present(context: CallContext, request: Any, writable: Sequence[str]) -> frozenset[str]:
-    if request_metadata.is_rest(context):
-        named = request_metadata.as_dict(context).get(MEMBERS, "").split(",")
+    metadata = request_metadata.as_dict(context)
+    if request_metadata.is_rest(metadata):
+        named = metadata.get(MEMBERS, "").split(",")
     else:
         named = [field.name for field, _ in request.ListFields()]
     return frozenset(named).intersection(writable)

@@ -1,6 +1,7 @@
 """What a caller says in the metadata of a call."""
 
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from configsvc.clock import Clock
@@ -36,21 +37,25 @@ def is_not_modified(context: CallContext, etag: str) -> bool:
     return any(_unquoted(part) in (etag, "*") for part in listed.split(",") if part.strip())
 
 
-def expected_history(context: CallContext, request: Any = None) -> str:
+def expected_history(context: CallContext, request: Any) -> str:
     """The history of the log that the caller's revisions belong to: the request's, or else `x-history`. Empty: any."""
-    history = getattr(request, "history", "") or as_dict(context).get("x-history", "")
-    return history.strip()
+    return str(request.history or history(as_dict(context))).strip()
 
 
-def request_id(context: CallContext) -> str:
+def history(metadata: Mapping[str, str]) -> str:
+    """The history of the log that the caller expects, by `x-history`. Empty: any."""
+    return metadata.get("x-history", "").strip()
+
+
+def request_id(metadata: Mapping[str, str]) -> str:
     """The caller's `x-request-id`, or a new one if the caller sent none that a response's metadata can carry."""
-    sent = as_dict(context).get("x-request-id", "")[:REQUEST_ID_CHARACTERS]
+    sent = metadata.get("x-request-id", "")[:REQUEST_ID_CHARACTERS]
     return sent if is_metadata_value(sent) else uuid.uuid4().hex
 
 
-def is_rest(context: CallContext) -> bool:
+def is_rest(metadata: Mapping[str, str]) -> bool:
     """Whether the gateway made this call from a REST request."""
-    return as_dict(context).get("x-configsvc-rest") == "1"
+    return metadata.get("x-configsvc-rest") == "1"
 
 
 def _unquoted(etag: str) -> str:

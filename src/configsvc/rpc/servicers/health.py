@@ -1,7 +1,6 @@
 """HealthService: the health board over REST and gRPC."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from configsvc_client.v1 import health_pb2, health_pb2_grpc
 
@@ -10,11 +9,12 @@ from configsvc.app.changelog.position import LogPosition
 from configsvc.app.health import Health, ReplicaHealth
 from configsvc.domain.lineage import HistoryOrigin
 from configsvc.rpc import convert
+from configsvc.rpc.context import CallContext
 from configsvc.rpc.responses import response_metadata
 
 
 class HealthServicer(health_pb2_grpc.HealthServiceServicer):
-    """See proto/configsvc/v1/health.proto."""
+    """proto/configsvc/v1/health.proto says what each method does."""
 
     def __init__(
         self,
@@ -28,19 +28,23 @@ class HealthServicer(health_pb2_grpc.HealthServiceServicer):
         self._origin = origin
         self._instance_id = instance_id
 
-    async def GetHealth(self, request: Any, context: Any) -> health_pb2.GetHealthResponse:
-        """The state of each part."""
+    async def GetHealth(
+        self, request: health_pb2.GetHealthRequest, context: CallContext
+    ) -> health_pb2.GetHealthResponse:
         return health_pb2.GetHealthResponse(health=await self._message(await self._replica.check()))
 
-    async def GetReadiness(self, request: Any, context: Any) -> health_pb2.GetReadinessResponse:
-        """Whether this replica should get traffic: 503 over REST where not."""
+    async def GetReadiness(
+        self, request: health_pb2.GetReadinessRequest, context: CallContext
+    ) -> health_pb2.GetReadinessResponse:
         health = await self._replica.check()
         if not health.ready:
+            # REST callers, such as load balancers, look at the status alone.
             response_metadata.add_metadata(("x-http-status", "503"))
         return health_pb2.GetReadinessResponse(health=await self._message(health))
 
-    async def GetLiveness(self, request: Any, context: Any) -> health_pb2.GetLivenessResponse:
-        """That the process answers."""
+    async def GetLiveness(
+        self, request: health_pb2.GetLivenessRequest, context: CallContext
+    ) -> health_pb2.GetLivenessResponse:
         return health_pb2.GetLivenessResponse(status="up")
 
     async def _message(self, health: Health) -> health_pb2.Health:

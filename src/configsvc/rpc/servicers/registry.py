@@ -1,29 +1,30 @@
 """RegistryService: check, call, convert."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator
 
 from configsvc_client.v1 import registry_pb2, registry_pb2_grpc
 
+from configsvc.app.registry.pages import page_of_instances, page_of_services
 from configsvc.app.registry.service_registry import ServiceRegistry
-from configsvc.app.registry.service_watch import ForeignChanged, ForeignSnapshot, ServiceEvent, ServiceWatches
+from configsvc.app.registry.service_watch import ServiceWatches
 from configsvc.app.watch.watcher import Selector
 from configsvc.clock import Clock
-from configsvc.domain import pages
 from configsvc.domain.fields import checked
-from configsvc.domain.instances import Instance, Listing, ServiceSummary
+from configsvc.domain.instances import Instance, Listing
 from configsvc.domain.limits import Limits
-from configsvc.domain.records import Change, Kind, Record
+from configsvc.domain.pages import PageRequest
+from configsvc.domain.records import Kind
 from configsvc.errors import InvalidInput
 from configsvc.rpc import convert
+from configsvc.rpc.context import CallContext
 from configsvc.rpc.requests import preconditions, request_metadata
 from configsvc.rpc.responses import response_metadata
-from configsvc.rpc.responses.message_budget import Detail, MessageBudget, fit_page
+from configsvc.rpc.responses.message_budget import MessageBudget, fit_page
 from configsvc.rpc.responses.watch_streams import WatchStreams
 
 
 class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
-    """See proto/configsvc/v1/registry.proto."""
+    """proto/configsvc/v1/registry.proto says what each method does."""
 
     def __init__(self, registry: ServiceRegistry, watches: ServiceWatches, clock: Clock, limits: Limits) -> None:
         self._directory = registry.directory
@@ -37,79 +38,73 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
             response=registry_pb2.WatchServiceResponse,
             snapshot=lambda instances: registry_pb2.InstanceSnapshot(instances=instances),
             item=lambda record, _: convert.instance(Instance.of(record)),
-            change=_change,
-            other=_foreign,
+            change=convert.instance_change,
+            other=convert.foreign_event,
         )
 
-    async def RegisterInstance(self, request: Any, context: Any) -> registry_pb2.RegisterInstanceResponse:
-        """Registers an instance."""
+    async def RegisterInstance(
+        self, request: registry_pb2.RegisterInstanceRequest, context: CallContext
+    ) -> registry_pb2.RegisterInstanceResponse:
         author = request_metadata.author(context, request, self._clock)
-        asked = preconditions.from_call(context, request)
-        instance, revision = await self._directory.register(convert.registration(request), author, asked)
-        response_metadata.add_resource_metadata(
-            instance.etag,
-            status=201,
-            location=response_metadata.rest_path("registry", "services", instance.service_name),
-        )
+        precondition = preconditions.from_call(context, request)
+        instance, revision = await self._directory.register(convert.registration(request), author, precondition)
+        path = response_metadata.rest_path("registry", "services", instance.service_name)
+        response_metadata.add_resource_metadata(instance.etag, status=201, location=path)
         return registry_pb2.RegisterInstanceResponse(instance=convert.instance(instance), revision=revision)
 
-    async def DeregisterInstance(self, request: Any, context: Any) -> registry_pb2.DeregisterInstanceResponse:
-        """Removes an instance."""
+    async def DeregisterInstance(
+        self, request: registry_pb2.DeregisterInstanceRequest, context: CallContext
+    ) -> registry_pb2.DeregisterInstanceResponse:
         author = request_metadata.author(context, request, self._clock)
-        asked = preconditions.from_call(context, request)
-        revision = await self._directory.deregister(request.service_name, request.instance_id, author, asked)
-        return registry_pb2.DeregisterInstanceResponse(
-            service_name=request.service_name, instance_id=request.instance_id, revision=revision
-        )
+        precondition = preconditions.from_call(context, request)
+        service, instance = request.service_name, request.instance_id
+        revision = await self._directory.deregister(service, instance, author, precondition)
+        return registry_pb2.DeregisterInstanceResponse(service_name=service, instance_id=instance, revision=revision)
 
-    async def Heartbeat(self, request: Any, context: Any) -> registry_pb2.HeartbeatResponse:
-        """Renews a lease."""
-        asked = preconditions.from_call(context, request)
-        instance, revision = await self._directory.heartbeat(request.service_name, request.instance_id, asked)
+    async def Heartbeat(
+        self, request: registry_pb2.HeartbeatRequest, context: CallContext
+    ) -> registry_pb2.HeartbeatResponse:
+        precondition = preconditions.from_call(context, request)
+        instance, revision = await self._directory.heartbeat(request.service_name, request.instance_id, precondition)
         return registry_pb2.HeartbeatResponse(instance=convert.instance(instance), revision=revision)
 
-    async def KeepAlive(self, requests: Any, context: Any) -> AsyncIterator[registry_pb2.KeepAliveResponse]:
-        """Renews a lease with each message."""
-        first = await self._keep_alive.unless_stopping(_next(requests))
+    async def KeepAlive(
+        self, requests: AsyncIterator[registry_pb2.KeepAliveRequest], context: CallContext
+    ) -> AsyncIterator[registry_pb2.KeepAliveResponse]:
+        first = message = await self._keep_alive.unless_stopping(_next(requests))
         if first is None:
             return
         async with self._keep_alive.open(first.service_name, first.instance_id) as stream:
-            message = first
             while message is not None:
-                named = (message.service_name or first.service_name, message.instance_id or first.instance_id)
-                if named != (first.service_name, first.instance_id):
-                    raise InvalidInput.of("instance_id", "must stay the same on one stream: it belongs to one instance")
+                _check_same_instance(first, message)
                 yield registry_pb2.KeepAliveResponse(lease_ttl_seconds=await stream.renew())
                 message = await self._keep_alive.unless_stopping(_next(requests))
 
-    async def ListServices(self, request: Any, context: Any) -> registry_pb2.ListServicesResponse:
-        """One page of services."""
-        with checked(self._limits) as fields:
-            size = fields.page_size(request.page_size)
-        cursor = pages.page_cursor(request.page_token, ("services",), str)
-        found = [s for s in self._discovery.services() if cursor is None or s.service_name > cursor[0]]
-        page = pages.page_of(
-            ("services",),
-            found[:size],
-            token=request.page_token,
-            more=len(found) > size,
+    async def ListServices(
+        self, request: registry_pb2.ListServicesRequest, context: CallContext
+    ) -> registry_pb2.ListServicesResponse:
+        page = page_of_services(
+            self._discovery.services(),
+            PageRequest(request.page_size, request.page_token),
+            self._limits,
             revision=self._discovery.revision,
             history=self._discovery.history,
-            cursor=lambda service: (service.service_name,),
         )
-        services, token = fit_page(page, _summary)
+        services, token = fit_page(page, convert.service_summary)
         return registry_pb2.ListServicesResponse(services=services, next_page_token=token, revision=page.revision)
 
-    async def GetService(self, request: Any, context: Any) -> registry_pb2.GetServiceResponse:
-        """Every instance of a service."""
+    async def GetService(
+        self, request: registry_pb2.GetServiceRequest, context: CallContext
+    ) -> registry_pb2.GetServiceResponse:
         listing = await self._discovery.service(request.service_name)
         instances, token = self._page(request, listing, ("service", request.service_name))
         return registry_pb2.GetServiceResponse(
             instances=instances, stale=listing.stale, revision=listing.revision, next_page_token=token
         )
 
-    async def GetServiceUrl(self, request: Any, context: Any) -> registry_pb2.GetServiceUrlResponse:
-        """One instance by a strategy."""
+    async def GetServiceUrl(
+        self, request: registry_pb2.GetServiceUrlRequest, context: CallContext
+    ) -> registry_pb2.GetServiceUrlResponse:
         picked = await self._discovery.pick(
             request.service_name, strategy=request.strategy, hash_key=request.hash_key, zone=request.zone
         )
@@ -121,19 +116,19 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
             revision=picked.revision,
         )
 
-    async def CheckServiceHealth(self, request: Any, context: Any) -> registry_pb2.CheckServiceHealthResponse:
-        """Checks every instance now."""
+    async def CheckServiceHealth(
+        self, request: registry_pb2.CheckServiceHealthRequest, context: CallContext
+    ) -> registry_pb2.CheckServiceHealthResponse:
         results = await self._service_check.check(request.service_name)
-        told = MessageBudget().fill(lambda result, _: convert.check_result(result), results)
-        return registry_pb2.CheckServiceHealthResponse(results=told, results_omitted=len(results) - len(told))
+        fitting = MessageBudget().fill(lambda result, _: convert.check_result(result), results)
+        return registry_pb2.CheckServiceHealthResponse(results=fitting, results_omitted=len(results) - len(fitting))
 
-    async def DiscoverInstances(self, request: Any, context: Any) -> registry_pb2.DiscoverInstancesResponse:
-        """The healthy instances."""
+    async def DiscoverInstances(
+        self, request: registry_pb2.DiscoverInstancesRequest, context: CallContext
+    ) -> registry_pb2.DiscoverInstancesResponse:
+        metadata = convert.metadata_filter(request.metadata, self._limits.metadata_entries)
         listing = await self._discovery.discover(
-            request.service_name,
-            metadata=_metadata(request.metadata, self._limits.metadata_entries),
-            zone=request.zone,
-            version=request.version,
+            request.service_name, metadata=metadata, zone=request.zone, version=request.version
         )
         query = ("discover", request.service_name, sorted(request.metadata), request.zone, request.version)
         instances, token = self._page(request, listing, query)
@@ -141,100 +136,34 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
             instances=instances, stale=listing.stale, revision=listing.revision, next_page_token=token
         )
 
-    def WatchService(self, request: Any, context: Any) -> AsyncIterator[Any]:
-        """The instances, then every change."""
+    def WatchService(
+        self, request: registry_pb2.WatchServiceRequest, context: CallContext
+    ) -> AsyncIterator[registry_pb2.WatchServiceResponse]:
         with checked(self._limits) as fields:
             fields.service(request.service_name, required=True)
         selector = Selector(Kind.INSTANCE, "", request.service_name, None, "")
-        return self._watches.stream(
-            selector, convert.optional(request, "after_revision"), request_metadata.expected_history(context, request)
-        )
+        after = request.after_revision if request.HasField("after_revision") else None
+        return self._watches.stream(selector, after, request_metadata.expected_history(context, request))
 
-    def _page(self, request: Any, listing: Listing, query: tuple[Any, ...]) -> tuple[list[registry_pb2.Instance], str]:
-        """As many instances as were asked for (0: all) and fit, and the token that continues after them."""
-        with checked(self._limits) as fields:
-            size = fields.page_size(request.page_size) if request.page_size else len(listing.instances)
-        cursor = pages.page_cursor(request.page_token, query, str)
-        found = [one for one in listing.instances if cursor is None or one.instance_id > cursor[0]]
-        page = pages.page_of(
-            query,
-            found[:size],
-            token=request.page_token,
-            more=len(found) > size,
-            revision=listing.revision,
-            history=self._discovery.history,
-            cursor=lambda instance: (instance.instance_id,),
-        )
+    def _page(
+        self,
+        request: registry_pb2.GetServiceRequest | registry_pb2.DiscoverInstancesRequest,
+        listing: Listing,
+        query: tuple[object, ...],
+    ) -> tuple[list[registry_pb2.Instance], str]:
+        """As many instances as the caller asked for and as fit, and the token that continues after them."""
+        wanted = PageRequest(request.page_size, request.page_token)
+        page = page_of_instances(listing, query, wanted, self._limits, history=self._discovery.history)
         return fit_page(page, lambda instance, _: convert.instance(instance))
 
 
-async def _next(messages: AsyncIterator[Any]) -> Any:
-    """The next message; None at the end."""
-    async for message in messages:
-        return message
-    return None
+async def _next(messages: AsyncIterator[registry_pb2.KeepAliveRequest]) -> registry_pb2.KeepAliveRequest | None:
+    """The next message; None at the end of the stream."""
+    return await anext(messages, None)
 
 
-def _metadata(given: Sequence[str], most: int) -> dict[str, str]:
-    if len(given) > most:
-        raise InvalidInput.of("metadata", f"must have at most {most} entries; it has {len(given)}")
-    pairs = [text.partition("=") for text in given]
-    if any(not name or not equals for name, equals, _ in pairs):
-        raise InvalidInput.of("metadata", "must be name=value each")
-    return {name: value for name, _, value in pairs}
-
-
-def _summary(service: ServiceSummary, _: Detail) -> registry_pb2.ServiceSummary:
-    return registry_pb2.ServiceSummary(
-        service_name=service.service_name, instances=service.instances, healthy=service.healthy
-    )
-
-
-def _foreign(event: ServiceEvent) -> Iterator[registry_pb2.WatchServiceResponse]:
-    match event:
-        case ForeignSnapshot(instances):
-            rest, is_first = list(instances), True
-            while rest or is_first:
-                # Each of them fits: its texts are as long as those of a registration, at most.
-                part = MessageBudget().fill(lambda instance, _: convert.instance(instance), rest)
-                snapshot = registry_pb2.InstanceSnapshot(instances=part, foreign=is_first)
-                yield registry_pb2.WatchServiceResponse(snapshot=snapshot)
-                rest, is_first = rest[len(part) :], False
-        case ForeignChanged(revision, instance, previous, is_gone):
-            gone = registry_pb2.Instance(
-                service_name=instance.service_name, instance_id=instance.instance_id, foreign=True
-            )
-            yield registry_pb2.WatchServiceResponse(
-                change=registry_pb2.InstanceChange(
-                    revision=revision,
-                    type="DELETE" if is_gone else "PUT",
-                    instance=gone if is_gone else convert.instance(instance),
-                    previous=None if previous is None else convert.instance(previous),
-                    revision_complete=True,
-                )
-            )
-
-
-def _change(change: Change, detail: Detail) -> registry_pb2.WatchServiceResponse:
-    gone = registry_pb2.Instance(service_name=change.ref.service, instance_id=change.ref.key, revision=change.revision)
-    previous = None
-    if change.before is not None and detail.includes_before:
-        before = Record(
-            change.ref,
-            change.version - 1,
-            change.before_revision,
-            change.before,
-            change.created_at,
-            change.at,
-            "",
-            change.history,
-        )
-        previous = convert.instance(Instance.of(before))
-    message = registry_pb2.InstanceChange(
-        revision=change.revision,
-        type="PUT" if change.record else "DELETE",
-        instance=convert.instance(Instance.of(change.record)) if change.record else gone,
-        previous=previous,
-        previous_omitted=change.before is not None and not detail.includes_before,
-    )
-    return registry_pb2.WatchServiceResponse(change=message)
+def _check_same_instance(first: registry_pb2.KeepAliveRequest, message: registry_pb2.KeepAliveRequest) -> None:
+    """Refuses a message about another instance than the first one. A later message may leave the names out."""
+    names = (message.service_name or first.service_name, message.instance_id or first.instance_id)
+    if names != (first.service_name, first.instance_id):
+        raise InvalidInput.of("instance_id", "must stay the same on one stream: it belongs to one instance")

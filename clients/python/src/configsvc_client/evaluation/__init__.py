@@ -14,22 +14,21 @@
     flags.evaluate("new_ui", Context("u123")).value                       # True: TARGETING_MATCH
     flags.evaluate("new_ui", Context("u7"), explain=True).explanation     # the bucket and the threshold
 
-A flag that the service sent as a message is `Flag.from_proto(message)`.
+`Flag.from_proto(message)` reads a flag that the service sent as a message.
 
-The first of these that matches decides: the flag is disabled (`off_variant`, DISABLED); a prerequisite is not
+The first step that matches decides: the flag is disabled (`off_variant`, DISABLED); a prerequisite is not
 met (`off_variant`, DISABLED); the user is targeted (`on_variant`, TARGETING_MATCH); a rule's conditions all
-hold (its variant, TARGETING_MATCH, or its split, SPLIT); the rollout has the user inside (`on_variant` or
-`rollout_split`, SPLIT); else `default_variant`, STATIC where the outcome never depends on the context and
-DEFAULT where it might. Where the attribute to bucket by is missing: `default_variant`, ERROR with
+hold (its variant, TARGETING_MATCH, or its split, SPLIT); the user is inside the rollout (`on_variant` or
+`rollout_split`, SPLIT); else `default_variant`, STATIC if the result never depends on the context and
+DEFAULT if it might. If the attribute to bucket by is missing: `default_variant`, ERROR with
 TARGETING_KEY_MISSING.
 
-Where to look: `flag` for the parts of a flag and its JSON; `conditions` for what the operators make of
-missing attributes, lists and wrong types; `bucketing` for the published algorithm behind percentages and
-splits; `limits` for what is refused. Nothing here does I/O, keeps state or knows of gRPC.
+Where to look: `definition` for the parts of a flag; `conditions` for how operators treat missing attributes,
+lists and wrong types; `bucketing` for the published algorithm behind percentages and splits; `limits` for what
+is refused. Nothing here does I/O, keeps state or knows gRPC.
 """
 
 from configsvc_client.evaluation.bucketing import GATE_SEED, SPLIT_SEED, bucket, split
-from configsvc_client.evaluation.evaluate import Context, ErrorCode, Evaluation, Reason
 from configsvc_client.evaluation.explanation import (
     ArmRange,
     ConditionOutcome,
@@ -47,8 +46,9 @@ from configsvc_client.evaluation.flag import (
     Variant,
     WeightedVariant,
 )
+from configsvc_client.evaluation.flag_evaluation import Context, ErrorCode, Evaluation, Reason
 from configsvc_client.evaluation.flagset import FlagNotFound, FlagSet, find_cycle
-from configsvc_client.evaluation.literals import RegexUnavailable
+from configsvc_client.evaluation.operands import RegexUnavailable
 from configsvc_client.evaluation.validation import (
     check_flag,
     check_prerequisites,

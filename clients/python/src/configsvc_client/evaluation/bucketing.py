@@ -1,4 +1,4 @@
-"""Who is inside a percentage, and which arm of a split someone gets. A published algorithm.
+"""Decides which users are inside a percentage, and which arm of a split a user gets. A published algorithm.
 
 Input of the hash, in bytes, where UTF8 is the plain UTF-8 encoding (no normalisation, no case folding)
 and LEN the number of bytes in decimal ASCII without leading zeros::
@@ -12,7 +12,7 @@ The hash is MurmurHash3_x86_32 (A. Appleby, SMHasher), read as an unsigned 32-bi
 two seeds. Gate and split have different seeds, so that the arms of a split inside a partial rollout are
 not skewed: with one hash a 10 % gate would leave only the units that the split sends to its first arm.
 
-Gate: `bucket = (hash * 100000) >> 32`, 0 to 99,999: thousandths of a percent. A unit is inside where
+Gate: `bucket = (hash * 100000) >> 32`, 0 to 99,999: thousandths of a percent. A unit is inside if
 `bucket < percentage * 1000`. The bucket does not depend on the percentage, so raising the percentage
 only adds units.
 
@@ -31,7 +31,7 @@ from typing import Final
 
 import mmh3
 
-# "gate" and "splt" in ASCII: plainly chosen, and different. Part of the published algorithm.
+# "gate" and "splt" in ASCII: two different numbers that are clearly not tuned. Part of the published algorithm.
 GATE_SEED: Final = 0x67617465
 SPLIT_SEED: Final = 0x73706C74
 
@@ -59,7 +59,7 @@ def split_point(prefix: bytes, unit: bytes, total: int) -> int:
 def bucket(salt: str, unit: str) -> int:
     """The gate bucket of a unit under a salt: 0 to 99,999, thousandths of a percent.
 
-    Raises UnicodeEncodeError where a text has lone surrogates, which UTF-8 has no bytes for.
+    Raises UnicodeEncodeError if a text has lone surrogates, which UTF-8 can't encode.
     """
     return gate_bucket(length_prefixed(salt.encode()), unit.encode())
 

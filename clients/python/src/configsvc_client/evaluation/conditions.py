@@ -1,16 +1,16 @@
 """Conditions: one test on one attribute of the context, compiled to a closure.
 
-What a condition means where the context is not as its author thought. These are LaunchDarkly's rules, so
+What a condition means if the context is not as its author expected. These are LaunchDarkly's rules, so
 that flags moved from there keep their meaning:
 
 - An attribute that is missing, or null, matches nothing, negated or not. Only `absent` holds for it
   (and `present` negated). An empty `user_id` is a missing one.
 - An attribute of a type that the operator can't compare does not match, so the negated condition holds:
   `plan not_equals "free"` holds where plan is 5. Nothing that a context contains raises.
-- A list matches where any of its elements does; negated, where none does. So `equals` and `in` are
+- A list matches if any of its elements does; negated, if none does. So `equals` and `in` are
   membership on a list attribute. An empty list is present and matches nothing.
-- Numbers are the doubles that JSON and protobuf make of them, on the server and in the client alike:
-  1 equals 1.0. Booleans are not numbers; NaN and infinities are of no type.
+- Numbers are doubles, as in JSON and protobuf, on the server and in the client alike:
+  1 equals 1.0. Booleans are not numbers; NaN and infinities have no type.
 - Text is compared by code point: case counts, and nothing is normalised.
 """
 
@@ -19,22 +19,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from configsvc_client.evaluation import limits, literals
-from configsvc_client.evaluation.literals import Json
+from configsvc_client.evaluation import limits
+from configsvc_client.evaluation import operands as parse
+from configsvc_client.evaluation.operands import Json
 
 # Whether one attribute value, not null and not a list, matches one of the operands.
 Match = Callable[[Json], bool]
 # Whether a condition holds for (user id, attributes).
-Holds = Callable[[str, Mapping[str, Json]], bool]
+Predicate = Callable[[str, Mapping[str, Json]], bool]
 
 USER_ID: Final = "user_id"
 
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """How an operator reads its operands, how many it takes, and what it makes of them."""
+    """How an operator parses its operands, how many it takes, and which attribute values match them."""
 
-    read: Callable[[Json], Any]
+    parse_operand: Callable[[Json], Any]
     match: Callable[[Sequence[Any]], Match]
     least: int = 1
     most: int = 1
@@ -45,15 +46,15 @@ class Operator:
 def _one_of(operands: Sequence[bool | float | str]) -> Match:
     # Kept apart by type, since True == 1 in Python and not in JSON.
     texts = frozenset(o for o in operands if isinstance(o, str))
-    truths = frozenset(o for o in operands if isinstance(o, bool))
+    booleans = frozenset(o for o in operands if isinstance(o, bool))
     numbers = frozenset(o for o in operands if isinstance(o, float))
 
     def match(value: Json) -> bool:
         if isinstance(value, str):
             return value in texts
         if isinstance(value, bool):
-            return value in truths
-        return literals.number(value) in numbers
+            return value in booleans
+        return parse.number(value) in numbers
 
     return match
 
@@ -90,13 +91,13 @@ def _within(operands: Sequence[tuple[int, int, int]]) -> Match:
     networks: dict[tuple[int, int], set[int]] = {}
     for family, host_bits, network in operands:
         networks.setdefault((family, host_bits), set()).add(network)
-    table = tuple((family, bits, frozenset(found)) for (family, bits), found in networks.items())
+    table = tuple((family, bits, frozenset(numbers)) for (family, bits), numbers in networks.items())
 
     def match(value: Json) -> bool:
-        found = literals.address(value)
-        if found is None:
+        address = parse.address(value)
+        if address is None:
             return False
-        family, number = found
+        family, number = address
         return any(family == f and number >> bits in known for f, bits, known in table)
 
     return match
@@ -106,36 +107,36 @@ def _always(_operands: Sequence[Any]) -> Match:
     return lambda _value: True
 
 
-def _compares(read: Callable[[Json], Any], holds: Callable[[Any, Any], bool]) -> Callable[..., Match]:
-    def compiled(operands: Sequence[Any]) -> Match:
+def _comparing(parse_attribute: Callable[[Json], Any], holds: Callable[[Any, Any], bool]) -> Callable[..., Match]:
+    def compile_match(operands: Sequence[Any]) -> Match:
         (operand,) = operands
 
         def match(value: Json) -> bool:
-            found = read(value)
-            return found is not None and holds(found, operand)
+            parsed = parse_attribute(value)
+            return parsed is not None and holds(parsed, operand)
 
         return match
 
-    return compiled
+    return compile_match
 
 
 def _numeric(holds: Callable[[Any, Any], bool]) -> Operator:
-    return Operator(literals.number_operand, _compares(literals.number, holds))
+    return Operator(parse.number_operand, _comparing(parse.number, holds))
 
 
 def _semver(holds: Callable[[Any, Any], bool]) -> Operator:
-    return Operator(literals.version_operand, _compares(literals.version, holds))
+    return Operator(parse.version_operand, _comparing(parse.version, holds))
 
 
 def _dated(holds: Callable[[Any, Any], bool]) -> Operator:
-    return Operator(literals.instant_operand, _compares(literals.instant, holds))
+    return Operator(parse.instant_operand, _comparing(parse.instant, holds))
 
 
-def _scanned(read: Callable[[Json], Any], match: Callable[[Sequence[Any]], Match]) -> Operator:
-    return Operator(read, match, most=limits.SCANNED_VALUES)
+def _scanned(parse_operand: Callable[[Json], Any], match: Callable[[Sequence[Any]], Match]) -> Operator:
+    return Operator(parse_operand, match, most=limits.SCANNED_VALUES)
 
 
-_scalar = literals.boolean_or_number_or_text
+_scalar = parse.scalar_operand
 _many: Final = limits.CONDITION_VALUES
 
 OPERATORS: Final[Mapping[str, Operator]] = {
@@ -143,10 +144,10 @@ OPERATORS: Final[Mapping[str, Operator]] = {
     "not_equals": Operator(_scalar, _one_of, inverted=True),
     "in": Operator(_scalar, _one_of, most=_many),
     "not_in": Operator(_scalar, _one_of, most=_many, inverted=True),
-    "contains": _scanned(literals.text_operand, _contains),
-    "starts_with": _scanned(literals.text_operand, _starts_with),
-    "ends_with": _scanned(literals.text_operand, _ends_with),
-    "matches": _scanned(literals.pattern_operand, _matches),
+    "contains": _scanned(parse.text_operand, _contains),
+    "starts_with": _scanned(parse.text_operand, _starts_with),
+    "ends_with": _scanned(parse.text_operand, _ends_with),
+    "matches": _scanned(parse.pattern_operand, _matches),
     "less_than": _numeric(comparison.lt),
     "less_or_equal": _numeric(comparison.le),
     "greater_than": _numeric(comparison.gt),
@@ -158,55 +159,55 @@ OPERATORS: Final[Mapping[str, Operator]] = {
     "semver_greater_or_equal": _semver(comparison.ge),
     "before": _dated(comparison.lt),
     "after": _dated(comparison.gt),
-    "cidr": Operator(literals.network_operand, _within, most=_many),
+    "cidr": Operator(parse.network_operand, _within, most=_many),
     "present": Operator(_scalar, _always, least=0, most=0),
     "absent": Operator(_scalar, _always, least=0, most=0),
 }
 
 
 def problems(operator: str, values: Sequence[Json]) -> Iterator[tuple[str, str]]:
-    """What is wrong with an operator and its operands: pairs of a path inside the condition and what is allowed."""
+    """What is wrong with an operator and its operands: (path inside the condition, what is allowed)."""
     known = OPERATORS.get(operator)
     if known is None:
         yield "operator", f"must be one of {', '.join(OPERATORS)}; it is {operator[:64]!r}"
         return
     if not known.least <= len(values) <= known.most:
         if known.most == 0:
-            wanted = "no values"
+            allowed = "no values"
         elif known.most == 1:
-            wanted = "exactly one value"
+            allowed = "exactly one value"
         else:
-            wanted = f"{known.least} to {known.most} values"
-        yield "values", f"must have {wanted} for {operator!r}; it has {len(values)}"
+            allowed = f"{known.least} to {known.most} values"
+        yield "values", f"must have {allowed} for {operator!r}; it has {len(values)}"
         return
     for index, value in enumerate(values):
         try:
-            known.read(value)
+            known.parse_operand(value)
         except ValueError as error:
             yield f"values[{index}]", f"{error} for {operator!r}"
 
 
-def compiled(attribute: str, operator: str, values: Sequence[Json], negate: bool) -> Holds:
-    """The condition as a closure over (user id, attributes). It never raises.
+def compile_condition(attribute: str, operator: str, values: Sequence[Json], negate: bool) -> Predicate:
+    """The condition as a predicate, which never raises.
 
     Raises LookupError for an unknown operator and ValueError for operands that `problems` would name.
     """
     known = OPERATORS[operator]
     if operator in ("present", "absent"):
         return _presence(attribute, (operator == "present") is not negate)
-    match = known.match([known.read(value) for value in values])
-    wanted = known.inverted is negate
+    match = known.match([known.parse_operand(value) for value in values])
+    expected = known.inverted is negate
 
     def of_user(user_id: str, _attributes: Mapping[str, Json]) -> bool:
-        return bool(user_id) and match(user_id) is wanted
+        return bool(user_id) and match(user_id) is expected
 
     def of_attribute(_user_id: str, attributes: Mapping[str, Json]) -> bool:
         value = attributes.get(attribute)
         if value is None:
             return False
         if isinstance(value, list | tuple):
-            return any(match(element) for element in value) is wanted
-        return match(value) is wanted
+            return any(match(element) for element in value) is expected
+        return match(value) is expected
 
     return of_user if attribute == USER_ID else of_attribute
 
@@ -216,5 +217,5 @@ def is_present(attribute: str, user_id: str, attributes: Mapping[str, Json]) -> 
     return bool(user_id) if attribute == USER_ID else attributes.get(attribute) is not None
 
 
-def _presence(attribute: str, wanted: bool) -> Holds:
-    return lambda user_id, attributes: is_present(attribute, user_id, attributes) is wanted
+def _presence(attribute: str, expected: bool) -> Predicate:
+    return lambda user_id, attributes: is_present(attribute, user_id, attributes) is expected

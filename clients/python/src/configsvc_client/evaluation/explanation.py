@@ -1,4 +1,4 @@
-"""How an evaluation came about: each step that was taken, in the order of evaluation, and what decided."""
+"""How an evaluation came about: the steps that were taken, in the order of evaluation, and the one that decided."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,7 +10,7 @@ Json = Any
 class PrerequisiteOutcome:
     """Whether another flag serves one of the wanted variants.
 
-    `served` is the variant that it serves; empty where it has none, for the reason that `problem` gives:
+    `served` is the variant that it serves; empty if it has none, for the reason that `problem` gives:
     `missing` (no such flag) or `cycle` (its prerequisites, or this flag's, never end).
     """
 
@@ -45,9 +45,9 @@ class RuleOutcome:
 
 @dataclass(frozen=True, slots=True)
 class RolloutOutcome:
-    """The gate. `bucket` and `threshold` are thousandths of a percent; inside where bucket < threshold.
+    """The gate. `bucket` and `threshold` are thousandths of a percent; inside if bucket < threshold.
 
-    `bucket` is None where none was needed (a rollout to everyone) or the context has no unit to bucket.
+    `bucket` is None if none was needed (a rollout to everyone) or the context has no unit to bucket.
     """
 
     bucket_by: str
@@ -67,7 +67,7 @@ class ArmRange:
 
 @dataclass(frozen=True, slots=True)
 class SplitOutcome:
-    """A split that was reached. `point` is in 0 … total - 1; None where the context has no unit to bucket."""
+    """A split that was reached. `point` is in 0 … total - 1; None if the context has no unit to bucket."""
 
     bucket_by: str
     point: int | None
@@ -80,8 +80,8 @@ class SplitOutcome:
 class Explanation:
     """The steps of one evaluation. Steps after the one that decided were not taken: None, or empty.
 
-    `decided_by` is `disabled`, `prerequisites`, `targeted_users`, `rules[N]`, `rollout` or `default`; or `assignment`,
-    where a sticky flag keeps what it gave before: the steps then say what it would give today. `variant` and `reason`
+    `decided_by` is `disabled`, `prerequisites`, `targeted_users`, `rules[N]`, `rollout` or `default`; or `assignment`
+    if a sticky flag keeps the variant that it assigned before: the steps then say what it would serve without it. `variant` and `reason`
     repeat the evaluation's.
     """
 
@@ -95,7 +95,7 @@ class Explanation:
     split: SplitOutcome | None = None
 
     def to_json(self) -> dict[str, Json]:
-        """Plain JSON values with the names of the fields; what is None is left out."""
+        """Plain JSON values with the names of the fields; fields that are None are left out."""
         return _members(asdict(self))
 
 

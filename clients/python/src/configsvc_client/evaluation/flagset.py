@@ -1,20 +1,20 @@
-"""All flags of one environment, compiled once: what a server replica and a client evaluate from."""
+"""All flags of one environment, compiled once. Server replicas and clients evaluate from it."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 
-from configsvc_client.evaluation.compiled import CompiledFlag, compile_flag, unreadable
-from configsvc_client.evaluation.evaluate import Context, Evaluation
+from configsvc_client.evaluation.compiler import CompiledFlag, compile_flag, unreadable
+from configsvc_client.evaluation.explainer import explain as explain_compiled
 from configsvc_client.evaluation.explanation import PrerequisiteOutcome
 from configsvc_client.evaluation.flag import Flag, Prerequisite
-from configsvc_client.evaluation.tracing import explain as explained
+from configsvc_client.evaluation.flag_evaluation import Context, Evaluation
 
-# Outcomes that are known already in this call, by flag.
+# Results that this call has already, by flag.
 _Memo = dict[str, Evaluation]
-# The variants that sticky flags have given to a user before, by flag.
+# The variants that sticky flags assigned to a user before, by flag.
 Assigned = Mapping[str, str]
-_NOTHING: Assigned = {}
+_NONE: Assigned = {}
 
 
 class FlagNotFound(KeyError):
@@ -33,8 +33,8 @@ class FlagSet:
     """The flags of one environment at one revision. Immutable, so threads and tasks may share it.
 
     A change makes a new set that shares all other compiled flags. Flags must be of this environment, else
-    ValueError; of two flags with one name the later stands. One that is not valid (see `Flag`) evaluates to
-    PARSE_ERROR if it can't be compiled; the others are not touched by it.
+    ValueError; of two flags with one name the later stands. A flag that can't be compiled, since it is not valid
+    (see `Flag`), evaluates to PARSE_ERROR; the others are not affected.
     """
 
     __slots__ = ("_compiled", "_environment", "_names", "_revision", "_stuck")
@@ -66,7 +66,7 @@ class FlagSet:
         return (self._compiled[name].flag for name in self._names)
 
     def get(self, name: str) -> Flag | None:
-        """The flag of this name; None where there is none."""
+        """The flag of this name; None if there is none."""
         compiled = self._compiled.get(name)
         return None if compiled is None else compiled.flag
 
@@ -79,32 +79,32 @@ class FlagSet:
         return self._changed({n: c for n, c in self._compiled.items() if n != name}, revision)
 
     def required_by(self, name: str) -> tuple[Flag, ...]:
-        """The flags that decide on a flag's outcome: itself, which comes first, its prerequisites, and theirs.
+        """The flags that a flag's result depends on: itself, which comes first, its prerequisites, and theirs.
 
         Raises `FlagNotFound`.
         """
         if name not in self._compiled:
             raise FlagNotFound(name, self._environment)
-        found = {name: None}
+        required = {name: None}
         waiting = [name]
         while waiting:
             others = [other for other, _ in self._compiled[waiting.pop()].prerequisites]
-            new = [other for other in others if other in self._compiled and other not in found]
-            found.update(dict.fromkeys(new))
+            new = [other for other in others if other in self._compiled and other not in required]
+            required.update(dict.fromkeys(new))
             waiting += new
-        return tuple(self._compiled[one].flag for one in found)
+        return tuple(self._compiled[one].flag for one in required)
 
     def unit_of(self, name: str, context: Context) -> bytes | None:
-        """What a flag buckets a context by; None if the context does not have it. Raises `FlagNotFound`."""
+        """The bytes that a flag buckets a context by; None if the context has none. Raises `FlagNotFound`."""
         if name not in self._compiled:
             raise FlagNotFound(name, self._environment)
         return self._compiled[name].unit(context)
 
-    def evaluate(self, name: str, context: Context, explain: bool = False, assigned: Assigned = _NOTHING) -> Evaluation:
-        """What a flag is for a context. Raises `FlagNotFound`, and nothing else, whatever the context has.
+    def evaluate(self, name: str, context: Context, explain: bool = False, assigned: Assigned = _NONE) -> Evaluation:
+        """The result of a flag for a context. Raises `FlagNotFound`, and nothing else, whatever the context has.
 
-        `explain` also says how the outcome came about; it takes some ten times as long. `assigned` are the variants
-        that sticky flags, this one or its prerequisites, gave to this user before.
+        `explain` also says how the result came about; it takes some ten times as long. `assigned` are the variants
+        that sticky flags, this one or its prerequisites, assigned to this user before.
         """
         compiled = self._compiled.get(name)
         if compiled is None:
@@ -114,15 +114,15 @@ class FlagSet:
         return self._resolved(name, context, {}, explain, assigned)
 
     def evaluate_all(self, context: Context, explain: bool = False) -> tuple[Evaluation, ...]:
-        """What all flags are for a context, in the order of name. Prerequisites are evaluated once each."""
-        # First those that ask no other flag: most do not, and they are at hand for those that do.
+        """The results of all flags for a context, in the order of name. Prerequisites are evaluated once each."""
+        # First the flags without prerequisites: most have none, and their results are needed by those that do.
         memo = {name: flag.run(context) for name, flag in self._compiled.items() if not flag.prerequisites}
         return tuple(self._resolved(name, context, memo, explain) for name in self._names)
 
     def _resolved(
-        self, name: str, context: Context, memo: _Memo, explain: bool, assigned: Assigned = _NOTHING
+        self, name: str, context: Context, memo: _Memo, explain: bool, assigned: Assigned = _NONE
     ) -> Evaluation:
-        # A stack of our own: a chain of prerequisites may be longer than Python's.
+        # An explicit stack: a chain of prerequisites may be deeper than Python's recursion limit.
         waiting = [] if name in memo else [name]
         while waiting:
             top = waiting[-1]
@@ -143,37 +143,37 @@ class FlagSet:
         """The prerequisites that have to be evaluated before this flag."""
         if name in memo or name in self._stuck:
             return []
-        asked = self._compiled[name].prerequisites
-        return [other for other, _ in asked if other in self._compiled and other not in memo]
+        prerequisites = self._compiled[name].prerequisites
+        return [other for other, _ in prerequisites if other in self._compiled and other not in memo]
 
     def _met(self, compiled: CompiledFlag, memo: _Memo) -> bool:
         if compiled.prerequisites and compiled.flag.name in self._stuck:
             return False
-        return all(other in memo and memo[other].variant in wanted for other, wanted in compiled.prerequisites)
+        return all(other in memo and memo[other].variant in accepted for other, accepted in compiled.prerequisites)
 
     def _explained(self, compiled: CompiledFlag, context: Context, memo: _Memo, assigned: Assigned) -> Evaluation:
-        # A disabled flag does not ask its prerequisites.
-        asked = compiled.flag.prerequisites if compiled.prerequisites else ()
+        # A disabled flag does not evaluate its prerequisites.
+        prerequisites = compiled.flag.prerequisites if compiled.prerequisites else ()
         name = compiled.flag.name
-        outcomes = [self._outcome(name, prerequisite, memo) for prerequisite in asked]
-        found = memo[name]
+        outcomes = [self._outcome(name, prerequisite, memo) for prerequisite in prerequisites]
+        evaluation = memo[name]
         if compiled.flag.problem:
-            return found
-        explanation = explained(compiled, context, outcomes)
-        if (found.variant, found.reason) != (explanation.variant, explanation.reason):
+            return evaluation
+        explanation = explain_compiled(compiled, context, outcomes)
+        if (evaluation.variant, evaluation.reason) != (explanation.variant, explanation.reason):
             explanation = replace(
-                explanation, decided_by="assignment", variant=assigned[name], reason=str(found.reason)
+                explanation, decided_by="assignment", variant=assigned[name], reason=str(evaluation.reason)
             )
-        return replace(found, explanation=explanation)
+        return replace(evaluation, explanation=explanation)
 
     def _outcome(self, name: str, prerequisite: Prerequisite, memo: _Memo) -> PrerequisiteOutcome:
-        other, wanted = prerequisite.flag_name, prerequisite.variants
+        other, accepted = prerequisite.flag_name, prerequisite.variants
         if other not in self._compiled:
-            return PrerequisiteOutcome(other, wanted, "", met=False, problem="missing")
+            return PrerequisiteOutcome(other, accepted, "", met=False, problem="missing")
         if name in self._stuck:
-            return PrerequisiteOutcome(other, wanted, "", met=False, problem="cycle")
+            return PrerequisiteOutcome(other, accepted, "", met=False, problem="cycle")
         served = memo[other].variant
-        return PrerequisiteOutcome(other, wanted, served, met=served in wanted)
+        return PrerequisiteOutcome(other, accepted, served, met=served in accepted)
 
     def _compile(self, flag: Flag) -> CompiledFlag:
         if flag.environment != self._environment:
@@ -183,7 +183,7 @@ class FlagSet:
         try:
             return compile_flag(flag)
         except (LookupError, TypeError, ValueError) as error:
-            # It was valid for the release that stored it.
+            # The flag was valid for the release that stored it.
             return unreadable(flag, str(error))
 
     def _changed(self, compiled: dict[str, CompiledFlag], revision: int) -> "FlagSet":
@@ -194,8 +194,8 @@ class FlagSet:
 
     def _index(self) -> None:
         self._names = tuple(sorted(self._compiled))
-        # Flags whose prerequisites lead into a cycle: never met, wherever an evaluation starts. Writes
-        # refuse cycles, so this is for sets that were put together from elsewhere.
+        # Flags whose prerequisites lead into a cycle are never met, whichever flag is evaluated. Writes refuse
+        # cycles, so this is for sets that were made from flags of other origin.
         edges = {
             name: [other for other, _ in compiled.prerequisites]
             for name, compiled in self._compiled.items()
@@ -207,7 +207,7 @@ class FlagSet:
 def find_cycle(flags: Iterable[Flag]) -> tuple[str, ...] | None:
     """A cycle among the prerequisites, as names: each requires the next, and the last is the first again.
 
-    None where there is none. Disabled flags count: they may be enabled later.
+    None if there is none. Disabled flags count: they may be enabled later.
     """
     graph = {flag.name: [p.flag_name for p in flag.prerequisites] for flag in flags}
     try:
@@ -225,7 +225,7 @@ def _stuck(edges: dict[str, list[str]]) -> frozenset[str]:
     try:
         order.prepare()
     except CycleError:
-        # graphlib documents that what does not depend on a cycle can still be had.
+        # graphlib still yields the nodes that do not depend on a cycle.
         free: set[str] = set()
         while ready := order.get_ready():
             free.update(ready)

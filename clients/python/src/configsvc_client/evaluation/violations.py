@@ -1,7 +1,8 @@
-"""What is wrong with a flag: all of it at once, each with the path of its field."""
+"""What is wrong with a flag or a request: all of it at once, each with the path of its field."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +25,19 @@ class InvalidFlag(ValueError):
         super().__init__("; ".join(f"{v.field}: {v.description}" for v in self.violations))
 
 
-# So many members that there are not are named; a foreign document may have any number.
-_MOST_UNKNOWN = 100
+# A foreign document may have any number of unknown members; so many of them are named.
+_UNKNOWN_MEMBERS_NAMED: Final = 100
 
 
-class Findings:
-    """Collects violations. The first one about a field stands; later ones are its consequences."""
+class ViolationCollector:
+    """Collects violations. The first one of a field stands; later ones are its consequences.
 
-    def __init__(self, *, ignore_unknown: bool = False) -> None:
-        self._by_field: dict[str, Violation] = {}
-        self._ignore_unknown = ignore_unknown
-        self._unknown = 0
+    `prefix` comes before the name of each field that is refused here.
+    """
+
+    def __init__(self, *, prefix: str = "", by_field: dict[str, Violation] | None = None) -> None:
+        self._prefix = prefix
+        self._by_field = {} if by_field is None else by_field
 
     @property
     def violations(self) -> tuple[Violation, ...]:
@@ -42,20 +45,37 @@ class Findings:
         return tuple(self._by_field.values())
 
     def refuse(self, field: str, description: str) -> None:
-        """Records that a field can't be accepted, unless it is known to be wrong already."""
-        self._by_field.setdefault(field, Violation(field, description))
+        """Records that a field can't be accepted and what is allowed, unless the field was refused before."""
+        path = self._prefix + field
+        self._by_field.setdefault(path, Violation(path, description))
 
-    def refuse_unknown(self, field: str, meant: str) -> None:
-        """Records that there is no such member; `meant`: which one may have been meant."""
-        self._unknown += 1
-        if self._ignore_unknown or self._unknown > _MOST_UNKNOWN:
+    def check(self, field: str, problem: str) -> None:
+        """Refuses the field if there is a problem; an empty text is none."""
+        if problem:
+            self.refuse(field, problem)
+
+    def has_refused(self, field: str) -> bool:
+        """Whether this field, or a part of it, was refused."""
+        path = self._prefix + field
+        parts = (f"{path}.", f"{path}[")
+        return path in self._by_field or any(other.startswith(parts) for other in self._by_field)
+
+
+class FlagViolations(ViolationCollector):
+    """Collects what is wrong with one flag."""
+
+    def __init__(self, *, ignore_unknown: bool = False) -> None:
+        super().__init__()
+        self._ignore_unknown = ignore_unknown
+        self._unknown_members = 0
+
+    def refuse_unknown(self, field: str, suggestion: str) -> None:
+        """Records that a flag has no such member. `suggestion`: the member that may have been meant, or empty."""
+        self._unknown_members += 1
+        if self._ignore_unknown or self._unknown_members > _UNKNOWN_MEMBERS_NAMED:
             return
-        self.refuse(field, f"is no member of a flag; '{meant}' may be meant" if meant else "is no member of a flag")
-
-    def under(self, field: str) -> bool:
-        """Whether something in this field, or in a part of it, was refused."""
-        parts = (f"{field}.", f"{field}[")
-        return field in self._by_field or any(f.startswith(parts) for f in self._by_field)
+        suggested = f"; '{suggestion}' may be meant" if suggestion else ""
+        self.refuse(field, f"is no member of a flag{suggested}")
 
     def raise_if_any(self) -> None:
         """Raises `InvalidFlag` with everything that was refused."""

@@ -1,4 +1,6 @@
-"""A flag's protobuf message as the JSON of its definition. By the message's own descriptor: protobuf is not imported."""
+"""Converts a flag's protobuf message to the JSON of its definition, by the message's own descriptor: this package does
+not import protobuf.
+"""
 
 from typing import Any
 
@@ -7,15 +9,15 @@ from configsvc_client.evaluation import limits
 Json = Any
 
 _VALUE = "google.protobuf.Value"
-# Of the service, not of the definition; times and the revision would need types of their own.
-_LEFT_OUT = frozenset({"etag", "revision", "created_at", "updated_at", "updated_by"})
+# Fields that are not part of the definition; times and the revision would need types of their own.
+_OMITTED = frozenset({"etag", "revision", "created_at", "updated_at", "updated_by"})
 
 
 def json_of_message(message: Any) -> dict[str, Json]:
-    """Its fields that are set, by their names in the proto. Raises `TypeError` where it is no protobuf message."""
+    """The fields that are set, by their names in the proto. Raises `TypeError` if this is not a protobuf message."""
     if not hasattr(message, "ListFields"):
         raise TypeError(f"must be a configsvc.v1.Flag message, not {type(message).__name__}")
-    return {field.name: _plain(value) for field, value in message.ListFields() if field.name not in _LEFT_OUT}
+    return {field.name: _plain(value) for field, value in message.ListFields() if field.name not in _OMITTED}
 
 
 def _plain(value: Any) -> Json:
@@ -32,7 +34,7 @@ def _of_value(value: Any) -> Json:
     if kind == "number_value":
         number: float = value.number_value
         is_whole = number.is_integer() and abs(number) <= limits.LARGEST_EXACT_INTEGER
-        # -0.0 stays what it is: an integer has no sign for it.
+        # -0.0 stays a double: the integer 0 has no sign.
         return int(number) if is_whole and (number or str(number)[0] != "-") else number
     if kind == "struct_value":
         return {name: _of_value(item) for name, item in value.struct_value.fields.items()}

@@ -1,12 +1,12 @@
-"""Reads JSON of any shape into values of the right type. What does not fit is recorded, never raised."""
+"""Reads JSON of any shape into values of the right type. A member that does not fit is recorded as a violation, never raised."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from configsvc_client.evaluation import limits
-from configsvc_client.evaluation.literals import storable
-from configsvc_client.evaluation.violations import Findings
+from configsvc_client.evaluation.operands import storable
+from configsvc_client.evaluation.violations import FlagViolations
 
 Json = Any
 T = TypeVar("T")
@@ -18,48 +18,48 @@ _EMPTY: Mapping[str, Json] = {}
 class Members:
     """The members of one JSON object, at `path` inside the flag.
 
-    A member that is missing or null gives the default, as in protobuf's JSON. `end` refuses those that
-    nobody has asked for: a misspelt member would have its default without a word.
+    A member that is missing or null gives the default, as in protobuf's JSON. `refuse_unread` refuses the members that were
+    not read: without it, a misspelt member would silently have its default.
     """
 
     source: Mapping[Any, Json]
     path: str
-    findings: Findings = field(compare=False)
-    # Whether limits are looked at: not in what was accepted and stored before.
+    violations: FlagViolations = field(compare=False)
+    # Whether limits are checked: not in a flag that was accepted and stored before.
     bounded: bool = True
-    _asked: set[str] = field(default_factory=set, compare=False)
+    _read: set[str] = field(default_factory=set, compare=False)
 
     def get(self, name: str) -> Json:
-        """The member as it is; None where it is missing."""
-        self._asked.add(name)
+        """The member as it is; None if it is missing."""
+        self._read.add(name)
         return self.source.get(name)
 
-    def ended(self, read: T) -> T:
-        """What was read of the members, after `end`."""
-        self.end()
+    def complete(self, read: T) -> T:
+        """Refuses unread members, and returns what was read."""
+        self.refuse_unread()
         return read
 
-    def end(self, *also: str) -> None:
-        """Refuses the members that were neither asked for nor are among `also`."""
-        self._asked.update(also)
+    def refuse_unread(self, *also: str) -> None:
+        """Refuses the members that were not read and are not among `also`."""
+        self._read.update(also)
         for name in self.source:
-            if not isinstance(name, str) or name not in self._asked:
-                self.findings.refuse_unknown(self.at(_shown(name)), self._meant(name))
+            if not isinstance(name, str) or name not in self._read:
+                self.violations.refuse_unknown(self.path_of(_printable(name)), self._suggestion(name))
 
-    def _meant(self, name: Any) -> str:
-        """What a member may have been meant to be; empty where there is nothing like it."""
+    def _suggestion(self, name: Any) -> str:
+        """The known member that a name may stand for; empty if there is none like it."""
         plain = str(name).replace("_", "").replace("-", "").lower()[: limits.LABEL_CHARACTERS]
-        return next((known for known in self._asked if known.replace("_", "") == plain), "")
+        return next((known for known in self._read if known.replace("_", "") == plain), "")
 
     @classmethod
-    def of(cls, value: Json, path: str, findings: Findings, *, bounded: bool = True) -> "Members":
-        """The members of a value that should be an object; without members where it is not one."""
+    def of(cls, value: Json, path: str, violations: FlagViolations, *, bounded: bool = True) -> "Members":
+        """The members of a value that should be an object; without members if it is not one."""
         if isinstance(value, Mapping):
-            return cls(value, path, findings, bounded)
-        findings.refuse(path or "flag", "must be an object")
-        return cls(_EMPTY, path, findings, bounded)
+            return cls(value, path, violations, bounded)
+        violations.refuse(path or "flag", "must be an object")
+        return cls(_EMPTY, path, violations, bounded)
 
-    def at(self, name: str) -> str:
+    def path_of(self, name: str) -> str:
         """The path of a member."""
         return f"{self.path}.{name}" if self.path else name
 
@@ -70,15 +70,15 @@ class Members:
             return default
         if isinstance(value, str):
             return value
-        self.findings.refuse(self.at(name), "must be a string")
+        self.violations.refuse(self.path_of(name), "must be a string")
         return default
 
-    def truth(self, name: str) -> bool:
+    def boolean(self, name: str) -> bool:
         """A boolean; missing is false."""
         value = self.get(name)
         if value is None or isinstance(value, bool):
             return bool(value)
-        self.findings.refuse(self.at(name), "must be true or false")
+        self.violations.refuse(self.path_of(name), "must be true or false")
         return False
 
     def integer(self, name: str, most: int) -> int:
@@ -89,7 +89,7 @@ class Members:
         whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
         if whole and not isinstance(value, bool) and value >= 0 and (value <= most or not self.bounded):
             return int(value)
-        self.findings.refuse(self.at(name), f"must be an integer from 0 to {most}")
+        self.violations.refuse(self.path_of(name), f"must be an integer from 0 to {most}")
         return 0
 
     def thousandths(self, name: str) -> int:
@@ -102,7 +102,7 @@ class Members:
             steps = round(value * 1000)
             if steps / 1000 == value:
                 return steps
-        self.findings.refuse(self.at(name), "must be a number from 0 to 100 in steps of 0.001")
+        self.violations.refuse(self.path_of(name), "must be a number from 0 to 100 in steps of 0.001")
         return 0
 
     def items(self, name: str, most: int) -> Iterator[tuple[str, Json]]:
@@ -111,17 +111,17 @@ class Members:
         if value is None:
             return
         if not isinstance(value, list | tuple):
-            self.findings.refuse(self.at(name), "must be an array")
+            self.violations.refuse(self.path_of(name), "must be an array")
         elif self.bounded and len(value) > most:
-            self.findings.refuse(self.at(name), f"must have at most {most} items; it has {len(value)}")
+            self.violations.refuse(self.path_of(name), f"must have at most {most} items; it has {len(value)}")
         else:
             for index, item in enumerate(value):
-                yield f"{self.at(name)}[{index}]", item
+                yield f"{self.path_of(name)}[{index}]", item
 
     def objects(self, name: str, most: int) -> Iterator["Members"]:
         """The items of an array of objects."""
         for path, item in self.items(name, most):
-            yield Members.of(item, path, self.findings, bounded=self.bounded)
+            yield Members.of(item, path, self.violations, bounded=self.bounded)
 
     def texts(self, name: str, most: int) -> tuple[str, ...]:
         """An array of strings."""
@@ -130,20 +130,20 @@ class Members:
     def _text_items(self, name: str, most: int) -> Iterator[str]:
         for path, item in self.items(name, most):
             if not isinstance(item, str):
-                self.findings.refuse(path, "must be a string")
+                self.violations.refuse(path, "must be a string")
                 item = ""
             yield item
 
 
-def _shown(name: Any) -> str:
+def _printable(name: Any) -> str:
     text = str(name).encode("ascii", "backslashreplace").decode()
     return text if len(text) <= limits.LABEL_CHARACTERS else f"{text[: limits.LABEL_CHARACTERS]}…"
 
 
 def json_problem(value: Json) -> str:
-    """Why a value is not JSON that every client carries as it is; empty where it is.
+    """Why a value is not JSON that every client carries as it is; empty if it is.
 
-    Looks at the depth first and without recursion, so that no nesting can exhaust the stack.
+    Walks the value level by level, without recursion, so that no nesting can exhaust the stack.
     """
     size = 0
     level = [value]
@@ -169,7 +169,7 @@ def json_problem(value: Json) -> str:
 
 
 def scalar_problem(value: Json) -> str:
-    """Why a value that is not an array or an object is not JSON; empty where it is."""
+    """Why a value that is not an array or an object is not JSON; empty if it is."""
     if value is None or isinstance(value, bool):
         return ""
     if isinstance(value, str):
@@ -180,13 +180,13 @@ def scalar_problem(value: Json) -> str:
             return ""
         return f"must not have integers beyond {most} (2^53-1), which JSON clients round: send it as a string"
     if isinstance(value, float):
-        # What is left has a fraction, or is not a number.
+        # The other floats have a fraction, or are NaN or infinite.
         return "" if abs(value) < 2**53 else "must not have NaN or Infinity: JSON has no such numbers"
     return "must be JSON: null, a boolean, a number, a string, an array or an object"
 
 
 def owned(value: Json) -> Json:
-    """A copy of a JSON value as plain dicts and lists, which nobody else can change."""
+    """A copy of a JSON value as plain dicts and lists, which nothing else refers to."""
     if isinstance(value, Mapping):
         return {name: owned(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

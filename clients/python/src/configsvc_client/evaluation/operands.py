@@ -1,7 +1,7 @@
-"""Texts that conditions compare: versions, instants, networks, patterns. Each is read once, when compiled.
+"""What conditions compare: numbers, texts, versions, instants, networks, patterns.
 
-A reader of an operand raises ValueError with what is allowed; a reader of an attribute returns None,
-because a context is not ours to refuse.
+Operands belong to a flag: each is parsed once, when the flag is compiled, and a parser of an operand raises ValueError
+with what is allowed. Attributes belong to a context, which is never refused: a parser of an attribute returns None.
 """
 
 import importlib
@@ -31,7 +31,7 @@ Address = tuple[int, int]
 
 
 class RegexUnavailable(ImportError):
-    """A flag has a regular expression, and there is no RE2 to run it. No other engine gives the same answers."""
+    """A flag has a regular expression, and RE2, which runs it, is not installed. No other engine gives the same results."""
 
 
 _NUMERIC: Final = r"(?:0|[1-9][0-9]*)"
@@ -67,11 +67,11 @@ def storable(text: str) -> bool:
 
 
 def version(text: Json) -> Version | None:
-    """A semantic version; None where it is not one. Build metadata does not count.
+    """A semantic version; None if the text is not one. Build metadata does not count.
 
-    A missing minor or patch is 0, as LaunchDarkly has it: applications report "2.1". No leading `v`.
+    A missing minor or patch is 0, as in LaunchDarkly: applications report "2.1". No leading `v`.
     """
-    if not isinstance(text, str) or len(text) > limits.LITERAL_CHARACTERS:
+    if not isinstance(text, str) or len(text) > limits.OPERAND_CHARACTERS:
         return None
     match = _VERSION.fullmatch(text)
     if match is None:
@@ -86,8 +86,8 @@ def version(text: Json) -> Version | None:
 
 
 def instant(text: Json) -> Instant | None:
-    """An RFC 3339 date and time as nanoseconds; None where it is not one. Finer fractions are cut off."""
-    if not isinstance(text, str) or len(text) > limits.LITERAL_CHARACTERS:
+    """An RFC 3339 date and time as nanoseconds; None if the text is not one. Finer fractions are cut off."""
+    if not isinstance(text, str) or len(text) > limits.OPERAND_CHARACTERS:
         return None
     match = _INSTANT.fullmatch(text)
     if match is None:
@@ -110,19 +110,19 @@ def instant(text: Json) -> Instant | None:
 
 
 def address(text: Json) -> Address | None:
-    """An IPv4 or IPv6 address; None where it is not one. An IPv4 address inside IPv6 is that IPv4 address."""
-    if not isinstance(text, str) or len(text) > limits.LITERAL_CHARACTERS:
+    """An IPv4 or IPv6 address; None if the text is not one. An IPv4 address inside IPv6 is that IPv4 address."""
+    if not isinstance(text, str) or len(text) > limits.OPERAND_CHARACTERS:
         return None
     try:
-        found = ipaddress.ip_address(text)
+        parsed = ipaddress.ip_address(text)
     except ValueError:
         return None
-    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
-        found = found.ipv4_mapped
-    return found.version, int(found)
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
+        parsed = parsed.ipv4_mapped
+    return parsed.version, int(parsed)
 
 
-def boolean_or_number_or_text(operand: Json) -> bool | float | str:
+def scalar_operand(operand: Json) -> bool | float | str:
     """An operand of equality."""
     if isinstance(operand, bool | str):
         return _bounded(operand) if isinstance(operand, str) else operand
@@ -143,44 +143,44 @@ def text_operand(operand: Json) -> str:
 
 def version_operand(operand: Json) -> Version:
     """An operand of a version comparison."""
-    found = version(operand)
-    if found is None:
+    parsed = version(operand)
+    if parsed is None:
         raise ValueError("must be a semantic version such as '2.1.0' or '2.1.0-beta.1' (semver.org)")
-    return found
+    return parsed
 
 
 def instant_operand(operand: Json) -> Instant:
     """An operand of a date comparison."""
-    found = instant(operand)
-    if found is None:
+    parsed = instant(operand)
+    if parsed is None:
         raise ValueError("must be an RFC 3339 date and time such as '2026-01-31T12:00:00Z'")
-    return found
+    return parsed
 
 
 def network_operand(operand: Json) -> tuple[int, int, int]:
     """An operand of `cidr`: (4 or 6, number of host bits, network bits as an integer).
 
-    IPv4 networks inside IPv6 (::ffff:0:0/96) are those IPv4 networks, as `address` has it of addresses.
+    IPv4 networks inside IPv6 (::ffff:0:0/96) are those IPv4 networks, as IPv4 addresses are in `address`.
     """
-    wanted = "must be a network such as '10.0.0.0/8' or '2001:db8::/32', or an address"
-    if not isinstance(operand, str) or len(operand) > limits.LITERAL_CHARACTERS or "%" in operand:
-        raise ValueError(wanted)
+    allowed = "must be a network such as '10.0.0.0/8' or '2001:db8::/32', or an address"
+    if not isinstance(operand, str) or len(operand) > limits.OPERAND_CHARACTERS or "%" in operand:
+        raise ValueError(allowed)
     try:
-        found = ipaddress.ip_network(operand, strict=False)
+        network = ipaddress.ip_network(operand, strict=False)
     except ValueError:
-        raise ValueError(wanted) from None
-    if int(found.network_address) != int(ipaddress.ip_address(operand.partition("/")[0])):
-        raise ValueError(f"must not have bits beyond its prefix; '{found}' may be meant")
-    host_bits = found.max_prefixlen - found.prefixlen
-    mapped = getattr(found.network_address, "ipv4_mapped", None)
+        raise ValueError(allowed) from None
+    if int(network.network_address) != int(ipaddress.ip_address(operand.partition("/")[0])):
+        raise ValueError(f"must not have bits beyond its prefix; '{network}' may be meant")
+    host_bits = network.max_prefixlen - network.prefixlen
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
     if mapped is not None and host_bits <= 32:
-        # As `address` has it, this is a network of IPv4: ::ffff:10.0.0.0/104 is 10.0.0.0/8.
+        # A network of IPv4, as in `address`: ::ffff:10.0.0.0/104 is 10.0.0.0/8.
         return 4, host_bits, int(mapped) >> host_bits
-    return found.version, host_bits, int(found.network_address) >> host_bits
+    return network.version, host_bits, int(network.network_address) >> host_bits
 
 
 def pattern_operand(operand: Json) -> Callable[[bytes], object]:
-    """An operand of `matches`: a search in UTF-8 text that is truthy where the pattern is found anywhere.
+    """An operand of `matches`: a search in UTF-8 text that is truthy if the pattern is found anywhere.
 
     RE2 (github.com/google/re2/wiki/Syntax) takes time linear in the text: no look-around, no backreference.
     """
@@ -192,22 +192,22 @@ def pattern_operand(operand: Json) -> Callable[[bytes], object]:
         raise ValueError(f"must be at most {limits.PATTERN_CHARACTERS} characters; it has {len(operand)}")
     re2 = _re2()
     options = re2.Options()
-    options.never_capture = True  # Only whether it matches is asked.
+    options.never_capture = True  # Only whether the pattern matches is needed.
     options.log_errors = False
     options.max_mem = limits.PATTERN_BYTES
     try:
         search: Callable[[bytes], object] = re2.compile(operand, options).search
     except re2.error as error:
         detail = error.args[0] if error.args else b""
-        said = detail.decode("utf-8", "replace") if isinstance(detail, bytes) else str(detail)
+        reason = detail.decode("utf-8", "replace") if isinstance(detail, bytes) else str(detail)
         raise ValueError(
-            f"must be a regular expression in RE2 syntax, without look-around or backreferences: {said}"
+            f"must be a regular expression in RE2 syntax, without look-around or backreferences: {reason}"
         ) from None
     return search
 
 
 def _re2() -> Any:
-    # Loaded where a flag needs it: it is an extra of the package, since it is compiled where there is no wheel.
+    # Loaded when a flag needs it: it is an extra of the package, since it has to be compiled if there is no wheel.
     try:
         return importlib.import_module("re2")
     except ImportError as error:
@@ -226,10 +226,10 @@ def _bounded(operand: str) -> str:
     return operand
 
 
-def _finite(operand: Json, wanted: str) -> float:
-    found = number(operand)
-    if found is None:
-        raise ValueError(wanted)
-    if abs(found) > limits.LARGEST_EXACT_INTEGER:
+def _finite(operand: Json, allowed: str) -> float:
+    double = number(operand)
+    if double is None:
+        raise ValueError(allowed)
+    if abs(double) > limits.LARGEST_EXACT_INTEGER:
         raise ValueError(OPERAND_TOO_LARGE)
-    return found
+    return double

@@ -1,9 +1,9 @@
-"""One flag, compiled: everything that does not depend on the context is done once.
+"""Compiles one flag: everything that does not depend on the context is done once.
 
-All outcomes of a flag are few, so they are made in advance, and an evaluation returns one of them: an
-evaluation allocates nothing but the bytes that it hashes. Order of evaluation: disabled, prerequisites,
-targeted users, rules, rollout, default; the first match decides. Prerequisites need other flags, so they
-are the flag set's part; `CompiledFlag.run` is what comes after them.
+A flag has few results, so they are made in advance, and an evaluation returns one of them: it allocates
+nothing but the bytes that it hashes. Order of evaluation: disabled, prerequisites, targeted users, rules,
+rollout, default; the first match decides. Prerequisites need other flags, so the flag set evaluates them;
+`CompiledFlag.run` does the rest.
 """
 
 from bisect import bisect_right
@@ -12,51 +12,51 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 from configsvc_client.evaluation import bucketing, conditions, limits
-from configsvc_client.evaluation.evaluate import Context, ErrorCode, Evaluation, Reason
 from configsvc_client.evaluation.flag import Flag, Json, Rule, WeightedVariant
-from configsvc_client.evaluation.reading import owned
+from configsvc_client.evaluation.flag_evaluation import Context, ErrorCode, Evaluation, Reason
+from configsvc_client.evaluation.json_reader import owned
 
 Run = Callable[[Context], Evaluation]
-# The bytes that are bucketed; None where the context has nothing that can be.
+# The bytes that are bucketed; None if the context has none.
 Unit = Callable[[Context], bytes | None]
 
-# Where chance decides, or where it has decided before and percentage or weights have changed since: there an assignment
-# stands. What is nobody's chance (a disabled flag, a targeted user, a rule's variant) comes first.
+# The reasons of results that an assignment replaces: chance decides, or decided before percentage or weights changed. A
+# disabled flag, a targeted user and a rule's variant come first.
 _BY_CHANCE = (Reason.SPLIT, Reason.DEFAULT, Reason.STATIC)
 
 
 @dataclass(frozen=True, slots=True)
 class CompiledSplit:
-    """Weighted outcomes in the order of the flag's variants. `bounds[i]` is where the points of arm i end."""
+    """Weighted results in the order of the flag's variants. `bounds[i]` is the end of the points of arm i."""
 
     outcomes: tuple[Evaluation, ...]
     bounds: tuple[int, ...]
 
     def at(self, point: int) -> Evaluation:
-        """The outcome of the arm that a point falls into."""
+        """The result of the arm that a point falls into."""
         return self.outcomes[bisect_right(self.bounds, point)]
 
 
 @dataclass(frozen=True, slots=True)
 class CompiledRule:
-    """A rule with its conditions as closures. `serves` is an outcome or a split."""
+    """A rule with its conditions as predicates. `serves` is a result or a split."""
 
     rule: Rule
-    holds: tuple[conditions.Holds, ...]
+    predicates: tuple[conditions.Predicate, ...]
     serves: Evaluation | CompiledSplit
 
     def matches(self, context: Context) -> bool:
         """Whether all conditions hold."""
         user_id, attributes = context.user_id, context.attributes
-        return all(holds(user_id, attributes) for holds in self.holds)
+        return all(holds(user_id, attributes) for holds in self.predicates)
 
 
 @dataclass(frozen=True, slots=True)
 class CompiledFlag:
     """A flag ready for evaluation.
 
-    `run` gives the outcome for a context once the prerequisites are met, `unmet` is the outcome where they
-    are not. `prerequisites` are (flag, wanted variants); a disabled flag has none, since it never asks.
+    `run` gives the result for a context if the prerequisites are met, `unmet` if they are not.
+    `prerequisites` are (flag, variants that meet it); a disabled flag has none, since it does not evaluate them.
     """
 
     flag: Flag
@@ -69,20 +69,20 @@ class CompiledFlag:
     targeted: frozenset[str]
     rules: tuple[CompiledRule, ...]
     rollout: Evaluation | CompiledSplit | None
-    # Of a sticky flag: the outcome of each variant, for those to whom it is assigned.
+    # For a sticky flag: the result for a user to whom a variant is assigned, by variant.
     assignable: Mapping[str, Evaluation] = field(default_factory=dict)
 
     def serve(self, context: Context, assigned: str | None) -> Evaluation:
-        """The outcome for a context to which a variant may be assigned; one that the flag no longer has is none."""
-        found = self.run(context)
-        if assigned is None or found.reason not in _BY_CHANCE:
-            return found
+        """The result for a context with an assigned variant, or None. A variant that the flag has lost is ignored."""
+        evaluation = self.run(context)
+        if assigned is None or evaluation.reason not in _BY_CHANCE:
+            return evaluation
         kept = self.assignable.get(assigned)
-        return found if kept is None else replace(kept, value=owned(kept.value))
+        return evaluation if kept is None else replace(kept, value=owned(kept.value))
 
 
 def unreadable(flag: Flag, problem: str) -> CompiledFlag:
-    """A flag that can't be compiled: it evaluates to PARSE_ERROR, without a value, and harms no other flag."""
+    """A flag that can't be compiled: it evaluates to PARSE_ERROR, without a value. Other flags are not affected."""
     message = f"flag '{flag.name}' can't be evaluated by this release: {problem}"
     error = Evaluation(flag.name, None, "", Reason.ERROR, False, flag.version, ErrorCode.PARSE_ERROR, message)
     return CompiledFlag(
@@ -99,14 +99,14 @@ def unreadable(flag: Flag, problem: str) -> CompiledFlag:
 
 
 def compile_flag(flag: Flag) -> CompiledFlag:
-    """Compiles a valid flag. Raises LookupError or ValueError where `check_flag` would refuse it."""
+    """Compiles a valid flag. Raises LookupError or ValueError if `check_flag` would refuse it."""
     outcome = _outcomes(flag)
     off = outcome(flag.served_off, Reason.DISABLED)
     unit = _unit(flag.bucket_by)
     rules = tuple(
         CompiledRule(
             rule,
-            tuple(conditions.compiled(c.attribute, c.operator, c.values, c.negate) for c in rule.conditions),
+            tuple(conditions.compile_condition(c.attribute, c.operator, c.values, c.negate) for c in rule.conditions),
             _compiled_split(flag, rule.split, outcome) if rule.split else outcome(rule.variant, Reason.TARGETING_MATCH),
         )
         for rule in flag.rules
@@ -168,7 +168,7 @@ def _rules(compiled: CompiledFlag, otherwise: Run, keyless: Evaluation) -> Run:
 
 
 def _serve(compiled: CompiledFlag, serves: Evaluation | CompiledSplit, keyless: Evaluation) -> Run:
-    """A constant outcome as it is, a split by the context's unit."""
+    """A constant result as it is, a split by the context's unit."""
     if isinstance(serves, Evaluation):
         return lambda _context: serves
     unit, prefix, at, total = compiled.unit, compiled.prefix, serves.at, serves.bounds[-1]
@@ -190,7 +190,7 @@ def _rollout(compiled: CompiledFlag, fallback: Evaluation, keyless: Evaluation) 
     if threshold == limits.WHOLE_THOUSANDTHS:
         return inside
     unit, prefix, gate_bucket = compiled.unit, compiled.prefix, bucketing.gate_bucket
-    # The usual rollout serves one outcome: one call less.
+    # The usual rollout serves one result: this saves a call.
     constant = rollout if isinstance(rollout, Evaluation) else None
 
     def run(context: Context) -> Evaluation:
@@ -239,7 +239,7 @@ def _keyless(flag: Flag, outcome: Callable[..., Evaluation]) -> Evaluation:
 
 def _compiled_split(flag: Flag, split: Sequence[WeightedVariant], outcome: Callable[..., Evaluation]) -> CompiledSplit:
     position = {variant.name: index for index, variant in enumerate(flag.all_variants)}
-    # By the variants' positions, which never change, so that the order of the weights moves nobody.
+    # In the order of the variants, which never changes, so that reordering the weights moves no user.
     arms = sorted(split, key=lambda arm: position[arm.variant])
     return CompiledSplit(
         tuple(outcome(arm.variant, Reason.SPLIT) for arm in arms),
@@ -255,11 +255,11 @@ def _constant(outcome: Evaluation) -> Run:
 
 
 def _copying(run: Run) -> Run:
-    """Outcomes are shared by all callers; a caller that changes an object must change its own."""
+    """Results are shared by all callers: each gets a copy of an object, which it may change."""
 
     def copied(context: Context) -> Evaluation:
-        found = run(context)
-        return replace(found, value=owned(found.value))
+        evaluation = run(context)
+        return replace(evaluation, value=owned(evaluation.value))
 
     return copied
 
@@ -278,11 +278,11 @@ def _unit(bucket_by: str) -> Unit:
 
 
 def unit_bytes(value: Json) -> bytes | None:
-    """The bytes of an attribute that users are bucketed by; None where it is missing or of another type.
+    """The bytes of an attribute that users are bucketed by; None if it is missing or of another type.
 
     A text is its UTF-8, an integer its decimal digits. 42.0 is 42, since JSON and protobuf have one type of
-    number; integers that they don't carry exactly, fractions, booleans, lists and objects are nothing to
-    bucket by, and neither is an empty text, which would put everyone without a value into one bucket.
+    number. Integers that they don't carry exactly, fractions, booleans, lists and objects give None. So does an
+    empty text: it would put everyone without a value into one bucket.
     """
     if isinstance(value, str):
         try:

@@ -1,4 +1,4 @@
-"""What goes into an evaluation and what comes out. Reasons and error codes are OpenFeature's, letter for letter
+"""The input of an evaluation and its result. Reasons and error codes are OpenFeature's, letter for letter
 (github.com/open-feature/spec, specification/types.md).
 """
 
@@ -13,7 +13,7 @@ Json = Any
 
 
 class Reason(StrEnum):
-    """Why a variant was served. `CACHED`, `UNKNOWN` and `STALE` are OpenFeature's too, and never come from here."""
+    """Why a variant was served. `CACHED`, `UNKNOWN` and `STALE` are OpenFeature's too, and are never set here."""
 
     STATIC = "STATIC"
     DEFAULT = "DEFAULT"
@@ -27,7 +27,7 @@ class Reason(StrEnum):
 
 
 class ErrorCode(StrEnum):
-    """Why an evaluation gave no proper value. From here comes TARGETING_KEY_MISSING alone; callers know the others."""
+    """Why an evaluation gave no proper value. Set here: TARGETING_KEY_MISSING and PARSE_ERROR; callers set the others."""
 
     PROVIDER_NOT_READY = "PROVIDER_NOT_READY"
     FLAG_NOT_FOUND = "FLAG_NOT_FOUND"
@@ -40,11 +40,11 @@ class ErrorCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Whom a flag is evaluated for.
+    """The user that a flag is evaluated for.
 
     `user_id` may be empty: then nobody is targeted, and a flag that buckets by user id gives its default.
     `attributes` are JSON values; those of other types match nothing. An attribute named `user_id` is
-    shadowed by the user id. Raises TypeError where `user_id` is not a string: 123 is not "123" on the server.
+    shadowed by the user id. Raises TypeError if `user_id` is not a string: 123 is not "123" on the server.
     """
 
     user_id: str = ""
@@ -57,9 +57,9 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What a flag is for one context.
+    """The result of a flag for one context.
 
-    `value` is the caller's to change where it is an object or an array. `enabled` is the value of a boolean
+    `value` belongs to the caller, who may change it if it is an object or an array. `enabled` is the value of a boolean
     flag; for the others, whether the flag is enabled and serves a variant other than its off variant.
 
     `error_code` is set with reason ERROR, and then `variant` and `value` are the flag's default. OpenFeature

@@ -1,14 +1,13 @@
 """Walks a compiled flag step by step and notes each outcome. Only for explanations: `CompiledFlag.run` decides.
 
-It is a second reading of the same compiled parts, so the tests hold the two together.
+It evaluates the same compiled parts a second time, so a test compares the two.
 """
 
 from collections.abc import Sequence
 
 from configsvc_client.evaluation import bucketing, limits
-from configsvc_client.evaluation.compiled import CompiledFlag, CompiledRule, CompiledSplit
+from configsvc_client.evaluation.compiler import CompiledFlag, CompiledRule, CompiledSplit
 from configsvc_client.evaluation.conditions import USER_ID, is_present
-from configsvc_client.evaluation.evaluate import Context, Evaluation, Reason
 from configsvc_client.evaluation.explanation import (
     ArmRange,
     ConditionOutcome,
@@ -18,39 +17,40 @@ from configsvc_client.evaluation.explanation import (
     RuleOutcome,
     SplitOutcome,
 )
+from configsvc_client.evaluation.flag_evaluation import Context, Evaluation, Reason
 
 
 def explain(compiled: CompiledFlag, context: Context, prerequisites: Sequence[PrerequisiteOutcome]) -> Explanation:
-    """How the flag comes to its outcome for this context, given its prerequisites' outcomes."""
+    """How the flag comes to its result for this context, given the outcomes of its prerequisites."""
     flag = compiled.flag
-    asked = tuple(prerequisites)
+    required = tuple(prerequisites)
     if not flag.enabled:
         return Explanation("disabled", flag.served_off, Reason.DISABLED)
-    if not all(p.met for p in asked):
-        return Explanation("prerequisites", flag.served_off, Reason.DISABLED, asked)
+    if not all(p.met for p in required):
+        return Explanation("prerequisites", flag.served_off, Reason.DISABLED, required)
     if context.user_id in compiled.targeted:
-        return Explanation("targeted_users", flag.served_on, Reason.TARGETING_MATCH, asked, targeted=True)
+        return Explanation("targeted_users", flag.served_on, Reason.TARGETING_MATCH, required, targeted=True)
 
     unit = compiled.unit(context)
     rules, decisive = _rules(compiled, context)
     if decisive is not None:
         variant, reason, split = _served(compiled, decisive.serves, unit)
-        where = f"rules[{compiled.rules.index(decisive)}]"
-        return Explanation(where, variant, reason, asked, False, rules, split=split)
+        decided_by = f"rules[{compiled.rules.index(decisive)}]"
+        return Explanation(decided_by, variant, reason, required, False, rules, split=split)
 
     fallback = flag.served_default
     if compiled.rollout is None:
-        static = not (compiled.targeted or rules or asked)
+        static = not (compiled.targeted or rules or required)
         reason = Reason.STATIC if static else Reason.DEFAULT
-        return Explanation("default", fallback, reason, asked, False, rules)
+        return Explanation("default", fallback, reason, required, False, rules)
 
     gate = _gate(compiled, unit)
     if not gate.inside:
         if gate.bucket is None:
-            return Explanation("rollout", fallback, Reason.ERROR, asked, False, rules, gate)
-        return Explanation("default", fallback, Reason.DEFAULT, asked, False, rules, gate)
+            return Explanation("rollout", fallback, Reason.ERROR, required, False, rules, gate)
+        return Explanation("default", fallback, Reason.DEFAULT, required, False, rules, gate)
     variant, reason, split = _served(compiled, compiled.rollout, unit)
-    return Explanation("rollout", variant, reason, asked, False, rules, gate, split)
+    return Explanation("rollout", variant, reason, required, False, rules, gate, split)
 
 
 def _rules(compiled: CompiledFlag, context: Context) -> tuple[tuple[RuleOutcome, ...], CompiledRule | None]:
@@ -79,7 +79,7 @@ def _conditions(step: CompiledRule, context: Context) -> tuple[ConditionOutcome,
             present=is_present(condition.attribute, user_id, attributes),
             holds=holds(user_id, attributes),
         )
-        for condition, holds in zip(step.rule.conditions, step.holds, strict=True)
+        for condition, holds in zip(step.rule.conditions, step.predicates, strict=True)
     )
 
 

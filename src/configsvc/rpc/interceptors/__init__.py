@@ -1,0 +1,5 @@
+"""What surrounds every call: one concern a module, in the order that `call_interceptor` says."""
+
+from configsvc.rpc.interceptors.call_interceptor import CallInterceptor
+
+__all__ = ["CallInterceptor"]
