@@ -82,9 +82,8 @@ async def test_end_before_the_database_was_ever_available_raises_nothing(tmp_pat
 
 async def test_no_attempt_is_made_after_the_end(tmp_path: Path) -> None:
     path, clock = tmp_path / "configsvc.db", FakeClock()
-    async with SqliteStorage(path):
-        async with deferred(path, clock):
-            await clock.asleep()
+    async with SqliteStorage(path), deferred(path, clock):
+        await clock.asleep()
     await clock.advance(10 * LONGEST_RETRY_SECONDS)
     async with SqliteStorage(path) as next_owner:
         await next_owner.ping()
