@@ -16,10 +16,11 @@ from configsvc.cache.redis import RedisCache
 from configsvc.clock import Clock, SystemClock
 from configsvc.domain.lineage import LogState
 from configsvc.errors import ServiceError
+from configsvc.probes.address_filter import AddressFilter
 from configsvc.probes.grpc import GrpcProbe
-from configsvc.probes.network import AddressFilter, HttpProbe, SchemeProbe, TcpProbe
+from configsvc.probes.network import HttpProbe, SchemeProbe, TcpProbe
 from configsvc.probes.port import Probe
-from configsvc.probes.targets import Targets
+from configsvc.probes.targets import TargetLimiter
 from configsvc.registry.local import LocalRegistry, LocalRegistryClient
 from configsvc.registry.port import ServiceRegistryClient
 from configsvc.registry.zookeeper.client import ZookeeperRegistryClient
@@ -172,7 +173,7 @@ async def _open_registry(
 
 def _probe(settings: Settings, clock: Clock) -> Probe:
     addresses = AddressFilter(
-        settings.denied_networks, allows_private=settings.health_check_private_networks, targets=Targets(clock)
+        settings.denied_networks, allows_private=settings.health_check_private_networks, limiter=TargetLimiter(clock)
     )
     seconds = settings.health_check_timeout_seconds
     http = HttpProbe(addresses, seconds, settings.health_check_ca_file)

@@ -1,7 +1,6 @@
-"""What the probes look at: real servers on loopback, a certificate made for the test, and a name with addresses.
+"""What the probes check: real servers on loopback, a certificate made for the tests, and names with chosen addresses.
 
-A resolver can't be had without a server of one's own, so what stands in for it is the loop's `getaddrinfo`, for the one
-name that a test makes up.
+A real resolver would need a DNS server. So the loop's `getaddrinfo` is replaced, for the names that a test makes up.
 """
 
 import asyncio
@@ -15,10 +14,11 @@ from typing import Any
 
 import pytest
 
+from configsvc.probes.address_filter import AddressFilter
 from configsvc.probes.grpc import GrpcProbe
-from configsvc.probes.network import AddressFilter, HttpProbe, SchemeProbe, TcpProbe
+from configsvc.probes.network import HttpProbe, SchemeProbe, TcpProbe
 from configsvc.probes.port import ProbeFailedError, ProbeUnansweredError
-from configsvc.probes.targets import Targets
+from configsvc.probes.targets import TargetLimiter
 from configsvc.settings import load
 
 # Long, so that a loaded machine fails no test. A test of the time-out has a short one of its own.
@@ -68,33 +68,33 @@ def probe(
     timeout_seconds: float = TIMEOUT_SECONDS,
     denied: str = "",
     allows_private: bool = True,
-    targets: Targets | None = None,
+    limiter: TargetLimiter | None = None,
 ) -> SchemeProbe:
-    """All probes, as the service puts them together; `denied`: networks more than the default ones."""
+    """All probes, assembled as the service does it. `denied`: networks in addition to the default ones."""
     default = load().health_check_denied_networks
     networks = load(health_check_denied_networks=f"{default},{denied}").denied_networks
-    addresses = AddressFilter(networks, allows_private=allows_private, targets=targets)
+    addresses = AddressFilter(networks, allows_private=allows_private, limiter=limiter)
     http = HttpProbe(addresses, timeout_seconds, authorities)
     tcp, grpc = TcpProbe(addresses, timeout_seconds), GrpcProbe(addresses, timeout_seconds)
     return SchemeProbe({"http": http, "https": http, "tcp": tcp, "grpc": grpc}, timeout_seconds)
 
 
-class LeaseClock:
-    """Starts servers that answer as a handler says; they end with the test."""
+class Servers:
+    """Starts servers on loopback; they end with the test. `connections` counts the accepted connections."""
 
     def __init__(self, stack: AsyncExitStack) -> None:
         self._stack = stack
         self.connections = 0
 
     async def __call__(self, handler: Handler, host: str = "127.0.0.1", **more: Any) -> int:
-        """The port."""
+        """Starts a server with this handler; returns its port."""
 
         async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             self.connections += 1
             try:
                 await handler(reader, writer)
             except ConnectionError:
-                # The probe has seen enough.
+                # The probe has closed the connection.
                 return
             finally:
                 writer.close()
@@ -104,21 +104,21 @@ class LeaseClock:
         return int(server.sockets[0].getsockname()[1])
 
     def unused_port(self) -> int:
-        """A port that nobody listens on, and nobody else gets."""
+        """A port without a server. It is reserved, so that no other program gets it."""
         held = self._stack.enter_context(socket.socket())
         held.bind(("127.0.0.1", 0))
         return int(held.getsockname()[1])
 
 
 @pytest.fixture
-async def listening() -> AsyncIterator[LeaseClock]:
+async def serve() -> AsyncIterator[Servers]:
     async with AsyncExitStack() as stack:
-        yield LeaseClock(stack)
+        yield Servers(stack)
 
 
 @pytest.fixture
-async def resolves(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """`resolves("name", "127.0.0.1", …)`: from now on the name has these addresses."""
+async def resolve_to(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`resolve_to("name", "127.0.0.1", …)`: the name has these addresses from now on."""
     loop = asyncio.get_running_loop()
     known: dict[str, Sequence[str]] = {}
     real = loop.getaddrinfo
@@ -131,20 +131,20 @@ async def resolves(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
 
-    def tell(name: str, *addresses: str) -> None:
+    def resolve(name: str, *addresses: str) -> None:
         known[name] = addresses
 
-    return tell
+    return resolve
 
 
-async def problem(url: str, **more: Any) -> str:
-    """What a look says is wrong; empty where all is well."""
+async def failure_of(url: str, **more: Any) -> str:
+    """Why a check fails; empty if it passes."""
     try:
         await probe(**more).check(url)
     except ProbeUnansweredError as error:
-        # The text is the same, whatever it was.
+        # The text must not tell the reasons apart.
         same = str(error) == str(ProbeUnansweredError("something else"))
-        return f"{'unanswered' if same else 'told apart'}: {error.detail}"
+        return f"{'unanswered' if same else 'distinguishable'}: {error.detail}"
     except ProbeFailedError as error:
-        return str(error) or "it does not say what"
+        return str(error) or "no reason given"
     return ""

@@ -1,6 +1,6 @@
-"""Addresses that no health check may reach, however they are written, and whatever else a name resolves to.
+"""Addresses that no health check may reach, in every notation, and whatever other addresses a name has.
 
-No test lets a connection leave the machine: such addresses are judged by the filter alone.
+No test makes a connection that leaves the machine: denied addresses are refused before that.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from configsvc.domain.fields import checked
 from configsvc.domain.limits import Limits
 from configsvc.domain.registrations import Registration, validate
 from configsvc.errors import InvalidInput
-from tests.probes.conftest import LeaseClock, problem
+from tests.probes.conftest import Servers, failure_of
 from tests.probes.test_network import answering
 
 DENIED = [
-    # Link-local: where clouds keep what instances must not know of each other.
+    # Link-local: the metadata services of clouds.
     "169.254.169.254",
     "169.254.0.1",
     "[::ffff:169.254.169.254]",
@@ -38,14 +38,14 @@ DENIED = [
     "[::ffff:0:169.254.169.254]",
     "[::ffff:168.63.129.16]",
     "[2002:6464:64c8::]",
-    # Metadata of clouds that is not link-local.
+    # Metadata services that are not link-local.
     "[fd00:ec2::254]",
     "[fd20:ce::254]",
     "100.100.100.200",
     "168.63.129.16",
     "192.0.0.192",
     "1684301000",
-    # Other ways to write an IPv4 address, which resolvers understand.
+    # Other notations of an IPv4 address, which resolvers understand.
     "2852039166",
     "0xa9fea9fe",
     "0xA9FEA9FE",
@@ -68,14 +68,14 @@ DENIED = [
 
 @pytest.mark.parametrize("scheme", ["http", "https", "tcp", "grpc"])
 @pytest.mark.parametrize("host", DENIED)
-async def test_an_address_that_is_never_checked_is_refused(scheme: str, host: str) -> None:
-    found = await problem(f"{scheme}://{host}:80/")
+async def test_denied_address_is_refused_at_the_check(scheme: str, host: str) -> None:
+    found = await failure_of(f"{scheme}://{host}:80/")
     assert "is never checked" in found or "is in HEALTH_CHECK_DENIED_NETWORKS" in found
 
 
 @pytest.mark.parametrize("host", [*DENIED, "0251.0376.0251.0376"])
 @pytest.mark.parametrize("field", ["service_url", "health_check_url"])
-def test_it_is_refused_when_an_instance_registers_by_name_of_the_field(field: str, host: str) -> None:
+def test_denied_address_is_refused_at_registration_with_the_field_name(field: str, host: str) -> None:
     denied, other = f"http://{host}/latest", "http://h:1"
     urls = (denied, other) if field == "service_url" else (other, denied)
     with pytest.raises(InvalidInput, match=f"{field}: must have another address"), checked(Limits()) as fields:
@@ -90,9 +90,7 @@ PRIVATE = [
 
 @pytest.mark.parametrize("host", PRIVATE)
 @pytest.mark.parametrize("allows_private", [True, False])
-async def test_loopback_and_private_networks_are_allowed_unless_the_settings_say_otherwise(
-    host: str, allows_private: bool
-) -> None:
+async def test_private_networks_are_allowed_unless_the_setting_denies_them(host: str, allows_private: bool) -> None:
     registered = Registration("svc", f"http://{host}:1", health_check_url=f"http://{host}:1/health")
     if allows_private:
         with checked(Limits()) as fields:
@@ -104,13 +102,13 @@ async def test_loopback_and_private_networks_are_allowed_unless_the_settings_say
     ):
         validate(fields, registered, AddressRules(allows_private=False))
     if "localhost" not in host:
-        assert "HEALTH_CHECK_PRIVATE_NETWORKS" in await problem(f"http://{host}:1/", allows_private=False)
+        assert "HEALTH_CHECK_PRIVATE_NETWORKS" in await failure_of(f"http://{host}:1/", allows_private=False)
 
 
 @pytest.mark.parametrize(
     "host", ["h", "cafe", "0x", "1.2.3.4.5", "256.1.1.1", "08.1.1.1", "a.1", "8.8.8.8", "[2001:db8::1]"]
 )
-def test_names_and_other_addresses_are_not_refused(host: str) -> None:
+def test_names_and_public_addresses_are_accepted(host: str) -> None:
     with checked(Limits()) as fields:
         validate(fields, Registration("svc", f"http://{host}:1", health_check_url=f"http://{host}:1/"))
 
@@ -125,7 +123,7 @@ ADDRESSES = st.sampled_from([*METADATA, *AddressRules().denied]).map(lambda netw
     how=st.integers(0, 11),
     rest=st.binary(min_size=16, max_size=16),
 )
-def test_no_embedding_hides_an_address(address: IPv4Address, how: int, rest: bytes) -> None:
+def test_embedded_ipv4_addresses_are_judged(address: IPv4Address, how: int, rest: bytes) -> None:
     four, full = address.packed, bytearray(rest)
     match how:
         case 0:
@@ -153,7 +151,7 @@ def test_no_embedding_hides_an_address(address: IPv4Address, how: int, rest: byt
 
 
 @given(address=st.integers(0, 0xFFFF_FFFF).map(IPv4Address), form=st.integers(0, 5))
-def test_every_form_that_resolvers_take_is_read(address: IPv4Address, form: int) -> None:
+def test_every_notation_of_an_ipv4_address_is_parsed(address: IPv4Address, form: int) -> None:
     a, b, c, d = address.packed
     written = (
         str(address), str(int(address)), hex(int(address)), f"0{a:o}.{b}.{hex(c)}.0{d:o}", f"{a}.{(b << 16) + (c << 8) + d}",
@@ -163,39 +161,35 @@ def test_every_form_that_resolvers_take_is_read(address: IPv4Address, form: int)
 
 
 @pytest.mark.parametrize("scheme", ["http", "tcp", "grpc"])
-async def test_an_octal_address_is_refused_too(scheme: str) -> None:
-    found = await problem(f"{scheme}://0251.0376.0251.0376:80/")
+async def test_octal_address_is_refused(scheme: str) -> None:
+    found = await failure_of(f"{scheme}://0251.0376.0251.0376:80/")
     assert "is never checked" in found or "Invalid IPv4 address" in found
 
 
 @pytest.mark.parametrize("scheme", ["http", "tcp"])
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::ffff:127.0.0.1]"])
-async def test_networks_of_the_settings_are_refused_and_nothing_is_sent(
-    listening: LeaseClock, scheme: str, host: str
-) -> None:
-    port = await listening(answering())
+async def test_networks_of_the_setting_are_refused_before_connecting(serve: Servers, scheme: str, host: str) -> None:
+    port = await serve(answering())
     url = f"{scheme}://{host}:{port}/"
-    assert "HEALTH_CHECK_DENIED_NETWORKS" in await problem(url, denied="10.0.0.0/8,127.0.0.0/8")
-    assert listening.connections == 0
-    assert await problem(url) == ""
+    assert "HEALTH_CHECK_DENIED_NETWORKS" in await failure_of(url, denied="10.0.0.0/8,127.0.0.0/8")
+    assert serve.connections == 0
+    assert await failure_of(url) == ""
 
 
 @pytest.mark.parametrize("scheme", ["http", "tcp", "grpc"])
 @pytest.mark.parametrize("addresses", [("127.0.0.1", "169.254.169.254"), ("fe80::1", "127.0.0.1")])
-async def test_a_name_with_one_address_that_is_denied_is_refused_whole(
-    listening: LeaseClock, resolves: Callable[..., None], scheme: str, addresses: tuple[str, ...]
+async def test_name_with_one_denied_address_is_refused(
+    serve: Servers, resolve_to: Callable[..., None], scheme: str, addresses: tuple[str, ...]
 ) -> None:
-    port = await listening(answering())
-    resolves("instance.example", *addresses)
-    assert "is never checked" in await problem(f"{scheme}://instance.example:{port}/")
-    assert listening.connections == 0
+    port = await serve(answering())
+    resolve_to("instance.example", *addresses)
+    assert "is never checked" in await failure_of(f"{scheme}://instance.example:{port}/")
+    assert serve.connections == 0
 
 
-async def test_the_connection_goes_to_the_address_that_was_judged(
-    listening: LeaseClock, resolves: Callable[..., None]
-) -> None:
-    """The name exists for the one look at it alone: whoever resolved it again would find nothing."""
-    port = await listening(answering())
-    resolves("instance.invalid", "127.0.0.1")
+async def test_connection_goes_to_the_judged_address(serve: Servers, resolve_to: Callable[..., None]) -> None:
+    """The name exists only in the replaced resolver. A second resolution elsewhere would fail."""
+    port = await serve(answering())
+    resolve_to("instance.invalid", "127.0.0.1")
     for scheme in ("http", "tcp"):
-        assert await problem(f"{scheme}://instance.invalid:{port}/") == ""
+        assert await failure_of(f"{scheme}://instance.invalid:{port}/") == ""

@@ -1,92 +1,93 @@
-"""One target is not looked at more than so often, however many instances are registered there, and under which names."""
+"""The rate of checks of one target is bounded, however many instances are registered there, and under which names."""
 
 import asyncio
 from collections.abc import Callable
 
 import pytest
 
-from configsvc.probes.network import RESOLVED_TOGETHER, AddressFilter
+from configsvc.probes.address_filter import AddressFilter
 from configsvc.probes.port import ProbeBusyError
-from configsvc.probes.targets import HOLD_SECONDS, TOGETHER, Targets
+from configsvc.probes.resolver import CONCURRENT_LOOKUPS
+from configsvc.probes.targets import CHECKS_PER_TARGET, SLOT_SECONDS, TargetLimiter
 from tests.app.fake_clock import FakeClock
-from tests.probes.conftest import LeaseClock, probe
+from tests.probes.conftest import Servers, probe
 from tests.probes.test_network import hold
 
 
-async def visit(targets: Targets, address: str = "10.0.0.1", port: int = 80, seconds: float = 0.0) -> bool:
+async def checks(limiter: TargetLimiter, address: str = "10.0.0.1", port: int = 80, seconds: float = 0.0) -> bool:
     try:
-        async with targets.visited(address, port):
+        async with limiter.slot(address, port):
             await asyncio.sleep(seconds)
     except ProbeBusyError:
         return False
     return True
 
 
-async def test_a_quick_target_is_looked_at_at_a_bounded_rate() -> None:
+async def test_checks_of_one_target_have_a_bounded_rate() -> None:
     clock = FakeClock()
-    targets, looks = Targets(clock), 0
+    limiter, count = TargetLimiter(clock), 0
     for _ in range(1_000):
-        looks += await visit(targets)
+        count += await checks(limiter)
         await clock.advance(0.01)
-    assert looks <= 10 / HOLD_SECONDS * TOGETHER + TOGETHER
-    assert await visit(targets, "10.0.0.2")
-    assert await visit(targets, port=81)
+    assert count <= 10 / SLOT_SECONDS * CHECKS_PER_TARGET + CHECKS_PER_TARGET
+    assert await checks(limiter, "10.0.0.2")
+    assert await checks(limiter, port=81)
 
 
-async def test_what_is_remembered_of_targets_is_bounded() -> None:
+async def test_memory_for_targets_is_bounded() -> None:
     clock = FakeClock()
-    targets = Targets(clock)
+    limiter = TargetLimiter(clock)
     for number in range(2_000):
-        assert await visit(targets, port=number)
+        assert await checks(limiter, port=number)
         await clock.advance(0.1)
-    assert len(targets._held) <= HOLD_SECONDS / 0.1 + 2
-    assert len(targets._looking) <= HOLD_SECONDS / 0.1 + 2
+    assert len(limiter._held) <= SLOT_SECONDS / 0.1 + 2
+    assert len(limiter._running) <= SLOT_SECONDS / 0.1 + 2
 
 
 @pytest.mark.parametrize("scheme", ["http", "tcp", "grpc"])
-async def test_three_hundred_instances_at_one_target_are_not_looked_at_together(
-    listening: LeaseClock, resolves: Callable[..., None], scheme: str
+async def test_checks_of_300_instances_at_one_target_do_not_run_together(
+    serve: Servers, resolve_to: Callable[..., None], scheme: str
 ) -> None:
-    """By its address, and by names that all have it."""
-    port = await listening(hold)
+    """They are registered by its address, and by names that resolve to it."""
+    port = await serve(hold)
     names = [f"i{number}.example" for number in range(150)]
     for name in names:
-        resolves(name, "127.0.0.1")
-    # Its clock stands still: however slow this machine is, no place becomes free meanwhile, nor does a look-up time out.
-    looked = probe(timeout_seconds=3, targets=Targets(FakeClock()))
+        resolve_to(name, "127.0.0.1")
+    # The clock stands still, so no slot becomes free during the test, however slow the machine is.
+    checked = probe(timeout_seconds=3, limiter=TargetLimiter(FakeClock()))
     results = await asyncio.gather(
-        *(looked.check(f"{scheme}://{host}:{port}/{host}") for host in [*names, *["127.0.0.1"] * 150]),
+        *(checked.check(f"{scheme}://{host}:{port}/{host}") for host in [*names, *["127.0.0.1"] * 150]),
         return_exceptions=True,
     )
-    assert sum(isinstance(result, ProbeBusyError) for result in results) >= 300 - TOGETHER
-    # gRPC may try a connection again within one look.
-    assert listening.connections <= TOGETHER * (2 if scheme == "grpc" else 1)
+    assert sum(isinstance(result, ProbeBusyError) for result in results) >= 300 - CHECKS_PER_TARGET
+    # gRPC may try a connection again within one check.
+    assert serve.connections <= CHECKS_PER_TARGET * (2 if scheme == "grpc" else 1)
 
 
-async def test_names_that_never_resolve_do_not_hold_up_those_that_did(
-    resolves: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+async def test_names_that_never_resolve_do_not_delay_known_names(
+    resolve_to: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    resolves("known.example", "127.0.0.1")
-    addresses, looked = AddressFilter(), []
+    resolve_to("known.example", "127.0.0.1")
+    addresses, tried = AddressFilter(), []
 
-    async def look(address: str, of_how_many: int) -> None:
-        looked.append(address)
+    async def attempt(address: str, address_count: int) -> None:
+        tried.append(address)
 
-    await addresses.reach("known.example", 1, look)
+    await addresses.connect("known.example", 1, attempt)
     never = asyncio.get_running_loop().create_future()
 
     async def tarpit(*_: object, **__: object) -> object:
         return await never
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", tarpit)
-    stuck = [asyncio.create_task(addresses.reach(f"t{n}.example", 1, look)) for n in range(RESOLVED_TOGETHER)]
+    stuck = [asyncio.create_task(addresses.connect(f"t{n}.example", 1, attempt)) for n in range(CONCURRENT_LOOKUPS)]
     await asyncio.sleep(0)
     for task in stuck:
         task.cancel()
     await asyncio.gather(*stuck, return_exceptions=True)
-    await addresses.reach("known.example", 1, look)
-    assert looked == ["127.0.0.1"] * 2
+    await addresses.connect("known.example", 1, attempt)
+    assert tried == ["127.0.0.1"] * 2
     with pytest.raises(ProbeBusyError):
-        await addresses.reach("new.example", 1, look)
-    assert len(addresses._resolving) == RESOLVED_TOGETHER, "nothing waits"
+        await addresses.connect("new.example", 1, attempt)
+    assert len(addresses._resolver._running) == CONCURRENT_LOOKUPS, "nothing waits"
     never.set_result([])

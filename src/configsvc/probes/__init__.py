@@ -1,1 +1,1 @@
-"""One look at whether an instance is healthy. `port` is the law; the other modules are its adapters."""
+"""Probes: one health check of one instance. `port` is the law; the other modules are its adapters."""

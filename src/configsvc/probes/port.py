@@ -1,31 +1,31 @@
-"""One look at one instance. Adapters: `network` (http, https, tcp) here, `rpc.grpc_probe` for gRPC."""
+"""One health check of one instance. Adapters: `network` (http, https, tcp) and `grpc`."""
 
 from typing import Protocol
 
 
 class Probe(Protocol):
-    """Looks once, within its own time-out."""
+    """Checks an instance once, within its own time-out."""
 
     async def check(self, url: str) -> None:
-        """Returns if the instance is well.
+        """Returns if the instance is healthy.
 
         Raises:
-            ProbeFailedError: it is not, with the reason in words.
-            ProbeBusyError: there was no look, since its target is being looked at by too many others. Try again later.
+            ProbeFailedError: it is not. The text gives the reason.
+            ProbeBusyError: there was no check, because too many checks of the same target are under way. Try again later.
         """
         ...
 
 
 class ProbeFailedError(Exception):
-    """The instance is not well, or could not be asked. The text is for whoever may read results of checks."""
+    """The instance is not healthy, or could not be asked. The text is shown to everyone who may read results of checks."""
 
 
 class ProbeUnansweredError(ProbeFailedError):
     """There was no answer.
 
-    The text is the same whether the connection was refused, nothing came in time, the name is unknown, TLS failed, or what
-    came is no answer: the URL comes from outside, and whoever sends it shall not learn from us what listens where. `detail`
-    says it, for the log.
+    The text does not say why: a refused connection, a time-out, an unknown name, a failed TLS handshake and an invalid
+    answer look the same. The URL comes from outside, and its sender must not learn from this service which hosts and ports
+    exist. `detail` says why, for the log.
     """
 
     def __init__(self, detail: str) -> None:
@@ -34,4 +34,4 @@ class ProbeUnansweredError(ProbeFailedError):
 
 
 class ProbeBusyError(Exception):
-    """There was no look: too many others look at the same target."""
+    """There was no check: too many checks of the same target are under way."""
