@@ -1,25 +1,27 @@
--- What every request passes before anything else looks at it: REST, gRPC and gRPC-Web alike. The Lua filter in
--- deploy/envoy.yaml names this file; gateway/config.py puts its text there, and SETTINGS before it:
+-- Checks every request before any other filter: REST, gRPC and gRPC-Web.
+--
+-- The Lua filter in deploy/envoy.yaml names this file. gateway/config.py puts its text there, after SETTINGS:
 --   hosts        names that the Host header may have; nil: any
 --   origins      other sites whose pages may send requests
 --   one_message  the paths of the gRPC methods whose request is one message
 --
--- A worker gets the headers of these lists and no others. gRPC parses many by name (grpc-*, *-bin, te, lb-*), answers one
--- that it can't parse with an error of its own, and remembers it: where the connection's header compression has a memory,
--- the error comes back for other callers' headers.
+-- A worker gets only the headers that are listed here. gRPC parses many headers by name (grpc-*, *-bin, te, lb-*). If it
+-- can't parse one, it answers with an error of its own; and if the connection compresses headers, the error is repeated
+-- for other callers' headers.
 
--- Those that a worker reads (rpc/requests/request_metadata.py), or a filter after this one. What a worker shall read is added here. One that is
--- no text is refused, or goes without, where the answer is the same without it.
+-- The headers that a worker (rpc/requests/request_metadata.py) or a later filter reads. A header that a worker is to read
+-- must be added here. If its value is not text, the request is refused, or loses the header if the answer does not depend
+-- on it.
 local REFUSE, DROP = 1, 2
-local KEPT = {
+local FORWARDED = {
   ["authorization"] = REFUSE, ["if-match"] = REFUSE, ["if-none-match"] = REFUSE, ["x-actor"] = REFUSE,
   ["accept"] = DROP, ["content-length"] = DROP, ["content-type"] = DROP,
   ["traceparent"] = DROP, ["tracestate"] = DROP, ["x-request-id"] = DROP,
-  -- Envoy's own, whatever the caller sent; it finds no route without it.
+  -- Envoy sets it, whatever the caller sent, and finds no route without it.
   ["x-forwarded-proto"] = DROP,
 }
 
--- Those of the gRPC protocol, each with what it has to be (PROTOCOL-HTTP2.md): a Lua pattern, and the most characters.
+-- The headers of the gRPC protocol (PROTOCOL-HTTP2.md): a Lua pattern, the most characters, and the same in words.
 local GRPC = {
   ["grpc-timeout"] = {"^%d+[HMSmun]$", 9, "1 to 8 digits and a unit: H, M, S, m, u or n"},
   ["grpc-encoding"] = {"^%l+$", 16, "identity, gzip or deflate"},
@@ -33,7 +35,7 @@ local COLON = string.byte(":")
 
 local INVALID_ARGUMENT, PERMISSION_DENIED, UNIMPLEMENTED = "3", "7", "12"
 
--- A field of a protobuf message that holds text or another message.
+-- An encoded field of a protobuf message: a string or a message.
 local function field(number, bytes)
   local length, size = "", #bytes
   while size > 127 do
@@ -43,15 +45,15 @@ local function field(number, bytes)
   return string.char(number * 8 + 2) .. length .. string.char(size) .. bytes
 end
 
--- google.rpc.Status with one ErrorInfo.
+-- An encoded google.rpc.Status with one ErrorInfo.
 local function status(code, message, reason)
   local info = field(1, reason) .. field(2, "configsvc")
   local detail = field(1, "type.googleapis.com/google.rpc.ErrorInfo") .. field(2, info)
   return string.char(8, tonumber(code)) .. field(2, message) .. field(3, detail)
 end
 
--- Answers a request here. For gRPC with its code, in headers alone; for REST with the HTTP status, as JSON
--- (gateway/replies.py). The message is ASCII without a percent sign, so that it needs no encoding.
+-- Answers a request with an error: gRPC by headers with the code, REST by the HTTP status and JSON (gateway/replies.py).
+-- The message is ASCII without a percent sign, so that it needs no encoding.
 local function refuse(handle, http_status, code, reason, message)
   local headers = handle:headers()
   if headers:get("x-configsvc-native") then
@@ -70,7 +72,7 @@ local function media_type(value)
   return string.lower(string.match(value or "", "^%s*([^;%s]*)"))
 end
 
--- Whether it is UTF-8 without control characters. An overlong form or a surrogate is let through: who reads it refuses.
+-- Whether a value is UTF-8 without control characters. Overlong forms and surrogates pass; the worker refuses them.
 local function is_text(value)
   if not string.find(value, "[^\t\32-\126]") then
     return true
@@ -83,26 +85,26 @@ local function is_text(value)
 end
 
 local function is_readable(name, value)
-  -- A request id comes back in the answer's metadata, which takes no more than this (rpc/requests/request_metadata.py).
+  -- A request id is returned in the answer's metadata, which allows no other characters (rpc/requests/request_metadata.py).
   return is_text(value) and (name ~= "x-request-id" or not string.find(value, "[^\33-\126]"))
 end
 
--- Takes away what a worker does not read. Returns the name of a header that can't be what it says, and what is allowed.
-local function strip(headers, native)
-  local dropped, wrong, allowed = {}, nil, nil
+-- Removes the headers that a worker does not read. Returns the name of an invalid header, and what is allowed in it.
+local function strip(headers, is_grpc)
+  local dropped, invalid, allowed = {}, nil, nil
   for name, value in pairs(headers) do
-    local rule, kept = native and GRPC[name], KEPT[name]
+    local rule, action = is_grpc and GRPC[name], FORWARDED[name]
     if rule then
       if #value > rule[2] or not string.find(value, rule[1]) then
-        wrong, allowed = name, rule[3]
+        invalid, allowed = name, rule[3]
       end
     elseif string.byte(name) == COLON then
-      -- Envoy's own.
-    elseif not kept then
+      -- A pseudo-header, which Envoy has checked.
+    elseif not action then
       dropped[name] = true
     elseif not is_readable(name, value) then
-      if kept == REFUSE then
-        wrong, allowed = name, "text in UTF-8"
+      if action == REFUSE then
+        invalid, allowed = name, "text in UTF-8"
       else
         dropped[name] = true
       end
@@ -111,7 +113,7 @@ local function strip(headers, native)
   for name in pairs(dropped) do
     headers:remove(name)
   end
-  return wrong, allowed
+  return invalid, allowed
 end
 
 -- The name in a Host header, without its port.
@@ -120,7 +122,7 @@ local function host_of(authority)
   return string.lower((string.gsub(name, "%.$", "")))
 end
 
--- Whether a browser sends the request for a page of another site, which is not among the origins.
+-- Whether a browser sends the request for a page of another site that is not among the origins.
 local function is_foreign(headers, authority)
   local origin = headers:get("origin")
   if origin == nil then
@@ -141,15 +143,15 @@ local function has_body(handle)
   return body ~= nil and body:length() > 0
 end
 
--- What is wrong with a body's type: nothing of it is read by then.
-local function wrong_type(handle, headers, media, native, encoding)
-  if native then
+-- What is wrong with the type of a body; checked before the body is read.
+local function body_type_error(handle, headers, media, is_grpc, encoding)
+  if is_grpc then
     return media ~= "application/grpc" and media ~= "application/grpc+proto"
-      and "content-type: of gRPC's, application/grpc and application/grpc+proto are read here"
+      and "content-type: for gRPC, application/grpc and application/grpc+proto are accepted"
   end
   local path = headers:get(":path")
   if string.find(media, "^application/grpc") or string.find(path, "^/configsvc%.v1%.") or string.find(path, "^/grpc%.") then
-    return "content-type: for gRPC, allowed is application/grpc, application/grpc+proto, and the same of gRPC-Web"
+    return "content-type: for gRPC, application/grpc and application/grpc+proto are accepted, and the same of gRPC-Web"
   end
   local plain = encoding == nil or string.lower(encoding) == "identity"
   if not (plain and media == "application/json") and has_body(handle) then
@@ -158,9 +160,9 @@ local function wrong_type(handle, headers, media, native, encoding)
   end
 end
 
--- A call that is no stream of the client has one message: a flag, a length of four bytes, and as many bytes. The server
--- would wait for what does not come. Returns what is wrong.
-local function misframed(handle, compressed)
+-- A call whose request is not a stream has one message: a flag, its length in four bytes, and as many bytes. The server
+-- would wait for bytes that don't come. Returns what is wrong.
+local function framing_error(handle, compressed)
   local body = handle:body()
   local length = body and body:length() or 0
   if length < 5 then
@@ -174,7 +176,7 @@ local function misframed(handle, compressed)
   end
 end
 
--- A worker reads no trailers of a request, and gRPC parses them as it does headers.
+-- A worker reads no trailers of a request, but gRPC would parse them as it parses headers.
 local function strip_trailers(handle)
   local trailers, names = handle:trailers(), {}
   for name in pairs(trailers or {}) do
@@ -190,40 +192,40 @@ local function admit(handle)
   local method, authority = headers:get(":method"), headers:get(":authority") or ""
   local media, encoding = media_type(headers:get("content-type")), headers:get("content-encoding")
   local writes = method ~= "GET" and method ~= "HEAD" and method ~= "OPTIONS"
-  local foreign = writes and is_foreign(headers, authority)
-  -- A precondition that is not read here: left out, the write would happen whatever it asks.
-  local dated = writes and headers:get("if-unmodified-since") ~= nil
-  -- As Envoy has it; its filters then take the request for gRPC.
-  local native = media == "application/grpc" or string.find(media, "^application/grpc%+") ~= nil
-  local wrong, allowed = strip(headers, native)
-  if native then
+  local is_foreign_write = writes and is_foreign(headers, authority)
+  -- This precondition is not supported. If it were ignored, the write would happen in any case.
+  local has_date_precondition = writes and headers:get("if-unmodified-since") ~= nil
+  -- The rule by which Envoy's filters recognize gRPC.
+  local is_grpc = media == "application/grpc" or string.find(media, "^application/grpc%+") ~= nil
+  local invalid, allowed = strip(headers, is_grpc)
+  if is_grpc then
     headers:add("x-configsvc-native", "1")
   end
-  -- One that is no text ends the server's loop: grpc.aio decodes it (1.85).
+  -- grpc.aio (1.85) decodes both, and a byte that it can't decode ends the server's loop.
   local path = headers:get(":path") or ""
-  if string.find(authority, "[^\33-\126]") or native and string.find(path, "[^\33-\126]") then
+  if string.find(authority, "[^\33-\126]") or is_grpc and string.find(path, "[^\33-\126]") then
     return refuse(handle, "400", INVALID_ARGUMENT, "MALFORMED_REQUEST", "the path and the host must be printable ASCII")
   end
   if SETTINGS.hosts and not SETTINGS.hosts[host_of(authority)] then
     return refuse(
       handle, "403", PERMISSION_DENIED, "HOST_NOT_ALLOWED",
-      "header host: this name is not among those that the service has; ALLOWED_HOSTS adds some")
-  elseif foreign then
+      "header host: the service does not have this name; ALLOWED_HOSTS adds names")
+  elseif is_foreign_write then
     return refuse(
       handle, "403", PERMISSION_DENIED, "ORIGIN_NOT_ALLOWED",
-      "header origin: pages of other sites may not write here; CORS_ORIGINS names those that may")
-  elseif wrong then
-    return refuse(handle, "400", INVALID_ARGUMENT, "MALFORMED_HEADER", "header " .. wrong .. ": allowed is " .. allowed)
+      "header origin: pages of this site may not write here; CORS_ORIGINS names the sites that may")
+  elseif invalid then
+    return refuse(handle, "400", INVALID_ARGUMENT, "MALFORMED_HEADER", "header " .. invalid .. ": allowed is " .. allowed)
   end
-  if dated then
+  if has_date_precondition then
     return refuse(
       handle, "400", INVALID_ARGUMENT, "BAD_PRECONDITION",
-      "header if-unmodified-since: must not be given; a precondition here is If-Match with an etag")
+      "header if-unmodified-since: must not be given; use If-Match with an etag")
   end
-  local unread = wrong_type(handle, headers, media, native, encoding)
-  if unread then
-    return refuse(handle, "415", INVALID_ARGUMENT, "UNSUPPORTED_MEDIA_TYPE", "header " .. unread)
-  elseif not native then
+  local type_error = body_type_error(handle, headers, media, is_grpc, encoding)
+  if type_error then
+    return refuse(handle, "415", INVALID_ARGUMENT, "UNSUPPORTED_MEDIA_TYPE", "header " .. type_error)
+  elseif not is_grpc then
     return
   end
   local compression = headers:get("grpc-encoding")
@@ -232,12 +234,12 @@ local function admit(handle)
       handle, "415", UNIMPLEMENTED, "UNSUPPORTED_ENCODING",
       "header grpc-encoding: allowed is " .. GRPC["grpc-encoding"][3])
   elseif method ~= "POST" then
-    return refuse(handle, "405", INVALID_ARGUMENT, "METHOD_NOT_ALLOWED", "gRPC is POST")
+    return refuse(handle, "405", INVALID_ARGUMENT, "METHOD_NOT_ALLOWED", "gRPC needs POST")
   end
   headers:replace("content-type", "application/grpc")
-  local misfit = SETTINGS.one_message[path] and misframed(handle, compression and compression ~= "identity")
-  if misfit then
-    return refuse(handle, "400", INVALID_ARGUMENT, "MALFORMED_REQUEST", misfit)
+  local message_error = SETTINGS.one_message[path] and framing_error(handle, compression and compression ~= "identity")
+  if message_error then
+    return refuse(handle, "400", INVALID_ARGUMENT, "MALFORMED_REQUEST", message_error)
   end
 end
 

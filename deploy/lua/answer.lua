@@ -1,7 +1,9 @@
--- What a worker's gRPC core says by itself has no ErrorInfo, which everything that the service says has. The only such
--- answer that a well-formed request gets: its message, decompressed or made of JSON, is larger than the server takes. The
--- Lua filter in deploy/envoy.yaml names this file; gateway/config.py puts its text there, and SETTINGS before it:
---   too_large    google.rpc.Status in base64; too_large_message: its message
+-- Adds the ErrorInfo that an error of a worker's gRPC library lacks; the service's own errors have one. A well-formed
+-- request gets only one such error: its message, decompressed or made from JSON, is larger than the server accepts.
+--
+-- The Lua filter in deploy/envoy.yaml names this file. gateway/config.py puts its text there, after SETTINGS:
+--   too_large          google.rpc.Status in base64
+--   too_large_message  the message of that status
 
 local RESOURCE_EXHAUSTED = "8"
 
@@ -11,7 +13,7 @@ function envoy_on_response(handle)
     headers:add("grpc-status-details-bin", SETTINGS.too_large)
     headers:replace("grpc-message", SETTINGS.too_large_message)
     if handle:streamInfo():dynamicMetadata():get("configsvc") then
-      -- REST: rest.lua.
+      -- This is REST: rest.lua sets the HTTP status.
       headers:add("x-http-status", "413")
     end
   end

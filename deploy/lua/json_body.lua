@@ -1,30 +1,33 @@
--- Reads a REST body before the transcoder does, which takes unknown members for nothing, the last of two for the one that
--- counts, and a lone surrogate for text. `MESSAGES` (gateway/lua_tables.py makes it from the protos) says what a body may hold.
+-- A JSON reader for REST bodies. It runs before the transcoder, which ignores unknown members, takes the last of two
+-- members with one name, and accepts a lone surrogate. `MESSAGES` (gateway/lua_tables.py makes it from the protos) says
+-- which members a body may have.
 --
--- One pass, a few nanoseconds a byte: it runs on the gateway's own thread. Loops over bytes, since LuaJIT compiles them,
--- and not its patterns.
+-- It reads the body in one pass, at a few nanoseconds a byte, because it runs on a thread that serves other requests too.
+-- It loops over bytes because LuaJIT compiles such loops, but not patterns.
+--
+-- `skip_X(at)` checks the X that begins at byte `at`, and returns the position after it.
 
 local byte, char, sub = string.byte, string.char, string.sub
 local band, rshift = bit.band, bit.rshift
 
--- Of objects and lists in each other. A body of the deepest value that is accepted has 36.
+-- The deepest nesting of objects and lists. The body with the deepest value that the service accepts has 36 levels.
 local MOST_NESTED = 100
--- Of a name that no proto knows, in an error.
+-- The length to which an unknown name is cut in an error.
 local MOST_NAME_BYTES = 64
 
 local QUOTE, BACKSLASH, COMMA, COLON = 34, 92, 44, 58
 local OPEN_OBJECT, CLOSE_OBJECT, OPEN_LIST, CLOSE_LIST = 123, 125, 91, 93
 local ESCAPED = {[34] = '"', [92] = "\\", [47] = "/", [98] = "\b", [102] = "\f", [110] = "\n", [114] = "\r", [116] = "\t"}
 
--- The body that is read, and where in it: names and indexes of the members that are open.
+-- The body, and the place in it: the names and indexes of the open members.
 local text, path, depth
--- How many bytes what was read takes in the message that the transcoder makes of it, at least. A number takes 11 and two in
--- JSON: made into a message, a body of four million of them would hold up the gateway and the server for seconds, only
--- to be refused then (MAX_REQUEST_BYTES).
+-- A lower bound of the bytes that the part that was read takes in the transcoder's message. A number takes 11 bytes, but two
+-- in JSON: the gateway and the server would spend seconds on a body of four million numbers, only to refuse the message
+-- (MAX_REQUEST_BYTES).
 local message_bytes
 local MOST_MESSAGE_BYTES = SETTINGS.request_bytes
--- Lists that operations of a batch empty, as INDEX:FIELD: a message does not show them. In one body at most so many, since
--- they travel in a header.
+-- The lists that operations of a batch set to empty, as INDEX:FIELD, since a message does not show them. They are sent in a
+-- header, so that their number is bounded.
 local emptied
 local MOST_EMPTIED = 500
 
@@ -36,9 +39,9 @@ local function too_many_bytes()
   error({is_too_large = true}, 0)
 end
 
-local function shown(name)
+local function shortened(name)
   if #name > MOST_NAME_BYTES then
-    -- Not in the middle of a character.
+    -- Don't cut in the middle of a character.
     local last = MOST_NAME_BYTES
     while last > 0 and byte(name, last + 1) >= 128 and byte(name, last + 1) < 192 do
       last = last - 1
@@ -48,28 +51,28 @@ local function shown(name)
   return name
 end
 
-local function where()
-  local found = ""
+local function field_path()
+  local text_of_path = ""
   for level = 1, depth do
     local part = path[level]
     if type(part) == "number" then
-      found = found .. "[" .. part .. "]"
+      text_of_path = text_of_path .. "[" .. part .. "]"
     else
-      found = found .. (found == "" and "" or ".") .. shown(part)
+      text_of_path = text_of_path .. (text_of_path == "" and "" or ".") .. shortened(part)
     end
   end
-  return found == "" and "body" or found
+  return text_of_path == "" and "body" or text_of_path
 end
 
 local function malformed(description, at)
   refuse("MALFORMED_REQUEST", "must be JSON (RFC 8259): " .. description .. " at byte " .. at, "body")
 end
 
-local function after_space(at)
+local function skip_space(at)
   while true do
-    local found = byte(text, at)
-    if found ~= 32 and found ~= 10 and found ~= 13 and found ~= 9 then
-      return at, found
+    local code = byte(text, at)
+    if code ~= 32 and code ~= 10 and code ~= 13 and code ~= 9 then
+      return at, code
     end
     at = at + 1
   end
@@ -86,14 +89,14 @@ local function hexadecimal(at)
     elseif digit >= 97 and digit <= 102 then
       code = code * 16 + digit - 87
     else
-      malformed("an escape is no \\uXXXX", at)
+      malformed("an escape is not \\uXXXX", at)
     end
   end
   return code
 end
 
--- The end of an escape that begins at a backslash, and its character as a number.
-local function after_escape(at)
+-- The position after an escape that begins at a backslash, and the code point of its character.
+local function skip_escape(at)
   local kind = byte(text, at + 1)
   if kind ~= 117 then
     if not ESCAPED[kind] then
@@ -117,8 +120,8 @@ local function after_escape(at)
   return at + 6, code
 end
 
--- The end of a character beyond ASCII: well-formed UTF-8, neither overlong nor a surrogate (RFC 3629).
-local function after_character(at, first)
+-- The position after a character beyond ASCII: well-formed UTF-8, neither overlong nor a surrogate (RFC 3629).
+local function skip_character(at, first)
   local second, third, fourth = byte(text, at + 1, at + 3)
   second, third, fourth = second or 0, third or 0, fourth or 0
   local low, high = 128, 191
@@ -147,25 +150,25 @@ local function after_character(at, first)
   malformed("it is not UTF-8", at)
 end
 
--- The end of the string that begins with a quote, and whether it has escapes.
-local function after_string(at)
+-- The position after the string that begins with a quote, and whether it has escapes.
+local function skip_string(at)
   local escapes = false
   at = at + 1
   while true do
-    local found = byte(text, at)
-    if found == QUOTE then
+    local code = byte(text, at)
+    if code == QUOTE then
       return at + 1, escapes
-    elseif found == BACKSLASH then
-      at = after_escape(at)
+    elseif code == BACKSLASH then
+      at = skip_escape(at)
       escapes = true
-    elseif not found then
+    elseif not code then
       malformed("a string has no end", at)
-    elseif found < 32 then
+    elseif code < 32 then
       malformed("a string has a control character that is not escaped", at)
-    elseif found < 128 then
+    elseif code < 128 then
       at = at + 1
     else
-      at = after_character(at, found)
+      at = skip_character(at, code)
     end
   end
 end
@@ -186,7 +189,7 @@ local function put_utf8(code)
   end
 end
 
--- The text of a string from its quote to before `after`.
+-- The text of the string that begins at its quote and ends before `after`.
 local function decoded(at, after, escapes)
   if not escapes then
     return sub(text, at + 1, after - 2)
@@ -199,7 +202,7 @@ local function decoded(at, after, escapes)
       name:put(sub(text, from, at - 1))
       local plain = ESCAPED[byte(text, at + 1)]
       local code
-      at, code = after_escape(at)
+      at, code = skip_escape(at)
       if plain then
         name:put(plain)
       else
@@ -214,48 +217,48 @@ local function decoded(at, after, escapes)
   return name:get()
 end
 
-local function after_digits(at)
+local function skip_digits(at)
   local first = at
   while true do
-    local found = byte(text, at)
-    if not found or found < 48 or found > 57 then
+    local code = byte(text, at)
+    if not code or code < 48 or code > 57 then
       if at == first then
         malformed("a number lacks a digit", at)
       end
-      return at, found
+      return at, code
     end
     at = at + 1
   end
 end
 
--- Whether a double can hold the number that is written here: no JSON client keeps one that is larger.
+-- Whether a double can hold the number. JSON clients read a larger one as infinity or refuse it.
 local function is_double(from, after)
   return math.abs(tonumber(sub(text, from, after - 1)) or math.huge) < math.huge
 end
 
 local function too_large()
-  refuse("INVALID_INPUT", "must not have numbers beyond 1.8e308, the largest double", where())
+  refuse("INVALID_INPUT", "must not have numbers beyond the largest double, 1.8e308", field_path())
 end
 
--- The end of a number, and whether a double can hold it.
-local function after_number(at)
-  local from, found = at, byte(text, at)
-  if found == 45 then
+-- The position after a number, and whether a double can hold it.
+local function skip_number(at)
+  local from, code = at, byte(text, at)
+  if code == 45 then
     at = at + 1
   end
   local first = byte(text, at)
   local digits = at
-  at, found = after_digits(at)
+  at, code = skip_digits(at)
   if first == 48 and at > digits + 1 then
     malformed("a number begins with 0", from)
   end
   local is_long = at - from > 300
-  if found == 46 then
-    at, found = after_digits(at + 1)
+  if code == 46 then
+    at, code = skip_digits(at + 1)
   end
-  if found == 101 or found == 69 then
+  if code == 101 or code == 69 then
     local sign = byte(text, at + 1)
-    at = after_digits((sign == 43 or sign == 45) and at + 2 or at + 1)
+    at = skip_digits((sign == 43 or sign == 45) and at + 2 or at + 1)
     is_long = true
   end
   return at, not is_long or is_double(from, at)
@@ -263,16 +266,16 @@ end
 
 local WORDS = {[116] = "true", [102] = "false", [110] = "null"}
 
--- The end of a number or a word, and whether it is one that can be kept.
-local function after_literal(at, first)
+-- The position after a number or a word, and whether its value can be represented.
+local function skip_literal(at, first)
   if first == 45 or (first and first >= 48 and first <= 57) then
-    return after_number(at)
+    return skip_number(at)
   end
   local word = WORDS[first]
   if word then
     for offset = 2, #word do
       if byte(text, at + offset - 1) ~= byte(word, offset) then
-        malformed("a word is none of true, false and null", at)
+        malformed("a word is not true, false or null", at)
       end
     end
     return at + #word, true
@@ -280,12 +283,12 @@ local function after_literal(at, first)
   malformed(first and "a value is expected" or "it ends too early", at)
 end
 
--- The end of a string, a number or a word.
-local function after_scalar(at, first)
+-- The position after a string, a number or a word.
+local function skip_scalar(at, first)
   if first == QUOTE then
-    return (after_string(at))
+    return (skip_string(at))
   end
-  local after, is_good = after_literal(at, first)
+  local after, is_good = skip_literal(at, first)
   if not is_good then
     too_large()
   end
@@ -303,11 +306,11 @@ local function deeper()
   depth = depth + 1
 end
 
--- Calls `member(name, at, first)` for each member of an object; it returns the member's end.
-local function after_object(at, member)
+-- Calls `member(name, at, first)` for each member of an object. It returns the position after the member.
+local function skip_object(at, member)
   deeper()
   local first
-  at, first = after_space(at + 1)
+  at, first = skip_space(at + 1)
   if first == CLOSE_OBJECT then
     depth = depth - 1
     return at + 1
@@ -316,29 +319,29 @@ local function after_object(at, member)
     if first ~= QUOTE then
       malformed("the name of a member is expected", at)
     end
-    local after, escapes = after_string(at)
+    local after, escapes = skip_string(at)
     local name = decoded(at, after, escapes)
-    at, first = after_space(after)
+    at, first = skip_space(after)
     if first ~= COLON then
       malformed("a colon is expected", at)
     end
     path[depth] = name
-    at, first = after_space(member(name, after_space(at + 1)))
+    at, first = skip_space(member(name, skip_space(at + 1)))
     if first == CLOSE_OBJECT then
       depth = depth - 1
       return at + 1
     elseif first ~= COMMA then
       malformed("a comma or the end of an object is expected", at)
     end
-    at, first = after_space(at + 1)
+    at, first = skip_space(at + 1)
   end
 end
 
--- `least_bytes`: of an item in a message.
-local function after_list(at, least_bytes, item)
+-- Calls `item(at, first)` for each item of a list. An item takes at least `least_bytes` in a message.
+local function skip_list(at, least_bytes, item)
   deeper()
   local first
-  at, first = after_space(at + 1)
+  at, first = skip_space(at + 1)
   if first == CLOSE_LIST then
     depth = depth - 1
     return at + 1
@@ -350,18 +353,18 @@ local function after_list(at, least_bytes, item)
     if message_bytes > MOST_MESSAGE_BYTES then
       too_many_bytes()
     end
-    at, first = after_space(item(at, first))
+    at, first = skip_space(item(at, first))
     if first == CLOSE_LIST then
       depth = depth - 1
       return at + 1
     elseif first ~= COMMA then
       malformed("a comma or the end of a list is expected", at)
     end
-    at, first = after_space(at + 1)
+    at, first = skip_space(at + 1)
     index = index + 1
   end
 end
 
 local function duplicate()
-  refuse("DUPLICATE_MEMBER", "must be given once", where())
+  refuse("DUPLICATE_MEMBER", "must be given once", field_path())
 end

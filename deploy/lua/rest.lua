@@ -1,10 +1,12 @@
--- What the gateway does to a REST request before it is transcoded, and to the answer after it. The Lua filter in
--- deploy/envoy.yaml names this file; gateway/config.py puts its text there, behind json_body.lua, free_json.lua, body_members.lua and the tables of
--- gateway/lua_tables.py. Envoy's transcoder answers 404 to a wrong method, which hides that the path is right; it lets a query
--- parameter override the path, and ignores what it does not know in a body.
+-- Checks a REST request before it is transcoded, and completes the answer after that. Envoy's transcoder answers 404 to a
+-- wrong method, which hides that the path is right. It lets a query parameter override the path, and ignores unknown members
+-- of a body.
+--
+-- The Lua filter in deploy/envoy.yaml names this file. gateway/config.py puts its text there, after the tables of
+-- gateway/lua_tables.py, json_body.lua, free_json.lua and body_members.lua.
 
 local function with_head_and_options(path, methods)
-  -- A watch has no end, so nobody could say what its headers were at the end of a HEAD.
+  -- A HEAD is answered when its GET has ended, and a watch does not end.
   if string.find(methods, "GET", 1, true) and not string.find(path, ":watch$") then
     methods = string.gsub(methods, "GET", "GET, HEAD")
   end
@@ -17,93 +19,93 @@ local function unescaped(value)
   end))
 end
 
--- The query's parameters: {name, value}.
+-- The parameters of the query: a list of {name, value}.
 local function parameters_of(query)
-  local found = {}
+  local parameters = {}
   for parameter in string.gmatch(string.sub(query, 2), "[^&]+") do
     local name, value = string.match(parameter, "^([^=]*)=?(.*)$")
     if name ~= "" then
-      found[#found + 1] = {unescaped(name), unescaped((string.gsub(value, "+", " ")))}
+      parameters[#parameters + 1] = {unescaped(name), unescaped((string.gsub(value, "+", " ")))}
     end
   end
-  return found
+  return parameters
 end
 
--- The fields that the query gives, by name, and what is wrong with it. The transcoder takes the last of two, and a
--- parameter such as `value.string_value` for a part of a field; its errors name types of protobuf, and repeat the value.
--- `given`: what the path gives, by name.
-local function read_query(parameters, message, given)
-  local found = {}
+-- The fields that the query gives, by name; or nil and what is wrong with it. The transcoder would take the last of two
+-- parameters with one name, and accept `value.string_value` as a part of a field; its errors name protobuf types, and
+-- repeat the value. `path_fields` are the fields that the path gives, by name.
+local function read_query(parameters, message, path_fields)
+  local query_fields = {}
   for _, parameter in ipairs(parameters) do
     local name, value = unpack(parameter)
-    local whole = string.match(name, "^[^.]*")
-    local field = message.fields[whole]
+    local field_name = string.match(name, "^[^.]*")
+    local field = message.fields[field_name]
     if not is_utf8(name) then
       return nil, {reason = "MALFORMED_REQUEST", field = "query", description = "must be UTF-8"}
     elseif not field or field.ignored then
-      return nil, {reason = "UNKNOWN_MEMBER", field = shown(name), description = "is unknown here; known are " .. message.known}
-    elseif given[field.name] then
-      return nil, {reason = "DUPLICATE_MEMBER", field = field.name, description = "must not be given: the path gives it"}
-    elseif whole ~= name then
-      return nil, {reason = "INVALID_INPUT", field = whole, description = "must be whole in a query: no part of it"}
-    elseif found[field.name] and field.shape ~= "list" then
+      return nil, {reason = "UNKNOWN_MEMBER", field = shortened(name), description = "is unknown here; known are " .. message.known}
+    elseif path_fields[field.name] then
+      return nil, {reason = "DUPLICATE_MEMBER", field = field.name, description = "must not be given: it is part of the path"}
+    elseif field_name ~= name then
+      return nil, {reason = "INVALID_INPUT", field = field_name, description = "must be a whole field in a query, not a part of one"}
+    elseif query_fields[field.name] and field.shape ~= "list" then
       return nil, {reason = "DUPLICATE_MEMBER", field = field.name, description = "must be given once"}
     end
-    local wrong = wrong_outside(field, value)
-    if wrong then
-      return nil, wrong
+    local violation = text_error(field, value)
+    if violation then
+      return nil, violation
     end
-    found[field.name] = true
+    query_fields[field.name] = true
   end
-  return found
+  return query_fields
 end
 
 local function quoted(value)
-  return '"' .. string.gsub(value, '[%z\1-\31"\\\127]', function(found)
-    return string.format("\\u%04x", string.byte(found))
+  return '"' .. string.gsub(value, '[%z\1-\31"\\\127]', function(character)
+    return string.format("\\u%04x", string.byte(character))
   end) .. '"'
 end
 
--- In the shape in which the server refuses a field (rpc/status.py).
-local function refuse_request(handle, wrong)
-  local field, description = quoted(wrong.field), quoted(wrong.description)
-  -- It tells gateway/replies.py that the answer is JSON already.
+-- Answers with the error that the server gives for an invalid field (rpc/status.py).
+local function refuse_request(handle, violation)
+  local field, description = quoted(violation.field), quoted(violation.description)
+  -- gateway/replies.py: the answer is JSON already.
   handle:headers():add("x-configsvc-violation", "1")
   handle:respond({[":status"] = "400"}, table.concat({
-    '{"code":3,"message":', quoted(wrong.field .. ": " .. wrong.description), ',"details":[',
-    '{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":', quoted(wrong.reason), ',"domain":"configsvc",',
+    '{"code":3,"message":', quoted(violation.field .. ": " .. violation.description), ',"details":[',
+    '{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":', quoted(violation.reason), ',"domain":"configsvc",',
     '"metadata":{}},',
     '{"@type":"type.googleapis.com/google.rpc.BadRequest","field_violations":[{"field":', field, ',"description":',
     description, ',"reason":""}]}]}'}))
 end
 
--- Refuses a request that does not say what it means, and tells the server what it names (rpc/requests/field_mask.py). Every method
--- may have a body: the transcoder reads it also where the protos have none.
-local function check_request(handle, message, given, parameters)
-  local named, wrong = read_query(parameters, message, given)
-  for name, value in pairs(given) do
-    wrong = wrong or wrong_outside({name = name, kind = "string"}, value)
+-- Refuses an ambiguous or invalid request, and tells the server which fields it names (rpc/requests/field_mask.py). The
+-- body of every method is checked: the transcoder reads one even if the protos have none.
+local function check_request(handle, message, path_fields, parameters)
+  local query_fields, violation = read_query(parameters, message, path_fields)
+  for name, value in pairs(path_fields) do
+    violation = violation or text_error({name = name, kind = "string"}, value)
   end
   local members, length = {}, 0
-  if not wrong then
+  if not violation then
     local body = handle:body()
     length = body and body:length() or 0
     if length > 0 then
-      members, wrong = read_body(body:getBytes(0, length), message, given, named)
+      members, violation = read_body(body:getBytes(0, length), message, path_fields, query_fields)
     end
   end
-  if wrong then
-    if wrong.is_too_large then
-      -- gateway/replies.py says why.
+  if violation then
+    if violation.is_too_large then
+      -- gateway/replies.py adds the message.
       handle:respond({[":status"] = "413"}, "")
       return
-    elseif wrong.failure then
-      handle:logErr("a body could not be read: " .. wrong.failure)
+    elseif violation.failure then
+      handle:logErr("a body could not be read: " .. violation.failure)
     end
-    refuse_request(handle, wrong)
+    refuse_request(handle, violation)
     return
   end
-  for name in pairs(named) do
+  for name in pairs(query_fields) do
     members[#members + 1] = name
   end
   handle:headers():add("x-configsvc-members", table.concat(members, ","))
@@ -117,11 +119,11 @@ function envoy_on_request(handle)
   if headers:get("x-configsvc-native") then
     return
   end
-  -- The server then answers with the resource itself (`response_body`).
+  -- The server answers such a call with the resource itself (`response_body`).
   headers:add("x-configsvc-rest", "1")
   handle:streamInfo():dynamicMetadata():set("configsvc", "rest", "1")
-  local whole = headers:get(":path")
-  local path, query = string.match(whole, "^([^?]*)(.*)$")
+  local target = headers:get(":path")
+  local path, query = string.match(target, "^([^?]*)(.*)$")
   if #path > 1 and string.sub(path, -1) == "/" then
     path = string.sub(path, 1, -2)
     headers:replace(":path", path .. query)
@@ -133,9 +135,9 @@ function envoy_on_request(handle)
     if captured[1] then
       local allowed = with_head_and_options(path, methods)
       local parameters = parameters_of(query)
-      local given = {}
+      local path_fields = {}
       for index, name in ipairs(names) do
-        given[name] = unescaped(captured[index])
+        path_fields[name] = unescaped(captured[index])
       end
       if method == "OPTIONS" then
         handle:respond({[":status"] = "204", ["allow"] = allowed}, "")
@@ -151,7 +153,7 @@ function envoy_on_request(handle)
         headers:replace(":method", method)
         handle:streamInfo():dynamicMetadata():set("configsvc", "without_body", "1")
       end
-      check_request(handle, messages[method], given, parameters)
+      check_request(handle, messages[method], path_fields, parameters)
       return
     end
   end
@@ -159,13 +161,13 @@ end
 
 function envoy_on_response(handle)
   local headers = handle:headers()
-  local noted = handle:streamInfo():dynamicMetadata():get("configsvc")
-  if noted == nil then
-    -- gRPC, or refused before it came here.
+  local metadata = handle:streamInfo():dynamicMetadata():get("configsvc")
+  if metadata == nil then
+    -- The request is gRPC, or was refused by an earlier filter.
     return
   end
-  local bodiless = noted["without_body"] ~= nil
-  -- What the server says with an answer lies in the message of its status (rpc/responses/response_metadata.py).
+  local bodiless = metadata["without_body"] ~= nil
+  -- The server sends the headers of an answer in the message of its status (rpc/responses/response_metadata.py).
   if headers:get("grpc-status") == "0" then
     for name, value in string.gmatch(headers:get("grpc-message") or "", "(%S-)=(%S+)") do
       headers:replace(name, (string.gsub(value, "%^", "%%")))
@@ -181,8 +183,8 @@ function envoy_on_response(handle)
     bodiless = bodiless or status == "304" or status == "204"
   end
   if bodiless then
-    -- A body here would stay on the connection, before the next answer. Its length is said all
-    -- the same, as for a GET (RFC 9110, 8.6).
+    -- A body would stay on the connection, before the next answer. The header keeps its length, as for a GET (RFC 9110,
+    -- 8.6).
     local body = handle:body()
     if body ~= nil then
       local length = body:length()

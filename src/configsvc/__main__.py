@@ -17,7 +17,7 @@ from configsvc.domain.lineage import LARGEST_LEAP, LEAP_REVISIONS
 from configsvc.errors import ServiceError
 from configsvc.settings import SettingsError, load, template
 
-# The exit status for a command line or an environment that can't be used, as argparse has it.
+# The exit status if the command line or the environment can't be used: the one of argparse.
 USAGE = 2
 
 
@@ -59,27 +59,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.set_defaults(run=_serve)
 
-    gateway = commands.add_parser("gateway-config", help="print Envoy's configuration, or check it")
+    gateway = commands.add_parser("gateway-config", help="print or check Envoy's configuration")
     gateway.add_argument("--upstream", action="append", metavar="ADDRESS", help="host:port or unix:/path of a server")
-    gateway.add_argument("--check", action="store_true", help="let Envoy validate it; print nothing where it is good")
+    gateway.add_argument("--check", action="store_true", help="let Envoy validate it; print nothing if it is valid")
     gateway.set_defaults(run=_gateway_config)
 
-    migrate = commands.add_parser("migrate", help="bring the database's schema up to date (every start does it too)")
+    migrate = commands.add_parser("migrate", help="bring the database's schema up to date (every start does this too)")
     migrate.set_defaults(run=_migrate)
 
     history = commands.add_parser(
         "new-history",
-        help="tell that the database is not what clients knew, for example before a restored copy is used",
-        description="Gives the change log a new history. Etags, page tokens, resume points and cached copies of before are"
-        " refused from then on, and clients read anew. Run it on a restored copy before, or while, servers use it. With"
-        " the embedded database, stop the server first: nothing else remembers what a copy of its file lacks.",
+        help="declare that the database differs from what clients know, for example before a restored copy is used",
+        description="Gives the change log a new history. Etags, page tokens, resume points and cached copies of the old"
+        " history are refused from then on, and clients read everything again. Run it on a restored copy before, or while,"
+        " servers use it. With the embedded database, stop the server first: no other process knows what a copy of the"
+        " file lacks.",
     )
     history.add_argument(
         "--leap",
         type=_leap,
         default=LEAP_REVISIONS,
         metavar="REVISIONS",
-        help="how far above the newest revision the new ones begin: more than the writes that are lost"
+        help="how far above the newest revision the new history begins: more than the number of lost writes"
         f" (default: {LEAP_REVISIONS:,})",
     )
     history.set_defaults(run=_new_history)
@@ -95,7 +96,7 @@ def _up(options: argparse.Namespace) -> int:
     settings = load()
     check_port(settings)
     logging.basicConfig(level=settings.log_level.upper(), format="configsvc: %(message)s")
-    # It tells of each request to Envoy's admin interface.
+    # It logs every request to Envoy's admin interface.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     _run(ProcessSupervisor(settings).run())
     return 0

@@ -82,7 +82,7 @@ async def _open_storage(
         postgres = PostgresStorage(
             settings.database_url, connections=settings.database_connections, supervisor=supervisor
         )
-        storage: Storage = await stack.enter_async_context(DeferredStorage(postgres, supervisor))
+        storage: Storage = await stack.enter_async_context(DeferredStorage(postgres, supervisor, clock))
         return storage, storage.name
     embedded = await _open_embedded_storage(stack, settings, clock, supervisor)
     await stack.enter_async_context(FileCheck(embedded, clock, supervisor=supervisor))

@@ -1,4 +1,4 @@
-"""One server process: it serves until it is told to stop, and then ends within a bounded time."""
+"""One server process: it serves until a signal stops it, and then ends within a bounded time."""
 
 import asyncio
 import logging
@@ -27,13 +27,13 @@ async def serve(
         logger.warning(line)
     stop = asyncio.Event()
 
-    def asked() -> None:
+    def on_stop_signal() -> None:
         logger.info("stopping")
         _end_within(settings.stop_seconds)
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, asked)
+        asyncio.get_running_loop().add_signal_handler(number, on_stop_signal)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, logger.warning, "SIGHUP changes nothing")
     async with build(settings, listen, clock):
         if ready is not None:
@@ -42,15 +42,15 @@ async def serve(
 
 
 def _end_within(seconds: float) -> None:
-    """Ends the process where closing takes longer: a backend that is silent must not hold it.
+    """Ends the process if closing takes longer than this, since a backend that hangs must not keep it alive.
 
-    Nothing is lost by it. What was acknowledged is durable, and what this replica owns is adopted by the others.
+    Nothing is lost: what was acknowledged is durable, and other replicas adopt the instances of this one.
     """
 
     def end() -> None:
-        logger.error("closing took too long, and was ended", extra={"seconds": seconds})
+        logger.error("closing took too long; the process ends now", extra={"seconds": seconds})
         os._exit(os.EX_TEMPFAIL)
 
-    watch = threading.Timer(seconds, end)
-    watch.daemon = True
-    watch.start()
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from configsvc_client.evaluation import Context, FlagSet, Reason
 from configsvc_client.evaluation.conditions import OPERATORS, compile_condition
+from configsvc_client.evaluation.operands import instant
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -145,6 +146,13 @@ def test_conditions_of_a_rule_all_have_to_hold() -> None:
     both = flag(rules=[rule(condition("a", "equals", 1), condition("b", "equals", 2))])
     for a, b in itertools.product((1, 2), (1, 2)):
         assert evaluate(both, a=a, b=b).value is (a == 1 and b == 2)
+
+
+@pytest.mark.parametrize("digits", range(1, 21))
+def test_fraction_of_a_second_is_cut_off_after_nanoseconds(digits: int) -> None:
+    fraction = "12345678901234567890"[:digits]
+    nanoseconds = int(fraction[:9].ljust(9, "0"))
+    assert instant(f"2026-01-01T00:00:00.{fraction}Z") == instant("2026-01-01T00:00:00Z") + nanoseconds  # type: ignore[operator]
 
 
 def test_linear_time_pattern_does_not_blow_up() -> None:

@@ -131,3 +131,17 @@ def test_each_step_can_be_the_one_that_decided() -> None:
     keyless = explained(flag(**everything), "")
     assert (keyless.decided_by, keyless.reason) == ("rollout", Reason.ERROR)
     assert explained(flag(), "").reason == Reason.STATIC
+
+
+def test_targeted_says_whether_targeted_users_decided_once_they_were_looked_at() -> None:
+    everything: Json = {"targeted_users": ["t"], "rules": [rule(condition("x", "present"))], "rollout_percentage": 50}
+    inside = next(u for u in map(str, range(99)) if bucket("f-1", u) < 50_000)
+    outside = next(u for u in map(str, range(99)) if bucket("f-1", u) >= 50_000)
+    targeted = explained(flag(**everything), "t").targeted
+    by_rule = explained(flag(**everything), "u", x=1).targeted
+    by_rollout = explained(flag(**everything), inside).targeted
+    by_default = explained(flag(**everything), outside).targeted
+    without_key = explained(flag(**everything), "").targeted
+    assert (targeted, by_rule, by_rollout, by_default, without_key) == (True, False, False, False, False)
+    assert explained(flag()).targeted is False
+    assert explained(flag(**everything, enabled=False), "t").targeted is None

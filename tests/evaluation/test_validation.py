@@ -27,9 +27,14 @@ def named(*names: str) -> Json:
 
 
 OBJECT: Json = {"value_type": "object", "default_variant": "a"}
-DEEP: Json = 1
-for _ in range(25):
-    DEEP = {"x": DEEP}
+
+
+def nested(levels: int) -> Json:
+    value: Json = 1
+    for _ in range(levels):
+        value = {"x": value}
+    return value
+
 
 REFUSED: list[tuple[Json, str, str]] = [
     ({"name": ""}, "name", "1 to 128 characters"),
@@ -52,7 +57,7 @@ REFUSED: list[tuple[Json, str, str]] = [
     ({**OBJECT, "value_type": "number", "variants": [{"name": "a", "value": True}]}, "variants[0].value", "a number"),
     ({**OBJECT, "variants": [{"name": "a", "value": "x"}]}, "variants[0].value", "object or array"),
     ({**OBJECT, "variants": [{"name": "a", "value": [2**53]}]}, "variants[0].value", "send it as a string"),
-    ({**OBJECT, "variants": [{"name": "a", "value": DEEP}]}, "variants[0].value", "24 levels"),
+    ({**OBJECT, "variants": [{"name": "a", "value": nested(25)}]}, "variants[0].value", "24 levels"),
     ({**OBJECT, "variants": [{"name": "a", "value": ["x" * 70_000]}]}, "variants[0].value", "65536 bytes"),
     ({**OBJECT, "variants": [{"name": "a", "value": {"x": "\0"}}]}, "variants[0].value", "NUL"),
     ({**COLOURS, "default_variant": ""}, "default_variant", "is required"),
@@ -85,6 +90,19 @@ def test_flag_is_refused_with_the_field_and_what_is_allowed(members: Json, field
     (violation,) = violations(**members)
     assert violation.field == field
     assert allowed in violation.description
+
+
+def test_value_may_be_nested_up_to_the_limit() -> None:
+    deepest = nested(24)
+    assert flag(**OBJECT, variants=[{"name": "a", "value": deepest}]).variants[0].value == deepest
+    (violation,) = violations(**OBJECT, variants=[{"name": "a", "value": {"x": deepest}}])
+    assert violation.field == "variants[0].value"
+
+
+@pytest.mark.parametrize(("field", "most"), [("name", 128), ("environment", 64), ("salt", 128), ("owner", 256)])
+def test_text_may_have_as_many_characters_as_the_limit(field: str, most: int) -> None:
+    assert getattr(flag(**{field: "x" * most}), field) == "x" * most
+    assert [v.field for v in violations(**{field: "x" * (most + 1)})] == [field]
 
 
 BAD_CONDITIONS: list[tuple[str, list[Json], str, str]] = [

@@ -14,14 +14,14 @@ from configsvc.app.changelog.tail import LogTail
 from configsvc.app.configs.near_cache import NearCache
 from configsvc.app.configs.store import ConfigStore
 from configsvc.app.watch.hub import WatchHub
-from configsvc.app.watch.watcher import Selector
+from configsvc.app.watch.selector import Selector
 from configsvc.clock import SystemClock
 from configsvc.domain.configs import Config
 from configsvc.domain.limits import Limits
 from configsvc.domain.records import Action, Author, Change, Kind, Put, Ref, Write
 from configsvc.rpc import convert
 from configsvc.rpc.interceptors import CallInterceptor
-from configsvc.rpc.responses import watch_streams
+from configsvc.rpc.responses import encoded_changes
 from configsvc.rpc.responses.message_budget import Detail
 from configsvc.rpc.responses.watch_streams import WatchStreams
 from configsvc.rpc.servicers.configs import ConfigServicer
@@ -90,7 +90,7 @@ async def test_a_change_is_encoded_once_for_all_who_watch(replica: Replica, hub:
 async def test_the_encoded_changes_that_are_kept_are_bounded_in_bytes(
     replica: Replica, hub: WatchHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch_streams, "ENCODED_BYTES", 3_000)
+    monkeypatch.setattr(encoded_changes, "MAX_BYTES", 3_000)
     encoding = Encoding()
     watches = WatchStreams(
         hub, response=config_pb2.WatchConfigsResponse, snapshot=snapshot, item=convert.config, change=encoding.change

@@ -1,8 +1,8 @@
-"""Conversions of large values, on threads of their own.
+"""Conversions of large values, on threads.
 
-A value of 4 MiB can have hundreds of thousands of small items, whose conversion takes up to seconds: on the event loop
-it would hold every other call for so long. A thread gives way to the loop every 5 ms (`sys.getswitchinterval`). Small
-values, which are nearly all, are converted at once: a thread costs more than they do.
+A value of 4 MiB can have hundreds of thousands of small items. Their conversion takes up to seconds, and on the event loop
+it would delay every other call. A thread gives way to the loop every 5 ms (`sys.getswitchinterval`). Nearly all values are
+small, and are converted on the loop: handing them to a thread would cost more than the conversion.
 """
 
 import asyncio
@@ -14,34 +14,34 @@ from google.protobuf.message import Message
 
 T = TypeVar("T")
 
-# About what is converted in a millisecond or two, of the worst kind.
+# The worst kind of value of this size takes one or two milliseconds.
 LARGE_BYTES = 128 << 10
-# More threads would not make it faster, as they take turns, and would make the loop wait for more of them. No thread is
-# started before there is something to do.
+# The threads share one interpreter lock, so more of them would not be faster, and would delay the loop more. The first one
+# starts with the first large value.
 _THREADS = ThreadPoolExecutor(2, "conversion")
 
 
-class Held(Protocol):
+class HasBody(Protocol):
     """A record or a change."""
 
     @property
     def held_bytes(self) -> int:
-        """About what its bodies take in memory."""
+        """About how much memory its bodies take."""
         ...
 
 
-async def offload(held_bytes: int, work: Callable[[], T]) -> T:
-    """What `work` returns; made on a thread if so many bytes are large. It must not touch anything that changes."""
-    if held_bytes < LARGE_BYTES:
+async def offload(size_bytes: int, work: Callable[[], T]) -> T:
+    """The result of `work`, which runs on a thread if `size_bytes` is large. It must not touch anything that changes."""
+    if size_bytes < LARGE_BYTES:
         return work()
     return await asyncio.get_running_loop().run_in_executor(_THREADS, work)
 
 
-async def offload_items(items: Iterable[Held], work: Callable[[], T]) -> T:
-    """The same, of the size of these."""
+async def offload_items(items: Iterable[HasBody], work: Callable[[], T]) -> T:
+    """`offload` of work on these items."""
     return await offload(sum(item.held_bytes for item in items), work)
 
 
 async def offload_request(request: Message, work: Callable[[], T]) -> T:
-    """What `work` reads from a request."""
+    """`offload` of work that reads a request."""
     return await offload(request.ByteSize(), work)

@@ -1,4 +1,4 @@
-"""The one table from the domain's errors to gRPC's codes, with what each carries for programs."""
+"""The one table from the domain's errors to the codes of gRPC, and the details that a status carries for programs."""
 
 import logging
 from typing import NoReturn
@@ -28,8 +28,7 @@ logger = logging.getLogger(__name__)
 
 DOMAIN = "configsvc"
 
-
-TABLE: dict[type[ServiceError], grpc.StatusCode] = {
+CODES: dict[type[ServiceError], grpc.StatusCode] = {
     InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
     NotFound: grpc.StatusCode.NOT_FOUND,
     AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
@@ -42,57 +41,61 @@ TABLE: dict[type[ServiceError], grpc.StatusCode] = {
     Unavailable: grpc.StatusCode.UNAVAILABLE,
 }
 
-# A status travels in trailers, twice: its message percent-encoded (up to three bytes for one), and the whole in base64
-# (four for three). Peers refuse more than 8 KiB of trailers, and the caller would then see neither code nor field.
-# At most: 3 * 600 + 4/3 * 4,000, and what the call itself has to say.
+# The trailers have a status twice: its message percent-encoded (up to three bytes for one), and the whole status in base64
+# (four bytes for three). Peers refuse more than 8 KiB of trailers, and their callers would then see neither code nor field.
+# These limits allow 3 * 600 + 4/3 * 4,000 bytes, which leaves some for the metadata of the call.
 MESSAGE_BYTES = 600
 DETAIL_TEXT_BYTES = 300
 STATUS_BYTES = 4_000
 
 
 def code_of(error: Exception) -> grpc.StatusCode:
-    """The code of an error, by the table; INTERNAL for all that is not the domain's."""
-    return next((code for kind, code in TABLE.items() if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+    """The code of an error; INTERNAL for an error that is not the domain's."""
+    return next((code for kind, code in CODES.items() if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
 
 
 def reason_of(error: Exception) -> str:
-    """The constant that programs switch on."""
+    """The UPPER_SNAKE reason of an error, which programs switch on."""
     return error.reason if isinstance(error, ServiceError) else ServiceError.default_reason
 
 
 def status_of(error: Exception) -> status_pb2.Status:
-    """What a caller is told of an error. The text of one that is not the domain's is kept here."""
+    """The status that a caller gets for an error. It never has the text of an error that is not the domain's."""
     code = code_of(error)
     status = status_pb2.Status(code=code.value[0])
     if code is grpc.StatusCode.INTERNAL or not isinstance(error, ServiceError):
         status.message = "internal error; the log has its cause"
         _pack(status, error_details_pb2.ErrorInfo(reason=reason_of(error), domain=DOMAIN))
         return status
-    status.message = _short(error.message, MESSAGE_BYTES)
-    metadata = {name: _short(value) for name, value in error.metadata.items()}
+    status.message = _truncated(error.message, MESSAGE_BYTES)
+    metadata = {name: _truncated(value) for name, value in error.metadata.items()}
     _pack(status, error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata))
     if isinstance(error, Unavailable):
         delay = Duration()
         delay.FromTimedelta(error.retry_after)
         _pack(status, error_details_pb2.RetryInfo(retry_delay=delay))
     if isinstance(error, InvalidInput):
-        bad = error_details_pb2.BadRequest()
-        left = STATUS_BYTES - status.ByteSize()
-        for violation in error.violations:
-            bad.field_violations.add(field=_short(violation.field), description=_short(violation.description))
-            if bad.ByteSize() > left:
-                del bad.field_violations[-1]
-                break
-        _pack(status, bad)
+        _pack(status, _bad_request(error, STATUS_BYTES - status.ByteSize()))
     return status
 
 
 async def abort(context: ServerContext, error: Exception, *trailing: tuple[str, str]) -> NoReturn:
-    """Ends a call with an error, and logs one that no one expected. Never returns."""
+    """Ends a call with the status of an error. An unexpected error is logged."""
     if code_of(error) is grpc.StatusCode.INTERNAL:
-        logger.error("an error that no one expected", exc_info=error)
+        logger.error("unexpected error", exc_info=error)
     carried = rpc_status.to_status(status_of(error))
     await context.abort(carried.code, carried.details, (*carried.trailing_metadata, *trailing))
+
+
+def _bad_request(error: InvalidInput, max_bytes: int) -> error_details_pb2.BadRequest:
+    """The first violations, as many as fit."""
+    request = error_details_pb2.BadRequest()
+    for violation in error.violations:
+        request.field_violations.add(field=_truncated(violation.field), description=_truncated(violation.description))
+        if request.ByteSize() > max_bytes:
+            del request.field_violations[-1]
+            break
+    return request
 
 
 def _pack(status: status_pb2.Status, detail: object) -> None:
@@ -101,7 +104,7 @@ def _pack(status: status_pb2.Status, detail: object) -> None:
     status.details.append(packed)
 
 
-def _short(text: str, max_bytes: int = DETAIL_TEXT_BYTES) -> str:
+def _truncated(text: str, max_bytes: int = DETAIL_TEXT_BYTES) -> str:
     encoded = text.encode()
     if len(encoded) <= max_bytes:
         return text

@@ -1,4 +1,4 @@
-"""The outbox's relay: publishes the change log, in the order of revisions, one replica at a time (DESIGN, law 4).
+"""The outbox's relay: publishes the change log, in the order of revisions, one replica at a time (docs/architecture.md, law 4).
 
 The order is: publish, have events acknowledged, then move the durable cursor over the whole revisions before the first
 event that is not. Whatever breaks in between, the events after the cursor are published again: at least once, never not

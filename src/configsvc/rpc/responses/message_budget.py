@@ -1,7 +1,8 @@
-"""What fits into one message: pages end early, and single items leave out what can be read elsewhere.
+"""What fits into one message.
 
-No answer is larger than stock clients take (`domain/sizes.py`). An item is tried with less and less detail until it
-fits; a list takes items until the next one does not fit.
+No answer is larger than what stock clients receive (`domain/sizes.py`). A list ends before the first item that does not
+fit, and continues on the next page. A single item is tried with less and less detail until it fits: what it leaves out
+can be read elsewhere.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,17 +17,19 @@ from configsvc.domain.sizes import ANSWER_BYTES
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
 
-# Tag and length before an item in a list, at most.
+# Tag and length before an item of a list, at most.
 ITEM_OVERHEAD_BYTES = 6
 
 
 class Detail(IntEnum):
-    """How much of an item is told, the most first."""
+    """How much of an item a message has, the most first."""
 
     FULL = 0
-    # What was before, or how something came about, is left out: the version before has it, or the item asked for alone.
+    # Without the state before a change, or the explanation of an evaluation: the version before has the one, and a call
+    # for this item alone returns the other.
     WITHOUT_BEFORE = 1
-    # So is what is now. Written resources always fit; this is for those that were stored before there was a limit.
+    # Without the state after a change, too. This is for resources that were stored before there was a limit: every
+    # resource that can be written fits.
     IDENTITY = 2
 
     @property
@@ -39,46 +42,48 @@ class Detail(IntEnum):
 
 
 class MessageBudget:
-    """What is left of one message."""
+    """The bytes that are left in one message."""
 
     def __init__(self, max_bytes: int = ANSWER_BYTES) -> None:
-        self.left_bytes = max_bytes
+        self.remaining_bytes = max_bytes
 
-    def take(self, message: Message) -> bool:
-        """Takes room for one more item of a list; False where it does not fit, and then takes nothing."""
-        size = message.ByteSize() + ITEM_OVERHEAD_BYTES
-        if size > self.left_bytes:
+    def reserve(self, item: Message) -> bool:
+        """Reserves the bytes of one more item of a list. False if the item does not fit; then nothing is reserved."""
+        size = item.ByteSize() + ITEM_OVERHEAD_BYTES
+        if size > self.remaining_bytes:
             return False
-        self.left_bytes -= size
+        self.remaining_bytes -= size
         return True
 
-    def fill(self, make: Callable[[T, Detail], M], items: Iterable[T]) -> list[M]:
-        """The messages of the first items, as many as fit. Only the first is told in less detail to make it fit: another
-        page has more room for the others.
-        """
-        taken: list[M] = []
-        for item in items:
-            message = make(item, Detail.FULL) if taken else self._fitting(make, item)
-            if not self.take(message):
-                break
-            taken.append(message)
-        return taken
+    def fill(self, to_message: Callable[[T, Detail], M], items: Iterable[T]) -> list[M]:
+        """The messages of the first items, as many as fit.
 
-    def _fitting(self, make: Callable[[T, Detail], M], item: T) -> M:
+        Only the first item may lose detail to fit. The others fit in full on another page.
+        """
+        messages: list[M] = []
+        for item in items:
+            message = to_message(item, Detail.FULL) if messages else self.fit(to_message, item)
+            if not self.reserve(message):
+                break
+            messages.append(message)
+        return messages
+
+    def fit(self, to_message: Callable[[T, Detail], M], item: T) -> M:
+        """The message of an item, in as much detail as fits; in the least detail if nothing fits. Reserves nothing."""
         for detail in Detail:
-            message = make(item, detail)
-            if message.ByteSize() + ITEM_OVERHEAD_BYTES <= self.left_bytes:
+            message = to_message(item, detail)
+            if message.ByteSize() + ITEM_OVERHEAD_BYTES <= self.remaining_bytes:
                 break
         return message
 
 
-def fit_item(make: Callable[[T, Detail], M], item: T, max_bytes: int = ANSWER_BYTES) -> M:
-    """An item that is a message by itself, in as much detail as fits."""
-    return MessageBudget(max_bytes)._fitting(make, item)
+def fit_item(to_message: Callable[[T, Detail], M], item: T, max_bytes: int = ANSWER_BYTES) -> M:
+    """The message of an item that is alone in its answer, in as much detail as fits."""
+    return MessageBudget(max_bytes).fit(to_message, item)
 
 
-def fit_page(page: Page[T], make: Callable[[T, Detail], M]) -> tuple[list[M], str]:
-    """As much of a page as fits into one message, and the token that continues after it."""
-    items = MessageBudget().fill(make, page.items)
+def fit_page(page: Page[T], to_message: Callable[[T, Detail], M]) -> tuple[list[M], str]:
+    """The first items of a page, as many as fit into one message, and the token of the page that continues after them."""
+    items = MessageBudget().fill(to_message, page.items)
     is_cut = len(items) < len(page.items)
     return items, page.token_after(page.items[len(items) - 1]) if is_cut else page.next_page_token

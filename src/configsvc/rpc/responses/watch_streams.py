@@ -1,138 +1,113 @@
-"""A watch's events as messages, each small enough for every client (`room`).
+"""The events of a watch as messages, each small enough for every client (`message_budget`).
 
-A part of a snapshot that is too large becomes several. A change that is too large goes without what was before, and is
-encoded once, for all who watch it on this replica.
+A part of a snapshot that is too large becomes several parts. A change that is too large goes without the state before it.
 """
 
-import asyncio
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from configsvc_client.v1 import watch_pb2
+from google.protobuf.message import Message
+from google.rpc import status_pb2
 
-from configsvc.app.watch.watcher import Changed, Progress, Selector, Snapshot, Synced
+from configsvc.app.watch.events import Changed, Progress, Snapshot, Synced
+from configsvc.app.watch.selector import Selector
 from configsvc.domain.records import Change, Record
-from configsvc.domain.sizes import ANSWER_BYTES
-from configsvc.rpc.offload import LARGE_BYTES, offload, offload_items
+from configsvc.rpc.offload import offload_items
+from configsvc.rpc.responses.encoded_changes import EncodedChanges
 from configsvc.rpc.responses.message_budget import Detail, MessageBudget
 from configsvc.rpc.status import status_of
 
-# Encoded changes kept: enough for all watchers that are live, who are never far apart. A change can have megabytes (a
-# value before and after), so their bytes are bounded, too.
-ENCODED_CHANGES, ENCODED_BYTES = 4_096, 16 << 20
+Item = TypeVar("Item", bound=Message)
 
 
-class Watched(Protocol):
-    """The hub, or what tells more beside it."""
+class EventSource(Protocol):
+    """Where the events of a watch come from: the hub, or a source that adds events to the hub's."""
 
     @property
     def history(self) -> str:
-        """See `WatchHub.history`."""
+        """The history of the log that the revisions of events belong to."""
         ...
 
     def watch(self, selector: Selector, after_revision: int | None, history: str = "") -> AsyncGenerator[Any, None]:
-        """See `WatchHub.watch`."""
+        """The events of one watch, as `WatchHub.watch` gives them."""
         ...
 
 
-class WatchStreams:
-    """Streams of one service. `response` is its watch's message type; `snapshot` makes a part of one of its items.
+class WatchResponse(Protocol):
+    """The type of a watch's messages."""
 
-    `other` makes the messages of an event that this service alone has.
+    def __call__(
+        self,
+        *,
+        snapshot: Any = ...,
+        synced: watch_pb2.Synced | None = ...,
+        progress: watch_pb2.Progress | None = ...,
+        error: status_pb2.Status | None = ...,
+    ) -> Message: ...
+
+
+class WatchStreams(Generic[Item]):
+    """The watches of one service.
+
+    `response` is the type of its messages. `item`, `snapshot` and `change` make the contents of a message from a record,
+    from items, and from a change. `extra_messages` makes the messages of an event that only this service has.
     """
 
     def __init__(
         self,
-        hub: Watched,
+        source: EventSource,
         *,
-        response: type[Any],
-        snapshot: Callable[[Sequence[Any]], Any],
-        item: Callable[[Record, Detail], Any],
-        change: Callable[[Change, Detail], Any],
-        other: Callable[[Any], Iterable[Any]] = lambda _: (),
+        response: WatchResponse,
+        snapshot: Callable[[Sequence[Item]], Message],
+        item: Callable[[Record, Detail], Item],
+        change: Callable[[Change, Detail], Message],
+        extra_messages: Callable[[Any], Iterable[Message]] = lambda _: (),
     ) -> None:
-        self._hub = hub
+        self._source = source
         self._response = response
         self._snapshot = snapshot
         self._item = item
-        self._change = change
-        self._other = other
-        self._encoded: OrderedDict[tuple[int, int, bool], bytes] = OrderedDict()
-        self._encoded_bytes = 0
-        # Large ones that are being encoded.
-        self._encoding: dict[tuple[int, int, bool], asyncio.Future[bytes]] = {}
+        self._encoded_changes = EncodedChanges(change)
+        self._extra_messages = extra_messages
 
     async def stream(
         self, selector: Selector, after_revision: int | None, history: str = ""
     ) -> AsyncGenerator[Any, None]:
-        """The messages of one watch. An error after the first of them is told in band too, since the end of an HTTP/1.1
-        stream can't carry it."""
-        began = False
+        """The messages of one watch; a change is bytes, serialized already.
+
+        An error after the first event is also sent as a message, since the end of an HTTP/1.1 stream can't carry it.
+        """
+        has_begun = False
         try:
-            async with aclosing(self._hub.watch(selector, after_revision, history)) as events:
+            async with aclosing(self._source.watch(selector, after_revision, history)) as events:
                 async for event in events:
-                    began = True
+                    has_begun = True
                     match event:
                         case Changed():
-                            yield await self._bytes(event)
+                            yield await self._encoded_changes.get(event)
                         case Snapshot(records):
-                            async with aclosing(self._parts(records)) as parts:
+                            async with aclosing(self._snapshot_parts(records)) as parts:
                                 async for part in parts:
                                     yield part
                         case Synced(revision):
-                            yield self._response(synced=watch_pb2.Synced(revision=revision, history=self._hub.history))
+                            synced = watch_pb2.Synced(revision=revision, history=self._source.history)
+                            yield self._response(synced=synced)
                         case Progress(revision):
-                            yield self._response(
-                                progress=watch_pb2.Progress(revision=revision, history=self._hub.history)
-                            )
+                            progress = watch_pb2.Progress(revision=revision, history=self._source.history)
+                            yield self._response(progress=progress)
                         case _:
-                            for message in self._other(event):
+                            for message in self._extra_messages(event):
                                 yield message
         except Exception as error:
-            if began:
+            if has_begun:
                 yield self._response(error=status_of(error))
             raise
 
-    async def _parts(self, records: Sequence[Record]) -> AsyncGenerator[Any, None]:
+    async def _snapshot_parts(self, records: Sequence[Record]) -> AsyncGenerator[Message, None]:
         while records:
             items = await offload_items(records, partial(MessageBudget().fill, self._item, records))
             yield self._response(snapshot=self._snapshot(items))
             records = records[len(items) :]
-
-    def _encode(self, event: Changed) -> bytes:
-        for detail in Detail:
-            message = self._change(event.change, detail)
-            message.change.revision_complete = event.completes
-            encoded: bytes = message.SerializeToString()
-            if len(encoded) <= ANSWER_BYTES:
-                break
-        return encoded
-
-    async def _bytes(self, event: Changed) -> bytes:
-        if (encoded := self._encoded.get(event.identity)) is not None:
-            return encoded
-        if event.change.held_bytes < LARGE_BYTES:
-            return self._remember(event, self._encode(event))
-        encoding = self._encoding.get(event.identity)
-        if encoding is None:
-            encoding = asyncio.ensure_future(offload(event.change.held_bytes, lambda: self._encode(event)))
-            self._encoding[event.identity] = encoding
-            encoding.add_done_callback(lambda done: self._encoded_apart(event, done))
-        # A watcher that goes does not take the message from the others.
-        return await asyncio.shield(encoding)
-
-    def _encoded_apart(self, event: Changed, done: "asyncio.Future[bytes]") -> None:
-        del self._encoding[event.identity]
-        # If it failed, each watcher that waits raises that; retrieved here, so that asyncio does not warn if none does.
-        if not done.cancelled() and done.exception() is None:
-            self._remember(event, done.result())
-
-    def _remember(self, event: Changed, encoded: bytes) -> bytes:
-        self._encoded[event.identity] = encoded
-        self._encoded_bytes += len(encoded)
-        while len(self._encoded) > ENCODED_CHANGES or self._encoded_bytes > ENCODED_BYTES:
-            self._encoded_bytes -= len(self._encoded.popitem(last=False)[1])
-        return encoded

@@ -7,7 +7,7 @@ from configsvc_client.v1 import registry_pb2, registry_pb2_grpc
 from configsvc.app.registry.pages import page_of_instances, page_of_services
 from configsvc.app.registry.service_registry import ServiceRegistry
 from configsvc.app.registry.service_watch import ServiceWatches
-from configsvc.app.watch.watcher import Selector
+from configsvc.app.watch.selector import Selector
 from configsvc.clock import Clock
 from configsvc.domain.fields import checked
 from configsvc.domain.instances import Instance, Listing
@@ -39,7 +39,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
             snapshot=lambda instances: registry_pb2.InstanceSnapshot(instances=instances),
             item=lambda record, _: convert.instance(Instance.of(record)),
             change=convert.instance_change,
-            other=convert.foreign_event,
+            extra_messages=convert.foreign_event,
         )
 
     async def RegisterInstance(
