@@ -12,7 +12,6 @@ from google.protobuf.struct_pb2 import ListValue, Value
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configsvc.app.watch.hub import WatchHub
 from configsvc.clock import SystemClock
 from configsvc.domain.json_values import LARGEST_EXACT_INTEGER, changed_members, differences, problem
 from configsvc.domain.records import Change
@@ -22,7 +21,7 @@ from configsvc.rpc.offload import LARGE_BYTES, offload
 from configsvc.rpc.responses.message_budget import Detail
 from configsvc.rpc.responses.watch_streams import WatchStreams
 from tests.app.replica import config, open_replica, open_storage
-from tests.rpc.test_watch_streams import ALL, put, snapshot
+from tests.rpc.local_watches import ALL, open_hub, put, snapshot
 
 NUMBERS = st.one_of(
     st.integers(-LARGEST_EXACT_INTEGER, LARGEST_EXACT_INTEGER),
@@ -96,16 +95,7 @@ async def test_a_large_change_is_encoded_once_and_beside_the_loop(tmp_path: Path
         return convert.config_change(found, detail)
 
     async with open_storage(tmp_path) as storage, open_replica(storage, SystemClock()) as replica:
-        hub = replica.following(
-            WatchHub(
-                tail=replica.tail,
-                reader=storage,
-                log=storage,
-                clock=SystemClock(),
-                buffer_changes=100,
-                progress_seconds=60,
-            )
-        )
+        hub = open_hub(replica)
         watches = WatchStreams(
             hub, response=config_pb2.WatchConfigsResponse, snapshot=snapshot, item=convert.config, change=change
         )

@@ -12,7 +12,8 @@ from configsvc_client.v1 import watch_pb2
 from google.protobuf.message import Message
 from google.rpc import status_pb2
 
-from configsvc.app.watch.watcher import Changed, Progress, Selector, Snapshot, Synced
+from configsvc.app.watch.events import Changed, Progress, Snapshot, Synced
+from configsvc.app.watch.selector import Selector
 from configsvc.domain.records import Change, Record
 from configsvc.rpc.offload import offload_items
 from configsvc.rpc.responses.encoded_changes import EncodedChanges
