@@ -13,8 +13,9 @@ from configsvc.app import fallback_cache
 from configsvc.app.changelog.early_commits import MAX_BYTES, EarlyCommits
 from configsvc.app.configs.near_cache import NearCache
 from configsvc.app.fallback_cache import FallbackCache, FallbackEntry
+from configsvc.app.watch.backlog import Backlog
+from configsvc.app.watch.events import Changed
 from configsvc.app.watch.hub import WatchHub
-from configsvc.app.watch.watcher import Backlog, Changed
 from configsvc.cache.local import LocalCache
 from configsvc.domain.records import Change, Commit, Ref
 from configsvc.domain.sizes import held_bytes
@@ -72,7 +73,7 @@ async def test_a_change_above_the_bound_is_told_without_a_read_of_the_log(replic
     await opened(events)
     await replica.put(A, "x" * LARGE)
     (watcher,) = hub._watchers
-    assert not watcher.behind
+    assert not watcher.is_behind
     assert told(await take(events, 1)) == [(1, "a", "x" * LARGE)]
     await events.aclose()
     hub.shutdown()

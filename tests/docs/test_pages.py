@@ -32,13 +32,23 @@ def test_readme_stays_short() -> None:
     assert len(README.splitlines()) <= 150
 
 
-def test_settings_in_the_pages_have_the_defaults_of_the_template() -> None:
-    template = dict(re.findall(r"(?m)^([A-Z_]+)=(.*)$", (ROOT / "env.template").read_text()))
-    rows = re.findall(r"(?m)^\| `([A-Z_]+)` \| ([^|]*) \|", PAGES[OPERATIONS])
-    names = {name for name, _ in rows}
-    assert names <= template.keys()
-    assert {"DATABASE_URL", "REDIS_HOST", "KAFKA_BOOTSTRAP_SERVERS", "ZOOKEEPER_HOSTS", "PORT", "WORKERS"} <= names
+def test_settings_in_the_pages_are_those_of_the_template() -> None:
+    entries = re.findall(r"(?m)^# (.+)\n([A-Z_]+)=(.*)$", (ROOT / "env.template").read_text())
+    defaults = {name: default for _, name, default in entries}
+    descriptions = {name: description for description, name, _ in entries}
+    rows = re.findall(r"(?m)^\| `([A-Z_]+)` \| ([^|]*) \| (.*) \|$", PAGES[OPERATIONS])
+    settings = {name: (default, meaning) for name, default, meaning in rows if meaning.count("|") == 0}
+    assert settings.keys() <= defaults.keys()
+    assert {"PORT", "WORKERS", "REDIS_PORT", "COMPACTION_KEEP_DAYS", "LOG_LEVEL"} <= settings.keys()
+    assert {name: meaning for name, (_, meaning) in settings.items()} == {name: descriptions[name] for name in settings}
     # A default is a number or code. Words stand for a default that is long or computed at start.
-    shown = {name: cell.strip("`") for name, cell in rows if re.fullmatch(r"`[^`]+`|\d+", cell)}
+    shown = {name: cell.strip("`") for name, (cell, _) in settings.items() if re.fullmatch(r"`[^`]+`|\d+", cell)}
     assert shown
-    assert shown == {name: template[name] for name in shown}
+    assert shown == {name: defaults[name] for name in shown}
+
+
+def test_engines_in_the_pages_are_chosen_by_settings_that_exist() -> None:
+    template = (ROOT / "env.template").read_text()
+    for name in ("DATABASE_URL", "REDIS_HOST", "KAFKA_BOOTSTRAP_SERVERS", "ZOOKEEPER_HOSTS"):
+        assert f"| `{name}` |" in PAGES[OPERATIONS]
+        assert f"\n{name}=\n" in template

@@ -166,13 +166,13 @@ STARTED_OTHERWISE = {
     "tasks.py": 3,  # starts all supervised tasks
     "single_flight.py": 1,  # a run that its callers await
     "clock.py": 2,  # a timer, and work that its caller awaits
-    "app/health.py": 1,  # a ping that the check awaits
     "app/configs/near_cache.py": 1,  # a read that its callers await
     "app/changelog/outbox_relay.py": 2,  # a batch that the relay awaits, and a timer
     "app/registry/leases/keep_alive.py": 2,  # a race that its caller awaits
     "app/registry/ownership/reconciler.py": 1,  # in a task group
-    "storage/postgres/pools.py": 1,  # a statement that its caller awaits
-    "rpc/server.py": 1,  # the shutdown
+    "registry/zookeeper/session.py": 1,  # a wait that its caller bounds
+    "storage/postgres/pools.py": 1,  # a statement that its caller waits for
+    "rpc/server.py": 1,  # the stop
 }
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from configsvc_client.v1 import config_pb2
 
-from configsvc.app.watch.hub import WatchHub
 from configsvc.clock import SystemClock
 from configsvc.domain.records import Change
 from configsvc.rpc import convert
@@ -15,7 +14,7 @@ from configsvc.rpc.offload import LARGE_BYTES, offload
 from configsvc.rpc.responses.message_budget import Detail
 from configsvc.rpc.responses.watch_streams import WatchStreams
 from tests.app.replica import config, open_replica, open_storage
-from tests.rpc.test_watch_streams import ALL, put, snapshot
+from tests.rpc.local_watches import ALL, open_hub, put, snapshot
 
 
 async def test_large_conversion_runs_on_another_thread() -> None:
@@ -32,16 +31,7 @@ async def test_large_change_is_encoded_once_for_all_watchers_on_another_thread(t
         return convert.config_change(found, detail)
 
     async with open_storage(tmp_path) as storage, open_replica(storage, SystemClock()) as replica:
-        hub = replica.following(
-            WatchHub(
-                tail=replica.tail,
-                reader=storage,
-                log=storage,
-                clock=SystemClock(),
-                buffer_changes=100,
-                progress_seconds=60,
-            )
-        )
+        hub = open_hub(replica)
         watches = WatchStreams(
             hub, response=config_pb2.WatchConfigsResponse, snapshot=snapshot, item=convert.config, change=change
         )

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from configsvc.app.registry.foreign_instances import ForeignInstances
 from configsvc.app.registry.service_watch import ForeignChanged, ForeignSnapshot, ServiceEvent, ServiceWatches
+from configsvc.app.watch.events import Changed, Progress, Snapshot, Synced
 from configsvc.app.watch.hub import WatchHub
-from configsvc.app.watch.watcher import Changed, Progress, Selector, Snapshot, Synced
+from configsvc.app.watch.selector import Selector
 from configsvc.clock import SystemClock
 from configsvc.domain.records import Action, Author, Kind, Put, Record, Ref, Remove, Write
 from configsvc.registry.port import Node

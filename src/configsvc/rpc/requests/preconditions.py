@@ -1,6 +1,6 @@
 """The preconditions of a call: `etag` in the request, `If-Match` and `If-None-Match` in its metadata."""
 
-from typing import Any
+from typing import Literal, Protocol
 
 from configsvc.domain.preconditions import REASON, Precondition, combine_etags, parse_etags
 from configsvc.errors import InvalidInput
@@ -12,18 +12,27 @@ IF_MATCH, IF_NONE_MATCH = "if-match", "if-none-match"
 TITLES = {IF_MATCH: "If-Match", IF_NONE_MATCH: "If-None-Match"}
 
 
-def from_call(context: CallContext, request: Any) -> Precondition:
+class HasEtag(Protocol):
+    """A request with an optional etag."""
+
+    @property
+    def etag(self) -> str: ...
+
+    def HasField(self, field_name: Literal["etag"], /) -> bool: ...  # noqa: N802
+
+
+def from_call(context: CallContext, request: HasEtag) -> Precondition:
     """The precondition of a write. Raises `InvalidInput` if it can't be understood, or contradicts itself."""
     match = combine_etags(_header_etags(context, IF_MATCH), etag_field(request), TITLES[IF_MATCH])
     return Precondition(match, _header_etags(context, IF_NONE_MATCH, weak=True))
 
 
-def from_operation(operation: Any, path: str) -> Precondition:
+def from_operation(operation: HasEtag, path: str) -> Precondition:
     """The precondition of one write of a batch. `path` is the operation's own, for the field of an error."""
     return Precondition(etag_field(operation, f"{path}.etag"))
 
 
-def etag_field(request: Any, field: str = "etag") -> tuple[str, ...] | None:
+def etag_field(request: HasEtag, field: str = "etag") -> tuple[str, ...] | None:
     """The etags in the `etag` field of a request; None if it is not set."""
     return parse_etags(field, request.etag) if request.HasField("etag") else None
 
