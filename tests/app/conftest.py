@@ -1,4 +1,4 @@
-"""Fixtures of the tests of the use cases: a real SQLite storage, a replica on it, and a clock that the test advances."""
+"""One replica over a real embedded storage, on a clock that the test advances."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -34,7 +34,7 @@ def test_a_reader_of_host_and_port_gets_the_usual_port() -> None:
 
 def test_a_foreign_instance_is_read_with_its_path() -> None:
     data = curator.to_json(Node("asr", "one", "r1", 1, {"service_url": "http://asr:8087/api"}))
-    foreign = {**json.loads(data), curator.OWN: None}
+    foreign = {**json.loads(data), curator.OWN_MEMBER: None}
     found = curator.from_json("asr", "one", json.dumps(foreign).encode())
     assert (found.owner, found.payload["service_url"]) == ("", "http://asr:8087/api")
 

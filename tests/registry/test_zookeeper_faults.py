@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -17,40 +17,15 @@ from configsvc.registry import curator
 from configsvc.registry.port import Node
 from configsvc.registry.zookeeper.client import ZookeeperRegistryClient
 from configsvc.settings import SettingsError, load
-from tests.app.registry.test_foreign_nodes import BROKEN
 from tests.app.registry.world import ME, World, registration
 from tests.conformance.registry.conftest import expire_session
 from tests.engines import ZooKeeper
+from tests.registry.conftest import eventually, session
+from tests.registry.test_foreign_nodes import BROKEN
 
 pytestmark = pytest.mark.timeout(300)
 
-PATIENCE_SECONDS = 120.0
 GOOD = b'{"name":"svc","id":"good","address":"h","port":1}'
-
-
-async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while True:
-            try:
-                if await condition():
-                    return
-            except Unavailable:
-                pass
-            await SystemClock().sleep(0.02)
-
-
-def session(hosts: str, base: str, replica: str = "r1", **more: Any) -> ZookeeperRegistryClient:
-    options: dict[str, Any] = {"connection_seconds": 60, "session_seconds": 4, **more}
-    return ZookeeperRegistryClient(hosts, base, replica, **options)
-
-
-@pytest.fixture
-def stranger(zookeeper_hosts: str) -> Iterator[KazooClient]:
-    client = KazooClient(zookeeper_hosts)
-    client.start(60)
-    yield client
-    client.stop()
-    client.close()
 
 
 @pytest.fixture(scope="module")

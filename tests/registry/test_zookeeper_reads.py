@@ -6,6 +6,7 @@ import re
 from configsvc.registry.port import Node
 from configsvc.registry.zookeeper.client import ZookeeperRegistryClient
 from tests.engines import ZooKeeper
+from tests.registry.conftest import session
 
 NODES = 200
 # The list, the new node, and the same again for whoever asks; far below one for each node.
@@ -34,8 +35,8 @@ async def test_an_instance_that_comes_or_changes_costs_no_reading_of_the_others(
     zookeeper_hosts: str, chroot: str
 ) -> None:
     async with (
-        session(zookeeper_hosts, chroot, "writer") as writer,
-        session(zookeeper_hosts, chroot, "reader") as reader,
+        session(zookeeper_hosts, chroot, "writer", session_seconds=10) as writer,
+        session(zookeeper_hosts, chroot, "reader", session_seconds=10) as reader,
     ):
         server = ZooKeeper(given=zookeeper_hosts)
         seen = asyncio.create_task(until_seen(reader, NODES))
@@ -44,7 +45,7 @@ async def test_an_instance_that_comes_or_changes_costs_no_reading_of_the_others(
         await seen
         # What it has been told of and still reads is over when all of it is held.
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while len(reader._view.held("svc")) < NODES or not reader._view.is_read:  # noqa: ASYNC110 - kazoo tells nobody
+            while len(reader._cache.nodes("svc")) < NODES or not reader._cache.is_idle:  # noqa: ASYNC110 - kazoo tells nobody
                 await asyncio.sleep(0.01)
         before = requests(server, reader)
         seen = asyncio.create_task(until_seen(reader, NODES + 1))
@@ -56,7 +57,3 @@ async def test_an_instance_that_comes_or_changes_costs_no_reading_of_the_others(
         assert len(found) == NODES + 1
         assert found["i7"] == 2, "what is held is what ZooKeeper has"
         assert requests(server, reader) - before < FEW_REQUESTS
-
-
-def session(hosts: str, base_path: str, replica_id: str) -> ZookeeperRegistryClient:
-    return ZookeeperRegistryClient(hosts, base_path, replica_id, connection_seconds=30, session_seconds=10)
