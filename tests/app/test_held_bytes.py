@@ -2,10 +2,8 @@
 
 import json
 import tracemalloc
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -21,27 +19,14 @@ from configsvc.app.watch.hub import WatchHub
 from configsvc.cache.local import LocalCache
 from configsvc.domain.records import Change, Commit, Ref
 from configsvc.domain.sizes import held_bytes
-from configsvc.storage.port import Storage
 from tests.app.changelog.memory_publisher import change
 from tests.app.fake_clock import FakeClock, settle
-from tests.app.replica import Replica, config, open_replica, open_storage, write
+from tests.app.replica import Replica, config, write
 from tests.app.watch.test_hub import ALL, A, B, opened, take, told
 
 pytestmark = pytest.mark.timeout(60)
 
 LARGE = 100_000
-
-
-@pytest.fixture
-async def storage(tmp_path: Path) -> AsyncIterator[Storage]:
-    async with open_storage(tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def replica(storage: Storage) -> AsyncIterator[Replica]:
-    async with open_replica(storage, FakeClock()) as opened:
-        yield opened
 
 
 def sized(made: Change, size: int) -> Change:

@@ -9,7 +9,10 @@ import grpc
 import pytest
 from configsvc_client.v1 import config_pb2, config_pb2_grpc, flag_pb2, flag_pb2_grpc, registry_pb2, registry_pb2_grpc
 
-from tests.rpc.running import Running, Stream, put, refused, value
+from tests.rpc.messages import put, value
+from tests.rpc.refusals import refused
+from tests.rpc.response_stream import ResponseStream
+from tests.rpc.server_process import ServerProcess
 
 SECRET = "hunter2"
 DEADLINE_SECONDS = 1.0
@@ -69,7 +72,7 @@ def test_the_answer_says_the_applied_revision(configs: config_pb2_grpc.ConfigSer
 
 
 def test_the_log_has_one_json_line_a_call_and_no_values(
-    configs: config_pb2_grpc.ConfigServiceStub, server: Running, environment: str
+    configs: config_pb2_grpc.ConfigServiceStub, server: ServerProcess, environment: str
 ) -> None:
     def metadata(name: str) -> tuple[tuple[str, str], ...]:
         return (("x-request-id", f"{name}-{environment}"), ("x-actor", "ann"))
@@ -81,7 +84,7 @@ def test_the_log_has_one_json_line_a_call_and_no_values(
     refused(lambda: configs.CreateConfig(create, metadata=metadata("again")))
     configs.GetConfig(get(environment), metadata=metadata("get"))
     watch = config_pb2.WatchConfigsRequest(environment=environment)
-    with Stream(configs.WatchConfigs(watch, metadata=metadata("watch"))) as stream:
+    with ResponseStream(configs.WatchConfigs(watch, metadata=metadata("watch"))) as stream:
         assert stream.take().snapshot.configs[0].value.struct_value["password"] == SECRET
     expected = {
         "create": ("CreateConfig", "OK", None),
@@ -90,7 +93,7 @@ def test_the_log_has_one_json_line_a_call_and_no_values(
         "watch": ("WatchConfigs", "CANCELLED", None),
     }
     for name, (method, code, reason) in expected.items():
-        (line,) = server.calls(f"{name}-{environment}")
+        (line,) = server.access_log(f"{name}-{environment}")
         assert line["method"] == f"/configsvc.v1.ConfigService/{method}"
         assert (line["code"], line.get("reason"), line["actor"]) == (code, reason, "ann")
         assert line["duration_ms"] >= 0
@@ -124,7 +127,7 @@ class Silent:
 
 
 async def test_a_call_without_a_deadline_gets_one(
-    registry: registry_pb2_grpc.RegistryServiceStub, server: Running, environment: str
+    registry: registry_pb2_grpc.RegistryServiceStub, server: ServerProcess, environment: str
 ) -> None:
     async with Silent() as url:
         registry.RegisterInstance(
@@ -138,7 +141,7 @@ async def test_a_call_without_a_deadline_gets_one(
             refused, lambda: registry.CheckServiceHealth(check, metadata=metadata, wait_for_ready=True)
         )
         assert (found.code, found.info.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
-        (line,) = server.calls(environment)
+        (line,) = server.access_log(environment)
         assert line["code"] == "DEADLINE_EXCEEDED"
         # uvloop's timers count whole milliseconds, so one may fire up to a millisecond early.
         assert DEADLINE_SECONDS * 1000 - 1 <= line["duration_ms"] < 10_000
@@ -157,13 +160,13 @@ def test_a_read_waits_for_the_revision_that_it_asks_for(
 
 @pytest.mark.parametrize("timeout", [0.5, None])
 def test_a_revision_that_does_not_come_within_the_deadline_is_unavailable(
-    configs: config_pb2_grpc.ConfigServiceStub, server: Running, environment: str, timeout: float | None
+    configs: config_pb2_grpc.ConfigServiceStub, server: ServerProcess, environment: str, timeout: float | None
 ) -> None:
     revision = put(configs, environment, "k", 1).revision
     request, metadata = get(environment, min_revision=revision + 100), (("x-request-id", environment),)
     found = refused(lambda: configs.GetConfig(request, timeout=timeout, metadata=metadata))
     assert (found.code, found.info.reason) == (grpc.StatusCode.UNAVAILABLE, "REVISION_NOT_REACHED")
-    (line,) = server.calls(environment)
+    (line,) = server.access_log(environment)
     assert (timeout or DEADLINE_SECONDS) * 500 < line["duration_ms"] < (timeout or DEADLINE_SECONDS) * 1000
 
 
@@ -191,7 +194,7 @@ def test_reads_of_every_service_wait_for_a_revision(
 
 
 def test_a_cancelled_call_is_logged_as_such(
-    configs: config_pb2_grpc.ConfigServiceStub, server: Running, environment: str
+    configs: config_pb2_grpc.ConfigServiceStub, server: ServerProcess, environment: str
 ) -> None:
     revision = put(configs, environment, "k", 1).revision
     request, ended = get(environment, min_revision=revision + 100), threading.Event()
@@ -200,5 +203,5 @@ def test_a_cancelled_call_is_logged_as_such(
     put(configs, environment, "k", 2)
     call.cancel()
     assert ended.wait(10)
-    (line,) = server.calls(environment)
+    (line,) = server.access_log(environment)
     assert line["code"] == "CANCELLED"

@@ -7,14 +7,16 @@ import grpc
 import pytest
 from configsvc_client.v1 import change_pb2, config_pb2, flag_pb2
 
-from tests.rpc.running import Running, eventually, put, refused, value
-from tests.rpc.ways import Stubs
+from tests.rpc.messages import put, value
+from tests.rpc.reads import Stubs
+from tests.rpc.refusals import refused
+from tests.rpc.server_process import ServerProcess, eventually
 
 WHERE: dict[str, Any] = {"environment": "test"}
 
 
 @pytest.fixture
-def stubs(own_server: Callable[..., Running]) -> Any:
+def stubs(own_server: Callable[..., ServerProcess]) -> Any:
     """A service that keeps two changes."""
     running = own_server(COMPACTION_KEEP_CHANGES="2", COMPACTION_INTERVAL_SECONDS="0.05")
     with running.channel() as channel:

@@ -11,9 +11,10 @@ from google.protobuf.struct_pb2 import Value
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.rpc import resources, ways
-from tests.rpc.running import PATIENCE_SECONDS, value
-from tests.rpc.ways import Stubs, next_change, watched
+from tests.rpc import reads, strategies
+from tests.rpc.messages import value
+from tests.rpc.reads import Stubs, next_change, watched
+from tests.rpc.server_process import PATIENCE_SECONDS
 
 NUMBERS = count(1)
 EXAMPLES = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -37,7 +38,7 @@ def create(stubs: Stubs, environment: str, key: str, sent: Value, **more: Any) -
 
 
 @EXAMPLES
-@given(json=resources.JSON | resources.DEEP, service=st.sampled_from(["", "svc"]))
+@given(json=strategies.JSON | strategies.DEEP, service=st.sampled_from(["", "svc"]))
 def test_a_configuration_comes_back_by_every_way(
     grpc_server: Any, stubs: Stubs, environment: str, json: Any, service: str
 ) -> None:
@@ -46,7 +47,7 @@ def test_a_configuration_comes_back_by_every_way(
     with watched(stubs.configs.WatchConfigs, config_pb2.WatchConfigsRequest(keys=[key], **where)) as live:
         made = create(stubs, environment, key, sent, service_name=service)
         told = next_change(live)
-        found = {"create": made.value, "live": told.config.value, **ways.configs(stubs, environment, key, service)}
+        found = {"create": made.value, "live": told.config.value, **reads.configs(stubs, environment, key, service)}
         check_same(found, sent)
         # And as what was before.
         other = config_pb2.ConfigOperation(key=key, service_name=service, value=value("other"))
@@ -64,7 +65,7 @@ def test_a_configuration_comes_back_by_every_way(
     put = config_pb2.ConfigOperation(key=key, service_name=service, value=sent)
     again = config_pb2.BatchWriteConfigsRequest(environment=environment, operations=[put])
     check_same({"rollback": rolled, "batch": stubs.configs.BatchWriteConfigs(again).configs[0].value}, sent)
-    check_same(ways.configs(stubs, environment, key, service), sent)
+    check_same(reads.configs(stubs, environment, key, service), sent)
 
 
 def without_outputs(flag: flag_pb2.Flag) -> flag_pb2.Flag:
@@ -77,7 +78,7 @@ def without_outputs(flag: flag_pb2.Flag) -> flag_pb2.Flag:
 
 
 @EXAMPLES
-@given(definition=resources.flags())
+@given(definition=strategies.flags())
 def test_a_flag_comes_back_by_every_way(
     grpc_server: Any, stubs: Stubs, environment: str, definition: dict[str, Any]
 ) -> None:
@@ -89,7 +90,7 @@ def test_a_flag_comes_back_by_every_way(
         made = stubs.flags.CreateFlag(flag_pb2.CreateFlagRequest(**fields), timeout=PATIENCE_SECONDS).flag
         check_same({"create": without_outputs(made)}, asked)
         told = next_change(live)
-        check_same({"live": told.flag, **ways.flags(stubs, environment, name)}, made)
+        check_same({"live": told.flag, **reads.flags(stubs, environment, name)}, made)
         deleted = stubs.flags.DeleteFlag(flag_pb2.DeleteFlagRequest(name=name, environment=environment))
         told = next_change(live)
     assert (told.previous.version, told.previous.etag, deleted.version) == (made.version, made.etag, made.version + 1)
@@ -99,7 +100,7 @@ def test_a_flag_comes_back_by_every_way(
 
 
 @EXAMPLES
-@given(definition=resources.flags())
+@given(definition=strategies.flags())
 def test_a_flag_s_values_are_those_that_it_serves(
     grpc_server: Any, stubs: Stubs, environment: str, definition: dict[str, Any]
 ) -> None:
@@ -118,7 +119,7 @@ def test_a_flag_s_values_are_those_that_it_serves(
 
 
 @EXAMPLES
-@given(registration=resources.registrations)
+@given(registration=strategies.registrations)
 def test_an_instance_comes_back_by_every_way(grpc_server: Any, stubs: Stubs, registration: dict[str, Any]) -> None:
     service = f"s{next(NUMBERS)}"
     watch = registry_pb2.WatchServiceRequest(service_name=service)
@@ -126,7 +127,7 @@ def test_an_instance_comes_back_by_every_way(grpc_server: Any, stubs: Stubs, reg
     with watched(stubs.registry.WatchService, watch) as live:
         made = stubs.registry.RegisterInstance(asked, timeout=PATIENCE_SECONDS).instance
         told = next_change(live).instance
-    found = {"register": made, "live": told, **ways.instances(stubs, service, made.instance_id)}
+    found = {"register": made, "live": told, **reads.instances(stubs, service, made.instance_id)}
     for instance in found.values():
         instance.ClearField("last_heartbeat_at")
     assert registration == {name: _member(made, name) for name in registration}

@@ -14,7 +14,7 @@ from configsvc.domain.records import Kind
 from configsvc.errors import InvalidInput
 from configsvc.rpc import convert
 from configsvc.rpc.responses.message_budget import ITEM_OVERHEAD_BYTES, Detail, MessageBudget, fit_item, fit_page
-from tests.rpc.resources import DEEP, JSON
+from tests.rpc.strategies import DEEP, JSON
 
 
 @given(JSON | DEEP | st.lists(st.integers(0, 9), max_size=2_000) | st.text(max_size=300))

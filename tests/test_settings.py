@@ -7,7 +7,7 @@ import pytest
 from configsvc import settings
 from configsvc.settings import SettingsError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_template_lists_every_setting() -> None:

@@ -5,9 +5,11 @@ from typing import Any
 
 from configsvc_client.v1 import config_pb2, flag_pb2, registry_pb2
 
-from tests.rpc import ways
-from tests.rpc.running import PATIENCE_SECONDS, Running, put, refused, value
-from tests.rpc.ways import Stubs
+from tests.rpc import reads
+from tests.rpc.messages import put, value
+from tests.rpc.reads import Stubs
+from tests.rpc.refusals import refused
+from tests.rpc.server_process import PATIENCE_SECONDS, ServerProcess
 
 LOW = {
     "MAX_KEY_CHARACTERS": "3",
@@ -19,7 +21,7 @@ LOW = {
 
 
 def test_what_was_stored_is_read_by_every_way_and_can_be_rolled_back_and_deleted(
-    own_server: Callable[..., Running],
+    own_server: Callable[..., ServerProcess],
 ) -> None:
     before = own_server(SERVICE_REGISTRY_ENABLED="false")
     key, sent = "long/key/of/many/characters", value({"a": "long"})
@@ -36,14 +38,14 @@ def test_what_was_stored_is_read_by_every_way_and_can_be_rolled_back_and_deleted
             )
         ).instance
     before.terminate()
-    assert before.ended() == 0
+    assert before.wait_for_exit() == 0
     after = own_server(**LOW, SERVICE_REGISTRY_ENABLED="false")
     with after.channel() as channel:
         stubs = Stubs.of(channel)
-        found = ways.configs(stubs, "e", key)
+        found = reads.configs(stubs, "e", key)
         assert [way for way, one in found.items() if one != sent] == []
-        assert list(ways.flags(stubs, "e", "f")["get"].targeted_users) == ["a", "b"]
-        assert ways.instances(stubs, "s", made.instance_id)["discover"].metadata == {"a": "b"}
+        assert list(reads.flags(stubs, "e", "f")["get"].targeted_users) == ["a", "b"]
+        assert reads.instances(stubs, "s", made.instance_id)["discover"].metadata == {"a": "b"}
         where: dict[str, Any] = {"key": key, "environment": "e"}
         back = config_pb2.RollbackConfigRequest(version=1, **where)
         assert stubs.configs.RollbackConfig(back, timeout=PATIENCE_SECONDS).config.value == value({"a": "older"})

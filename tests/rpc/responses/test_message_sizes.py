@@ -9,9 +9,11 @@ from configsvc_client.v1 import change_pb2, config_pb2, flag_pb2, registry_pb2
 from google.protobuf.struct_pb2 import ListValue, Value
 
 from configsvc.domain.sizes import RESOURCE_BYTES
-from tests.rpc import ways
-from tests.rpc.running import Running, put, refused, value
-from tests.rpc.ways import Stubs, everything, next_change, snapshot, watched
+from tests.rpc import reads
+from tests.rpc.messages import put, value
+from tests.rpc.reads import Stubs, everything, next_change, snapshot, watched
+from tests.rpc.refusals import refused
+from tests.rpc.server_process import ServerProcess
 
 # Reached only where a test fails: megabytes of small items take their time on a busy machine.
 LARGE_SECONDS = 100.0
@@ -24,7 +26,7 @@ def settings() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def stubs(grpc_addr: str, grpc_server: Running) -> Iterator[Stubs]:
+def stubs(grpc_addr: str, grpc_server: ServerProcess) -> Iterator[Stubs]:
     """Stock but for what it sends."""
     with grpc.insecure_channel(grpc_addr, [("grpc.max_send_message_length", -1)]) as channel:
         yield Stubs.of(channel)
@@ -52,7 +54,7 @@ def test_the_largest_value_of_each_kind_comes_back_by_every_way(stubs: Stubs, en
         request = config_pb2.CreateConfigRequest(key="k", environment=environment, value=sent)
         made = stubs.configs.CreateConfig(request, timeout=LARGE_SECONDS).config
         told = next_change(live)
-    found = {"create": made.value, "live": told.config.value, **ways.configs(stubs, environment, "k")}
+    found = {"create": made.value, "live": told.config.value, **reads.configs(stubs, environment, "k")}
     # Twice in one message it does not fit: a diff leaves the versions' values to the history.
     is_half = sent.ByteSize() > RESOURCE_BYTES // 2
     assert [way for way, one in found.items() if one != sent] == (["diff"] if is_half else [])
@@ -68,7 +70,7 @@ def test_a_pair_of_large_values_leaves_out_what_was_before_and_says_so(stubs: St
             made = stubs.configs.UpdateConfig(request, timeout=LARGE_SECONDS).config
             told = next_change(live)
     assert (told.config.value, told.HasField("previous"), told.previous_omitted) == (second, False, True)
-    resumed = ways.resumed(stubs.configs.WatchConfigs, watch, made.revision - 1)
+    resumed = reads.resumed(stubs.configs.WatchConfigs, watch, made.revision - 1)
     assert resumed == told
     versions = everything(
         stubs.configs.ListConfigHistory, config_pb2.ListConfigHistoryRequest(key="k", **where), "versions"
@@ -138,7 +140,7 @@ def test_a_batch_is_answered_without_the_values_that_do_not_fit(stubs: Stubs, en
     assert {(config.version, config.revision) for config in answer.configs} == {(1, answer.revision)}
 
 
-def test_a_batch_that_could_not_be_answered_is_refused(own_server: Callable[..., Running]) -> None:
+def test_a_batch_that_could_not_be_answered_is_refused(own_server: Callable[..., ServerProcess]) -> None:
     running = own_server(MAX_KEY_CHARACTERS="4096")
     with running.channel(max_send_message_length=-1) as channel:
         stubs = Stubs.of(channel)
@@ -191,7 +193,7 @@ def test_a_flag_with_as_many_users_as_are_allowed_is_watched_and_resumed(stubs: 
         new = stubs.flags.UpdateFlag(update, timeout=LARGE_SECONDS).flag
         told = next_change(live)
     assert (told.flag, told.HasField("previous"), told.previous_omitted) == (new, False, True)
-    found = ways.flags(stubs, environment, "f")
+    found = reads.flags(stubs, environment, "f")
     assert [way for way, one in found.items() if one != new] == []
     trail = everything(stubs.changes.ListChanges, change_pb2.ListChangesRequest(environment=environment), "changes")
     assert [(change.before_omitted, change.after_omitted) for change in trail] == [(True, False), (False, False)]

@@ -12,7 +12,8 @@ from configsvc_client.v1 import (
     registry_pb2_grpc,
 )
 
-from tests.rpc.running import put, refused, value
+from tests.rpc.messages import put, value
+from tests.rpc.refusals import refused
 
 Code = grpc.StatusCode
 

@@ -17,7 +17,9 @@ from google.protobuf.json_format import ParseDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.rpc.running import Stream, put, refused
+from tests.rpc.messages import put
+from tests.rpc.refusals import refused
+from tests.rpc.response_stream import ResponseStream
 
 Code = grpc.StatusCode
 Json = dict[str, Any]
@@ -265,8 +267,8 @@ def test_watchers_of_both_kinds_are_told_where_their_part_of_the_batch_ends(
     environment: str,
 ) -> None:
     with (
-        Stream(flags.WatchFlags(flag_pb2.WatchFlagsRequest(environment=environment))) as of_flags,
-        Stream(configs.WatchConfigs(config_pb2.WatchConfigsRequest(environment=environment))) as of_configs,
+        ResponseStream(flags.WatchFlags(flag_pb2.WatchFlagsRequest(environment=environment))) as of_flags,
+        ResponseStream(configs.WatchConfigs(config_pb2.WatchConfigsRequest(environment=environment))) as of_configs,
     ):
         of_flags.take_until("synced")
         of_configs.take_until("synced")

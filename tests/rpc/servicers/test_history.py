@@ -21,7 +21,10 @@ from configsvc_client.v1 import (
     registry_pb2_grpc,
 )
 
-from tests.rpc.running import Refusal, Running, Stream, put, refused
+from tests.rpc.messages import put
+from tests.rpc.refusals import Refusal, refused
+from tests.rpc.response_stream import ResponseStream
+from tests.rpc.server_process import ServerProcess
 
 ENV = "e"
 # Of each method that has pages, a request of which there is more than one item.
@@ -72,7 +75,7 @@ def page(client: Client, method: str, token: str = "") -> Any:
     return getattr(client, method)(request)
 
 
-def new_history(server: Running, *options: str) -> str:
+def new_history(server: ServerProcess, *options: str) -> str:
     """What an operator does with the database of a server that is stopped."""
     ran = subprocess.run(
         [sys.executable, "-m", "configsvc", "new-history", *options],
@@ -85,7 +88,7 @@ def new_history(server: Running, *options: str) -> str:
 
 
 @pytest.fixture
-def turned(own_server: Callable[..., Running]) -> Iterator[Client]:
+def turned(own_server: Callable[..., ServerProcess]) -> Iterator[Client]:
     """A client of a server whose log got another history since it read."""
     server = own_server()
     with server.channel() as channel:
@@ -108,10 +111,10 @@ def turned(own_server: Callable[..., Running]) -> Iterator[Client]:
         client.etag, client.revision = found.config.etag, found.revision
         client.history = dict(call.trailing_metadata())["x-history"]
         server.terminate()
-        server.ended()
+        server.wait_for_exit()
         assert "from revision" in new_history(server)
         server.start()
-        server.answers()
+        server.wait_until_ready()
         yield client
 
 
@@ -175,17 +178,17 @@ def test_a_watch_resumes_in_its_own_history_alone(
     assert is_of_another_history(refused(lambda: call(lost)), current)
     assert is_of_another_history(refused(lambda: call(said)), current)
     assert is_of_another_history(refused(lambda: call(lost, metadata=(("x-history", turned.history),))), current)
-    with Stream(call(request_type(**fields))) as stream:
+    with ResponseStream(call(request_type(**fields))) as stream:
         synced = stream.take_until("synced")[-1].synced
     assert synced.history == current
-    with Stream(call(request_type(**fields, after_revision=synced.revision, history=synced.history))) as stream:
+    with ResponseStream(call(request_type(**fields, after_revision=synced.revision, history=synced.history))) as stream:
         assert stream.take_until("synced")[-1].synced == synced
 
 
-def test_the_operator_says_how_far_above_and_can_say_it_again(own_server: Callable[..., Running]) -> None:
+def test_the_operator_says_how_far_above_and_can_say_it_again(own_server: Callable[..., ServerProcess]) -> None:
     server = own_server()
     server.terminate()
-    server.ended()
+    server.wait_for_exit()
     first = new_history(server, "--leap", "5").split()
     second = new_history(server, "--leap", "7").split()
     assert first[5] != second[5]

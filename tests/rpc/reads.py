@@ -20,7 +20,8 @@ from configsvc_client.v1 import (
     registry_pb2_grpc,
 )
 
-from tests.rpc.running import PATIENCE_SECONDS, Stream
+from tests.rpc.response_stream import ResponseStream
+from tests.rpc.server_process import PATIENCE_SECONDS
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,14 @@ def everything(call: Any, request: Any, field: str) -> list[Any]:
 
 
 @contextmanager
-def watched(call: Any, request: Any) -> Iterator[Stream]:
+def watched(call: Any, request: Any) -> Iterator[ResponseStream]:
     """A watch whose opening is read to its end."""
-    with Stream(call(request)) as stream:
+    with ResponseStream(call(request)) as stream:
         stream.opening = stream.take_until("synced")  # type: ignore[attr-defined]
         yield stream
 
 
-def next_change(stream: Stream) -> Any:
+def next_change(stream: ResponseStream) -> Any:
     """The next change that a watch tells."""
     return stream.take_until("change")[-1].change
 
@@ -76,7 +77,7 @@ def snapshot(call: Any, request: Any, field: str) -> list[Any]:
 def resumed(call: Any, request: Any, after: int) -> Any:
     """The first change that a watch tells which resumes after a revision."""
     request.after_revision = after
-    with Stream(call(request)) as stream:
+    with ResponseStream(call(request)) as stream:
         return next_change(stream)
 
 

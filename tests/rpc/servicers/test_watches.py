@@ -7,7 +7,10 @@ import grpc
 import pytest
 from configsvc_client.v1 import config_pb2, config_pb2_grpc, flag_pb2, flag_pb2_grpc, registry_pb2, registry_pb2_grpc
 
-from tests.rpc.running import Running, Stream, eventually, put, refusal, refused, value
+from tests.rpc.messages import put, value
+from tests.rpc.refusals import refusal, refused
+from tests.rpc.response_stream import ResponseStream
+from tests.rpc.server_process import ServerProcess, eventually
 
 Code = grpc.StatusCode
 BUFFERED = 4
@@ -18,8 +21,8 @@ def settings() -> dict[str, str]:
     return {"WATCH_PROGRESS_SECONDS": "0.2", "WATCH_BUFFER_MESSAGES": str(BUFFERED)}
 
 
-def watch(configs: Any, environment: str, **more: Any) -> Stream:
-    return Stream(configs.WatchConfigs(config_pb2.WatchConfigsRequest(environment=environment, **more)))
+def watch(configs: Any, environment: str, **more: Any) -> ResponseStream:
+    return ResponseStream(configs.WatchConfigs(config_pb2.WatchConfigsRequest(environment=environment, **more)))
 
 
 def test_a_watch_gives_the_state_the_mark_each_change_and_then_progress(
@@ -46,8 +49,10 @@ def test_flags_and_instances_are_watched_alike(
     flags: flag_pb2_grpc.FlagServiceStub, registry: registry_pb2_grpc.RegistryServiceStub, environment: str
 ) -> None:
     with (
-        Stream(flags.WatchFlags(flag_pb2.WatchFlagsRequest(environment=environment))) as of_flags,
-        Stream(registry.WatchService(registry_pb2.WatchServiceRequest(service_name=environment))) as of_instances,
+        ResponseStream(flags.WatchFlags(flag_pb2.WatchFlagsRequest(environment=environment))) as of_flags,
+        ResponseStream(
+            registry.WatchService(registry_pb2.WatchServiceRequest(service_name=environment))
+        ) as of_instances,
     ):
         assert of_flags.take().HasField("synced")
         assert of_instances.take().HasField("synced")
@@ -95,7 +100,7 @@ def test_a_batch_says_with_which_change_its_revision_is_complete(
 
 
 def test_a_compacted_revision_is_out_of_range_with_the_oldest_that_is_kept(
-    own_server: Callable[..., Running], environment: str
+    own_server: Callable[..., ServerProcess], environment: str
 ) -> None:
     server = own_server(COMPACTION_KEEP_CHANGES="3", COMPACTION_INTERVAL_SECONDS="0.1")
     with server.channel() as channel:
@@ -153,14 +158,14 @@ def test_a_client_that_does_not_read_gets_the_newest_and_delays_no_writer(
 
 
 def test_a_server_that_stops_tells_its_watchers_in_band_and_by_status(
-    own_server: Callable[..., Running], environment: str
+    own_server: Callable[..., ServerProcess], environment: str
 ) -> None:
     server = own_server(SHUTDOWN_GRACE_SECONDS="60")
     with server.channel() as channel:
         configs, flags = config_pb2_grpc.ConfigServiceStub(channel), flag_pb2_grpc.FlagServiceStub(channel)
         with (
             watch(configs, environment) as one,
-            Stream(flags.WatchFlags(flag_pb2.WatchFlagsRequest(environment=environment))) as two,
+            ResponseStream(flags.WatchFlags(flag_pb2.WatchFlagsRequest(environment=environment))) as two,
         ):
             one.take_until("synced")
             two.take_until("synced")
@@ -171,11 +176,11 @@ def test_a_server_that_stops_tells_its_watchers_in_band_and_by_status(
                 assert (found.code, found.info.reason) == (Code.UNAVAILABLE, "SHUTTING_DOWN")
                 assert rest[-1].error.code == Code.UNAVAILABLE.value[0]
             # Long before the grace has passed.
-            assert server.ended() == 0
+            assert server.wait_for_exit() == 0
 
 
 def test_a_watch_ends_with_its_own_deadline_and_not_with_the_default_one(
-    own_server: Callable[..., Running], environment: str
+    own_server: Callable[..., ServerProcess], environment: str
 ) -> None:
     server = own_server(DEFAULT_DEADLINE_SECONDS="0.3", WATCH_PROGRESS_SECONDS="0.2")
     with server.channel() as channel:
@@ -186,5 +191,5 @@ def test_a_watch_ends_with_its_own_deadline_and_not_with_the_default_one(
         request = config_pb2.WatchConfigsRequest(environment=environment)
         found = refused(lambda: configs.WatchConfigs(request, timeout=0.5, metadata=(("x-request-id", "short"),)))
         assert found.code == Code.DEADLINE_EXCEEDED
-        (line,) = server.calls("short")
+        (line,) = server.access_log("short")
         assert line["code"] == "DEADLINE_EXCEEDED"

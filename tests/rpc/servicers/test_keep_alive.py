@@ -8,7 +8,9 @@ import grpc
 import pytest
 from configsvc_client.v1 import change_pb2, change_pb2_grpc, registry_pb2, registry_pb2_grpc
 
-from tests.rpc.running import Running, Stream, eventually, refusal
+from tests.rpc.refusals import refusal
+from tests.rpc.response_stream import ResponseStream
+from tests.rpc.server_process import ServerProcess, eventually
 
 # The shortest that a registration may name.
 TTL_SECONDS = 5
@@ -26,7 +28,7 @@ class KeepAliveStream:
         self._said: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._service = service
         metadata = [("x-request-id", request_id)] if request_id else []
-        self.stream = Stream(registry.KeepAlive(iter(self._said.get, None), metadata=metadata))
+        self.stream = ResponseStream(registry.KeepAlive(iter(self._said.get, None), metadata=metadata))
 
     def __enter__(self) -> "KeepAliveStream":
         return self
@@ -89,7 +91,7 @@ def test_the_streams_end_makes_the_instance_suspect_and_then_expires_it(
 ) -> None:
     register(registry, environment)
     watch = registry.WatchService(registry_pb2.WatchServiceRequest(service_name=environment))
-    with Stream(watch) as watching, KeepAliveStream(registry, environment) as kept:
+    with ResponseStream(watch) as watching, KeepAliveStream(registry, environment) as kept:
         watching.take_until("synced")
         kept.renewed()
         assert discovered(registry, environment) == ["one"]
@@ -114,7 +116,7 @@ def test_a_suspect_instance_that_comes_back_is_healthy_again(
 
 
 def test_an_old_stream_that_ends_late_harms_no_instance_that_has_a_new_one(
-    registry: registry_pb2_grpc.RegistryServiceStub, server: Running, environment: str
+    registry: registry_pb2_grpc.RegistryServiceStub, server: ServerProcess, environment: str
 ) -> None:
     """A client that lost its network is back before the server notices that the old connection is gone."""
     register(registry, environment)
@@ -124,7 +126,7 @@ def test_an_old_stream_that_ends_late_harms_no_instance_that_has_a_new_one(
         new.renewed()
         with old:
             old.stream.call.cancel()
-        assert server.calls(environment), "the old stream has ended"
+        assert server.access_log(environment), "the old stream has ended"
         assert instances(registry, environment) == {"one": "HEALTHY"}
         assert new.renewed() == TTL_SECONDS
     eventually(lambda: instances(registry, environment) == {"one": "SUSPECT"}, "the last one's end counts")
@@ -163,7 +165,7 @@ def test_a_stream_that_says_nothing_ends_well(registry: registry_pb2_grpc.Regist
 
 
 def test_a_server_that_stops_ends_the_streams_at_once_and_suspects_nobody(
-    own_server: Callable[..., Running], environment: str
+    own_server: Callable[..., ServerProcess], environment: str
 ) -> None:
     """The instance lives; it goes on at another replica, or here after the restart."""
     server = own_server(SHUTDOWN_GRACE_SECONDS="60", SERVICE_REGISTRY_ENABLED="false")
@@ -178,9 +180,9 @@ def test_a_server_that_stops_ends_the_streams_at_once_and_suspects_nobody(
                 assert found is not None
                 assert (found.code, found.info.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
             # Long before the grace has passed.
-            assert server.ended() == 0
+            assert server.wait_for_exit() == 0
     server.start()
-    server.answers()
+    server.wait_until_ready()
     with server.channel() as channel:
         registry = registry_pb2_grpc.RegistryServiceStub(channel)
         assert instances(registry, environment) == {"one": "HEALTHY"}

@@ -22,7 +22,10 @@ from google.rpc import error_details_pb2
 from configsvc.domain.limits import LARGEST_KEY_CHARACTERS
 from configsvc.storage.sql.checksums import checksum
 from configsvc.storage.sql.rows import RECORD_COLUMNS
-from tests.rpc.running import Refusal, Running, Stream, put, refused, value
+from tests.rpc.messages import put, value
+from tests.rpc.refusals import Refusal, refused
+from tests.rpc.response_stream import ResponseStream
+from tests.rpc.server_process import ServerProcess
 
 Code = grpc.StatusCode
 
@@ -173,7 +176,7 @@ def test_a_revision_that_is_not_reached_is_unavailable_with_a_delay_to_retry(
 
 
 def test_what_no_one_expected_is_internal_with_a_fixed_text_and_its_cause_in_the_log(
-    configs: config_pb2_grpc.ConfigServiceStub, server: Running, environment: str
+    configs: config_pb2_grpc.ConfigServiceStub, server: ServerProcess, environment: str
 ) -> None:
     put(configs, environment, "k", "hunter2")
     with closing(sqlite3.connect(server.database)) as database, database:
@@ -192,7 +195,7 @@ def test_what_no_one_expected_is_internal_with_a_fixed_text_and_its_cause_in_the
         found = check(refused(call), Code.INTERNAL, "INTERNAL")
         assert found.message == "internal error; the log has its cause"
         assert not found.info.metadata
-        causes = [line for line in server.lines() if "JSONDecodeError" in line.get("exception", "")]
+        causes = [line for line in server.log_lines() if "JSONDecodeError" in line.get("exception", "")]
         assert [line["request_id"] for line in causes] == [f"spoilt-{environment}"] * number
     assert "hunter2" not in server.log.read_text()
 
@@ -207,7 +210,7 @@ def test_an_error_in_the_middle_of_a_stream_has_its_status(
         registry_pb2.KeepAliveRequest(service_name=environment, instance_id="one"),
         registry_pb2.KeepAliveRequest(service_name=environment, instance_id="two"),
     ]
-    with Stream(registry.KeepAlive(iter(said))) as stream:
+    with ResponseStream(registry.KeepAlive(iter(said))) as stream:
         assert stream.take().lease_ttl_seconds == 30
         rest, found = stream.end()
     assert not rest
@@ -235,7 +238,7 @@ def test_the_deepest_value_that_is_taken_is_read_everywhere_and_a_deeper_one_is_
     put(configs, environment, "deep", deepest)
     history = config_pb2.ListConfigHistoryRequest(key="deep", environment=environment)
     assert configs.ListConfigHistory(history).versions[0].after == value(deepest)
-    with Stream(configs.WatchConfigs(config_pb2.WatchConfigsRequest(environment=environment))) as stream:
+    with ResponseStream(configs.WatchConfigs(config_pb2.WatchConfigsRequest(environment=environment))) as stream:
         assert stream.take_until("snapshot")[0].snapshot.configs[0].value == value(deepest)
         stream.take()
         put(configs, environment, "deep", {"b": deepest["a"]})
@@ -250,8 +253,8 @@ def test_the_deepest_value_that_is_taken_is_read_everywhere_and_a_deeper_one_is_
     assert found.fields == ["variants[0].value"]
 
 
-def test_an_unknown_method_is_unimplemented_and_in_the_log(grpc_channel: grpc.Channel, server: Running) -> None:
+def test_an_unknown_method_is_unimplemented_and_in_the_log(grpc_channel: grpc.Channel, server: ServerProcess) -> None:
     call: Any = grpc_channel.unary_unary("/configsvc.v1.ConfigService/Forget")
     assert refused(lambda: call(b"")).code == Code.UNIMPLEMENTED
-    logged = [line for line in server.lines() if line.get("method", "").endswith("/Forget")]
+    logged = [line for line in server.log_lines() if line.get("method", "").endswith("/Forget")]
     assert [line["code"] for line in logged] == ["UNIMPLEMENTED"]

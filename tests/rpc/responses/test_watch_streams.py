@@ -1,7 +1,7 @@
 """What a watch costs the server: one encoding for all who watch, and nothing once the caller has gone."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Any
@@ -14,21 +14,20 @@ from configsvc.app.changelog.tail import LogTail
 from configsvc.app.configs.near_cache import NearCache
 from configsvc.app.configs.store import ConfigStore
 from configsvc.app.watch.hub import WatchHub
-from configsvc.app.watch.selector import Selector
 from configsvc.clock import SystemClock
-from configsvc.domain.configs import Config
 from configsvc.domain.limits import Limits
-from configsvc.domain.records import Action, Author, Change, Kind, Put, Ref, Write
+from configsvc.domain.records import Change
 from configsvc.rpc import convert
 from configsvc.rpc.interceptors import CallInterceptor
 from configsvc.rpc.responses import encoded_changes
 from configsvc.rpc.responses.message_budget import Detail
 from configsvc.rpc.responses.watch_streams import WatchStreams
 from configsvc.rpc.servicers.configs import ConfigServicer
-from tests.app.replica import AT, Replica, config, open_replica, open_storage
-from tests.rpc.running import eventually, refusal
+from tests.app.replica import Replica, config, open_replica, open_storage
+from tests.rpc.local_watches import ALL, open_hub, put, snapshot
+from tests.rpc.refusals import refusal
+from tests.rpc.server_process import eventually
 
-ALL = Selector(Kind.CONFIG, "test")
 WATCHERS = 2
 
 
@@ -40,17 +39,7 @@ async def replica(tmp_path: Path) -> AsyncIterator[Replica]:
 
 @pytest.fixture
 def hub(replica: Replica) -> WatchHub:
-    return replica.following(WatchHub(
-        tail=replica.tail, reader=replica.storage, log=replica.storage, clock=SystemClock(), buffer_changes=100,
-        progress_seconds=60, max_watchers=WATCHERS,
-    ))  # fmt: skip
-
-
-async def put(replica: Replica, ref: Ref, value: str) -> None:
-    """A configuration as the service writes it."""
-    mutation = Put(ref, Config(value).body, Action.UPDATE)
-    commit = await replica.storage.write(Write(Author("tester", "", "", AT), (ref,), lambda view: (mutation,)))
-    replica.tail.on_commit(commit)
+    return open_hub(replica, max_watchers=WATCHERS)
 
 
 class Encoding:
@@ -62,10 +51,6 @@ class Encoding:
     def change(self, change: Change, detail: Detail) -> Any:
         self.count += 1
         return convert.config_change(change, detail)
-
-
-def snapshot(configs: Sequence[Any]) -> Any:
-    return config_pb2.ConfigSnapshot(configs=configs)
 
 
 async def test_a_change_is_encoded_once_for_all_who_watch(replica: Replica, hub: WatchHub) -> None:

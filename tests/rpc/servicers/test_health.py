@@ -23,7 +23,9 @@ from configsvc.wiring import build
 from tests.engines.ports import Port
 from tests.engines.postgres import Postgres
 from tests.engines.zookeeper import ZooKeeper
-from tests.rpc.running import Running, Stream, eventually, refused
+from tests.rpc.refusals import refused
+from tests.rpc.response_stream import ResponseStream
+from tests.rpc.server_process import ServerProcess, eventually
 
 SERVING, NOT_SERVING = probe_pb2.HealthCheckResponse.SERVING, probe_pb2.HealthCheckResponse.NOT_SERVING
 NAMES = [
@@ -49,21 +51,23 @@ def test_every_service_serves_once_all_is_read(grpc_channel: grpc.Channel) -> No
     assert statuses(grpc_channel) == dict.fromkeys(ALL, SERVING)
 
 
-def test_an_unknown_service_is_not_found_and_watched_as_unknown(grpc_channel: grpc.Channel, server: Running) -> None:
+def test_an_unknown_service_is_not_found_and_watched_as_unknown(
+    grpc_channel: grpc.Channel, server: ServerProcess
+) -> None:
     stub: Any = probe_pb2_grpc.HealthStub(grpc_channel)
     request = probe_pb2.HealthCheckRequest(service="none")
     metadata = (("x-request-id", "unknown"),)
     assert refused(lambda: stub.Check(request, metadata=metadata)).code == grpc.StatusCode.NOT_FOUND
-    assert [line["code"] for line in server.calls("unknown")] == ["NOT_FOUND"]
-    with Stream(stub.Watch(request)) as stream:
+    assert [line["code"] for line in server.access_log("unknown")] == ["NOT_FOUND"]
+    with ResponseStream(stub.Watch(request)) as stream:
         assert stream.take().status == probe_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
-def test_a_watch_sees_the_stop_and_does_not_hold_it_up(own_server: Callable[..., Running]) -> None:
+def test_a_watch_sees_the_stop_and_does_not_hold_it_up(own_server: Callable[..., ServerProcess]) -> None:
     server = own_server(SHUTDOWN_GRACE_SECONDS="60")
     with server.channel() as channel:
         stub: Any = probe_pb2_grpc.HealthStub(channel)
-        with Stream(stub.Watch(probe_pb2.HealthCheckRequest(service=NAMES[0]))) as stream:
+        with ResponseStream(stub.Watch(probe_pb2.HealthCheckRequest(service=NAMES[0]))) as stream:
             assert stream.take().status == SERVING
             server.terminate()
             rest, found = stream.end()
@@ -71,7 +75,7 @@ def test_a_watch_sees_the_stop_and_does_not_hold_it_up(own_server: Callable[...,
             assert found is not None
             assert found.code == grpc.StatusCode.UNAVAILABLE
             # Long before the grace has passed.
-            assert server.ended() == 0
+            assert server.wait_for_exit() == 0
 
 
 async def test_after_the_drain_nothing_serves(tmp_path: Path) -> None:
@@ -105,12 +109,12 @@ def test_a_replica_whose_store_is_away_serves_as_a_server_and_its_services_once_
 ) -> None:
     postgres, zookeeper = away
     settings = {**postgres.environment(), **zookeeper.environment(), "SERVICE_REGISTRY_ENABLED": "false"}
-    with Port() as port, Running(f"127.0.0.1:{port.number}", tmp_path, settings) as server:
-        server.answers()
+    with Port() as port, ServerProcess(f"127.0.0.1:{port.number}", tmp_path, settings) as server:
+        server.wait_until_ready()
         with server.channel() as channel:
             stub: Any = probe_pb2_grpc.HealthStub(channel)
             assert statuses(channel) == {**dict.fromkeys(ALL, NOT_SERVING), "": SERVING, "HealthService": SERVING}
-            watches = [Stream(stub.Watch(probe_pb2.HealthCheckRequest(service=name))) for name in NAMES[:4]]
+            watches = [ResponseStream(stub.Watch(probe_pb2.HealthCheckRequest(service=name))) for name in NAMES[:4]]
             assert [watch.take().status for watch in watches] == [NOT_SERVING] * 4
             postgres.start()
             assert [watch.take().status for watch in watches] == [SERVING] * 4
@@ -122,7 +126,7 @@ def test_a_replica_whose_store_is_away_serves_as_a_server_and_its_services_once_
             for watch in watches:
                 watch.__exit__()
         # Each line of the log is JSON, also those about what went wrong.
-        assert any("can't be read" in line["event"] for line in server.lines())
+        assert any("can't be read" in line["event"] for line in server.log_lines())
 
 
 def _storage(channel: grpc.Channel) -> str:
