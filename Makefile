@@ -1,4 +1,4 @@
-# Everything a person or CI does with this project. `make help` lists it.
+# The commands of this project, for people and CI. `make help` lists them.
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
 .PHONY: help run test test-packages chaos fuzz mutants bench lint format proto services constraints clean
 
-help: ## Says what there is
+help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 # Rebuilt if the requirements change. Versions are those of constraints.txt, the same on every machine.
@@ -19,25 +19,25 @@ $(VENV)/.made: pyproject.toml clients/python/pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e clients/python -e '.[dev]'
 	@touch $@
 
-run: $(VENV)/.made ## Runs the whole service on http://localhost:8082, with nothing beside it
+run: $(VENV)/.made ## Runs the whole service on http://localhost:8082, without any engine
 	@$(BIN)/configsvc up
 
-# Three files of tests at a time, whatever the machine: most of them wait for something most of the time.
-test: $(VENV)/.made ## Runs all tests, on real services that it starts and stops by itself
+# Three test files at a time on any machine, because tests spend most of their time waiting.
+test: $(VENV)/.made ## Runs all tests, on real services that it starts and stops
 	$(BIN)/python -m pytest -n 3 --dist loadfile
 
-test-packages: $(VENV)/.made ## Installs the client's wheel in fresh environments, at both ends of its ranges, and uses it
+test-packages: $(VENV)/.made ## Tests the client's wheel in fresh environments, at both ends of its version ranges
 	$(BIN)/python -m pytest -q clients/python/tests
 
-chaos: $(VENV)/.made ## Breaks everything at random under load, and checks what clients saw: SECONDS=600 SEED=7
+chaos: $(VENV)/.made ## Injects random faults under load, and checks what clients saw: SECONDS=600 SEED=7
 	CHAOS_SECONDS=$(or $(SECONDS),60) CHAOS_SEED=$(SEED) $(BIN)/python -m pytest -q -s --timeout 0 tests/chaos/test_chaos.py
 
-# The peers are only installed for this.
+# Only the benchmarks need the peers.
 $(VENV)/.bench: $(VENV)/.made
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@touch $@
 
-fuzz: $(VENV)/.made ## Sends random requests, and watches what a neighbour sees: REQUESTS=100000 SEED=7
+fuzz: $(VENV)/.made ## Sends random requests, and checks that a neighbour is not affected: REQUESTS=100000 SEED=7
 	FUZZ_REQUESTS=$(or $(REQUESTS),100000) FUZZ_SEED=$(SEED) $(BIN)/python -m pytest -q -s --timeout 0 tests/fuzz/test_fuzz.py
 
 mutants: $(VENV)/.made ## Changes the code in small ways and names those that no fast test notices: BASE=main COUNT=40 SEED=7 MODULES="src/…"
@@ -63,15 +63,15 @@ format: $(VENV)/.made ## Formats the code and the protos
 	$(BIN)/ruff check --fix .
 	$(BIN)/buf format -w proto
 
-proto: $(VENV)/.made ## Makes the stubs in clients/python from proto/
+proto: $(VENV)/.made ## Generates the stubs in clients/python from proto/
 	$(BIN)/python scripts/generate_stubs.py
 
-services: $(VENV)/.made ## Starts PostgreSQL, Valkey, Kafka and ZooKeeper to play with
+services: $(VENV)/.made ## Starts PostgreSQL, Valkey, Kafka and ZooKeeper for a try
 	@$(BIN)/python -m tests.engines
 
 constraints: $(VENV)/.made ## Writes the versions of this environment to constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable --exclude configsvc --exclude configsvc-client > constraints.txt
 
-clean: ## Removes what the other targets made
+clean: ## Removes the files of the other targets
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""`make bench`: runs every comparison, and prints its tables as they come.
+"""`make bench`: runs every comparison, and prints each table when it is ready.
 
 make bench                                       all of them, in about four minutes
 make bench ONLY="evaluation server"              some of them
@@ -46,7 +46,7 @@ def _registry(effort: Effort, services: ServiceSet) -> Sequence[Table]:
     return registry.tables(effort, services.postgres, services.zookeeper)
 
 
-# Each with the services that it needs.
+# Each comparison, with the services that it needs.
 COMPARISONS: Mapping[str, tuple[Callable[[Effort, ServiceSet], Sequence[Table]], tuple[str, ...]]] = {
     "evaluation": (_evaluation, ()),
     "server": (_server, ("postgres",)),
@@ -56,13 +56,13 @@ COMPARISONS: Mapping[str, tuple[Callable[[Effort, ServiceSet], Sequence[Table]],
 
 
 def main() -> int:
-    """Returns 0 where every comparison ran, else 1."""
+    """Returns 0 if every comparison ran, else 1."""
     options = _options()
-    # Peers warn and log on their own account.
+    # Warnings and logs of the peers are not results.
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     began = time.monotonic()
-    # PostgreSQL keeps what it acknowledged, as the other sides do; none is one that somebody else is using.
+    # PostgreSQL is durable, like the other sides. All services are private.
     services = ServiceSet(
         postgres=Postgres(durable=True), valkey=Valkey(), kafka=Kafka(), zookeeper=ZooKeeper(), envoy=Envoy()
     )
@@ -73,13 +73,13 @@ def main() -> int:
             compare, needs = COMPARISONS[name]
             try:
                 services.start(needs)
-                found = compare(Effort(options.rounds, options.seconds), services)
+                tables_of_comparison = compare(Effort(options.rounds, options.seconds), services)
             except (MissingError, ServiceError) as error:
                 failed = True
                 sys.stderr.write(f"{name}: not compared: {error}\n\n")
                 continue
-            tables += found
-            sys.stdout.write("".join(map(report.text, found)))
+            tables += tables_of_comparison
+            sys.stdout.write("".join(map(report.text, tables_of_comparison)))
             sys.stdout.flush()
         versions = _versions(services)
     finally:
@@ -87,16 +87,18 @@ def main() -> int:
     if options.out is not None:
         options.out.with_suffix(".md").write_text(report.markdown(tables, versions))
         options.out.with_suffix(".json").write_text(report.as_json(tables, versions))
-    told = ", ".join(f"{name} {text}" for name, text in versions.items())
-    sys.stdout.write(f"{report.machine()}; {told}; {time.monotonic() - began:.0f} s\n")
+    versions_line = ", ".join(f"{name} {text}" for name, text in versions.items())
+    sys.stdout.write(f"{report.machine()}; {versions_line}; {time.monotonic() - began:.0f} s\n")
     return int(failed)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__.partition("\n")[0])
     parser.add_argument("--only", nargs="*", choices=[*COMPARISONS], help="comparisons to run; all by default")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of each side, of which the median is shown")
-    parser.add_argument("--seconds", type=float, default=1.0, help="length of a round; some take a part of it")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each side; the result is their median")
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="length of a round; some comparisons take a part of it"
+    )
     parser.add_argument("--out", type=Path, help="also write OUT.md and OUT.json")
     options = parser.parse_args()
     options.only = options.only or list(COMPARISONS)

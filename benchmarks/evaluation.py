@@ -1,4 +1,4 @@
-"""One evaluation inside a Python process, beside the libraries that PyPI has for it."""
+"""One evaluation inside a Python process, next to the libraries for it on PyPI."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,14 +6,14 @@ from benchmarks.evaluation_peers import ROLLOUT, RULES, TARGETED, IsOn, all_read
 from benchmarks.measure import Effort, Table, in_turns, microseconds_each
 
 USERS = tuple(f"user-{number}" for number in range(1_000))
-# Of 1,000 users 25 %, give or take more than four standard deviations.
+# 25 % of 1,000 users, plus or minus more than four standard deviations.
 FEWEST_ON, MOST_ON = 190, 310
-# A round of one library. Its median is steady from here on, and more rounds do more against noise than longer ones.
+# A round of one library. The median is stable from this length on; more rounds reduce noise better than longer ones.
 ROUND_PART, ROUNDS_TIMES = 0.12, 3
 
 
 def tables(effort: Effort) -> Sequence[Table]:
-    """Two flags, each on all libraries."""
+    """Two flags, each with all libraries."""
     with all_ready() as peers:
         for name, is_on in peers.items():
             _check(name, is_on)
@@ -35,7 +35,7 @@ def _table(title: str, flag: str, peers: Mapping[str, IsOn], effort: Effort) -> 
 
 
 def _check(name: str, is_on: IsOn) -> None:
-    """All do the same work: the targeted users have the flag, and about a quarter of the others."""
+    """Checks that all do the same work: the flag is on for the targeted users and for about a quarter of the others."""
     for flag in (ROLLOUT, RULES):
         share = sum(is_on(flag, user) for user in USERS)
         if not all(is_on(flag, user) for user in TARGETED) or not FEWEST_ON <= share <= MOST_ON:

@@ -1,7 +1,7 @@
-"""The same two flags for each library that evaluates in the process, as its own users would write them.
+"""The same two flags for each library that evaluates in the process, written in that library's usual way.
 
-`rollout`: two targeted users, then 25 %. `rules`: the same after three rules, of which none matches the users who ask.
-Every evaluation makes its context anew, since in a server each request has another user.
+`rollout`: two targeted users, then 25 %. `rules`: the same after three rules that match none of the users. Every
+evaluation builds a new context, because in a server each request has another user.
 """
 
 import json
@@ -24,7 +24,7 @@ from UnleashClient.cache import FileCache
 
 ROLLOUT, RULES = "rollout", "rules"
 TARGETED = ("alice", "bob")
-# What the users who ask have, and no rule wants.
+# Attributes of the users that no rule matches.
 ATTRIBUTES = {"country": "fr", "plan": "free", "app_version": "2.1.0", "email": "someone@mail.test"}
 COUNTRIES, PLAN, NEWEST, DOMAIN = ["de", "at", "ch"], "pro", "2.4.0", "@example.com"
 
@@ -34,7 +34,7 @@ IsOn = Callable[[str, str], bool]
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A library, and how it is made ready."""
+    """A library, and how it is set up."""
 
     name: str
     opened: Callable[[ExitStack], IsOn]
@@ -42,7 +42,7 @@ class Peer:
 
 @contextmanager
 def all_ready() -> Iterator[dict[str, IsOn]]:
-    """All of them, this service's first."""
+    """All libraries; this service's is the first."""
     with ExitStack() as stack:
         yield {peer.name: peer.opened(stack) for peer in PEERS}
 
@@ -107,7 +107,7 @@ def _launchdarkly(stack: ExitStack) -> IsOn:
 
     rules = [
         [clause("country", "in", COUNTRIES), clause("plan", "in", [PLAN])],
-        # There is no "greater or equal".
+        # The library has no "greater or equal".
         [clause("app_version", "semVerGreaterThan", [NEWEST])],
         [clause("email", "endsWith", [DOMAIN])],
     ]

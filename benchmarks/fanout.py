@@ -1,4 +1,4 @@
-"""How soon one write has reached every one of many watchers, each with a stream of its own."""
+"""How soon one write reaches all of many watchers, each with its own stream."""
 
 import asyncio
 import statistics
@@ -13,17 +13,17 @@ from benchmarks.measure import Effort, Figure, Table, in_async_turns, run
 from benchmarks.targets import CALL_SECONDS, Watch, update_method
 
 WATCHERS = (100, 1_000)
-# As many as a browser or a proxy puts on one connection, and a stream is what costs.
+# As many streams as a browser or a proxy puts on one connection; the cost is per stream.
 STREAMS_A_CHANNEL = 100
 EVENTS_A_ROUND = 3
 PATIENCE_SECONDS = 60
 
-# Address, watch, and the write that all watchers are told of.
+# Address, watch, and the write that all watchers receive.
 Watched = tuple[str, Watch, bytes]
 
 
 def tables(effort: Effort, watched: Mapping[str, Watched]) -> Sequence[Table]:
-    """One for each number of watchers."""
+    """One table for each number of watchers."""
     return [run(_table(effort, watched, count)) for count in WATCHERS]
 
 
@@ -39,12 +39,12 @@ async def _table(effort: Effort, watched: Mapping[str, Watched], count: int) -> 
         f"One write to {count:,} watchers",
         "ms until the last has it",
         figures,
-        "500 bytes; from the write's request on",
+        "500 bytes; from the request of the write on",
     )
 
 
 class _Audience:
-    """Watchers that are all told, and the writer."""
+    """The watchers and the writer."""
 
     def __init__(self, watch: Watch, write: bytes, writer: Any, count: int) -> None:
         self._watch = watch
@@ -57,7 +57,7 @@ class _Audience:
         self._last = 0.0
 
     async def listen(self, messages: Any) -> None:
-        """One watcher: until it is cancelled."""
+        """Runs one watcher until it is cancelled."""
         async for data in messages:
             if self._watch.opens(data):
                 break
@@ -71,13 +71,13 @@ class _Audience:
                 self._all.set()
 
     async def all_open(self) -> None:
-        """Returns when every watcher has what there was, and waits for changes."""
+        """Returns when every watcher has the initial state and waits for changes."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             for _ in range(self._count):
                 await self._open.acquire()
 
     async def one_event(self) -> float:
-        """Milliseconds from a write's request until the last watcher has the change."""
+        """Milliseconds from the request of a write until the last watcher has the change."""
         self._arrived = 0
         self._all.clear()
         began = time.perf_counter()
@@ -87,14 +87,14 @@ class _Audience:
         return (self._last - began) * 1e3
 
     async def round(self) -> float:
-        """The median of some events."""
+        """The median of several events."""
         return statistics.median([await self.one_event() for _ in range(EVENTS_A_ROUND)])
 
 
 @asynccontextmanager
 async def _audience(address: str, watch: Watch, write: bytes, count: int) -> AsyncIterator[_Audience]:
     async with AsyncExitStack() as stack:
-        # Else all channels to one address would share a connection.
+        # Otherwise all channels to one address would share a connection.
         options = (("grpc.use_local_subchannel_pool", 1),)
         channels: list[Any] = [
             await stack.enter_async_context(grpc.aio.insecure_channel(address, options))
@@ -118,6 +118,6 @@ async def _messages(channel: Any, watch: Watch) -> Any:
     if not watch.bidirectional:
         return channel.unary_stream(watch.method)(watch.request)
     call = channel.stream_stream(watch.method)()
-    # The stream stays open on this side: half-closed, etcd would end the watch.
+    # This side keeps the stream open: etcd would end the watch if it were half-closed.
     await call.write(watch.request)
     return call

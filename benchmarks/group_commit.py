@@ -1,7 +1,7 @@
-"""Writes a second of this service's storage, beside the same statements with a transaction for each write.
+"""Writes per second of this service's storage, next to the same statements with a transaction for each write.
 
-PostgreSQL has an upper bound as well: every writer has a connection of its own and a plain sequence gives the number.
-That is fast and wrong, since a later number can commit first, and whoever follows the log by number misses the earlier.
+For PostgreSQL there is also an upper bound: every writer has its own connection, and a plain sequence gives the number.
+That is fast and wrong: a later number can commit first, and a reader that follows the log by number misses the earlier.
 """
 
 import tempfile
@@ -20,13 +20,13 @@ from configsvc.storage.sqlite.storage import SqliteStorage
 from tests.engines import Postgres
 
 WRITERS = (1, 8, 64)
-# Ten sides and levels of one second each would be most of the whole run.
+# Ten sides and levels of one second each would take most of the whole run.
 ROUND_PART = 0.5
 WARM_SECONDS = 0.1
 BODY = {"value": "v" * 100, "description": ""}
 GROUPED, ONE_BY_ONE, SEQUENCE = "group commit", "a transaction a write", "a sequence, no order"
 
-# Writes once, as the writer with a number.
+# Makes one write as the writer with this number.
 OneWrite = Callable[[int], Awaitable[object]]
 
 _NAIVE_SCHEMA = """
@@ -48,7 +48,7 @@ ON CONFLICT (key) DO UPDATE SET revision = excluded.revision, body = excluded.bo
 
 
 def tables(effort: Effort, postgres: Postgres) -> Sequence[Table]:
-    """One for each number of writers and each database."""
+    """One table for each number of writers and each database."""
     with postgres.database() as grouped, postgres.database() as one_by_one, postgres.database() as naive:
         urls = {GROUPED: grouped, ONE_BY_ONE: one_by_one, SEQUENCE: naive}
         return run(_tables(effort, urls))

@@ -1,7 +1,7 @@
-"""h2load: one client for every server, gRPC and REST alike, fast enough not to be what is measured.
+"""h2load: one client for all servers, for gRPC and REST, fast enough not to limit them.
 
-It counts a gRPC error as a success, since its HTTP status is 200. So each run is checked by what it must have left: the
-bytes of its answers, or the version that a key must have after so many writes.
+It counts a gRPC error as a success, because the HTTP status is 200. So each run is checked by its result: the bytes of
+its answers, or the version of a key after the writes.
 """
 
 import re
@@ -14,11 +14,11 @@ from pathlib import Path
 
 from benchmarks.packages import Program
 
-# Enough to have every connection and every code path warm.
+# Enough to warm up every connection and every code path.
 FIRST_REQUESTS = 400
 FEWEST_REQUESTS = 64
 GRPC = {"content-type": "application/grpc", "te": "trailers"}
-# What gRPC puts before a message: whether it is compressed, and its length.
+# gRPC's message header: whether the message is compressed, and its length.
 PREFIX = struct.Struct(">BI")
 
 _RATE = re.compile(r"finished in \S+, ([0-9.]+) req/s")
@@ -27,12 +27,12 @@ _DATA = re.compile(r"headers .*, \S+ \((\d+)\) data")
 
 
 class WrongAnswersError(AssertionError):
-    """The server was fast, but did not do what it was asked."""
+    """The server was fast, but its answers or writes were wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request, sent again and again. `http1`: a connection for each one in flight, as REST clients have."""
+    """One request, sent repeatedly. `http1`: one connection for each request in flight, like REST clients."""
 
     url: str
     body: bytes = b""
@@ -47,10 +47,10 @@ def grpc_request(address: str, method: str, message: bytes) -> Request:
 
 @dataclass(slots=True)
 class Load:
-    """One request at one concurrency against one server. Each run takes about as long as it is told to.
+    """One request at one concurrency against one server. Each run takes about the requested time.
 
-    `check` looks at the server before a run, and returns what says after it, from the requests sent and the bytes
-    received, whether all were answered rightly.
+    `check` is called before a run. It returns a function that decides after the run, from the number of requests and
+    the bytes received, whether all answers were right.
     """
 
     program: Program
@@ -60,7 +60,7 @@ class Load:
     _rate: float = 0.0
 
     def run(self, seconds: float) -> float:
-        """Requests a second. Raises `WrongAnswersError`."""
+        """Requests per second. Raises `WrongAnswersError`."""
         count = max(FEWEST_REQUESTS, self.in_flight, round(self._rate * seconds)) if self._rate else FIRST_REQUESTS
         is_right = self.check()
         output = self._output(count)

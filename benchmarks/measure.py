@@ -1,4 +1,4 @@
-"""Rounds and figures. Sides take turns, so that the machine's noise hits all of them alike."""
+"""Rounds and figures. Sides take turns, so that the machine's noise affects all of them equally."""
 
 import asyncio
 import statistics
@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-# One round of one side: what it measured.
+# Measures one round of one side.
 Round = Callable[[], float]
 AsyncRound = Callable[[], Awaitable[float]]
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much is measured: a round of one side is `seconds` long, or as much of them as a comparison wants."""
+    """The number of rounds, and the seconds of one round, of which a comparison may use a part."""
 
     rounds: int
     seconds: float
@@ -24,24 +24,24 @@ class Effort:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What one side measured, round by round."""
+    """The results of one side, round by round."""
 
     side: str
     values: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        """Of the rounds."""
+        """The median of the rounds."""
         return statistics.median(self.values)
 
     def ratio(self, other: "Figure") -> float:
-        """This side as a multiple of another, within each round; of these the median."""
+        """The median of this side's ratio to another side within each round."""
         return statistics.median(own / theirs for own, theirs in zip(self.values, other.values, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One thing, measured on several sides. The first figure is the one that the others are compared with."""
+    """One quantity, measured on several sides. The other figures are compared with the first."""
 
     title: str
     unit: str
@@ -50,7 +50,7 @@ class Table:
 
 
 def in_turns(sides: Mapping[str, Round], rounds: int) -> tuple[Figure, ...]:
-    """Every side once, then every side once more: `rounds` times, after one that is thrown away."""
+    """Measures every side in turn, `rounds` times, after one round that is discarded."""
     measured: dict[str, list[float]] = {side: [] for side in sides}
     for number in range(rounds + 1):
         for side, measure in sides.items():
@@ -61,7 +61,7 @@ def in_turns(sides: Mapping[str, Round], rounds: int) -> tuple[Figure, ...]:
 
 
 async def in_async_turns(sides: Mapping[str, AsyncRound], rounds: int) -> tuple[Figure, ...]:
-    """The same for coroutines. The round that is thrown away is their own affair: some have a cheaper way."""
+    """The same for coroutines, which warm up on their own."""
     measured: dict[str, list[float]] = {side: [] for side in sides}
     for _ in range(rounds):
         for side, measure in sides.items():
@@ -70,7 +70,7 @@ async def in_async_turns(sides: Mapping[str, AsyncRound], rounds: int) -> tuple[
 
 
 def microseconds_each(call: Callable[[Any], object], arguments: Sequence[Any], seconds: float) -> float:
-    """The time of one call, from as many passes over `arguments` as fit into `seconds`."""
+    """The time per call, from as many passes over `arguments` as fit into `seconds`."""
     calls, began = 0, time.perf_counter()
     while True:
         for argument in arguments:
@@ -82,7 +82,7 @@ def microseconds_each(call: Callable[[Any], object], arguments: Sequence[Any], s
 
 
 async def calls_per_second(call: Callable[[int], Awaitable[object]], in_flight: int, seconds: float) -> float:
-    """The rate of some workers that each call again as soon as they have an answer. `call` gets the worker's number."""
+    """The rate of several workers. Each calls again as soon as it has an answer; `call` gets the worker's number."""
     calls = 0
     ends = time.perf_counter() + seconds
 
@@ -98,7 +98,7 @@ async def calls_per_second(call: Callable[[int], Awaitable[object]], in_flight: 
 
 
 def run(program: Coroutine[Any, Any, T]) -> T:
-    """On the loop that the service itself runs on."""
+    """Runs a coroutine on the event loop that the service itself uses."""
     try:
         import uvloop
     except ImportError:

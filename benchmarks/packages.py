@@ -1,7 +1,7 @@
-"""etcd and h2load: from the PATH, else from Debian's packages, unpacked into a folder of their own.
+"""etcd and h2load: from the PATH, else from Debian's packages, unpacked into a separate folder.
 
-Unpacked, not installed: no root is needed, no service is started (the package of etcd would start one), and the system
-stays as it is.
+The packages are unpacked, not installed: this needs no root, starts no service (etcd's package would start one), and
+does not change the system.
 """
 
 import os
@@ -16,12 +16,12 @@ _DOWNLOAD_SECONDS = 180
 
 
 class MissingError(RuntimeError):
-    """A program could not be had. The text says what was tried, and what helps."""
+    """A program could not be found. The message says what was tried and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program that can be run, with what its environment needs."""
+    """A program that can be run, with its environment variables."""
 
     path: str
     environment: Mapping[str, str]
@@ -38,7 +38,7 @@ def h2load() -> Program:
 
 
 def etcd_version() -> str:
-    """Of the server that is compared with; empty where there is none."""
+    """The version of etcd's server; empty if there is none."""
     try:
         program = etcd()
     except MissingError:
@@ -64,7 +64,7 @@ def _found(name: str, package: str) -> Program:
 
 
 def _unpack(package: str, folder: Path) -> None:
-    """The package with those that it needs and the system does not have."""
+    """Unpacks the package and its missing dependencies."""
     tools = [shutil.which(tool) for tool in ("apt-get", "dpkg-deb")]
     if None in tools:
         raise MissingError(f"{package}: this system has no Debian packages; put the program on the PATH")

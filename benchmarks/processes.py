@@ -1,4 +1,4 @@
-"""The servers of a comparison: each its own process on free loopback ports, gone with the comparison."""
+"""The servers of a comparison: each is a process on free loopback ports, and ends with the comparison."""
 
 import json
 import sys
@@ -22,7 +22,7 @@ MOST_REQUEST_BYTES = 8 << 20
 
 @contextmanager
 def service(name: str, settings: Mapping[str, str]) -> Iterator[str]:
-    """One worker, `configsvc serve`, with its defaults but for `settings`; its address."""
+    """Runs one worker, `configsvc serve`, with its defaults and these settings; yields its address."""
     with _place(name) as (directory, port):
         address = f"127.0.0.1:{port}"
         environ = {
@@ -39,7 +39,7 @@ def service(name: str, settings: Mapping[str, str]) -> Iterator[str]:
 
 @contextmanager
 def gateway(upstream: str) -> Iterator[str]:
-    """Envoy as `configsvc up` runs it, before one server; its address."""
+    """Runs Envoy as `configsvc up` does, in front of one server; yields its address."""
     with _place("envoy") as (directory, port):
         address, admin = f"127.0.0.1:{port}", str(directory / "admin.sock")
         file = directory / "envoy.json"
@@ -53,7 +53,7 @@ def gateway(upstream: str) -> Iterator[str]:
 
 @contextmanager
 def etcd() -> Iterator[str]:
-    """One etcd server with its defaults: each write is flushed to its log before it is acknowledged; its address."""
+    """Runs one etcd server with its defaults (each write is flushed before it is acknowledged); yields its address."""
     program = packages.etcd()
     with _place("etcd") as (directory, port), Port() as peers:
         client, peer = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peers.number}"
@@ -86,10 +86,12 @@ def _running(process: Process, is_ready: Callable[[], bool]) -> Iterator[None]:
 def _service_is_ready(address: str) -> bool:
     with grpc.insecure_channel(address) as channel:
         try:
-            told = health_pb2_grpc.HealthServiceStub(channel).GetReadiness(health_pb2.GetReadinessRequest(), timeout=1)
+            answer = health_pb2_grpc.HealthServiceStub(channel).GetReadiness(
+                health_pb2.GetReadinessRequest(), timeout=1
+            )
         except grpc.RpcError:
             return False
-    return told.health.status == "up"
+    return answer.health.status == "up"
 
 
 def _answers(url: str) -> bool:

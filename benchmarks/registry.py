@@ -1,8 +1,8 @@
-"""Registering and discovering through this service on ZooKeeper, beside kazoo alone, called from the same process.
+"""Registering and discovering through this service on ZooKeeper, next to kazoo alone, called from the same process.
 
-kazoo alone makes an ephemeral node, or reads the children and each one's data. This service does that too, and its
-registration is a durable, audited row as well, which outlives the process that asked for it; a discovery is answered
-from its memory, with health and protection. So the first is expected to be slower, and the second faster.
+kazoo alone creates an ephemeral node, or reads the children and their data. This service does the same, and its
+registration is also a durable, audited row, which outlives the caller. It answers a discovery from memory, with health
+checks. So registering is expected to be slower, and discovering to be faster.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ ROUND_PART = 0.7
 WARM_SECONDS = 0.1
 INSTANCES = 10
 SERVICE, KAZOO_BASE = "payments", "/kazoo-alone"
-# Longer than the run.
+# A lease longer than the run.
 LEASE_SECONDS = 3_600
 CONFIGSVC, KAZOO = "configsvc on PostgreSQL and ZooKeeper", "kazoo alone"
 
@@ -33,7 +33,7 @@ Call = Callable[[int], Awaitable[object]]
 
 
 def tables(effort: Effort, postgres: Postgres, zookeeper: ZooKeeper) -> Sequence[Table]:
-    """Register and discover, for a lone caller and for many."""
+    """Register and discover, for one caller and for many."""
     with postgres.database() as url:
         settings = {"DATABASE_URL": url, "ZOOKEEPER_HOSTS": zookeeper.address}
         with processes.service("with-zookeeper", settings) as address, _kazoo(zookeeper) as client:
@@ -47,8 +47,8 @@ async def _tables(effort: Effort, address: str, client: Any) -> Sequence[Table]:
         for number in range(INSTANCES):
             await ours.put(SERVICE, f"instance-{number}")
             await theirs.put(SERVICE, f"instance-{number}")
-        found, seen = await ours.discover(0), await theirs.discover(0)
-        assert len(found) == len(seen) == INSTANCES, "both find all instances"
+        ours_found, theirs_found = await ours.discover(0), await theirs.discover(0)
+        assert len(ours_found) == len(theirs_found) == INSTANCES, "both find all instances"
         return [
             await _table(f"{what}, {in_flight} in flight", {CONFIGSVC: mine, KAZOO: other}, in_flight, effort)
             for what, mine, other in (
@@ -94,7 +94,7 @@ class _Configsvc:
 
 
 class _Kazoo:
-    """kazoo from a coroutine: its calls are made from here, and its thread hands the answers over."""
+    """kazoo for coroutines: calls are made here, and kazoo's thread hands the answers over."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -111,8 +111,8 @@ class _Kazoo:
     async def discover(self, _worker: int) -> Sequence[Any]:
         path = f"{KAZOO_BASE}/{SERVICE}"
         names = await _answered(self._client.get_children_async(path))
-        found = await asyncio.gather(*(_answered(self._client.get_async(f"{path}/{name}")) for name in names))
-        return [json.loads(data) for data, _ in found]
+        nodes = await asyncio.gather(*(_answered(self._client.get_async(f"{path}/{name}")) for name in names))
+        return [json.loads(data) for data, _ in nodes]
 
 
 async def _answered(result: Any) -> Any:

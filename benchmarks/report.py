@@ -1,4 +1,4 @@
-"""Tables for people (text, Markdown) and for programs (JSON)."""
+"""Tables as text, Markdown and JSON."""
 
 import json
 import os
@@ -12,7 +12,7 @@ COLUMNS = ("side", "median", "lowest", "highest", "ratio")
 
 
 def markdown(tables: Sequence[Table], versions: Mapping[str, str]) -> str:
-    """One section for each table; the ratio is to the table's first row."""
+    """One section for each table. Ratios are to the first row of the table."""
     lines = ["# Benchmarks", "", f"{machine()}. {', '.join(f'{name} {text}' for name, text in versions.items())}.", ""]
     for table in tables:
         lines += [f"## {table.title}", "", f"{table.note} In {table.unit}.".strip(), ""]
@@ -35,7 +35,7 @@ def text(table: Table) -> str:
 
 def as_json(tables: Sequence[Table], versions: Mapping[str, str]) -> str:
     """Every round of every side."""
-    told: list[dict[str, Any]] = [
+    rows_of_tables: list[dict[str, Any]] = [
         {
             "title": table.title,
             "unit": table.unit,
@@ -47,11 +47,11 @@ def as_json(tables: Sequence[Table], versions: Mapping[str, str]) -> str:
         }
         for table in tables
     ]
-    return json.dumps({"machine": machine(), "versions": dict(versions), "tables": told}, indent=1) + "\n"
+    return json.dumps({"machine": machine(), "versions": dict(versions), "tables": rows_of_tables}, indent=1) + "\n"
 
 
 def machine() -> str:
-    """What the figures depend on most; nothing that names the machine."""
+    """The properties of the machine that affect the figures most; not its name."""
     return f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}"
 
 

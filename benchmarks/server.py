@@ -1,8 +1,8 @@
-"""The server beside etcd: reads and writes of one key, and how soon a change has reached all watchers.
+"""The server next to etcd: reads and writes of one key, and how soon a change reaches all watchers.
 
-h2load is the client of both. This service runs as one worker on PostgreSQL, and once more on SQLite; etcd as one node.
-All flush a write before they acknowledge it. Neither side is pinned to a core: etcd uses both, one worker uses one for
-its own code, and PostgreSQL and Envoy have what is left.
+h2load is the client of both. This service runs as one worker on PostgreSQL and as another on SQLite; etcd runs as one
+node. All flush a write before they acknowledge it. No side is pinned to a core: etcd uses all of them; one worker uses
+one for its own code, and PostgreSQL and Envoy use the others.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ from benchmarks.targets import Target
 from tests.engines import Postgres
 
 MANY = 64
-# A lone caller's latency is steady: less is enough.
+# The latency of one caller is stable: less time is enough.
 ALONE_PART = 0.5
 POSTGRES, SQLITE, REST = "configsvc on PostgreSQL", "configsvc on SQLite", "configsvc, REST through Envoy"
 ETCD, ETCD_SERIALIZABLE, ETCD_REST = "etcd", "etcd, serializable", "etcd, its REST gateway"
@@ -38,7 +38,7 @@ def tables(effort: Effort, postgres: Postgres) -> Sequence[Table]:
             SQLITE: (on_sqlite, targets.configsvc_watch(), targets.configsvc_write()),
             ETCD: (etcd, targets.etcd_watch(), targets.etcd_write()),
         }
-        # The key is there before anyone reads it.
+        # The key exists before it is read.
         for address, watch, write in watched.values():
             targets.unary(address, targets.update_method(watch), write)
         return [
@@ -63,14 +63,14 @@ def _servers(postgres: Postgres) -> Iterator[tuple[str, str, str, str]]:
         yield on_postgres, on_sqlite, gateway, etcd
 
 
-def _many(what: str, h2load: Program, asked: Iterable[Target], effort: Effort, *, writes: bool) -> Table:
-    loads = {target.name: _load(h2load, target, MANY, writes=writes) for target in asked}
+def _many(what: str, h2load: Program, targets: Iterable[Target], effort: Effort, *, writes: bool) -> Table:
+    loads = {target.name: _load(h2load, target, MANY, writes=writes) for target in targets}
     sides = {name: lambda load=load: load.run(effort.seconds) for name, load in loads.items()}
     return Table(f"{what}, {MANY} in flight", "requests/s", in_turns(sides, effort.rounds))
 
 
-def _alone(what: str, h2load: Program, asked: Iterable[Target], effort: Effort, *, writes: bool) -> Table:
-    loads = {target.name: _load(h2load, target, 1, writes=writes) for target in asked}
+def _alone(what: str, h2load: Program, targets: Iterable[Target], effort: Effort, *, writes: bool) -> Table:
+    loads = {target.name: _load(h2load, target, 1, writes=writes) for target in targets}
     sides = {name: lambda load=load: 1e6 / load.run(effort.seconds * ALONE_PART) for name, load in loads.items()}
     return Table(f"{what}, one in flight", "µs", in_turns(sides, effort.rounds))
 

@@ -1,7 +1,7 @@
-"""The servers that are compared, as what h2load sends them and what a watcher of theirs gets.
+"""The servers of a comparison: what h2load sends to them, and what their watchers receive.
 
-etcd's messages are written by hand: four of them, with fields that have not changed since etcd 3.0, are less than a copy
-of its protos. Watchers on both sides get bytes, and neither side's client decodes them.
+etcd's four messages are encoded by hand. Their fields have not changed since etcd 3.0, and this is less than a copy of
+its protos. Watchers on both sides receive bytes, and no client decodes them.
 """
 
 import base64
@@ -29,9 +29,9 @@ _RANGE, _PUT, _ETCD_WATCH = "/etcdserverpb.KV/Range", "/etcdserverpb.KV/Put", "/
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """How to watch the key: a call, its request, and which of its messages are an answer to what.
+    """How to watch the key: a call, its request, and the meaning of its messages.
 
-    `opens`: from this message on, changes come. `changes`: this message is one.
+    `opens`: whether changes follow this message. `changes`: whether this message is a change.
     """
 
     method: str
@@ -43,9 +43,9 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One server as a client sees it.
+    """One server as its clients see it.
 
-    `answer_bytes`: how much data one read brings now. `version`: how often the key has been written.
+    `answer_bytes`: the size of one read now. `version`: how often the key has been written.
     """
 
     name: str
@@ -55,12 +55,12 @@ class Target:
     version: Callable[[], int]
 
     def read_check(self) -> Callable[[int, int], bool]:
-        """Every answer was the whole value."""
+        """Checks that every answer was the whole value."""
         each = self.answer_bytes()
         return lambda count, data: data == count * each
 
     def write_check(self) -> Callable[[int, int], bool]:
-        """Every write was done, once."""
+        """Checks that every write was done once."""
         before = self.version()
         return lambda count, _data: self.version() == before + count
 
@@ -93,14 +93,14 @@ def configsvc_rest(name: str, gateway: str, address: str) -> Target:
 
 
 def configsvc_write() -> bytes:
-    """The write of every one of this service's targets."""
+    """The write for all targets of this service."""
     return config_pb2.UpdateConfigRequest(
         key=KEY, environment=ENVIRONMENT, value=Value(string_value=VALUE), allow_missing=True
     ).SerializeToString()
 
 
 def configsvc_watch() -> Watch:
-    """A watch on the key, which is told the key's state first."""
+    """A watch on the key, which receives the state of the key first."""
     response = config_pb2.WatchConfigsResponse
     return Watch(
         method=_WATCH,
@@ -112,7 +112,7 @@ def configsvc_watch() -> Watch:
 
 
 def etcd_grpc(name: str, address: str, *, serializable: bool = False) -> Target:
-    """etcd. A `serializable` read may be behind, as one from this service's memory may; the usual one asks the log."""
+    """etcd. The default read is linearizable; a `serializable` one may be outdated, like a read from our memory."""
     read = _bytes(1, KEY.encode()) + (b"\x38\x01" if serializable else b"")
     return Target(
         name=name,
@@ -154,12 +154,12 @@ def etcd_watch() -> Watch:
 
 
 def update_method(watch: Watch) -> str:
-    """The write that a watch is told of."""
+    """The write that a watch receives."""
     return _PUT if watch.bidirectional else _UPDATE
 
 
 def unary(address: str, method: str, message: bytes) -> bytes:
-    """One call, in bytes."""
+    """Makes one call with encoded messages."""
     with grpc.insecure_channel(address) as channel:
         call: Any = channel.unary_unary(method)
         answer: bytes = call(message, timeout=CALL_SECONDS)
@@ -168,18 +168,18 @@ def unary(address: str, method: str, message: bytes) -> bytes:
 
 def _configsvc_version(address: str, get: bytes) -> int:
     try:
-        found = config_pb2.GetConfigResponse.FromString(unary(address, _GET, get))
+        response = config_pb2.GetConfigResponse.FromString(unary(address, _GET, get))
     except grpc.RpcError as error:
         if error.code() is grpc.StatusCode.NOT_FOUND:
             return 0
         raise
-    return found.config.version
+    return response.config.version
 
 
 def _etcd_version(address: str) -> int:
     key = base64.b64encode(KEY.encode()).decode()
     answer = httpx.post(f"http://{address}/v3/kv/range", json={"key": key}).raise_for_status().json()
-    return sum(int(found["version"]) for found in answer.get("kvs", ()))
+    return sum(int(row["version"]) for row in answer.get("kvs", ()))
 
 
 def _bytes(field: int, value: bytes) -> bytes:
@@ -189,5 +189,5 @@ def _bytes(field: int, value: bytes) -> bytes:
     return bytes([field << 3 | 2]) + length + value
 
 
-# The tag of `events`, with the key that only an event has behind it.
+# The tag of `events`, and the key that only an event has after it.
 _EVENTS = _bytes(1, KEY.encode())

@@ -1,8 +1,9 @@
 """The health of a replica and its components, on a fake clock."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
+from typing import Any
 
 from configsvc.app.health import CHECK_SECONDS, Component, ComponentHealth, Health, ReplicaHealth
 from configsvc.errors import Unavailable
@@ -39,7 +40,7 @@ async def effect() -> str:
 
 
 def replica_of(
-    clock: FakeClock, ping: Callable[[], Awaitable[None]], is_complete: Callable[[], bool] = lambda: True
+    clock: FakeClock, ping: Callable[[], Coroutine[Any, Any, None]], is_complete: Callable[[], bool] = lambda: True
 ) -> ReplicaHealth:
     return ReplicaHealth(
         (Component("storage", "sqlite", ping, effect), Component("tasks", "in process")), clock, is_complete

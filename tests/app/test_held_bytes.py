@@ -2,10 +2,8 @@
 
 import json
 import tracemalloc
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -15,32 +13,20 @@ from configsvc.app import fallback_cache
 from configsvc.app.changelog.early_commits import MAX_BYTES, EarlyCommits
 from configsvc.app.configs.near_cache import NearCache
 from configsvc.app.fallback_cache import FallbackCache, FallbackEntry
+from configsvc.app.watch.backlog import Backlog
+from configsvc.app.watch.events import Changed
 from configsvc.app.watch.hub import WatchHub
-from configsvc.app.watch.watcher import Backlog, Changed
 from configsvc.cache.local import LocalCache
 from configsvc.domain.records import Change, Commit, Ref
 from configsvc.domain.sizes import held_bytes
-from configsvc.storage.port import Storage
 from tests.app.changelog.memory_publisher import change
 from tests.app.fake_clock import FakeClock, settle
-from tests.app.replica import Replica, config, open_replica, open_storage, write
+from tests.app.replica import Replica, config, write
 from tests.app.watch.test_hub import ALL, A, B, opened, take, told
 
 pytestmark = pytest.mark.timeout(60)
 
 LARGE = 100_000
-
-
-@pytest.fixture
-async def storage(tmp_path: Path) -> AsyncIterator[Storage]:
-    async with open_storage(tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def replica(storage: Storage) -> AsyncIterator[Replica]:
-    async with open_replica(storage, FakeClock()) as opened:
-        yield opened
 
 
 def sized(made: Change, size: int) -> Change:
@@ -87,7 +73,7 @@ async def test_a_change_above_the_bound_is_told_without_a_read_of_the_log(replic
     await opened(events)
     await replica.put(A, "x" * LARGE)
     (watcher,) = hub._watchers
-    assert not watcher.behind
+    assert not watcher.is_behind
     assert told(await take(events, 1)) == [(1, "a", "x" * LARGE)]
     await events.aclose()
     hub.shutdown()

@@ -1,4 +1,4 @@
-"""What a broken Redis costs, with a real server that is really broken."""
+"""The Redis cache on a server that is killed, paused, full or wrong."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -15,12 +15,12 @@ from configsvc.errors import Unavailable
 from tests.engines.valkey import Valkey
 
 HOUR = timedelta(hours=1)
-# Reached only where the test fails.
-PATIENCE_SECONDS = 30.0
+# Exceeded only if the test fails.
+TIMEOUT_SECONDS = 30.0
 
 
 class HandClock(SystemClock):
-    """The breaker's pauses pass when the test says so."""
+    """The circuit breaker's time, set by the test."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -53,9 +53,9 @@ class World:
         async with self.raw() as raw:
             return int((await raw.info("stats"))["total_commands_processed"])
 
-    async def until_answering(self) -> None:
-        """Lets pauses pass until the cache gives what it has."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
+    async def wait_until_answering(self) -> None:
+        """Lets the breaker's pauses pass until the cache finds entries again."""
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             while True:
                 self.clock.seconds += LONGEST_PAUSE_SECONDS
                 await self.cache.put({"probe": CacheEntry(1, b"1")}, HOUR)
@@ -71,7 +71,7 @@ async def world(private_valkey: Callable[[], Valkey]) -> AsyncIterator[World]:
         yield world
 
 
-async def test_a_killed_server_is_an_empty_cache_and_comes_back(world: World) -> None:
+async def test_killed_server_is_an_empty_cache_until_it_restarts(world: World) -> None:
     await world.cache.put({"a": CacheEntry(1, b"one")}, HOUR)
     world.server.kill()
     for _ in range(2 * FAILURES):
@@ -80,34 +80,34 @@ async def test_a_killed_server_is_an_empty_cache_and_comes_back(world: World) ->
     with pytest.raises(Unavailable, match="has not answered since"):
         await world.cache.ping()
     world.server.start()
-    await world.until_answering()
+    await world.wait_until_answering()
     await world.cache.ping()
 
 
-async def test_a_restarted_server_costs_not_one_call(world: World) -> None:
+async def test_no_call_fails_after_a_server_restart(world: World) -> None:
     await asyncio.gather(*(world.cache.get(["a"]) for _ in range(8)))
     world.server.restart()
     await world.cache.put({"a": CacheEntry(1, b"one")}, HOUR)
     assert await world.cache.get(["a"]) == {"a": CacheEntry(1, b"one")}
 
 
-async def test_a_hung_server_is_asked_a_few_times_and_then_not_any_more(world: World) -> None:
+async def test_hung_server_gets_no_calls_after_some_failures(world: World) -> None:
     await world.cache.put({"a": CacheEntry(1, b"one")}, HOUR)
     world.server.pause()
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             for _ in range(FAILURES):
                 assert await world.cache.get(["a"]) == {}
-            # Open: were each of these to wait for the server, the test would not end in time.
+            # The breaker is open: if each of these calls waited for the server, the test would time out.
             for _ in range(10_000):
                 assert await world.cache.get(["a"]) == {}
     finally:
         world.server.resume()
-    await world.until_answering()
+    await world.wait_until_answering()
     assert await world.cache.get(["a"]) == {"a": CacheEntry(1, b"one")}
 
 
-async def test_an_open_breaker_lets_one_trial_through_after_each_pause(world: World) -> None:
+async def test_open_breaker_allows_one_trial_after_each_pause(world: World) -> None:
     world.server.kill()
     for _ in range(FAILURES):
         await world.cache.get(["a"])
@@ -115,7 +115,7 @@ async def test_an_open_breaker_lets_one_trial_through_after_each_pause(world: Wo
     before = await world.commands()
     for _ in range(100):
         await world.cache.get(["a"])
-    # Nothing but the question itself, and what it takes to connect.
+    # Only the commands of this test and of connecting.
     assert await world.commands() - before < 10
     world.clock.seconds += LONGEST_PAUSE_SECONDS
     await world.cache.get(["a"])
@@ -123,7 +123,7 @@ async def test_an_open_breaker_lets_one_trial_through_after_each_pause(world: Wo
     assert await world.cache.get(["a"]) == {"a": CacheEntry(1, b"one")}
 
 
-async def test_a_flushed_server_has_nothing_and_takes_entries(world: World) -> None:
+async def test_flushed_server_is_empty_and_accepts_entries(world: World) -> None:
     await world.cache.put({"a": CacheEntry(5, b"five")}, HOUR)
     async with world.raw() as raw:
         await raw.flushall()
@@ -133,7 +133,7 @@ async def test_a_flushed_server_has_nothing_and_takes_entries(world: World) -> N
     assert await world.cache.get(["a"]) == {"a": CacheEntry(4, b"four")}
 
 
-async def test_a_full_server_still_gives_what_it_has(world: World) -> None:
+async def test_full_server_still_answers_reads(world: World) -> None:
     await world.cache.put({"a": CacheEntry(1, b"one")}, HOUR)
     async with world.raw() as raw:
         await raw.config_set("maxmemory-policy", "noeviction")
@@ -141,7 +141,7 @@ async def test_a_full_server_still_gives_what_it_has(world: World) -> None:
         for _ in range(2 * FAILURES):
             await world.cache.put({"b": CacheEntry(1, b"x" * 1_000_000)}, HOUR)
             assert await world.cache.get(["a", "b"]) == {"a": CacheEntry(1, b"one")}
-        with pytest.raises(Unavailable, match="takes no entries"):
+        with pytest.raises(Unavailable, match="refuses entries"):
             await world.cache.ping()
         await raw.config_set("maxmemory", "0")
     world.clock.seconds += LONGEST_PAUSE_SECONDS
@@ -149,7 +149,7 @@ async def test_a_full_server_still_gives_what_it_has(world: World) -> None:
     assert await world.cache.get(["b"]) == {"b": CacheEntry(1, b"small")}
 
 
-async def test_a_wrong_password_is_an_absent_cache(private_valkey: Callable[[], Valkey]) -> None:
+async def test_wrong_password_makes_an_empty_cache(private_valkey: Callable[[], Valkey]) -> None:
     server = private_valkey()
     async with server_with_password(server), World(server, password="wrong").cache as cache:
         await cache.put({"a": CacheEntry(1, b"one")}, HOUR)
@@ -160,15 +160,15 @@ async def test_a_wrong_password_is_an_absent_cache(private_valkey: Callable[[], 
 
 
 def server_with_password(server: Valkey) -> Redis:
-    """The server as its owner reaches it; it has a password, or the test would show nothing."""
+    """A client with the right password. Without a password on the server, the test would prove nothing."""
     assert server.password
     host, _, port = server.address.rpartition(":")
     return Redis(host=host, port=int(port), password=server.password)
 
 
-async def test_late_fills_of_many_replicas_never_bring_an_old_value_back(world: World) -> None:
-    # None of them gives up, on however slow a machine.
-    replicas = [World(world.server, answer_seconds=PATIENCE_SECONDS) for _ in range(10)]
+async def test_late_puts_of_many_replicas_never_restore_an_old_value(world: World) -> None:
+    # No call times out, even on a slow machine.
+    replicas = [World(world.server, answer_seconds=TIMEOUT_SECONDS) for _ in range(10)]
     puts = [
         replica.cache.put({"a": CacheEntry(revision, b"%d" % revision)}, HOUR)
         for revision in range(1, 101)
@@ -180,7 +180,7 @@ async def test_late_fills_of_many_replicas_never_bring_an_old_value_back(world: 
         await replica.cache.__aexit__(None, None, None)
 
 
-async def test_something_that_is_not_an_entry_is_missing(world: World) -> None:
+async def test_foreign_value_counts_as_missing(world: World) -> None:
     async with world.raw() as raw:
         await raw.set("configsvc:a", b"not an entry")
     assert await world.cache.get(["a"]) == {}

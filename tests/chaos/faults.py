@@ -1,4 +1,4 @@
-"""What a run breaks, and how it is mended."""
+"""The faults of a run, and how each is repaired."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from tests.engines.service import Service
 from tests.faults.slow_line import SlowLine
 from tests.replicas.fleet import Replica
 
-# What a slow broker takes; some hundred small events a second.
+# The rate of a slow broker: some hundred small events per second.
 SLOW_BYTES_PER_SECOND = 100_000
 
 
@@ -26,39 +26,39 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that breaks, for some seconds, and how it is mended."""
+    """Something that fails for some seconds, and how it is repaired."""
 
     name: str
-    harm: Callable[[], None]
-    mend: Callable[[], None]
+    inject: Callable[[], None]
+    repair: Callable[[], None]
     longest_seconds: float
 
 
 def faults_of(cluster: Cluster) -> list[Fault]:
-    """Everything that a run may break. The first word of a name says what: two faults at once are of different things."""
+    """All faults of a run. The first word of a name is the target: two concurrent faults have different targets."""
     settings = cluster.settings
     nodes = ForeignNodes(settings["ZOOKEEPER_HOSTS"], settings.get("ZOOKEEPER_BASE_PATH", "/services"))
 
     def limit_line(bytes_per_second: int) -> None:
         cluster.broker_line.bytes_per_second = bytes_per_second
 
-    found = [
+    faults = [
         Fault("kafka slow", lambda: limit_line(SLOW_BYTES_PER_SECOND), lambda: limit_line(0), 6.0),
         Fault("kafka oversized events", lambda: write_oversized(cluster.replicas), lambda: None, 2.0),
         Fault("zookeeper foreign nodes", nodes.show, nodes.remove, 3.0),
     ]
     for name, service in cluster.services.items():
-        found.append(Fault(f"{name} killed", service.kill, service.start, 4.0))
-        found.append(Fault(f"{name} hung", service.pause, service.resume, 4.0))
+        faults.append(Fault(f"{name} killed", service.kill, service.start, 4.0))
+        faults.append(Fault(f"{name} hung", service.pause, service.resume, 4.0))
     for replica in cluster.replicas:
-        found.append(Fault(f"{replica.name} killed", replica.kill, replica.start, 2.0))
-        found.append(Fault(f"{replica.name} paused", replica.pause, replica.resume, 6.0))
-        found.append(Fault(f"{replica.name} stopped", lambda r=replica: _stop(r), replica.start, 1.0))  # type: ignore[misc]
-    return found
+        faults.append(Fault(f"{replica.name} killed", replica.kill, replica.start, 2.0))
+        faults.append(Fault(f"{replica.name} paused", replica.pause, replica.resume, 6.0))
+        faults.append(Fault(f"{replica.name} stopped", lambda r=replica: _stop(r), replica.start, 1.0))  # type: ignore[misc]
+    return faults
 
 
-def apart(first: Fault, second: Fault) -> bool:
-    """Whether two faults are of different things."""
+def have_different_targets(first: Fault, second: Fault) -> bool:
+    """Whether two faults have different targets."""
     return first.name.split()[0] != second.name.split()[0]
 
 

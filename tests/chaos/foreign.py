@@ -1,4 +1,4 @@
-"""What strangers put where this service looks: nodes that can't be read, and values too large for an event."""
+"""Data of other programs that the service meets: nodes that can't be read, and values too large for an event."""
 
 import base64
 import json
@@ -14,9 +14,9 @@ from kazoo.handlers.threading import KazooTimeoutError
 
 from tests.replicas.fleet import Replica
 
-# In a service of their own and in the one that is watched.
+# One service with only malformed nodes, and the service that is watched.
 SERVICES = ("foreign", "alive")
-# Not what any reader of instances can read.
+# No reader of instances can parse these.
 MALFORMED: tuple[bytes, ...] = (
     b"",
     b"\xff\xfe",
@@ -28,13 +28,13 @@ MALFORMED: tuple[bytes, ...] = (
     b'{"name":"foreign","id":"x","address":7,"port":"x","sslPort":[]}',
     json.dumps({"name": "foreign", "id": "x", "payload": {"metadata": "x" * 900_000}}).encode(),
 )
-# Within what a configuration may have, and above what a topic takes by default, since it can't be compressed.
+# Within the limit of a configuration and above the default limit of a topic, because it can't be compressed.
 OVERSIZED_BYTES = 780_000
 ANSWER_SECONDS = 5.0
 
 
 class ForeignNodes:
-    """Malformed nodes beside those of this service, while they are shown."""
+    """Malformed nodes next to those of this service."""
 
     def __init__(self, hosts: str, base_path: str) -> None:
         self._hosts = hosts
@@ -43,7 +43,7 @@ class ForeignNodes:
         ]
 
     def show(self) -> None:
-        """Makes them. Where ZooKeeper is away, there are none."""
+        """Creates the nodes. If ZooKeeper is down, nothing happens."""
 
         def make(client: KazooClient) -> None:
             for number, path in enumerate(self._paths):
@@ -53,7 +53,7 @@ class ForeignNodes:
         self._do(make)
 
     def remove(self) -> None:
-        """Removes those that are there."""
+        """Removes the nodes that exist."""
 
         def remove(client: KazooClient) -> None:
             for path in self._paths:
@@ -75,7 +75,7 @@ class ForeignNodes:
 
 
 def write_oversized(replicas: Sequence[Replica]) -> None:
-    """Writes values whose events no topic with default settings takes, at whichever replicas answer."""
+    """Writes values whose events exceed the default limit of a topic, to all replicas that answer."""
     for number, replica in enumerate(replicas):
         text = base64.b64encode(secrets.token_bytes(OVERSIZED_BYTES)).decode()
         request = config_pb2.UpdateConfigRequest(
@@ -84,5 +84,5 @@ def write_oversized(replicas: Sequence[Replica]) -> None:
         try:
             replica.configs.UpdateConfig(request, timeout=ANSWER_SECONDS)
         except grpc.RpcError:
-            # Another fault is going on; the value may be there, or not.
+            # Another fault is active; the value may exist or not.
             continue

@@ -1,14 +1,14 @@
-"""What clients did and saw in a run, and what the log says afterwards."""
+"""What clients did and saw in a run, and the log afterwards."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
-class Wrote:
-    """One write of a value that no other write has. Times are seconds on one monotonic clock.
+class WriteAttempt:
+    """One write of a unique value. Times are seconds on one monotonic clock.
 
-    `revision` is None where the write was not acknowledged; `is_refused` then says that the service said no, and
-    nothing has happened. Else it may have happened.
+    `revision` is None if the write was not acknowledged. If it was refused (`is_refused`), it did not happen; otherwise
+    it may have happened.
     """
 
     key: str
@@ -21,7 +21,7 @@ class Wrote:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """One answer: at `revision` the key had `value`, since `config_revision`; None and 0 where it was missing."""
+    """One answer: at `revision` the key had `value`, written at `config_revision`; None and 0 if the key was missing."""
 
     key: str
     min_revision: int
@@ -32,8 +32,8 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One change, as a watcher was told of it."""
+class ReceivedChange:
+    """One change that a watcher received."""
 
     revision: int
     key: str
@@ -41,18 +41,18 @@ class Seen:
 
 
 @dataclass(slots=True)
-class Watched:
-    """One watcher: it began after a revision, and resumed after every break where it had got to."""
+class WatcherRecord:
+    """One watcher: it started after a revision, and resumed after every disconnect."""
 
     name: str
     after: int
-    seen: list[Seen] = field(default_factory=list)
+    received: list[ReceivedChange] = field(default_factory=list)
     resumed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Logged:
-    """One change of the log."""
+class LoggedChange:
+    """One change in the log."""
 
     revision: int
     key: str
@@ -61,17 +61,17 @@ class Logged:
 
 @dataclass(slots=True)
 class History:
-    """All of a run. `discovered` are the answers to discover, each a set of instance ids; `living` were alive throughout.
+    """A whole run. `discovered` has the answers to discover as sets of instance ids; `living` were alive all the time.
 
-    `published` are the revisions of the events on the topic, in the order of each partition, by key.
+    `published` has the revisions of the events on the topic by key, in the order of each partition.
     """
 
-    writes: list[Wrote] = field(default_factory=list)
+    writes: list[WriteAttempt] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
-    watchers: list[Watched] = field(default_factory=list)
+    watchers: list[WatcherRecord] = field(default_factory=list)
     discovered: list[frozenset[str]] = field(default_factory=list)
     living: frozenset[str] = frozenset()
-    log: list[Logged] = field(default_factory=list)
+    log: list[LoggedChange] = field(default_factory=list)
     first_revision: int = 1
     last_revision: int = 0
     revisions: set[int] = field(default_factory=set)

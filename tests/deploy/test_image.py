@@ -1,4 +1,4 @@
-"""The image and the compose file: no Docker runs here, so what they say is held against the settings and the product."""
+"""The image and the compose file. No Docker runs here, so they are compared with the settings and the code."""
 
 import json
 import os
@@ -27,12 +27,12 @@ ENGINES = {"postgres": 5432, "valkey": 6379, "kafka": 9092, "zookeeper": 2181}
 
 
 def instructions(name: str) -> list[str]:
-    """What follows each instruction of a name, in the order of the file."""
+    """The arguments of each instruction with this name, in the order of the file."""
     return re.findall(rf"(?m)^ *{name} (.+)$", DOCKERFILE)
 
 
 def interpolated(text: str) -> str:
-    """As compose fills it in where nothing is set."""
+    """The text as compose interpolates it if no variable is set."""
     return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
 
 
@@ -40,7 +40,7 @@ def service_environment() -> dict[str, str]:
     return {name: interpolated(str(value)) for name, value in COMPOSE["services"]["configsvc"]["environment"].items()}
 
 
-def test_every_variable_of_the_service_is_a_setting() -> None:
+def test_every_variable_is_a_setting() -> None:
     names = {name.upper() for name in Settings.model_fields}
     assert set(service_environment()) <= names
     (environment,) = instructions("ENV")
@@ -48,7 +48,7 @@ def test_every_variable_of_the_service_is_a_setting() -> None:
     assert own - {"PATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"} == {"SQLITE_PATH", "HOST"}
 
 
-def test_the_service_uses_every_engine_and_runs_several_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_service_uses_every_engine_and_runs_several_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
     for name, value in service_environment().items():
@@ -69,19 +69,19 @@ def test_the_service_uses_every_engine_and_runs_several_workers(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_an_engine_is_pinned_checked_waited_for_and_keeps_its_data(name: str) -> None:
+def test_engine_is_pinned_checked_waited_for_and_keeps_its_data(name: str) -> None:
     engine = COMPOSE["services"][name]
-    # A whole version; what comes after it says what the image is built on.
+    # A complete version, optionally followed by the base of the image.
     assert re.fullmatch(r"[a-z0-9/]+:\d+\.\d+(\.\d+)?(-[a-z]+)?", engine["image"])
     assert engine["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
     assert COMPOSE["services"]["configsvc"]["depends_on"][name] == {"condition": "service_healthy"}
     named = [volume.partition(":")[0] for volume in engine["volumes"]]
     assert named
     assert set(named) <= set(COMPOSE["volumes"])
-    assert "ports" not in engine, "only the service is reached from outside"
+    assert "ports" not in engine, "only the service is reachable from outside"
 
 
-def test_every_base_image_is_pinned_and_the_one_that_the_tests_run_on() -> None:
+def test_base_image_is_pinned_to_the_python_of_the_tests() -> None:
     bases = {text.split()[0] for text in instructions("FROM")}
     (base,) = bases
     assert re.fullmatch(r"python:\d+\.\d+\.\d+-slim-[a-z]+", base)
@@ -89,45 +89,45 @@ def test_every_base_image_is_pinned_and_the_one_that_the_tests_run_on() -> None:
     assert base.startswith(f"python:{requires}.")
 
 
-def test_what_the_image_copies_is_there_and_let_through() -> None:
+def test_copied_files_exist_and_only_they_are_sent_to_the_builder() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
-    let_through = [rule.removeprefix("!") for rule in rules if rule.startswith("!")]
-    assert rules[0] == "*", "everything else stays outside"
+    allowed = [rule.removeprefix("!") for rule in rules if rule.startswith("!")]
+    assert rules[0] == "*", "everything else is ignored"
     copied = [source for text in instructions("COPY") if "--from=" not in text for source in shlex.split(text)[:-1]]
     for source in copied:
         assert (ROOT / source).exists()
-        assert any(fnmatch(source, rule) for rule in let_through), f"{source} is not sent to the builder"
-    assert sorted(let_through) == sorted(copied), "nothing is sent that is not copied"
-    # The wheel is made of these, inside.
+        assert any(fnmatch(source, rule) for rule in allowed), f"{source} is not sent to the builder"
+    assert sorted(allowed) == sorted(copied), "nothing is sent that is not copied"
+    # The build of the wheel needs these.
     gateway = ("deploy/envoy.yaml", "deploy/lua")
     for needed in ("pyproject.toml", "README.md", "LICENSE", "src", *gateway, "clients/python"):
         assert needed in copied
     assert "-c constraints.txt" in " ".join(instructions("RUN"))
 
 
-def test_the_image_is_named_for_the_version_that_it_holds() -> None:
+def test_image_tag_is_the_version() -> None:
     assert COMPOSE["services"]["configsvc"]["image"] == f"configsvc:{__version__}"
 
 
-def test_the_service_is_process_one_and_not_root() -> None:
+def test_service_is_process_one_and_not_root() -> None:
     (entry,) = instructions("ENTRYPOINT")
-    assert json.loads(entry) == ["configsvc"], "a shell between would keep the signal to itself"
+    assert json.loads(entry) == ["configsvc"], "a shell in between would not forward the signal"
     assert json.loads(instructions("CMD")[0]) == ["up"]
     assert instructions("USER")[-1] == "10001"
     assert instructions("STOPSIGNAL") == ["SIGTERM"]
     assert instructions("EXPOSE") == [str(Settings.model_fields["port"].default)]
 
 
-def test_a_container_has_the_time_that_a_stop_takes() -> None:
+def test_container_has_enough_time_to_stop() -> None:
     grace = COMPOSE["services"]["configsvc"]["stop_grace_period"]
-    # The drain before the workers, the last answers and Envoy's own end after them.
+    # The drain comes before the workers' stop; their last answers and Envoy's exit come after it.
     envoy = 2 * supervisor.DRAIN_SECONDS + supervisor.LAST_ANSWERS_SECONDS + supervisor.ENVOY_EXIT_SECONDS
     workers = load().stop_seconds + supervisor.KILL_SECONDS
     assert float(grace.removesuffix("s")) > envoy + workers
 
 
-def test_the_health_check_of_the_image_says_whether_the_service_is_ready(tmp_path: Path) -> None:
+def test_health_check_of_the_image_fails_unless_the_service_is_ready(tmp_path: Path) -> None:
     (text,) = instructions("HEALTHCHECK")
     command = json.loads(text.partition("CMD ")[2])
     assert command[0] == "python"

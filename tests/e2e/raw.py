@@ -1,4 +1,4 @@
-"""Requests byte by byte, as no well-behaved client sends them."""
+"""Sends requests byte by byte, as no well-behaved client would."""
 
 import socket
 import struct
@@ -13,7 +13,7 @@ GRPC_WEB = b"application/grpc-web+proto"
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back. A name that comes twice has its last value."""
+    """One answer. A header that is repeated has its last value."""
 
     status: int
     headers: dict[str, str]
@@ -34,7 +34,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 def request(
     port: int, method: str, path: str, headers: Headers = (), body: bytes = b"", *, host: bytes = b"localhost"
 ) -> Answer:
-    """Sends one request and reads its answer. `path` as it goes over the wire."""
+    """Sends one request and reads its answer. `path` is sent as it is."""
     lines = [f"{method} {path} HTTP/1.1".encode(), b"host: " + host]
     lines += [name + b": " + value for name, value in headers]
     with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS) as connection:
@@ -43,7 +43,7 @@ def request(
 
 
 def answer_on(connection: socket.socket, method: str = "POST") -> Answer:
-    """Reads one answer: as long as it says, or until the server closes."""
+    """Reads one answer: up to its content length, or until the server closes the connection."""
     response = HTTPResponse(connection, method=method)
     try:
         response.begin()
@@ -53,18 +53,18 @@ def answer_on(connection: socket.socket, method: str = "POST") -> Answer:
 
 
 def framed(message: bytes) -> bytes:
-    """A gRPC message as it goes over the wire, not compressed."""
+    """A gRPC message in its wire format, not compressed."""
     return b"\0" + struct.pack(">I", len(message)) + message
 
 
 def grpc_web(port: int, method: str, body: bytes, headers: Headers = ()) -> Answer:
-    """A gRPC call as gRPC-Web. `method`: with its service."""
+    """Makes a gRPC call as gRPC-Web. `method` includes the service."""
     own = [(b"content-type", GRPC_WEB), (b"content-length", str(len(body)).encode())]
     return request(port, "POST", f"/{method}", [*own, *headers], body)
 
 
 def http2(port: int, path: bytes, headers: Headers = (), body: bytes = b"", trailers: Headers = ()) -> bytes:
-    """One POST over HTTP/2, with trailers after it; returns the last header block of the answer, as HPACK has it.
+    """One POST over HTTP/2, followed by trailers; returns the last header block of the answer, encoded by HPACK.
 
     Fails if the stream is not ended in order.
     """

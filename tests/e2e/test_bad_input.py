@@ -1,4 +1,4 @@
-"""Bad input through a real Envoy: each with its status, a JSON body that names what is wrong, and nothing changed."""
+"""Bad input through a real Envoy: each gets its status and a JSON body that names the mistake, and changes nothing."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ REGISTER = "/api/v1/registry/register"
 
 @pytest.fixture(autouse=True)
 def nothing_changes(rest: httpx.Client, environment: str, seed: None) -> Iterator[None]:
-    """Whatever a test sends, the environment's audit trail stays as it was."""
+    """Asserts that a test adds nothing to the environment's audit trail."""
     before = rest.get("/api/v1/changes", params={"environment": environment}).json()["changes"]
     assert len(before) == 2
     yield
@@ -27,7 +27,7 @@ def seed(rest: httpx.Client, environment: str) -> None:
 
 
 def refused(answer: httpx.Response, status: int, *, reason: str = "", field: str = "") -> None:
-    """Asserts the shape that every error has."""
+    """Asserts the shape of an error."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"].startswith("application/json")
     body = answer.json()
@@ -44,19 +44,19 @@ def refused(answer: httpx.Response, status: int, *, reason: str = "", field: str
 
 
 @pytest.mark.parametrize("body", [b"{", b"[1]", b'{"key":', b"key=1", b'{"key":"a" "value":1}', b"\xff\xfe"])
-def test_malformed_json(rest: httpx.Client, body: bytes) -> None:
+def test_malformed_json_is_refused(rest: httpx.Client, body: bytes) -> None:
     for path in (CONFIG, FLAGS, REGISTER):
         refused(rest.post(path, content=body, headers={"content-type": "application/json"}), 400)
 
 
 @pytest.mark.parametrize("missing", ["key", "value", "environment"])
-def test_a_missing_field_is_named(rest: httpx.Client, environment: str, missing: str) -> None:
+def test_missing_field_is_named(rest: httpx.Client, environment: str, missing: str) -> None:
     body = {"key": "x", "value": 1, "environment": environment}
     del body[missing]
     refused(rest.post(CONFIG, json=body), 400, field=missing)
 
 
-def test_an_empty_body_names_all_that_is_missing(rest: httpx.Client) -> None:
+def test_empty_body_names_every_required_field(rest: httpx.Client) -> None:
     answer = rest.post(CONFIG, json={})
     for field in ("key", "value", "environment"):
         refused(answer, 400, field=field)
@@ -67,7 +67,7 @@ def test_an_empty_body_names_all_that_is_missing(rest: httpx.Client) -> None:
     [("key", "k" * 513), ("description", "d" * 4097), ("reason", "r" * 1025), ("request_id", "i" * 129),
      ("environment", "e" * 65), ("service_name", "s" * 129), ("value", "v" * (1 << 20))],
 )  # fmt: skip
-def test_an_over_long_field_is_named(rest: httpx.Client, environment: str, field: str, value: str) -> None:
+def test_too_long_field_is_named(rest: httpx.Client, environment: str, field: str, value: str) -> None:
     refused(
         rest.post(CONFIG, json={"key": "x", "value": 1, "environment": environment, field: value}), 400, field=field
     )
@@ -79,15 +79,15 @@ def test_an_over_long_field_is_named(rest: httpx.Client, environment: str, field
      (FLAGS, {"name": "x", "rollout_percentage": "many"}), (REGISTER, {"service_name": {}, "service_url": "http://a"}),
      (FLAGS, {"name": "x", "targeted_users": {"a": 1}}), (FLAGS, {"name": "x", "rules": [{"conditions": 7}]})],
 )  # fmt: skip
-def test_wrong_types(rest: httpx.Client, environment: str, path: str, body: dict[str, object]) -> None:
+def test_wrong_types_are_refused(rest: httpx.Client, environment: str, path: str, body: dict[str, object]) -> None:
     refused(rest.post(path, json={"environment": environment, **body}), 400)
 
 
-def test_an_unknown_query_parameter(rest: httpx.Client, environment: str) -> None:
+def test_unknown_query_parameter_is_refused(rest: httpx.Client, environment: str) -> None:
     refused(rest.get(CONFIG, params={"environment": environment, "pagesize": 1}), 400)
 
 
-def test_an_unknown_route(rest: httpx.Client) -> None:
+def test_unknown_route_is_404(rest: httpx.Client) -> None:
     for path in ("/", "/api", "/api/v1/nope", "/api/v2/config"):
         refused(rest.get(path), 404)
 
@@ -98,7 +98,7 @@ def test_an_unknown_route(rest: httpx.Client) -> None:
      ("PUT", REGISTER, "POST, OPTIONS"), ("GET", REGISTER, "POST, OPTIONS"), ("POST", "/health", "GET, HEAD, OPTIONS"),
      ("POST", f"{CONFIG}:watch", "GET, OPTIONS"), ("GET", f"{CONFIG}/bulk", "POST, OPTIONS")],
 )  # fmt: skip
-def test_a_wrong_method(rest: httpx.Client, method: str, path: str, allowed: str) -> None:
+def test_wrong_method_is_405_with_allow(rest: httpx.Client, method: str, path: str, allowed: str) -> None:
     answer = rest.request(method, path)
     refused(answer, 405, reason="METHOD_NOT_ALLOWED")
     assert answer.headers["allow"] == allowed
@@ -109,7 +109,7 @@ def test_a_wrong_method(rest: httpx.Client, method: str, path: str, allowed: str
     [(f"{CONFIG}/k", "key"), (f"{CONFIG}/k/history", "key"), (f"{FLAGS}/f", "name"), (f"{CONFIG}/k", "%6bey"),
      ("/api/v1/registry/services/s", "service_name"), ("/api/v1/registry/discover/s", "service_name")],
 )  # fmt: skip
-def test_a_query_parameter_can_not_override_the_path(
+def test_query_parameter_can_not_override_the_path(
     rest: httpx.Client, environment: str, path: str, parameter: str
 ) -> None:
     for method in ("GET", "DELETE") if path in (f"{CONFIG}/k", f"{FLAGS}/f") else ("GET",):
@@ -117,24 +117,24 @@ def test_a_query_parameter_can_not_override_the_path(
 
 
 @pytest.mark.parametrize("token", ["x", "!!", "WyJhIiwxXQ", "null"])
-def test_a_bad_page_token(rest: httpx.Client, environment: str, token: str) -> None:
+def test_malformed_page_token_is_refused(rest: httpx.Client, environment: str, token: str) -> None:
     for path in (CONFIG, FLAGS, "/api/v1/changes", f"{CONFIG}/k/history"):
         answer = rest.get(path, params={"environment": environment, "page_token": token})
         refused(answer, 400, reason="BAD_PAGE_TOKEN", field="page_token")
 
 
-def test_a_page_token_of_another_query(rest: httpx.Client, environment: str) -> None:
+def test_page_token_of_another_query_is_refused(rest: httpx.Client, environment: str) -> None:
     page = rest.get("/api/v1/changes", params={"environment": environment, "page_size": 1}).json()
     query = {"environment": environment, "page_size": 1, "kind": "flag", "page_token": page["next_page_token"]}
     refused(rest.get("/api/v1/changes", params=query), 400, field="page_token")
 
 
 @pytest.mark.parametrize("size", [-1, 1001])
-def test_a_page_size_out_of_range(rest: httpx.Client, environment: str, size: int) -> None:
+def test_page_size_out_of_range_is_refused(rest: httpx.Client, environment: str, size: int) -> None:
     refused(rest.get(CONFIG, params={"environment": environment, "page_size": size}), 400, field="page_size")
 
 
-def test_a_stale_etag(rest: httpx.Client, environment: str) -> None:
+def test_stale_etag_is_refused(rest: httpx.Client, environment: str) -> None:
     body = {"value": 2, "environment": environment, "etag": "1-ffff"}
     refused(rest.put(f"{CONFIG}/k", json=body), 409, reason="STALE_ETAG")
     refused(
@@ -146,13 +146,13 @@ def test_a_stale_etag(rest: httpx.Client, environment: str) -> None:
     refused(gone, 409, reason="STALE_ETAG")
 
 
-def test_a_duplicate_create(rest: httpx.Client, environment: str) -> None:
+def test_duplicate_create_is_refused(rest: httpx.Client, environment: str) -> None:
     again = rest.post(CONFIG, json={"key": "k", "value": 2, "environment": environment})
     refused(again, 409, reason="CONFIG_ALREADY_EXISTS")
     refused(rest.post(FLAGS, json={"name": "f", "environment": environment}), 409, reason="FLAG_ALREADY_EXISTS")
 
 
-def test_what_does_not_exist(rest: httpx.Client, environment: str) -> None:
+def test_missing_resource_is_404(rest: httpx.Client, environment: str) -> None:
     scope = {"environment": environment}
     refused(rest.get(f"{CONFIG}/nope", params=scope), 404, reason="CONFIG_NOT_FOUND")
     refused(rest.put(f"{CONFIG}/nope", json={**scope, "value": 1}), 404, reason="CONFIG_NOT_FOUND")
@@ -185,11 +185,13 @@ STRINGS = {"value_type": "string", "variants": [{"name": "a", "value": "x"}], "d
         ({"name": "with space"}, "name"),
     ],
 )  # fmt: skip
-def test_a_flag_that_makes_no_sense(rest: httpx.Client, environment: str, more: dict[str, object], field: str) -> None:
+def test_inconsistent_flag_is_refused(
+    rest: httpx.Client, environment: str, more: dict[str, object], field: str
+) -> None:
     refused(rest.post(FLAGS, json={"name": "g", "environment": environment, "enabled": True, **more}), 400, field=field)
 
 
-def test_prerequisites_that_are_missing_or_form_a_cycle(rest: httpx.Client, environment: str) -> None:
+def test_missing_and_cyclic_prerequisites_are_refused(rest: httpx.Client, environment: str) -> None:
     needs = [{"flag_name": "nope", "variants": ["on"]}]
     body = {"name": "g", "environment": environment, "prerequisites": needs}
     refused(rest.post(FLAGS, json=body), 400)
@@ -200,26 +202,26 @@ def test_prerequisites_that_are_missing_or_form_a_cycle(rest: httpx.Client, envi
 @pytest.mark.parametrize(
     "url", ["ftp://a", "asr-service", "http://", "http://a:99999", "javascript:alert(1)", "http://u:p@a"]
 )
-def test_a_url_with_a_bad_scheme_or_shape(rest: httpx.Client, url: str) -> None:
+def test_url_with_bad_scheme_or_syntax_is_refused(rest: httpx.Client, url: str) -> None:
     refused(rest.post(REGISTER, json={"service_name": "s", "service_url": url}), 400, field="service_url")
     body = {"service_name": "s", "service_url": "http://a", "health_check_url": url}
     refused(rest.post(REGISTER, json=body), 400, field="health_check_url")
 
 
-def test_a_body_over_the_limit(rest: httpx.Client, environment: str) -> None:
+def test_body_above_the_limit_is_refused(rest: httpx.Client, environment: str) -> None:
     body = {"key": "big", "value": "v" * (32 << 20), "environment": environment}
     refused(rest.post(CONFIG, json=body), 413)
 
 
-def test_a_body_whose_message_would_be_over_the_limit(rest: httpx.Client, environment: str) -> None:
-    """Two bytes for each number in JSON, and eleven in a message: it was 504 after 20 s, 502, or held others up."""
+def test_body_whose_message_exceeds_the_limit_is_refused(rest: httpx.Client, environment: str) -> None:
+    """A number takes two bytes in JSON and eleven in a message: such a body once took 20 s (504) and delayed others."""
     body = f'{{"key":"many","environment":"{environment}","value":[{",".join(["1"] * 4_000_000)}]}}'
     answer = rest.post(CONFIG, content=body, headers={"content-type": "application/json"})
     refused(answer, 413, reason="BODY_TOO_LARGE")
 
 
 @pytest.mark.parametrize("number", [2**53, -(2**53), 2**63, 10**30])
-def test_an_integer_that_json_clients_would_round(rest: httpx.Client, environment: str, number: int) -> None:
+def test_integer_that_json_clients_round_is_refused(rest: httpx.Client, environment: str, number: int) -> None:
     for value in (number, {"deep": [number]}):
         body = json.dumps({"key": "n", "value": value, "environment": environment})
         refused(rest.post(CONFIG, content=body, headers={"content-type": "application/json"}), 400, field="value")
@@ -227,7 +229,7 @@ def test_an_integer_that_json_clients_would_round(rest: httpx.Client, environmen
 
 @pytest.mark.parametrize("depth", [31, 40, 60, 1_000])
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
-def test_a_value_that_is_nested_too_deeply(
+def test_too_deeply_nested_value_is_refused(
     rest: httpx.Client, environment: str, opening: str, closing: str, depth: int
 ) -> None:
     value = f"{opening * depth}1{closing * depth}"
@@ -235,13 +237,13 @@ def test_a_value_that_is_nested_too_deeply(
     refused(rest.post(CONFIG, content=body, headers={"content-type": "application/json"}), 400)
 
 
-def test_a_path_that_is_not_utf_8(rest: httpx.Client, environment: str) -> None:
+def test_path_that_is_not_utf_8_is_refused(rest: httpx.Client, environment: str) -> None:
     refused(rest.get(f"{CONFIG}/a%ffb?environment={environment}"), 400, reason="MALFORMED_REQUEST")
 
 
 @pytest.mark.parametrize("text", ["a\\u0000b", "\\ud800", "a\\udc00b"])
 @pytest.mark.parametrize("field", ["key", "environment", "service_name", "description", "reason"])
-def test_nul_and_lone_surrogates_in_text(rest: httpx.Client, environment: str, field: str, text: str) -> None:
+def test_nul_and_lone_surrogates_are_refused(rest: httpx.Client, environment: str, field: str, text: str) -> None:
     body = {"key": "n", "value": 1, "environment": environment, "service_name": "s", field: "@"}
     content = json.dumps(body).replace('"@"', f'"{text}"')
     refused(rest.post(CONFIG, content=content, headers={"content-type": "application/json"}), 400)
@@ -250,11 +252,11 @@ def test_nul_and_lone_surrogates_in_text(rest: httpx.Client, environment: str, f
 @pytest.mark.parametrize(
     "key", ["bulk", "a/history", "a:rollback", "a/b:diff", "x:watch", "/a", "a/", "a//b", "a/../b"]
 )
-def test_a_key_that_rest_could_not_address(rest: httpx.Client, environment: str, key: str) -> None:
+def test_key_that_rest_can_not_address_is_refused(rest: httpx.Client, environment: str, key: str) -> None:
     refused(rest.post(CONFIG, json={"key": key, "value": 1, "environment": environment}), 400, field="key")
 
 
-def test_what_would_have_no_effect_is_refused(rest: httpx.Client, environment: str) -> None:
+def test_fields_without_effect_are_refused(rest: httpx.Client, environment: str) -> None:
     both = {"environment": environment, "operations": [{"key": "k", "value": 2, "delete": True}]}
     refused(rest.post(f"{CONFIG}:batchWrite", json=both), 400, field="operations[0].value")
     one = {"flag_name": "f", "user_id": "u", "environment": environment}
@@ -267,7 +269,7 @@ def test_what_would_have_no_effect_is_refused(rest: httpx.Client, environment: s
     refused(rest.post(f"{FLAGS}/evaluate/batch", json=waiting), 400, field="requests[1].min_revision")
 
 
-def test_a_batch_that_fails_in_its_last_write(rest: httpx.Client, environment: str) -> None:
+def test_batch_with_a_failing_last_write_changes_nothing(rest: httpx.Client, environment: str) -> None:
     operations = [{"key": f"n{index}", "value": index} for index in range(9)]
     body = {"environment": environment, "operations": [*operations, {"key": "k", "value": 1, "etag": "old"}]}
     answer = rest.post(f"{CONFIG}:batchWrite", json=body)
@@ -276,7 +278,7 @@ def test_a_batch_that_fails_in_its_last_write(rest: httpx.Client, environment: s
 
 
 @pytest.mark.parametrize("after", ["999999999", "-1"])
-def test_a_watch_from_a_revision_that_is_not_there(rest: httpx.Client, environment: str, after: str) -> None:
+def test_watch_from_an_unavailable_revision_is_refused(rest: httpx.Client, environment: str, after: str) -> None:
     query = {"environment": environment, "after_revision": after}
     with rest.stream("GET", f"{CONFIG}:watch", params=query) as stream:
         body = "".join(stream.iter_text())

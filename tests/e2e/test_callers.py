@@ -1,4 +1,4 @@
-"""Who may call: pages of web sites, names in the Host header, and what a body says that it is."""
+"""Which callers are accepted: origins of web pages, names in the Host header, and content types of bodies."""
 
 import gzip
 import json
@@ -24,7 +24,7 @@ JSON = (b"content-type", b"application/json")
 
 @pytest.fixture(scope="module")
 def open_to_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A service whose operator lets one web site call, and gave it one more name."""
+    """A service with one allowed origin and one additional host name."""
     with Port() as port:
         running = start(
             tmp_path_factory.mktemp("open"),
@@ -66,7 +66,7 @@ def stored(service: Running, environment: str) -> list[str]:
         ((b"sec-fetch-site", b"same-site"),),
     ],
 )
-def test_a_page_of_another_site_can_not_write(
+def test_page_of_another_site_can_not_write(
     service: Running, environment: str, headers: tuple[tuple[bytes, bytes], ...]
 ) -> None:
     answer = post(service, body_for(environment), JSON, *headers)
@@ -78,7 +78,7 @@ def test_a_page_of_another_site_can_not_write(
     assert stored(service, environment) == []
 
 
-def test_the_services_own_origin_and_callers_without_one_may_write(service: Running, environment: str) -> None:
+def test_own_origin_and_callers_without_an_origin_can_write(service: Running, environment: str) -> None:
     own = f"http://localhost:{service.port}".encode()
     host = f"localhost:{service.port}".encode()
     assert post(service, body_for(environment, "a"), JSON, (b"origin", own), host=host).status == 201
@@ -87,28 +87,31 @@ def test_the_services_own_origin_and_callers_without_one_may_write(service: Runn
 
 
 @pytest.mark.parametrize("origin", [APP, EVIL])
-def test_no_origin_is_told_that_it_may_read(service: Running, origin: str) -> None:
-    asked = {"origin": origin, "access-control-request-method": "PUT"}
+def test_no_origin_is_allowed_to_read_by_default(service: Running, origin: str) -> None:
+    preflight_headers = {"origin": origin, "access-control-request-method": "PUT"}
     for answer in (
-        httpx.options(f"{service.url}{CONFIG}/k", headers=asked),
+        httpx.options(f"{service.url}{CONFIG}/k", headers=preflight_headers),
         httpx.get(f"{service.url}/live", headers={"origin": origin}),
     ):
         assert "access-control-allow-origin" not in answer.headers
 
 
-def test_an_origin_of_the_settings_may_call_by_rest_and_grpc_web(open_to_app: Running, environment: str) -> None:
+def test_allowed_origin_can_call_rest_and_grpc_web(open_to_app: Running, environment: str) -> None:
     origin = (b"origin", APP.encode())
     made = post(open_to_app, body_for(environment), JSON, origin)
     assert (made.status, made.headers["access-control-allow-origin"]) == (201, APP)
     assert "etag" in made.headers["access-control-expose-headers"]
     web = raw.grpc_web(open_to_app.port, LIVENESS, raw.framed(b""), [origin])
     assert (web.grpc_status, web.headers["access-control-allow-origin"]) == (0, APP)
-    asked = {"access-control-request-method": "POST", "access-control-request-headers": "content-type,x-grpc-web"}
+    preflight_headers = {
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "content-type,x-grpc-web",
+    }
     for path in (f"/{LIVENESS}", CONFIG):
-        preflight = httpx.options(f"{open_to_app.url}{path}", headers={"origin": APP, **asked})
+        preflight = httpx.options(f"{open_to_app.url}{path}", headers={"origin": APP, **preflight_headers})
         assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (200, APP)
         assert "x-grpc-web" in preflight.headers["access-control-allow-headers"]
-        foreign = httpx.options(f"{open_to_app.url}{path}", headers={"origin": EVIL, **asked})
+        foreign = httpx.options(f"{open_to_app.url}{path}", headers={"origin": EVIL, **preflight_headers})
         assert "access-control-allow-origin" not in foreign.headers
     assert post(open_to_app, body_for(environment, "x"), JSON, (b"origin", EVIL.encode())).status == 403
 
@@ -117,8 +120,8 @@ def test_an_origin_of_the_settings_may_call_by_rest_and_grpc_web(open_to_app: Ru
     "host",
     [b"evil.example", b"evil.example:8082", b"localhost.evil.example", b"127.0.0.1.evil.example", b"cfg.lan", b"[::2]"],
 )
-def test_a_name_that_a_page_made_point_here_is_refused(service: Running, environment: str, host: bytes) -> None:
-    """DNS rebinding: the page's own name is the Host."""
+def test_unknown_host_name_is_refused(service: Running, environment: str, host: bytes) -> None:
+    """DNS rebinding: the Host header has the name of the page's site."""
     for answer in (
         post(service, body_for(environment), JSON, host=host),
         raw.request(service.port, "GET", "/live", host=host),
@@ -130,17 +133,17 @@ def test_a_name_that_a_page_made_point_here_is_refused(service: Running, environ
 @pytest.mark.parametrize(
     "host", [b"localhost", b"LOCALHOST:1", b"127.0.0.1", b"127.0.0.1:8082", b"[::1]", b"[::1]:9", b"localhost."]
 )
-def test_names_of_the_loopback_are_taken(service: Running, host: bytes) -> None:
+def test_loopback_host_names_are_accepted(service: Running, host: bytes) -> None:
     assert raw.request(service.port, "GET", "/live", host=host).status == 200
 
 
-def test_a_host_of_the_settings_is_taken(open_to_app: Running) -> None:
+def test_allowed_host_is_accepted(open_to_app: Running) -> None:
     assert raw.request(open_to_app.port, "GET", "/live", host=b"cfg.lan:8082").status == 200
     assert raw.request(open_to_app.port, "GET", "/live", host=b"evil.example").status == 403
 
 
 @pytest.mark.parametrize("authority", ["localhost", "127.0.0.1:1", "evil.example"])
-def test_grpc_callers_are_held_to_the_same_names(service: Running, authority: str) -> None:
+def test_host_names_are_checked_for_grpc_too(service: Running, authority: str) -> None:
     with grpc.insecure_channel(service.target, [("grpc.default_authority", authority)]) as channel:
         call = health_pb2_grpc.HealthServiceStub(channel).GetLiveness.future(
             health_pb2.GetLivenessRequest(), timeout=20
@@ -149,7 +152,7 @@ def test_grpc_callers_are_held_to_the_same_names(service: Running, authority: st
         assert call.code() is expected
 
 
-def test_every_name_is_taken_where_the_service_listens_on_all_addresses() -> None:
+def test_every_host_name_is_accepted_if_the_service_listens_on_all_addresses() -> None:
     everywhere = load(host="0.0.0.0")
     assert everywhere.host_names is None
     assert load(host="127.0.0.1").host_names == frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -165,7 +168,9 @@ WRONG_TYPES = [
 
 
 @pytest.mark.parametrize("media", WRONG_TYPES)
-def test_a_body_of_another_type_is_415_and_stores_nothing(service: Running, environment: str, media: bytes) -> None:
+def test_body_of_another_content_type_is_415_and_stores_nothing(
+    service: Running, environment: str, media: bytes
+) -> None:
     answer = post(service, body_for(environment), (b"content-type", media))
     assert (answer.status, reason(answer)) == (415, "UNSUPPORTED_MEDIA_TYPE")
     assert answer.headers["content-type"] == "application/json"
@@ -173,37 +178,37 @@ def test_a_body_of_another_type_is_415_and_stores_nothing(service: Running, envi
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-def test_every_method_that_has_a_body_is_held_to_json(service: Running, environment: str, method: str) -> None:
+def test_every_method_with_a_body_requires_json(service: Running, environment: str, method: str) -> None:
     path = f"{CONFIG}/k?environment={environment}"
     headers = [(b"content-type", b"text/plain"), (b"content-length", b"2")]
     assert raw.request(service.port, method, path, headers, b"{}").status == 415
 
 
-def test_a_body_without_a_type_is_415_and_no_body_needs_none(service: Running, environment: str) -> None:
+def test_body_needs_a_content_type_and_an_empty_request_does_not(service: Running, environment: str) -> None:
     assert post(service, body_for(environment)).status == 415
     chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body_for(environment)), body_for(environment))
     answer = raw.request(service.port, "POST", CONFIG, [(b"transfer-encoding", b"chunked")], chunked)
     assert answer.status == 415
-    # No body at all: it says what is missing.
+    # Without a body the answer names the missing fields.
     assert raw.request(service.port, "POST", CONFIG).status == 400
     assert stored(service, environment) == []
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=30))
-def test_only_json_is_read(service: Running, environment: str, media: str) -> None:
+def test_only_json_is_parsed(service: Running, environment: str, media: str) -> None:
     if media.partition(";")[0].lower() != "application/json":
         assert post(service, body_for(environment), (b"content-type", media.encode())).status == 415
         assert stored(service, environment) == []
 
 
 @pytest.mark.parametrize("media", [b"application/json", b"Application/JSON", b"application/json; charset=utf-8"])
-def test_json_is_taken_however_it_is_written(service: Running, environment: str, media: bytes) -> None:
+def test_all_spellings_of_the_json_content_type_are_accepted(service: Running, environment: str, media: bytes) -> None:
     assert post(service, body_for(environment), (b"content-type", media)).status == 201
 
 
 @pytest.mark.parametrize("encoding", [b"gzip", b"deflate", b"br", b"x"])
-def test_a_compressed_body_is_415(service: Running, environment: str, encoding: bytes) -> None:
+def test_compressed_body_is_415(service: Running, environment: str, encoding: bytes) -> None:
     answer = post(service, gzip.compress(body_for(environment)), JSON, (b"content-encoding", encoding))
     assert (answer.status, reason(answer)) == (415, "UNSUPPORTED_MEDIA_TYPE")
     assert post(service, body_for(environment), JSON, (b"content-encoding", b"identity")).status == 201
@@ -218,5 +223,5 @@ def test_json_for_a_grpc_method_is_415(service: Running) -> None:
     assert unknown.grpc_status == grpc.StatusCode.INVALID_ARGUMENT.value[0]
 
 
-def test_a_service_listens_on_the_loopback_unless_told_otherwise() -> None:
+def test_service_listens_on_the_loopback_by_default() -> None:
     assert load().host == "127.0.0.1"

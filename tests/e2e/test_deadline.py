@@ -1,4 +1,4 @@
-"""A call that has no deadline of its own gets the default one, and is told like any other error when it is over."""
+"""A call without a deadline gets the default deadline; its end is reported like any other error."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tests.engines.ports import Port
 from tests.replicas.fleet import Replica
 
 
-def test_a_call_that_is_too_late_says_so_with_a_reason(tmp_path: Path) -> None:
+def test_call_past_its_deadline_fails_with_a_reason(tmp_path: Path) -> None:
     # Shorter than any commit.
     settings = {"DEFAULT_DEADLINE_SECONDS": "0.00001"}
     with Port() as port:
@@ -28,6 +28,6 @@ def test_a_call_that_is_too_late_says_so_with_a_reason(tmp_path: Path) -> None:
     assert late.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     status = rpc_status.from_call(late.value)  # type: ignore[arg-type]
     (detail,) = status.details
-    told = error_details_pb2.ErrorInfo()
-    assert detail.Unpack(told)
-    assert told.reason == "DEADLINE_EXCEEDED"
+    info = error_details_pb2.ErrorInfo()
+    assert detail.Unpack(info)
+    assert info.reason == "DEADLINE_EXCEEDED"

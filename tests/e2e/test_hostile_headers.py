@@ -1,6 +1,6 @@
-"""Headers that mean something to gRPC, to Envoy or to this service, with values of any kind, from any caller.
+"""Headers that have a meaning for gRPC, Envoy or this service, with arbitrary values.
 
-Whatever one caller sends, another one's calls go on: each hostile request is followed by calls of neighbours, with a
+One caller's headers must not harm other callers: each hostile request is followed by calls of neighbours, with a
 deadline, through every thread of the gateway.
 """
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.e2e import raw
 from tests.e2e.conftest import Running
 
-# What gRPC's core parses by name (metadata_batch.h), what Envoy takes orders from, and what is this service's own.
+# Headers that gRPC's core parses by name (metadata_batch.h), that control Envoy, and that this service reads.
 PARSED = [
     "grpc-timeout", "grpc-encoding", "grpc-accept-encoding", "grpc-internal-encoding-request", "grpc-status",
     "grpc-message", "grpc-previous-rpc-attempts", "grpc-retry-pushback-ms", "grpc-status-details-bin", "grpc-tags-bin",
@@ -38,19 +38,19 @@ VALUES = [
 ]  # fmt: skip
 LIVE, MISSING = "/live", "/api/v1/config/nope?environment=dev"
 LIVENESS = "configsvc.v1.HealthService/GetLiveness"
-# Each has a connection of its own; the gateway has at most four threads, and two on a machine of CI.
+# Each has its own connection. The gateway has at most four threads, and two on a CI machine.
 NEIGHBOURS = 8
 
 
 class Neighbours:
-    """Callers with deadlines. Those deadlines are what a poisoned connection breaks first."""
+    """Callers with deadlines. A poisoned connection breaks deadlines first."""
 
     def __init__(self, target: str) -> None:
         alone = [("grpc.use_local_subchannel_pool", 1)]
         self._channels = [grpc.insecure_channel(target, alone) for _ in range(NEIGHBOURS)]
 
     def call(self) -> None:
-        """Fails if one of them is not answered."""
+        """Calls as each neighbour; fails if one is not answered."""
         request = health_pb2.GetLivenessRequest()
         stubs = map(health_pb2_grpc.HealthServiceStub, self._channels)
         for answer in [stub.GetLiveness.future(request, timeout=20) for stub in stubs]:
@@ -63,14 +63,14 @@ class Neighbours:
 
 @pytest.fixture(scope="module")
 def neighbours(service: Running) -> Iterator[Neighbours]:
-    found = Neighbours(service.target)
-    found.call()
-    yield found
-    found.close()
+    callers = Neighbours(service.target)
+    callers.call()
+    yield callers
+    callers.close()
 
 
 def check_rest(service: Running, name: bytes, value: bytes) -> None:
-    """The answer is the one without the header, or a 400 that names it."""
+    """Asserts that the answer is the same as without the header, or a 400 that names the header."""
     for path, usual in ((LIVE, 200), (MISSING, 404)):
         answer = raw.request(service.port, "GET", path, [(name, value)])
         body = json.loads(answer.body)
@@ -80,7 +80,7 @@ def check_rest(service: Running, name: bytes, value: bytes) -> None:
 
 
 def check_grpc(service: Running, name: bytes, value: bytes) -> None:
-    """As above; a deadline may also be over, an encoding unknown, and an origin foreign."""
+    """The same for gRPC. An expired deadline, an unknown encoding and a foreign origin are also accepted answers."""
     answer = raw.grpc_web(service.port, LIVENESS, raw.framed(b""), [(name, value)])
     if answer.headers.get("content-type", "").startswith("application/json"):
         assert answer.status == 400, (name, value, answer)
@@ -92,7 +92,7 @@ def check_grpc(service: Running, name: bytes, value: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", [*PARSED, *ENVOY, *OURS])
-def test_a_hostile_header_harms_no_neighbour(service: Running, neighbours: Neighbours, name: str) -> None:
+def test_hostile_header_does_not_harm_neighbours(service: Running, neighbours: Neighbours, name: str) -> None:
     for value in VALUES:
         check_rest(service, name.encode(), value)
         check_grpc(service, name.encode(), value)
@@ -114,26 +114,28 @@ values = st.binary(max_size=40).map(lambda text: bytes(byte for byte in text if 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(names, values)
-def test_no_header_at_all_harms_a_neighbour(service: Running, neighbours: Neighbours, name: str, value: bytes) -> None:
+def test_random_headers_do_not_harm_neighbours(
+    service: Running, neighbours: Neighbours, name: str, value: bytes
+) -> None:
     check_rest(service, name.encode(), value)
     check_grpc(service, name.encode(), value)
     neighbours.call()
 
 
 @pytest.mark.parametrize("value", [b"x", b"S", b"1", b"123456789S", b"1s", b"-1S", b"1 S", b"1S, 1S", b"\xff"])
-def test_a_malformed_grpc_timeout_is_invalid_argument(service: Running, value: bytes) -> None:
+def test_malformed_grpc_timeout_is_invalid_argument(service: Running, value: bytes) -> None:
     answer = raw.grpc_web(service.port, LIVENESS, raw.framed(b""), [(b"grpc-timeout", value)])
     assert answer.grpc_status == grpc.StatusCode.INVALID_ARGUMENT.value[0]
     assert "grpc-timeout" in answer.headers["grpc-message"]
 
 
-def test_a_well_formed_grpc_timeout_is_taken(service: Running) -> None:
+def test_well_formed_grpc_timeout_is_accepted(service: Running) -> None:
     for value in (b"99999999H", b"99999999S", b"20S", b"60000m"):
         answer = raw.grpc_web(service.port, LIVENESS, raw.framed(b""), [(b"grpc-timeout", value)])
         assert answer.grpc_status == 0
 
 
-def test_a_request_id_that_is_no_text_is_replaced(service: Running) -> None:
+def test_request_id_that_is_not_text_is_replaced(service: Running) -> None:
     for given_id in (b"\xff", b"a b", b"\xc3\xbc"):
         answer = raw.request(service.port, "GET", MISSING, [(b"x-request-id", given_id)])
         assert answer.status == 404
@@ -142,7 +144,7 @@ def test_a_request_id_that_is_no_text_is_replaced(service: Running) -> None:
     assert kept.headers["x-request-id"] == "mine-1"
 
 
-def test_an_actor_that_is_no_text_is_refused_by_name(service: Running) -> None:
+def test_actor_that_is_not_text_is_refused_by_name(service: Running) -> None:
     answer = raw.request(service.port, "GET", LIVE, [(b"x-actor", b"a\xffb")])
     assert answer.status == 400
     assert json.loads(answer.body)["message"].startswith("header x-actor: ")
@@ -150,21 +152,21 @@ def test_an_actor_that_is_no_text_is_refused_by_name(service: Running) -> None:
 
 
 GRPC = ((b"content-type", b"application/grpc"), (b"te", b"trailers"))
-# HPACK's Huffman code of `grpc-status`, in the literal that Envoy writes, and a status of one digit behind it.
+# HPACK's Huffman code of `grpc-status` in the literal form that Envoy writes, followed by a status of one digit.
 GRPC_STATUS = b"\x40\x88\x9a\xca\xc8\xb2\x12\x34\xda\x8f\x01"
 
 
 @pytest.mark.parametrize("name", [b"grpc-timeout", b"grpc-encoding", b"grpc-status", b"any-bin"])
-def test_trailers_of_a_request_are_not_read(service: Running, neighbours: Neighbours, name: bytes) -> None:
-    """gRPC parses them as it does headers: the caller got INTERNAL."""
+def test_request_trailers_are_ignored(service: Running, neighbours: Neighbours, name: bytes) -> None:
+    """gRPC parses trailers like headers: the caller once got INTERNAL."""
     last = raw.http2(service.port, f"/{LIVENESS}".encode(), GRPC, raw.framed(b""), [(name, b"!x")])
     assert GRPC_STATUS + b"0" in last
     neighbours.call()
 
 
 @pytest.mark.parametrize("path", [b"/configsvc.v1.HealthService/\xff", b"/\xff/\xfe", b"/caf\xc3\xa9/x"])
-def test_a_path_that_is_no_text_harms_no_neighbour(service: Running, neighbours: Neighbours, path: bytes) -> None:
-    """grpc.aio decodes it in the loop that takes calls: the worker took none from then on."""
+def test_path_that_is_not_text_does_not_harm_neighbours(service: Running, neighbours: Neighbours, path: bytes) -> None:
+    """grpc.aio decodes the path in the loop that accepts calls: the worker once accepted no calls after that."""
     last = raw.http2(service.port, path, GRPC, raw.framed(b""))
     assert GRPC_STATUS + b"3" in last
     neighbours.call()

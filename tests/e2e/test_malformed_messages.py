@@ -1,4 +1,4 @@
-"""gRPC requests whose body is not one whole message, or is too large: each is answered at once, with a code and a reason."""
+"""gRPC requests whose body is not exactly one message, or is too large, get a code and a reason at once."""
 
 import base64
 import gzip
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tests.e2e import raw
 from tests.e2e.conftest import Running
-from tests.rpc.running import refused
+from tests.rpc.refusals import refused
 
 METHODS = [
     "configsvc.v1.HealthService/GetLiveness", "configsvc.v1.ConfigService/CreateConfig",
@@ -40,35 +40,35 @@ BODIES = {
 
 def reasons(answer: raw.Answer) -> list[str]:
     status = status_pb2.Status.FromString(base64.b64decode(answer.headers["grpc-status-details-bin"]))
-    found = []
+    reasons_found = []
     for detail in status.details:
         info = error_details_pb2.ErrorInfo()
         if detail.Unpack(info):
-            found.append(info.reason)
-    return found
+            reasons_found.append(info.reason)
+    return reasons_found
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
-def test_a_body_that_is_not_one_message_is_refused_at_once(service: Running, method: str, body: bytes) -> None:
-    """It took the gateway's time-out of 20 s, or for ever for a watch."""
+def test_body_that_is_not_one_message_is_refused_at_once(service: Running, method: str, body: bytes) -> None:
+    """It once took the gateway's time-out of 20 s, and for a watch it never ended."""
     answer = raw.grpc_web(service.port, method, body)
     assert (answer.grpc_status, reasons(answer)) == (INVALID_ARGUMENT, ["MALFORMED_REQUEST"])
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(METHODS[:3]), st.binary(max_size=12))
-def test_any_bytes_are_answered(service: Running, method: str, body: bytes) -> None:
+def test_arbitrary_bytes_are_answered(service: Running, method: str, body: bytes) -> None:
     answer = raw.grpc_web(service.port, method, body)
     assert answer.grpc_status in (0, INVALID_ARGUMENT, UNIMPLEMENTED)
 
 
-def test_a_stream_of_the_client_may_be_empty(service: Running) -> None:
+def test_client_stream_can_be_empty(service: Running) -> None:
     answer = raw.grpc_web(service.port, "configsvc.v1.RegistryService/KeepAlive", b"")
     assert answer.grpc_status == 0
 
 
-def test_a_compressed_message_is_read(service: Running) -> None:
+def test_compressed_message_is_read(service: Running) -> None:
     packed = gzip.compress(b"")
     body = b"\1" + struct.pack(">I", len(packed)) + packed
     answer = raw.grpc_web(service.port, METHODS[0], body, [(b"grpc-encoding", b"gzip")])
@@ -80,21 +80,21 @@ def test_a_compressed_message_is_read(service: Running) -> None:
 @pytest.mark.parametrize(
     "compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip, grpc.Compression.Deflate]
 )
-def test_a_message_above_the_limit_is_resource_exhausted_with_a_reason(
+def test_message_above_the_limit_is_resource_exhausted_with_a_reason(
     service: Running, compression: grpc.Compression
 ) -> None:
     with grpc.insecure_channel(service.target, [("grpc.max_send_message_length", -1)]) as channel:
         configs = config_pb2_grpc.ConfigServiceStub(channel)
         request = config_pb2.GetConfigRequest(key="x" * (REQUEST_BYTES + 1), environment="e")
-        found = refused(lambda: configs.GetConfig(request, timeout=60, compression=compression))
-        assert (found.code, found.info.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "BODY_TOO_LARGE")
-        assert "MAX_REQUEST_BYTES" in found.message
+        refusal = refused(lambda: configs.GetConfig(request, timeout=60, compression=compression))
+        assert (refusal.code, refusal.info.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "BODY_TOO_LARGE")
+        assert "MAX_REQUEST_BYTES" in refusal.message
         watch = config_pb2.WatchConfigsRequest(keys=["x" * (REQUEST_BYTES + 1)], environment="e")
-        found = refused(lambda: configs.WatchConfigs(watch, timeout=60, compression=compression))
-        assert (found.code, found.info.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "BODY_TOO_LARGE")
+        refusal = refused(lambda: configs.WatchConfigs(watch, timeout=60, compression=compression))
+        assert (refusal.code, refusal.info.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "BODY_TOO_LARGE")
 
 
-def test_grpc_web_and_rest_are_told_the_same(service: Running, environment: str) -> None:
+def test_grpc_web_and_rest_get_the_same_reason(service: Running, environment: str) -> None:
     web = raw.grpc_web(service.port, METHODS[0], raw.framed(b"x" * REQUEST_BYTES))
     assert (web.grpc_status, reasons(web)) == (RESOURCE_EXHAUSTED, ["BODY_TOO_LARGE"])
     # A number takes two bytes in JSON and eleven in a message.

@@ -1,4 +1,4 @@
-"""gRPC, gRPC-Web, CORS, reflection and health beside REST on the one port, and what happens on SIGTERM and kill -9."""
+"""gRPC, gRPC-Web, CORS, reflection, health and REST on one port, and the behaviour on SIGTERM and kill -9."""
 
 import base64
 import json
@@ -27,7 +27,7 @@ from tests.replicas.fleet import eventually
 GRPCURL = Path(sysconfig.get_path("scripts")) / "grpcurl"
 
 
-def test_native_grpc_gives_the_wrapper_with_the_revision(service: Running, environment: str) -> None:
+def test_native_grpc_returns_the_response_with_its_revision(service: Running, environment: str) -> None:
     with grpc.insecure_channel(service.target) as channel:
         configs = config_pb2_grpc.ConfigServiceStub(channel)
         request = config_pb2.CreateConfigRequest(key="k", value=Value(string_value="v"), environment=environment)
@@ -48,7 +48,7 @@ def test_native_grpc_gives_the_wrapper_with_the_revision(service: Running, envir
         assert info.reason == "CONFIG_ALREADY_EXISTS"
 
 
-def test_bytes_that_are_no_message_are_refused_as_bad_input(service: Running) -> None:
+def test_bytes_that_are_not_a_message_are_invalid_argument(service: Running) -> None:
     with grpc.insecure_channel(service.target) as channel:
         garbage = b"\x0a\xff"
         unary: Callable[..., Any] = channel.unary_unary("/configsvc.v1.ConfigService/GetConfig")
@@ -62,7 +62,7 @@ def test_bytes_that_are_no_message_are_refused_as_bad_input(service: Running) ->
             assert "is no message" in caught.value.details()
 
 
-def test_a_keep_alive_stream_through_the_gateway(service: Running, environment: str) -> None:
+def test_keep_alive_stream_works_through_the_gateway(service: Running, environment: str) -> None:
     with grpc.insecure_channel(service.target) as channel:
         registry = registry_pb2_grpc.RegistryServiceStub(channel)
         made = registry.RegisterInstance(
@@ -73,7 +73,7 @@ def test_a_keep_alive_stream_through_the_gateway(service: Running, environment: 
         assert [answer.lease_ttl_seconds for answer in answers] == [30, 30]
 
 
-def test_grpc_web_over_http_1(service: Running, environment: str) -> None:
+def test_grpc_web_works_over_http_1(service: Running, environment: str) -> None:
     request = config_pb2.CreateConfigRequest(key="web", value=Value(bool_value=True), environment=environment)
     message = request.SerializeToString()
     answer = httpx.post(
@@ -89,7 +89,7 @@ def test_grpc_web_over_http_1(service: Running, environment: str) -> None:
 
 
 def exchange(service: Running, *requests: str) -> str:
-    """What comes back for requests that are sent at once, until the server closes the connection."""
+    """Sends all requests at once; returns everything that the server sends until it closes the connection."""
     with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
         connection.sendall("".join(f"{request}\r\n\r\n" for request in requests).encode())
         return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
@@ -114,7 +114,7 @@ def test_answers_without_a_body_leave_the_connection_usable(
     assert json.loads(heads[-1]) == {"status": "up"}
 
 
-def test_head_is_a_get_without_its_body_and_options_says_what_is_allowed(rest: httpx.Client) -> None:
+def test_head_is_a_get_without_body_and_options_lists_the_methods(rest: httpx.Client) -> None:
     for path, status in (("/health", 200), ("/api/v1/config/nope?environment=dev", 404), ("/nowhere", 404)):
         head, get = rest.head(path), rest.get(path)
         assert (head.status_code, head.content) == (get.status_code, b"") == (status, b"")
@@ -129,7 +129,7 @@ def test_http_1_0_is_answered(service: Running) -> None:
     assert json.loads(body) == {"status": "up"}
 
 
-def test_grpcurl_lists_describes_and_calls(service: Running, environment: str) -> None:
+def test_grpcurl_can_list_describe_and_call(service: Running, environment: str) -> None:
     def grpcurl(*arguments: str) -> str:
         done = subprocess.run([GRPCURL, *arguments], capture_output=True, text=True, timeout=30)
         assert done.returncode == 0, done.stderr
@@ -146,7 +146,7 @@ def test_grpcurl_lists_describes_and_calls(service: Running, environment: str) -
     assert made["config"]["value"] == {"a": [1]}
 
 
-def test_a_replica_that_is_not_ready_says_why_with_503(tmp_path: Path) -> None:
+def test_unready_replica_answers_503_with_the_cause(tmp_path: Path) -> None:
     with Port() as port, Port() as nobody:
         environment = {
             "PORT": str(port.number), "HOST": "127.0.0.1", "PATH": os.environ["PATH"],
@@ -161,7 +161,7 @@ def test_a_replica_that_is_not_ready_says_why_with_503(tmp_path: Path) -> None:
         ):
             try:
                 url = f"http://127.0.0.1:{port.number}"
-                eventually(lambda: _answers_json(f"{url}/ready"), "the service answers, though it is not ready")
+                eventually(lambda: _answers_json(f"{url}/ready"), "the service answers but is not ready")
                 ready = httpx.get(f"{url}/ready")
                 states = {part["name"]: part["state"] for part in ready.json()["components"]}
                 assert (ready.status_code, ready.json()["status"], states["storage"]) == (503, "down", "down")
@@ -179,7 +179,7 @@ def _answers_json(url: str) -> bool:
         return False
 
 
-def test_what_was_acknowledged_survives_kill_9_of_everything(tmp_path: Path) -> None:
+def test_acknowledged_writes_survive_kill_9_of_everything(tmp_path: Path) -> None:
     with Port() as port:
         first = start(tmp_path, port.number)
         for number in range(20):
@@ -188,12 +188,12 @@ def test_what_was_acknowledged_survives_kill_9_of_everything(tmp_path: Path) -> 
         first.process.kill()
         first.process.wait(10)
         second = start(tmp_path, port.number)
-        found = httpx.get(f"{second.url}/api/v1/config", params={"environment": "dev"}).json()["configs"]
-        assert {c["key"]: c["value"] for c in found} == {f"k{number}": number for number in range(20)}
+        configs = httpx.get(f"{second.url}/api/v1/config", params={"environment": "dev"}).json()["configs"]
+        assert {c["key"]: c["value"] for c in configs} == {f"k{number}": number for number in range(20)}
         assert stop(second) == 0
 
 
-def test_watchers_are_told_when_the_service_stops(tmp_path: Path) -> None:
+def test_watchers_get_an_error_when_the_service_stops(tmp_path: Path) -> None:
     with Port() as port:
         running = start(tmp_path, port.number)
         with httpx.stream("GET", f"{running.url}/api/v1/config:watch?environment=dev", timeout=30) as stream:
@@ -205,7 +205,7 @@ def test_watchers_are_told_when_the_service_stops(tmp_path: Path) -> None:
         assert running.process.wait(30) == 0
 
 
-def test_a_wrong_setting_stops_the_start_and_names_the_variable(tmp_path: Path) -> None:
+def test_wrong_setting_stops_the_start_and_names_the_variable(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "configsvc", "up"],
         env={"PORT": "many", "PATH": "/usr/bin:/bin"},
@@ -219,7 +219,7 @@ def test_a_wrong_setting_stops_the_start_and_names_the_variable(tmp_path: Path) 
     assert "many" in done.stderr
 
 
-def test_a_database_that_can_not_be_used_stops_the_start(tmp_path: Path, service: Running) -> None:
+def test_unusable_database_stops_the_start(tmp_path: Path, service: Running) -> None:
     garbage = tmp_path / "garbage.db"
     garbage.write_bytes(b"not a database, " * 1000)
     in_use = service.log.parent / "configsvc.db"
@@ -267,7 +267,7 @@ def test_grpc_web_text_is_base64(service: Running) -> None:
     assert base64.b64decode(answer.content[:8])[0] == 0
 
 
-def test_a_rest_answer_has_no_headers_of_the_machinery_behind_it(rest: httpx.Client, environment: str) -> None:
+def test_rest_answer_has_no_internal_headers(rest: httpx.Client, environment: str) -> None:
     body = {"key": "k", "value": 1, "environment": environment}
     missing = rest.get("/api/v1/config/missing", params={"environment": environment})
     for answer in (rest.post("/api/v1/config", json=body), missing, rest.get("/health")):

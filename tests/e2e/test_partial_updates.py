@@ -1,4 +1,4 @@
-"""Updates write what is named and leave all else, whichever way they come (AIP-134), through a real Envoy."""
+"""Updates write the named fields and keep all others (AIP-134), by REST, mask and presence, through a real Envoy."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -77,7 +77,7 @@ def shown(flag: dict[str, Any]) -> dict[str, Any]:
     return {name: flag[name] for name in VALUES}
 
 
-def test_named_fields_have_their_new_value_and_all_others_their_old_one(
+def test_update_writes_named_fields_and_keeps_the_others(
     rest: httpx.Client, stub: flag_pb2_grpc.FlagServiceStub, environment: str
 ) -> None:
     ways = {
@@ -95,15 +95,15 @@ def test_named_fields_have_their_new_value_and_all_others_their_old_one(
         named = random.sample(list(VALUES), random.randint(1, 4))
         new = {name: random.choice(VALUES[name]) for name in named}
         for way, write in ways.items():
-            # Over gRPC without a mask an empty list is no field that is set.
+            # In gRPC without a mask, an empty list is an unset field.
             sent = {name: value for name, value in new.items() if way != "set" or value != []}
             if not sent:
                 continue
             name = f"f{next(NUMBERS)}"
             rest.post(FLAGS, json={"name": name, "environment": environment, **old}).raise_for_status()
             write(environment, name, sent)
-            found = rest.get(f"{FLAGS}/{name}", params={"environment": environment}).json()
-            assert shown(found) == {**old, **sent}, way
+            stored = rest.get(f"{FLAGS}/{name}", params={"environment": environment}).json()
+            assert shown(stored) == {**old, **sent}, way
             history = rest.get(f"{FLAGS}/{name}/history", params={"environment": environment}).json()
             changed = {name for name, value in sent.items() if value != old[name]}
             assert set(history["versions"][0]["changed_fields"]) == changed, way
@@ -113,7 +113,7 @@ def test_named_fields_have_their_new_value_and_all_others_their_old_one(
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
 @pytest.mark.parametrize("field", VALUES)
-def test_null_and_the_default_are_named_too(rest: httpx.Client, environment: str, method: str, field: str) -> None:
+def test_null_and_default_values_are_written(rest: httpx.Client, environment: str, method: str, field: str) -> None:
     full = {name: values[-1] for name, values in VALUES.items()}
     rest.post(FLAGS, json={"name": "f", "environment": environment, **full}).raise_for_status()
     for cleared in (None, VALUES[field][0]):
@@ -121,7 +121,7 @@ def test_null_and_the_default_are_named_too(rest: httpx.Client, environment: str
         assert shown(answer.json()) == {**full, field: VALUES[field][0]}
 
 
-def test_a_mask_writes_exactly_what_it_names(
+def test_mask_writes_exactly_the_fields_that_it_names(
     rest: httpx.Client, stub: flag_pb2_grpc.FlagServiceStub, environment: str
 ) -> None:
     full = {name: values[-1] for name, values in VALUES.items()}
@@ -138,27 +138,27 @@ def test_a_mask_writes_exactly_what_it_names(
     assert list(answer.changed_fields) == ["owner"]
 
 
-def test_updates_at_once_lose_none(rest: httpx.Client, environment: str) -> None:
+def test_concurrent_updates_of_different_fields_are_all_kept(rest: httpx.Client, environment: str) -> None:
     rest.post(FLAGS, json={"name": "f", "environment": environment}).raise_for_status()
-    wanted = {name: values[-1] for name, values in VALUES.items()}
+    expected = {name: values[-1] for name, values in VALUES.items()}
 
     def write(name: str) -> int:
-        return rest.patch(f"{FLAGS}/f", json={"environment": environment, name: wanted[name]}).status_code
+        return rest.patch(f"{FLAGS}/f", json={"environment": environment, name: expected[name]}).status_code
 
-    with ThreadPoolExecutor(len(wanted)) as pool:
-        assert set(pool.map(write, wanted)) == {200}
-    found = rest.get(f"{FLAGS}/f", params={"environment": environment}).json()
-    assert shown(found) == wanted
-    assert found["version"] == 1 + len(wanted)
+    with ThreadPoolExecutor(len(expected)) as pool:
+        assert set(pool.map(write, expected)) == {200}
+    stored = rest.get(f"{FLAGS}/f", params={"environment": environment}).json()
+    assert shown(stored) == expected
+    assert stored["version"] == 1 + len(expected)
 
 
-def test_an_update_that_creates_makes_the_flag_of_what_is_given(rest: httpx.Client, environment: str) -> None:
+def test_update_with_allow_missing_creates_the_flag(rest: httpx.Client, environment: str) -> None:
     body = {"environment": environment, "allow_missing": True, "rollout_percentage": 5}
     made = rest.patch(f"{FLAGS}/new", json=body)
     assert (made.status_code, made.json()["rollout_percentage"], made.json()["enabled"]) == (201, 5, False)
 
 
-def test_an_update_that_names_nothing_is_refused(rest: httpx.Client, environment: str) -> None:
+def test_update_without_fields_is_refused(rest: httpx.Client, environment: str) -> None:
     rest.post(FLAGS, json={"name": "f", "environment": environment}).raise_for_status()
     rest.post(CONFIG, json={"key": "k", "environment": environment, "value": 1}).raise_for_status()
     for path in (f"{FLAGS}/f", f"{CONFIG}/k"):
@@ -166,10 +166,10 @@ def test_an_update_that_names_nothing_is_refused(rest: httpx.Client, environment
             {"environment": environment},
             {"environment": environment, "reason": "none", "allow_missing": True},
         ):
-            assert "nothing is named" in rest.put(path, json=body).json()["message"]
+            assert "names no field" in rest.put(path, json=body).json()["message"]
 
 
-def test_a_retry_is_the_same_request_only_with_the_same_fields_named(rest: httpx.Client, environment: str) -> None:
+def test_retry_with_other_fields_is_a_different_request(rest: httpx.Client, environment: str) -> None:
     rest.post(FLAGS, json={"name": "f", "environment": environment, "enabled": True}).raise_for_status()
     body = {"environment": environment, "request_id": environment, "rollout_percentage": 0}
     first = rest.put(f"{FLAGS}/f", json=body)
@@ -179,7 +179,7 @@ def test_a_retry_is_the_same_request_only_with_the_same_fields_named(rest: httpx
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
-def test_a_configuration_keeps_the_value_or_the_description_that_is_not_named(
+def test_config_keeps_the_value_or_description_that_is_not_named(
     rest: httpx.Client, environment: str, method: str
 ) -> None:
     path, scope = f"{CONFIG}/a/b", {"environment": environment}
@@ -205,7 +205,7 @@ def test_a_configuration_keeps_the_value_or_the_description_that_is_not_named(
     assert (missing.status_code, "value: is required" in missing.text) == (400, True)
 
 
-def test_a_batch_keeps_what_it_does_not_name(rest: httpx.Client, environment: str) -> None:
+def test_batch_keeps_fields_that_it_does_not_name(rest: httpx.Client, environment: str) -> None:
     rest.post(CONFIG, json={"environment": environment, "key": "k", "value": 7}).raise_for_status()
     body = {"environment": environment, "operations": [{"key": "k", "description": "d"}]}
     (written,) = rest.post(f"{CONFIG}:batchWrite", json=body).json()["configs"]
@@ -215,7 +215,7 @@ def test_a_batch_keeps_what_it_does_not_name(rest: httpx.Client, environment: st
         assert (refused.status_code, "operations[0]." in refused.json()["message"]) == (400, True)
 
 
-def test_what_the_query_gives_is_named_and_given_once(rest: httpx.Client, environment: str) -> None:
+def test_query_parameter_is_a_named_field_and_can_not_repeat_the_body(rest: httpx.Client, environment: str) -> None:
     rest.post(CONFIG, json={"environment": environment, "key": "k", "value": 7}).raise_for_status()
     path = f"{CONFIG}/k?environment={environment}"
     assert rest.put(f"{path}&description=q", json={"value": 8}).json()["description"] == "q"
@@ -225,12 +225,12 @@ def test_what_the_query_gives_is_named_and_given_once(rest: httpx.Client, enviro
         refused = rest.put(path + query, json={"value": 9, **body})
         assert refused.status_code == 400, refused.text
         assert refused.json()["details"][1]["field_violations"]
-    found = rest.get(path).json()
-    assert (found["value"], found["description"]) == (8, "r")
+    stored = rest.get(path).json()
+    assert (stored["value"], stored["description"]) == (8, "r")
 
 
 @pytest.mark.parametrize(("path", "field"), [(f"{CONFIG}/k", "value"), (f"{FLAGS}/f", "owner")])
-def test_the_body_of_a_get_sent_back_is_a_write_that_its_etag_guards(
+def test_body_of_a_get_can_be_sent_back_guarded_by_its_etag(
     rest: httpx.Client, environment: str, path: str, field: str
 ) -> None:
     rest.post(CONFIG, json={"environment": environment, "key": "k", "value": 7}).raise_for_status()
@@ -245,7 +245,7 @@ def test_the_body_of_a_get_sent_back_is_a_write_that_its_etag_guards(
         assert (answer.status_code, next(iter(wrong)) in answer.json()["message"]) == (400, True)
 
 
-def test_an_instance_as_it_was_read_can_be_registered_again(rest: httpx.Client, environment: str) -> None:
+def test_body_of_an_instance_can_be_registered_again(rest: httpx.Client, environment: str) -> None:
     body = {"service_name": environment, "instance_id": "i", "service_url": "http://127.0.0.1:1", "zone": "a"}
     made = rest.post("/api/v1/registry/register", json=body).json()
     assert rest.post("/api/v1/registry/register", json={**made, "zone": "b"}).json()["zone"] == "b"

@@ -1,4 +1,4 @@
-"""Preconditions fail closed (RFC 9110, 13.1): what can't be understood is refused, for every kind and every write."""
+"""Preconditions fail closed (RFC 9110, 13.1): one that can't be understood is refused, for every kind and write."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ CONFIG, FLAGS, REGISTRY = "/api/v1/config", "/api/v1/feature-flags", "/api/v1/re
 
 BAD = ["", " ", ",", ", ,", '""', '"', 'W/""', 'w/"{etag}"', '"{etag}', '{etag}"', '"{etag}" x', '*, "{etag}"', '"*"',
        '"{etag}" "{etag}"', '"{etag}"; q=1', '"a b"']  # fmt: skip
-# Good for `If-None-Match` alone, which compares weakly.
+# Valid only in `If-None-Match`, which compares weakly.
 WEAK = ['W/"{etag}"', 'W/"other"', '"{etag}", W/"{etag}"']
 MATCHING = ['"{etag}"', "{etag}", '"other", "{etag}"', '"{etag}","other"', ', "{etag}",', "*"]
 STALE = ["'{etag}", '"other"', "other", '"1-ffff", "2-ffff"', '"{etag}0"']
@@ -24,7 +24,7 @@ STALE = ["'{etag}", '"other"', "other", '"1-ffff", "2-ffff"', '"{etag}0"']
 
 @dataclass(frozen=True)
 class Case:
-    """A write over something that is there. `{e}` stands for the environment."""
+    """A write to an existing resource. `{e}` stands for the environment."""
 
     method: str
     path: str
@@ -33,13 +33,13 @@ class Case:
 
     def send(self, rest: httpx.Client, environment: str, headers: Any = None, **members: Any) -> httpx.Response:
         body = None if self.body is None else {**filled(self.body, environment), **members}
-        # Those without a body have a query.
+        # Requests without a body have a query.
         query = f"&{urlencode(members)}" if self.body is None and members else ""
         return rest.request(self.method, self.path.replace("{e}", environment) + query, json=body, headers=headers)
 
     def etag(self, rest: httpx.Client, environment: str) -> str:
-        found = rest.get(self.get.replace("{e}", environment)).json()
-        return found["instances"][0]["etag"] if "instances" in found else found["etag"]  # type: ignore[no-any-return]
+        body = rest.get(self.get.replace("{e}", environment)).json()
+        return body["instances"][0]["etag"] if "instances" in body else body["etag"]  # type: ignore[no-any-return]
 
 
 def filled(body: dict[str, Any], environment: str) -> dict[str, Any]:
@@ -69,7 +69,7 @@ CASES = {
 
 
 @pytest.fixture
-def there(rest: httpx.Client, environment: str) -> None:
+def existing(rest: httpx.Client, environment: str) -> None:
     rest.post(CONFIG, json={"key": "k", "value": 1, "environment": environment}).raise_for_status()
     rest.post(FLAGS, json={"name": "f", "environment": environment}).raise_for_status()
     body = {"service_name": environment, "instance_id": "i", "service_url": "http://h:1"}
@@ -83,9 +83,9 @@ def refused(answer: httpx.Response, field: str, status: int = 400, reason: str =
         assert field in [violation["field"] for violation in answer.json()["details"][1]["field_violations"]]
 
 
-@pytest.mark.usefixtures("there")
+@pytest.mark.usefixtures("existing")
 @pytest.mark.parametrize("name", CASES)
-def test_what_is_no_precondition_is_refused_and_a_stale_one_changes_nothing(
+def test_malformed_precondition_is_refused_and_a_stale_one_changes_nothing(
     rest: httpx.Client, environment: str, name: str
 ) -> None:
     case = CASES[name]
@@ -110,25 +110,21 @@ def test_what_is_no_precondition_is_refused_and_a_stale_one_changes_nothing(
         assert "etag: must not be null" in case.send(rest, environment, etag=None).json()["message"]
 
 
-@pytest.mark.usefixtures("there")
+@pytest.mark.usefixtures("existing")
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("text", ["Wed, 21 Oct 2015 07:28:00 GMT", "x", ""])
-def test_a_precondition_that_is_not_read_here_is_refused(
-    rest: httpx.Client, environment: str, name: str, text: str
-) -> None:
-    """`If-Unmodified-Since` (RFC 9110, 13.1.4): left out of account, the write would overwrite what is newer."""
+def test_unsupported_precondition_is_refused(rest: httpx.Client, environment: str, name: str, text: str) -> None:
+    """`If-Unmodified-Since` (RFC 9110, 13.1.4): if it were ignored, the write would overwrite a newer version."""
     case = CASES[name]
     etag = case.etag(rest, environment)
     refused(case.send(rest, environment, {"if-unmodified-since": text}), "", 400, "BAD_PRECONDITION")
     assert case.etag(rest, environment) == etag
 
 
-@pytest.mark.usefixtures("there")
+@pytest.mark.usefixtures("existing")
 @pytest.mark.parametrize("text", MATCHING)
 @pytest.mark.parametrize("name", CASES)
-def test_a_precondition_that_holds_lets_the_write_through(
-    rest: httpx.Client, environment: str, name: str, text: str
-) -> None:
+def test_write_succeeds_if_its_precondition_holds(rest: httpx.Client, environment: str, name: str, text: str) -> None:
     case = CASES[name]
     header = text.replace("{etag}", case.etag(rest, environment))
     answer = case.send(rest, environment, {"if-match": header, "if-none-match": 'W/"other"'})
@@ -139,12 +135,12 @@ def test_a_precondition_that_holds_lets_the_write_through(
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in ("config rollback", "flag rollback")])
-def test_a_precondition_on_what_is_missing_is_not_found(rest: httpx.Client, environment: str, name: str) -> None:
+def test_precondition_on_a_missing_resource_is_not_found(rest: httpx.Client, environment: str, name: str) -> None:
     for header in ("*", '"1-1"'):
         assert CASES[name].send(rest, environment, {"if-match": header}).status_code == 404
 
 
-def test_put_with_if_none_match_creates_once(rest: httpx.Client, environment: str) -> None:
+def test_put_with_if_none_match_creates_only_once(rest: httpx.Client, environment: str) -> None:
     for name, more in (
         ("config put", {}),
         ("config patch", {"value": 1}),
@@ -157,8 +153,8 @@ def test_put_with_if_none_match_creates_once(rest: httpx.Client, environment: st
         assert CASES[name].send(rest, own, {"if-none-match": "*"}, **more).status_code == 409
 
 
-@pytest.mark.usefixtures("there")
-def test_a_create_has_no_state_to_match(rest: httpx.Client, environment: str) -> None:
+@pytest.mark.usefixtures("existing")
+def test_create_refuses_preconditions(rest: httpx.Client, environment: str) -> None:
     for path, name in ((CONFIG, "key"), (FLAGS, "name")):
         body = {name: "new", "environment": environment, **({"value": 1} if name == "key" else {})}
         for header in ("*", '"1-1"', ""):
@@ -167,8 +163,8 @@ def test_a_create_has_no_state_to_match(rest: httpx.Client, environment: str) ->
         assert rest.post(path, json=body, headers={"if-none-match": "*"}).status_code == 201
 
 
-@pytest.mark.usefixtures("there")
-def test_a_batch_takes_preconditions_in_its_items_alone(rest: httpx.Client, environment: str) -> None:
+@pytest.mark.usefixtures("existing")
+def test_batch_accepts_preconditions_only_in_its_items(rest: httpx.Client, environment: str) -> None:
     etag = CASES["config put"].etag(rest, environment)
 
     def write(headers: dict[str, str] | None = None, **members: Any) -> httpx.Response:
@@ -193,8 +189,8 @@ def configs(service: Running) -> Iterator[config_pb2_grpc.ConfigServiceStub]:
         yield config_pb2_grpc.ConfigServiceStub(channel)
 
 
-@pytest.mark.usefixtures("there")
-def test_grpc_metadata_says_the_same(
+@pytest.mark.usefixtures("existing")
+def test_grpc_metadata_is_the_same_as_rest_headers(
     configs: config_pb2_grpc.ConfigServiceStub, rest: httpx.Client, environment: str
 ) -> None:
     etag = CASES["config put"].etag(rest, environment)

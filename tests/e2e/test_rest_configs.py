@@ -1,4 +1,4 @@
-"""Every row of the REST surface for configurations, through a real Envoy."""
+"""Every REST route for configurations, through a real Envoy."""
 
 import json
 import threading
@@ -25,7 +25,7 @@ def test_create_answers_201_with_location_and_etag(rest: httpx.Client, environme
     assert rest.get(answer.headers["location"]).json() == config
 
 
-def test_a_put_that_creates_answers_201_also_after_a_delete(rest: httpx.Client, environment: str) -> None:
+def test_put_that_creates_answers_201_also_after_a_delete(rest: httpx.Client, environment: str) -> None:
     body = {"value": 1, "environment": environment, "allow_missing": True}
     for _ in range(2):
         made = rest.put("/api/v1/config/k", json=body)
@@ -42,7 +42,7 @@ def test_a_put_that_creates_answers_201_also_after_a_delete(rest: httpx.Client, 
     ["a.b.c", "a/b/c", "with space", "schlüssel/ключ/键", "100%", "a+b", "a?b#c", "q=1&r=2", "ünï.cödé", "🎉", "a:b"],
 )
 @pytest.mark.parametrize("slash", ["", "/"])
-def test_keys_of_all_kinds_are_addressed(rest: httpx.Client, environment: str, key: str, slash: str) -> None:
+def test_unusual_keys_can_be_addressed(rest: httpx.Client, environment: str, key: str, slash: str) -> None:
     scope = {"environment": environment}
     assert create(rest, environment, key, 1).status_code == 201
     for path in (quote(key, safe="/"), quote(key, safe="")):
@@ -63,13 +63,13 @@ def test_keys_of_all_kinds_are_addressed(rest: httpx.Client, environment: str, k
     [None, True, False, 0, -1, 1.5, 1e-7, 9007199254740991, "", "text", "é\u0000\n🎉", [], {}, [1, [2, {"a": None}]],
      {"a.b": {"c": [True, "x", 1e100 / 3e100]}}],
 )  # fmt: skip
-def test_values_are_given_back_as_they_were_sent(rest: httpx.Client, environment: str, value: object) -> None:
+def test_values_are_returned_as_they_were_sent(rest: httpx.Client, environment: str, value: object) -> None:
     assert create(rest, environment, "k", value).status_code == 201
     assert rest.get("/api/v1/config/k", params={"environment": environment}).json()["value"] == value
 
 
 @pytest.mark.parametrize("around", [lambda inner: [inner], lambda inner: {"a": inner}])
-def test_a_value_nested_to_the_limit_is_read_everywhere(
+def test_value_nested_to_the_limit_can_be_read_everywhere(
     rest: httpx.Client, environment: str, around: Callable[[object], object]
 ) -> None:
     value: object = 1
@@ -92,7 +92,7 @@ def test_a_value_nested_to_the_limit_is_read_everywhere(
         assert json.loads(next(stream.iter_lines()))["snapshot"]["configs"][1]["value"] == value
 
 
-def test_etags_guard_updates_and_spare_reads(rest: httpx.Client, environment: str) -> None:
+def test_etags_guard_updates_and_make_reads_conditional(rest: httpx.Client, environment: str) -> None:
     scope = {"environment": environment}
     etag = create(rest, environment, "k", 1).headers["etag"]
     same = rest.get("/api/v1/config/k", params=scope, headers={"if-none-match": etag})
@@ -103,11 +103,11 @@ def test_etags_guard_updates_and_spare_reads(rest: httpx.Client, environment: st
     assert stale.status_code == 409
     assert stale.json()["details"][0]["reason"] == "STALE_ETAG"
     assert rest.get("/api/v1/config/k", params=scope).json() == updated.json()
-    # What was read can be written back as it is, etag included.
+    # A resource can be written back as it was read, including its etag.
     assert rest.put("/api/v1/config/k", json=updated.json()).status_code == 200
 
 
-def test_history_has_every_version_newest_first(rest: httpx.Client, environment: str) -> None:
+def test_history_lists_every_version_newest_first(rest: httpx.Client, environment: str) -> None:
     scope = {"environment": environment}
     create(rest, environment, "k", "one", reason="begin")
     rest.put("/api/v1/config/k", json={**scope, "value": "two", "reason": "more"}, headers={"x-actor": "ana"})
@@ -149,7 +149,7 @@ def test_list_filters_and_pages(rest: httpx.Client, environment: str) -> None:
     assert paged == everything
 
 
-def test_a_long_list_of_keys_and_large_headers_are_taken(rest: httpx.Client, environment: str) -> None:
+def test_long_key_list_and_large_headers_are_accepted(rest: httpx.Client, environment: str) -> None:
     create(rest, environment, "k", 1)
     # 60 kB each; the gateway takes 96 KiB in all.
     names = "&".join(f"keys={'n' * 94}{number:04}" for number in range(600))
@@ -162,7 +162,7 @@ def test_a_long_list_of_keys_and_large_headers_are_taken(rest: httpx.Client, env
             assert answer.status_code == 200, answer.text
 
 
-def test_bulk_get_says_what_is_missing(rest: httpx.Client, environment: str) -> None:
+def test_bulk_get_names_missing_keys(rest: httpx.Client, environment: str) -> None:
     create(rest, environment, "a", 1)
     for path in ("/api/v1/config/bulk", "/api/v1/config/bulk/"):
         answer = rest.post(path, json={"keys": ["a", "nope"], "environment": environment}).json()
@@ -170,7 +170,7 @@ def test_bulk_get_says_what_is_missing(rest: httpx.Client, environment: str) -> 
         assert answer["missing"] == ["nope"]
 
 
-def test_effective_view_layers_the_service_over_the_shared(rest: httpx.Client, environment: str) -> None:
+def test_effective_view_merges_service_and_shared_values(rest: httpx.Client, environment: str) -> None:
     create(rest, environment, "both", "shared")
     create(rest, environment, "both", "own", service_name="s")
     create(rest, environment, "shared-only", 1)
@@ -178,11 +178,11 @@ def test_effective_view_layers_the_service_over_the_shared(rest: httpx.Client, e
     for path in ("/api/v1/config:effective", "/api/v1/config:effective/"):
         answer = rest.get(path, params={"environment": environment, "service_name": "s"})
         assert answer.status_code == 200, answer.text
-        found = [(c["key"], c["value"], c["source"], c["overrides_shared"]) for c in answer.json()["configs"]]
-        assert found == [("both", "own", "service", True), ("shared-only", 1, "shared", False)]
+        entries = [(c["key"], c["value"], c["source"], c["overrides_shared"]) for c in answer.json()["configs"]]
+        assert entries == [("both", "own", "service", True), ("shared-only", 1, "shared", False)]
 
 
-def test_one_key_as_a_service_sees_it(rest: httpx.Client, environment: str) -> None:
+def test_effective_value_of_one_key(rest: httpx.Client, environment: str) -> None:
     url, query = "/api/v1/config/a/b%20c:effective", {"environment": environment, "service_name": "asr"}
     missing = rest.get(url, params=query)
     assert (missing.status_code, missing.json()["details"][0]["reason"]) == (404, "CONFIG_NOT_FOUND")
@@ -191,20 +191,20 @@ def test_one_key_as_a_service_sees_it(rest: httpx.Client, environment: str) -> N
         revision = create(rest, environment, "a/b c", value, service_name=service).json()["revision"]
         answer = rest.get(url, params={**query, "min_revision": revision})
         assert answer.status_code == 200, answer.text
-        found = answer.json()
+        entry = answer.json()
         everything = rest.get("/api/v1/config:effective", params=query).json()["configs"]
-        assert [found] == everything, "one of all, and alike"
-        seen.append((found["value"], found["source"], found["overrides_shared"]))
+        assert [entry] == everything, "the same entry as in the list"
+        seen.append((entry["value"], entry["source"], entry["overrides_shared"]))
         assert rest.get(url, params=query, headers={"if-none-match": answer.headers["etag"]}).status_code == 304
     assert seen == [("shared", "shared", False), ("own", "service", True), ("own", "service", True)]
     slash = rest.get("/api/v1/config/a/b c:effective/", params=query)
     assert slash.json()["value"] == "own"
-    assert rest.get(url, params={"environment": environment}).status_code == 400, "a view is a service's"
+    assert rest.get(url, params={"environment": environment}).status_code == 400, "the effective view needs a service"
     assert rest.post(url, json={}).headers["allow"] == "GET, HEAD, OPTIONS"
 
 
-def test_the_etag_of_an_effective_value_is_of_all_that_it_shows(rest: httpx.Client, environment: str) -> None:
-    """In a batch the shared value and the service's get the same version and revision."""
+def test_etag_of_an_effective_value_covers_all_its_fields(rest: httpx.Client, environment: str) -> None:
+    """In a batch the shared value and the service's value get the same version and revision."""
     operations = [{"key": "k", "value": 1}, {"key": "k", "value": 1, "service_name": "asr"}]
     batch = rest.post("/api/v1/config:batchWrite", json={"environment": environment, "operations": operations})
     assert len({config["etag"] for config in batch.json()["configs"]}) == 1
@@ -238,7 +238,7 @@ def test_batch_write_is_all_or_nothing_in_one_revision(rest: httpx.Client, envir
     assert [c["key"] for c in listed] == ["new"]
 
 
-def test_rollback_and_diff(rest: httpx.Client, environment: str) -> None:
+def test_rollback_restores_a_version_and_diff_compares_two(rest: httpx.Client, environment: str) -> None:
     scope = {"environment": environment}
     create(rest, environment, "a/b", {"x": 1, "y": [1, 2]})
     rest.put("/api/v1/config/a/b", json={**scope, "value": {"x": 2, "y": [1]}})
@@ -254,7 +254,7 @@ def test_rollback_and_diff(rest: httpx.Client, environment: str) -> None:
     assert history[0]["action"] == "ROLLBACK"
 
 
-def test_a_retry_with_the_same_request_id_has_one_effect(rest: httpx.Client, environment: str) -> None:
+def test_retry_with_the_same_request_id_has_one_effect(rest: httpx.Client, environment: str) -> None:
     first = create(rest, environment, "k", 1, request_id=f"r-{environment}")
     second = create(rest, environment, "k", 1, request_id=f"r-{environment}")
     assert (second.status_code, second.json()) == (201, first.json())
@@ -263,7 +263,7 @@ def test_a_retry_with_the_same_request_id_has_one_effect(rest: httpx.Client, env
     assert other.json()["details"][0]["reason"] == "REQUEST_ID_REUSED"
 
 
-def test_a_watch_shows_the_state_then_each_change(rest: httpx.Client, environment: str) -> None:
+def test_watch_sends_the_state_then_each_change(rest: httpx.Client, environment: str) -> None:
     create(rest, environment, "k", 1)
     params = {"environment": environment}
     with rest.stream("GET", "/api/v1/config:watch", params=params, timeout=20) as stream:
@@ -286,7 +286,7 @@ def test_a_watch_shows_the_state_then_each_change(rest: httpx.Client, environmen
 
 
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
-def test_a_watch_over_rest_says_where_a_batch_ends(rest: httpx.Client, environment: str, accept: str) -> None:
+def test_watch_over_rest_marks_the_end_of_a_batch(rest: httpx.Client, environment: str, accept: str) -> None:
     operations = [{"key": key, "value": 1} for key in "abc"]
     query = {"environment": environment, "after_revision": "0"}
     body = {"environment": environment, "operations": operations}
@@ -294,11 +294,11 @@ def test_a_watch_over_rest_says_where_a_batch_ends(rest: httpx.Client, environme
     with rest.stream("GET", "/api/v1/config:watch", params=query, headers={"accept": accept}) as stream:
         lines = (line.removeprefix("data: ") for line in stream.iter_lines() if line.strip())
         messages = [json.loads(next(lines)) for _ in range(4)]
-    told = [(m["change"]["revision"], m["change"]["revision_complete"]) for m in messages if "change" in m]
-    assert told == [(revision, False), (revision, False), (revision, True)]
+    marks = [(m["change"]["revision"], m["change"]["revision_complete"]) for m in messages if "change" in m]
+    assert marks == [(revision, False), (revision, False), (revision, True)]
 
 
-def test_the_audit_trail_has_every_write_of_every_kind(rest: httpx.Client, environment: str) -> None:
+def test_audit_trail_has_every_write_of_every_kind(rest: httpx.Client, environment: str) -> None:
     create(rest, environment, "k", 1, reason="because")
     rest.post("/api/v1/feature-flags", json={"name": "f", "environment": environment}, headers={"x-actor": "bo"})
     for path in ("/api/v1/changes", "/api/v1/changes/"):
@@ -306,12 +306,12 @@ def test_the_audit_trail_has_every_write_of_every_kind(rest: httpx.Client, envir
         assert [(c["kind"], c["key"], c["action"]) for c in changes] == [
             ("flag", "f", "CREATE"), ("config", "k", "CREATE")]  # fmt: skip
 
-    def found(**query: str) -> list[str]:
+    def keys(**query: str) -> list[str]:
         answer = rest.get("/api/v1/changes", params={"environment": environment, **query})
         return [change["key"] for change in answer.json()["changes"]]
 
-    # The change itself says the version; what it holds is the definition.
+    # The version is a member of the change; `after` holds only the definition.
     assert "version" not in changes[0]["after"]
-    assert found(kind="config") == found(reason="because") == found(key="k") == ["k"]
-    assert found(actor="bo") == found(after_revision=changes[1]["revision"]) == ["f"]
-    assert found(until_revision=changes[1]["revision"]) == found(until_time=changes[0]["at"], key="k") == ["k"]
+    assert keys(kind="config") == keys(reason="because") == keys(key="k") == ["k"]
+    assert keys(actor="bo") == keys(after_revision=changes[1]["revision"]) == ["f"]
+    assert keys(until_revision=changes[1]["revision"]) == keys(until_time=changes[0]["at"], key="k") == ["k"]

@@ -1,4 +1,4 @@
-"""Every row of the REST surface for flags, the registry and health, through a real Envoy."""
+"""Every REST route for flags, the registry and health, through a real Envoy."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ def create(rest: httpx.Client, environment: str, name: str, **more: object) -> h
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
-def test_a_flag_lives_through_create_get_put_history_delete(rest: httpx.Client, environment: str, slash: str) -> None:
+def test_flag_create_get_put_history_delete(rest: httpx.Client, environment: str, slash: str) -> None:
     flag = {"name": "new_ui", "environment": environment, "enabled": True, "rollout_percentage": 25,
             "targeted_users": ["u123"]}  # fmt: skip
     made = rest.post(f"/api/v1/feature-flags{slash}", json=flag)
@@ -29,7 +29,7 @@ def test_a_flag_lives_through_create_get_put_history_delete(rest: httpx.Client, 
     assert flag.items() <= made.json().items()
     assert (made.json()["version"], made.json()["value_type"]) == (1, "boolean")
     assert rest.get(made.headers["location"]).json() == made.json()
-    # What was read can be edited and written back, whole.
+    # A flag that was read can be edited and written back as a whole.
     put = rest.put(f"/api/v1/feature-flags/new_ui{slash}", json={**made.json(), "rollout_percentage": 50.125})
     assert put.status_code == 200, put.text
     assert (put.json()["rollout_percentage"], put.json()["salt"]) == (50.125, made.json()["salt"])
@@ -45,39 +45,39 @@ def test_a_flag_lives_through_create_get_put_history_delete(rest: httpx.Client, 
     assert rest.get("/api/v1/feature-flags/new_ui", params={"environment": environment}).status_code == 404
 
 
-def test_flags_are_found_by_tag_owner_and_age(rest: httpx.Client, environment: str) -> None:
+def test_flags_are_filtered_by_tag_owner_and_age(rest: httpx.Client, environment: str) -> None:
     made = [
         create(rest, environment, "a", tags=["x", "y"], owner="ann", enabled=True).json(),
         create(rest, environment, "b", tags=["x"], owner="bob").json(),
         create(rest, environment, "c", owner="").json(),
     ]
 
-    def found(query: str) -> list[str]:
+    def names(query: str) -> list[str]:
         answer = rest.get(f"/api/v1/feature-flags?environment={environment}&{query}")
         assert answer.status_code == 200, answer.text
         return [flag["name"] for flag in answer.json()["flags"]]
 
-    assert found("tags=x") == found("tags[]=x") == found("tags%5B%5D=x") == ["a", "b"]
-    assert found("tags=x&tags=y") == found("tags=x&owner=ann&enabled=true") == ["a"]
-    assert found("owner=bob") == ["b"]
-    assert found("owner=") == ["c"]
+    assert names("tags=x") == names("tags[]=x") == names("tags%5B%5D=x") == ["a", "b"]
+    assert names("tags=x&tags=y") == names("tags=x&owner=ann&enabled=true") == ["a"]
+    assert names("owner=bob") == ["b"]
+    assert names("owner=") == ["c"]
     since = made[1]["updated_at"]
-    assert found(f"updated_before={since}") == found(f"created_before={since}") == ["a"]
+    assert names(f"updated_before={since}") == names(f"created_before={since}") == ["a"]
     assert rest.put("/api/v1/feature-flags/a", json={**made[0], "etag": made[0]["etag"]}).is_success
-    assert found(f"updated_before={since}") == []
-    assert found(f"created_before={since}") == ["a"]
+    assert names(f"updated_before={since}") == []
+    assert names(f"created_before={since}") == ["a"]
     refused = rest.get(f"/api/v1/feature-flags?environment={environment}&tags={'x' * 129}")
     assert (refused.status_code, "tags[0]" in refused.text) == (400, True)
 
 
-def test_a_flag_is_compared_and_rolled_back(rest: httpx.Client, environment: str) -> None:
+def test_flag_diff_and_rollback(rest: httpx.Client, environment: str) -> None:
     url, query = "/api/v1/feature-flags/new_ui", {"environment": environment}
     first = create(rest, environment, "new_ui", enabled=True, rollout_percentage=25, targeted_users=["u1"]).json()
     second = rest.put(url, json={"environment": environment, "enabled": True, "rollout_percentage": 50})
     diff = rest.get(f"{url}:diff", params={**query, "from_version": 1})
     assert diff.status_code == 200, diff.text
-    found = {d["path"]: (d["op"], d.get("before"), d.get("after")) for d in diff.json()["differences"]}
-    assert found["/rollout_percentage"] == ("replace", 25, 50)
+    differences = {d["path"]: (d["op"], d.get("before"), d.get("after")) for d in diff.json()["differences"]}
+    assert differences["/rollout_percentage"] == ("replace", 25, 50)
     assert (diff.json()["from"]["version"], diff.json()["to"]["version"]) == (1, 2)
     stale = rest.post(f"{url}:rollback", json={**query, "version": 1}, headers={"if-match": f'"{first["etag"]}"'})
     assert stale.status_code == 409
@@ -97,7 +97,7 @@ def test_a_flag_is_compared_and_rolled_back(rest: httpx.Client, environment: str
     assert rest.post(f"{url}:rollback", json={"environment": environment}).status_code == 400
 
 
-def test_configurations_and_flags_are_changed_together(rest: httpx.Client, environment: str) -> None:
+def test_batch_changes_configs_and_flags_together(rest: httpx.Client, environment: str) -> None:
     body = {
         "environment": environment,
         "operations": [
@@ -124,7 +124,7 @@ def test_configurations_and_flags_are_changed_together(rest: httpx.Client, envir
     assert rest.get("/api/v1/changes:apply").headers["allow"] == "POST, OPTIONS"
 
 
-def test_an_update_in_a_batch_clears_the_lists_that_its_body_names(rest: httpx.Client, environment: str) -> None:
+def test_update_in_a_batch_clears_the_lists_that_its_body_names(rest: httpx.Client, environment: str) -> None:
     for name in "abc":
         create(rest, environment, name, tags=["t"], targeted_users=["u"], description=name, enabled=True)
     operations: list[dict[str, object]] = [
@@ -135,31 +135,31 @@ def test_an_update_in_a_batch_clears_the_lists_that_its_body_names(rest: httpx.C
     answer = rest.post("/api/v1/changes:apply", json={"environment": environment, "operations": operations})
     assert answer.status_code == 200, answer.text
 
-    def found(name: str) -> tuple[object, ...]:
+    def definition(name: str) -> tuple[object, ...]:
         flag = rest.get(f"/api/v1/feature-flags/{name}", params={"environment": environment}).json()
         return flag["tags"], flag["targeted_users"], flag["description"], flag["enabled"]
 
-    assert found("a") == ([], ["u"], "a", True)
-    assert found("b") == ([], [], "b", False)
-    assert found("c") == (["t"], ["u"], "", True)
-    # The body of a GET is an operation, too, guarded by its etag.
+    assert definition("a") == ([], ["u"], "a", True)
+    assert definition("b") == ([], [], "b", False)
+    assert definition("c") == (["t"], ["u"], "", True)
+    # The body of a GET can also be an operation, guarded by its etag.
     got = rest.get("/api/v1/feature-flags/c", params={"environment": environment}).json()
     once = {"environment": environment, "operations": [{"update_flag": {**got, "owner": "ann"}}]}
     assert [rest.post("/api/v1/changes:apply", json=once).status_code for _ in range(2)] == [200, 409]
-    # What comes from outside says nothing of a body.
+    # Callers can't set the internal header that lists the members of a body.
     only = [{"update_flag": {"name": "c", "enabled": False}}]
     rest.post(
         "/api/v1/changes:apply",
         json={"environment": environment, "operations": only},
         headers={"x-configsvc-emptied": "0:tags"},
     )
-    assert found("c") == (["t"], ["u"], "", False)
+    assert definition("c") == (["t"], ["u"], "", False)
     unknown = [{"update_flag": {"name": "c", "rollout": 5}}]
     refused = rest.post("/api/v1/changes:apply", json={"environment": environment, "operations": unknown})
     assert (refused.status_code, "operations[0].update_flag.rollout" in refused.text) == (400, True)
 
 
-def test_a_sticky_flag_keeps_what_it_gave_also_on_embedded_defaults(rest: httpx.Client, environment: str) -> None:
+def test_sticky_flag_keeps_assignments_on_embedded_defaults(rest: httpx.Client, environment: str) -> None:
     flag = {"environment": environment, "enabled": True, "sticky": True, "rollout_percentage": 50}
     assert create(rest, name="sticky", **flag).status_code == 201  # type: ignore[arg-type]
     users = [f"u{number}" for number in range(40)]
@@ -180,11 +180,11 @@ def test_a_sticky_flag_keeps_what_it_gave_also_on_embedded_defaults(rest: httpx.
     assert rest.put("/api/v1/feature-flags/sticky", json={**flag, "enabled": False}).is_success
     assert not any(given())
     assert rest.put("/api/v1/feature-flags/sticky", json={**flag, "rollout_percentage": 0}).is_success
-    assert not any(given()), "disabling has ended what was given before"
+    assert not any(given()), "disabling the flag ended its assignments"
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
-def test_evaluate_and_explain(rest: httpx.Client, environment: str, slash: str) -> None:
+def test_evaluation_can_be_explained(rest: httpx.Client, environment: str, slash: str) -> None:
     create(rest, environment, "new_ui", enabled=True, rollout_percentage=0, targeted_users=["u123"])
     body = {"flag_name": "new_ui", "user_id": "u123", "environment": environment}
     answer = rest.post(f"/api/v1/feature-flags/evaluate{slash}", json=body)
@@ -197,7 +197,7 @@ def test_evaluate_and_explain(rest: httpx.Client, environment: str, slash: str) 
     assert other["explanation"]
 
 
-def test_a_write_is_seen_by_the_next_evaluation(rest: httpx.Client, environment: str) -> None:
+def test_next_evaluation_sees_a_write(rest: httpx.Client, environment: str) -> None:
     create(rest, environment, "f", enabled=True)
     body = {"flag_name": "f", "user_id": "u", "environment": environment}
     for percentage, value in ((100, True), (0, False), (100, True)):
@@ -205,7 +205,7 @@ def test_a_write_is_seen_by_the_next_evaluation(rest: httpx.Client, environment:
         assert rest.post("/api/v1/feature-flags/evaluate", json=body).json()["value"] is value
 
 
-def test_batch_evaluation_keeps_errors_to_their_item(rest: httpx.Client, environment: str) -> None:
+def test_error_in_a_batch_evaluation_affects_only_its_item(rest: httpx.Client, environment: str) -> None:
     create(rest, environment, "a", enabled=True, rollout_percentage=100)
     create(rest, environment, "b")
     url = "/api/v1/feature-flags/evaluate/batch"
@@ -220,7 +220,7 @@ def test_batch_evaluation_keeps_errors_to_their_item(rest: httpx.Client, environ
     assert many[2]["error"]["code"]
 
 
-def test_multivariate_flags_with_rules_splits_and_prerequisites(rest: httpx.Client, environment: str) -> None:
+def test_multivariate_flag_with_rules_splits_and_prerequisites(rest: httpx.Client, environment: str) -> None:
     create(rest, environment, "base", enabled=True, rollout_percentage=100)
     rules = [{"name": "beta", "conditions": [{"attribute": "plan", "operator": "in", "values": ["beta"]}],
               "variant": "blue"}]  # fmt: skip
@@ -243,7 +243,7 @@ def test_multivariate_flags_with_rules_splits_and_prerequisites(rest: httpx.Clie
     assert (refused.status_code, refused.json()["details"][0]["reason"]) == (400, "FLAG_IS_PREREQUISITE")
 
 
-def test_a_flag_watch_shows_changes(rest: httpx.Client, environment: str) -> None:
+def test_flag_watch_sends_changes(rest: httpx.Client, environment: str) -> None:
     create(rest, environment, "f")
     with rest.stream("GET", "/api/v1/feature-flags:watch", params={"environment": environment}) as stream:
         lines = (json.loads(line) for line in stream.iter_lines() if line.strip())
@@ -255,9 +255,7 @@ def test_a_flag_watch_shows_changes(rest: httpx.Client, environment: str) -> Non
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
-def test_an_instance_lives_through_register_discover_heartbeat_deregister(
-    rest: httpx.Client, environment: str, slash: str
-) -> None:
+def test_instance_register_discover_heartbeat_deregister(rest: httpx.Client, environment: str, slash: str) -> None:
     service = f"asr-{environment}-{len(slash)}"
     body = {
         "service_name": service,
@@ -270,9 +268,9 @@ def test_an_instance_lives_through_register_discover_heartbeat_deregister(
     instance = made.json()
     assert {**body, "status": "HEALTHY", "weight": 100, "lease_ttl_seconds": 30}.items() <= instance.items()
     for query in ("", "?metadata=tier=gold", "?zone=z1"):
-        found = rest.get(f"/api/v1/registry/discover/{service}{slash}{query}").json()
-        assert [i["instance_id"] for i in found["instances"]] == [instance["instance_id"]], query
-        assert found["stale"] is False
+        discovered = rest.get(f"/api/v1/registry/discover/{service}{slash}{query}").json()
+        assert [i["instance_id"] for i in discovered["instances"]] == [instance["instance_id"]], query
+        assert discovered["stale"] is False
     assert rest.get(f"/api/v1/registry/discover/{service}?zone=z2").json()["instances"] == []
     identity = {"service_name": service, "instance_id": instance["instance_id"]}
     beat = rest.post(f"/api/v1/registry/heartbeat{slash}", json=identity)
@@ -294,7 +292,9 @@ def test_an_instance_lives_through_register_discover_heartbeat_deregister(
     assert rest.post("/api/v1/registry/heartbeat", json=identity).status_code == 404
 
 
-def test_a_check_now_gives_a_result_for_each_instance(rest: httpx.Client, environment: str, target: HttpTarget) -> None:
+def test_check_on_demand_returns_a_result_for_each_instance(
+    rest: httpx.Client, environment: str, target: HttpTarget
+) -> None:
     service = f"checked-{environment}"
     for name, path in (("good", "/ok"), ("bad", "/broken")):
         body = {"service_name": service, "instance_id": name, "service_url": target.url,
@@ -306,7 +306,7 @@ def test_a_check_now_gives_a_result_for_each_instance(rest: httpx.Client, enviro
         assert {r["instance_id"]: r["passed"] for r in answer.json()["results"]} == {"good": True, "bad": False}
 
 
-def test_a_service_watch_shows_registrations(rest: httpx.Client, environment: str) -> None:
+def test_service_watch_sends_registrations(rest: httpx.Client, environment: str) -> None:
     service = f"watched-{environment}"
     body = {"service_name": service, "instance_id": "one", "service_url": "http://a:1"}
     rest.post("/api/v1/registry/register", json=body)
@@ -328,7 +328,7 @@ def test_health_names_each_component(rest: httpx.Client, path: str) -> None:
         assert {"storage", "bus", "registry"} <= {component["name"] for component in answer.json()["components"]}
 
 
-def test_many_requests_at_once_are_all_answered(service: object, rest: httpx.Client, environment: str) -> None:
+def test_concurrent_requests_are_all_answered(service: object, rest: httpx.Client, environment: str) -> None:
     async def run() -> list[int]:
         async with httpx.AsyncClient(base_url=rest.base_url, timeout=30) as client:
             posts = (

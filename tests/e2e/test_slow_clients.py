@@ -1,4 +1,4 @@
-"""Callers that send slowly, or stop: they are ended, what they hold is bounded, and others are answered."""
+"""Slow and stalled callers: they are disconnected, their memory is bounded, and other callers are answered."""
 
 import contextlib
 import os
@@ -35,7 +35,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Running]:
-    """A service with little to hold."""
+    """A service with small limits."""
     with Port() as port:
         running = start(tmp_path, port.number, GATEWAY_MEMORY_BYTES=str(64 * MIB), MAX_CONNECTIONS="200")
         yield running
@@ -50,7 +50,7 @@ def sent(service: Running, part: bytes) -> socket.socket:
 
 
 def ended(connection: socket.socket) -> bool:
-    """Whether the server has closed it. Reads what it had to say."""
+    """Whether the server has closed the connection. Reads the pending bytes first."""
     with contextlib.suppress(ConnectionError):
         while select.select([connection], [], [], 0)[0]:
             if not connection.recv(65536):
@@ -66,7 +66,7 @@ def until_ended(connections: list[socket.socket], what: str) -> None:
 
 
 def envoy_peak_bytes(service: Running) -> int:
-    """The most memory that the gateway's process had (VmHWM of proc(5))."""
+    """The peak memory of the gateway's process (VmHWM of proc(5))."""
     parent = service.process.pid
     for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
         if "envoy" in Path(f"/proc/{child}/cmdline").read_text().split("\0")[0]:
@@ -74,30 +74,30 @@ def envoy_peak_bytes(service: Running) -> int:
     raise AssertionError("no Envoy")
 
 
-def test_half_sent_requests_are_ended(service: Running) -> None:
-    """They were open after 80 s, and longer."""
+def test_half_sent_requests_are_disconnected(service: Running) -> None:
+    """They once stayed open for more than 80 s."""
     connections = {name: [sent(service, part) for _ in range(EACH)] for name, part in HALF_SENT.items()}
     assert httpx.get(f"{service.url}/live").status_code == 200
     for name, held in connections.items():
         until_ended(held, name)
 
 
-def test_held_bodies_take_bounded_memory_and_are_ended(small: Running) -> None:
-    """Forty of 7 MiB took Envoy from 68 to 356 MiB."""
+def test_unfinished_bodies_use_bounded_memory_and_are_disconnected(small: Running) -> None:
+    """Forty bodies of 7 MiB once took Envoy from 68 to 356 MiB."""
     before = envoy_peak_bytes(small)
     part = b"POST /api/v1/config HTTP/1.1\r\n" + HEAD % (JSON, 8 * MIB) + b" " * (7 * MIB)
     held = [sent(small, part) for _ in range(40)]
     until_ended(held, "held bodies")
-    # The bound is 64 MiB, and what was let in before it was noticed; all of them would be 280.
+    # The bound is 64 MiB, plus the bytes that arrived before Envoy noticed it; all bodies together have 280 MiB.
     assert envoy_peak_bytes(small) - before < 200 * MIB
     body = {"key": "k", "value": 1, "environment": "dev"}
     eventually(
-        lambda: httpx.post(f"{small.url}/api/v1/config", json=body).status_code in (201, 409), "a write is taken"
+        lambda: httpx.post(f"{small.url}/api/v1/config", json=body).status_code in (201, 409), "a write is accepted"
     )
 
 
-def test_watchers_that_stop_reading_take_nothing_from_others(service: Running, environment: str) -> None:
-    """Each holds a part of its snapshot, of up to 4 MiB, until it is ended."""
+def test_watchers_that_stop_reading_do_not_affect_others(service: Running, environment: str) -> None:
+    """Each holds a part of its snapshot, up to 4 MiB, until it is disconnected."""
     operations = [{"key": f"k{number}", "value": "x" * 1_000_000} for number in range(7)]
     batch = {"environment": environment, "operations": operations}
     httpx.post(f"{service.url}/api/v1/config:batchWrite", json=batch, timeout=60).raise_for_status()
@@ -115,10 +115,10 @@ def test_watchers_that_stop_reading_take_nothing_from_others(service: Running, e
 
 def test_connections_are_bounded(small: Running) -> None:
     held = [sent(small, b"") for _ in range(300)]
-    eventually(lambda: sum(map(ended, held)) >= 100, "those above the limit are closed")
+    eventually(lambda: sum(map(ended, held)) >= 100, "connections above the limit are closed")
     for connection in held:
         connection.close()
-    eventually(lambda: _lives(small), "others are answered again")
+    eventually(lambda: _lives(small), "other callers are answered again")
 
 
 def _lives(service: Running) -> bool:
@@ -127,8 +127,8 @@ def _lives(service: Running) -> bool:
     return False
 
 
-def test_a_stream_outlives_the_time_outs_of_requests(service: Running, environment: str) -> None:
-    """One that began before the half-sent requests of another test's length is still there after them."""
+def test_stream_outlives_the_time_outs_of_requests(service: Running, environment: str) -> None:
+    """A stream that began before a half-sent request is still open when that request is disconnected."""
     with httpx.stream("GET", f"{service.url}/api/v1/config:watch?environment={environment}", timeout=60) as watch:
         lines = watch.iter_lines()
         assert "synced" in next(lines)
@@ -138,8 +138,8 @@ def test_a_stream_outlives_the_time_outs_of_requests(service: Running, environme
         assert any('"change"' in line for line in lines)
 
 
-def test_hang_up_stops_nothing_and_a_killed_run_leaves_nothing(tmp_path: Path) -> None:
-    # A socket's path must be short, which pytest's own directories are not.
+def test_sighup_is_ignored_and_the_files_of_a_killed_run_are_removed(tmp_path: Path) -> None:
+    # A socket's path must be short, and pytest's directories are too long.
     temporary = Path(tempfile.mkdtemp(prefix="gw-"))
     try:
         with Port() as port:

@@ -1,4 +1,4 @@
-"""A watcher that stops reading, through a real Envoy: it hurts only itself, also when it goes."""
+"""A watcher that stops reading, through a real Envoy, hurts only itself, also when it disconnects."""
 
 import json
 import socket
@@ -7,13 +7,13 @@ import httpx
 
 from tests.e2e.conftest import Running
 
-# More than Envoy would hold for all streams of one connection by its own defaults (24 MiB): each change has both values.
+# More than Envoy's default buffers for all streams of one connection (24 MiB): each change carries both values.
 VALUE_BYTES = 100_000
 WRITES = 300
 
 
 def stuck_watcher(service: Running, environment: str) -> socket.socket:
-    """Opens a watch, reads its beginning, and no more."""
+    """Opens a watch, reads its first messages, and stops reading."""
     watcher = socket.socket()
     watcher.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     watcher.settimeout(10)
@@ -25,7 +25,7 @@ def stuck_watcher(service: Running, environment: str) -> socket.socket:
     return watcher
 
 
-def test_a_watcher_that_stops_reading_delays_nobody_and_may_go(
+def test_watcher_that_stops_reading_delays_nobody_and_can_disconnect(
     service: Running, rest: httpx.Client, environment: str
 ) -> None:
     rest.post("/api/v1/config", json={"key": "k", "value": "", "environment": environment}).raise_for_status()
@@ -34,7 +34,7 @@ def test_a_watcher_that_stops_reading_delays_nobody_and_may_go(
             body = {"value": f"{number:0{VALUE_BYTES}}", "environment": environment}
             answer = rest.put("/api/v1/config/k", json=body)
             assert answer.status_code == 200, (number, answer.text)
-    # One that reads is told the newest value, and the server has outlived the other's going.
+    # A watcher that reads gets the newest value, and the server has survived the disconnect of the other.
     with rest.stream("GET", "/api/v1/config:watch", params={"environment": environment}) as stream:
         snapshot = json.loads(next(stream.iter_lines()))["snapshot"]
         assert snapshot["configs"][0]["version"] == WRITES + 1

@@ -1,7 +1,7 @@
-"""Real services for the tests: found or started, and stopped again.
+"""Real services for the tests: found or started, and stopped afterwards.
 
-One module a service; `ServiceSet` holds one of each; `plugin` is for pytest (fixtures, one start a
-run); `python -m tests.engines` is for people. Linux only: processes are supervised by pidfd,
+Each service has a module; `ServiceSet` holds one of each; `plugin` is for pytest (fixtures, one start
+per run); `python -m tests.engines` is for people. Linux only: processes are supervised by pidfd,
 prctl and /proc.
 
     Service (service.py)        start stop kill pause resume restart close, version, environment()
@@ -10,9 +10,9 @@ prctl and /proc.
       ├── Kafka                 + admin, create_topic, delete_topic, durable
       └── ZooKeeper             + ask
     Envoy                       path, version
-    Process (process.py)        what a private one runs in
+    Process (process.py)        the process of a private service
 
-    ServiceError                the text says what was tried
+    ServiceError                the message says what was tried
       ├── NotOursError               kill or pause of a service that was given by its address
       └── NoJarsError                Kafka's or ZooKeeper's jars could not be fetched
 """

@@ -1,4 +1,4 @@
-"""`make services`: start them all, print how to use them, and stop them at Ctrl-C or SIGTERM.
+"""`make services`: starts all services, prints how to use them, and stops them on Ctrl-C or SIGTERM.
 
 The lines of `export` are meant to be pasted into the shell that then runs `make run`.
 """
@@ -15,7 +15,7 @@ from . import ServiceError, ServiceSet
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    # Once is enough: what follows must be let finish.
+    # One signal is enough: the shutdown must not be interrupted.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise SystemExit(0)

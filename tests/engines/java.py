@@ -2,8 +2,8 @@
 
 The jars of a folder under `jars/` (its `pom.xml` pins them) are resolved once into the user's cache
 directory (`CONFIGSVC_CACHE_DIR`, else `configsvc` in `XDG_CACHE_HOME` or `~/.cache`), never into
-the source tree. A set appears there complete or not at all: it is resolved in a folder beside its
-place, under a lock, and renamed.
+the source tree. A set is complete or absent: it is resolved in a neighbouring
+folder, under a lock, and then renamed.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from pathlib import Path
 from .process import ServiceError, run
 
 JAVA_OPTIONS = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")
-"""A quick start and a small footprint, in place of throughput; and no file in /tmp."""
+"""Options for a quick start and little memory instead of throughput, and for no file in /tmp."""
 
 _OLDEST_JAVA = 17
-"""What Kafka 4's broker needs."""
+"""The version that Kafka 4's broker needs."""
 _RESOLVE_SECONDS = 240.0
-"""55 MB in all: 10 s on a good line. After it a test run goes on with the fallback."""
+"""All jars have 55 MB: 10 s on a fast line. After this time a test run continues with the fallback."""
 _LOCK_SECONDS = 300.0
-"""Longer than a resolve by another process that is under way."""
+"""Longer than a download by another process."""
 _POLL_SECONDS = 0.1
 
 
 class NoJarsError(ServiceError):
-    """The jars are not in the cache and could not be fetched. `reason` is short, for one line."""
+    """The jars are not in the cache and could not be downloaded. `reason` fits into one line."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -89,9 +89,9 @@ def jars(name: str) -> Path:
 
 
 def make_once(place: Path, make: Callable[[Path], None]) -> Path:
-    """`place`, filled by `make` (given an empty folder) unless it is there already.
+    """The folder `place`. If it does not exist, `make` fills it, starting from an empty folder.
 
-    Of any number of threads and processes that ask at once, one makes it and the others wait.
+    If several threads and processes call it at the same time, one makes the folder and the others wait.
     """
     if place.is_dir():
         return place
@@ -114,7 +114,7 @@ def make_once(place: Path, make: Callable[[Path], None]) -> Path:
 
 @contextmanager
 def _locked(file: Path) -> Iterator[None]:
-    """Hold an advisory lock that other threads and processes hold too, one at a time."""
+    """Holds an advisory lock that excludes other threads and processes."""
     deadline = time.monotonic() + _LOCK_SECONDS
     descriptor = os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
     try:
@@ -135,7 +135,7 @@ def _maven(pom: Path, folder: Path) -> None:
     maven = shutil.which("mvn")
     if maven is None:
         raise NoJarsError("mvn not found", "Maven is not on the PATH")
-    # The pom is copied so that Maven leaves nothing beside the committed one.
+    # The pom is copied, because Maven writes files next to it.
     copy = folder.parent / "pom.xml"
     shutil.copyfile(pom, copy)
     home = Path(java()).resolve().parent.parent

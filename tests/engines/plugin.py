@@ -1,26 +1,26 @@
-"""For pytest: real services, started once a run, and the fixtures that hand them to tests.
+"""For pytest: real services, started once per run, and the fixtures that give them to tests.
 
 Load it with `pytest_plugins = ["tests.engines.plugin"]` in the topmost conftest, or `-p`.
 
-What starts, and when. One process: the services whose fixtures the collected tests ask for, after
+What starts, and when. In one process: the services whose fixtures the collected tests use, after
 collection. With pytest-xdist: all of them, in the controller, before it starts the workers, which
 find them through one variable in their environment. `--no-services` starts none, and skips each
-test that needs one. The variables of configsvc itself (`DATABASE_URL` …) are read, to use what they
-name, and never set: a test of the embedded defaults must not see them.
+test that needs one. The variables of configsvc itself (`DATABASE_URL` …) are read, to use the services
+that they name, and never set: a test of the embedded defaults must not see them.
 
 Shared fixtures, for tests that leave the service as they found it:
 
     services          session    a ServiceSet: addresses and versions; none can be killed or paused
     postgres_url      function   a fresh empty database, dropped afterwards
-    redis_address     function   an empty server (or, where REDIS_HOST is given, logical database)
+    redis_address     function   an empty server (or, if REDIS_HOST is given, logical database)
                                  of this worker's own
     kafka_bootstrap   session    the bootstrap servers
-    topic             function   a name no other test has; not created, deleted afterwards
+    topic             function   a unique name; not created, deleted afterwards
     zookeeper_hosts   session    the connect string, with no chroot
-    chroot            function   a base path no other test has; not created
+    chroot            function   a unique base path; not created
 
-Factories, for tests of faults; what they return is started, has kill, pause and restart, and is
-closed after the module:
+Factories, for tests of faults; they return a started service with kill, pause and restart,
+which is closed after the module:
 
     private_postgres(durable=True)  private_valkey()  private_kafka()  private_zookeeper()
 """
@@ -44,7 +44,7 @@ from .valkey import DATABASES, Valkey
 from .zookeeper import ZooKeeper
 
 _SHARED = "CONFIGSVC_TEST_SERVICES"
-"""How a controller tells its workers what it has started (ServiceSet.dump)."""
+"""Passes the started services from a controller to its workers (ServiceSet.dump)."""
 
 _NEEDS: Final = {
     "services": NAMES,
@@ -60,13 +60,13 @@ _NEEDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class RedisAddress:
-    """A Redis or Valkey that this test has to itself until it ends."""
+    """A Redis or Valkey that only this test uses until it ends."""
 
     host: str
     port: int
     password: str
     database: int
-    """Not 0 only where the server was given by REDIS_HOST."""
+    """Not 0 only if the server was given by REDIS_HOST."""
 
     @property
     def url(self) -> str:
@@ -89,7 +89,7 @@ class PrivateKafka(Protocol):
 
 
 class _Run:
-    """The services of this process's part in a run: its own, or those of its controller."""
+    """The services of this process: its own, or those of its controller."""
 
     def __init__(self, *, refused: bool) -> None:
         self.refused = refused
@@ -99,7 +99,7 @@ class _Run:
         self.shown = ""
 
     def use(self, names: Iterable[str]) -> ServiceSet:
-        """The set, with these started. Skips the test where the person running asked for it."""
+        """The set, with these services started. Skips the test if the run has `--no-services`."""
         if self.refused:
             pytest.skip(f"needs {', '.join(names)}: run without --no-services")
         self.set.start(names)
@@ -122,7 +122,7 @@ class _Run:
             os.environ.pop(_SHARED, None)
 
     def line(self) -> str:
-        """What the run uses, once each time that it changes; else empty."""
+        """The services of the run, once after each change; otherwise empty."""
         line = f"services: {self.set.versions or 'none started'}"
         if self.refused:
             line = "services: NONE (--no-services): tests that need one are SKIPPED"
@@ -153,7 +153,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def _start_for_workers(config: pytest.Config) -> None:
-    """In the controller of workers, which are about to be started: everything, now."""
+    """Starts all services in the controller, before it starts its workers."""
     run = config.stash[_RUN]
     is_controller = run.is_owner and config.getoption("dist", "no") != "no"
     if is_controller and not run.refused and not config.getoption("collectonly"):
@@ -167,7 +167,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    # Asked by the terminal's own sessionstart, which may run before the one above.
+    # The terminal's own sessionstart asks for it, and may run before the one above.
     _start_for_workers(config)
     run = config.stash[_RUN]
     line = run.line() if run.refused or run.set.versions else ""
@@ -180,8 +180,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     run = config.stash[_RUN]
     if config.getoption("collectonly") or not run.is_owner:
         return
-    asked = {name for item in session.items for name in getattr(item, "fixturenames", ())}
-    run.start_or_exit({service for name in asked & _NEEDS.keys() for service in _NEEDS[name]})
+    fixtures = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    run.start_or_exit({service for name in fixtures & _NEEDS.keys() for service in _NEEDS[name]})
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
@@ -191,7 +191,7 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Again where it was not shown before: in a quiet run, or if a test asked for one more."""
+    """Shows the line if it was not shown before: in a quiet run, or if a test started one more service."""
     run = config.stash[_RUN]
     line = run.line() if run.refused or run.set.versions else ""
     if line:
@@ -200,7 +200,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture(scope="session")
 def services(pytestconfig: pytest.Config) -> ServiceSet:
-    """All of the run's services; they are shared, so none can be killed or paused through it."""
+    """All services of the run. They are shared, so none can be killed or paused through this fixture."""
     shared = ServiceSet.load(pytestconfig.stash[_RUN].use(NAMES).dump())
     shared.start()
     return shared
@@ -208,7 +208,7 @@ def services(pytestconfig: pytest.Config) -> ServiceSet:
 
 @pytest.fixture
 def postgres_url(pytestconfig: pytest.Config) -> Iterator[str]:
-    """The URL of a fresh, empty database; it is dropped afterwards, whoever is connected."""
+    """The URL of a new, empty database. It is dropped afterwards, even if clients are connected."""
     with pytestconfig.stash[_RUN].use(["postgres"]).postgres.database() as url:
         yield url
 
@@ -219,7 +219,7 @@ def _worker_redis(pytestconfig: pytest.Config) -> Iterator[tuple[Valkey, int]]:
     shared = pytestconfig.stash[_RUN].use(["valkey"]).valkey
     worker_id = os.environ.get("PYTEST_XDIST_WORKER")  # gw0, gw1 …
     if os.environ.get("REDIS_HOST"):
-        # Somebody's own: from the last database down, and only if nothing is there to lose.
+        # The server of a person: use databases from the last one down, and only empty ones.
         worker = int(worker_id.removeprefix("gw")) if worker_id else 0
         database = DATABASES - 1 - worker % (DATABASES - 1)
         with closing(shared.client(database)) as client:
@@ -229,14 +229,14 @@ def _worker_redis(pytestconfig: pytest.Config) -> Iterator[tuple[Valkey, int]]:
     elif worker_id is None:
         yield shared, 0
     else:
-        # FLUSHALL, pub/sub and tracking know no databases, and one more server takes 5 MB.
+        # FLUSHALL, pub/sub and tracking ignore databases, so each worker gets its own server (5 MB).
         with Valkey() as own:
             yield own, 0
 
 
 @pytest.fixture
 def redis_address(_worker_redis: tuple[Valkey, int]) -> Iterator[RedisAddress]:
-    """An empty Redis or Valkey; it is emptied again afterwards."""
+    """An empty Redis or Valkey; it is flushed afterwards."""
     server, database = _worker_redis
     with closing(server.client(database)) as client:
         client.flushdb()
@@ -253,7 +253,7 @@ def kafka_bootstrap(pytestconfig: pytest.Config) -> str:
 
 @pytest.fixture
 def topic(pytestconfig: pytest.Config) -> Iterator[str]:
-    """A topic's name of this test's own. Not created; deleted afterwards if the test did."""
+    """A unique topic name. Not created; deleted afterwards if the test created it."""
     kafka = pytestconfig.stash[_RUN].use(["kafka"]).kafka
     name = f"configsvc-test-{secrets.token_hex(6)}"
     yield name
@@ -268,7 +268,7 @@ def zookeeper_hosts(pytestconfig: pytest.Config) -> str:
 
 @pytest.fixture
 def chroot(pytestconfig: pytest.Config) -> str:
-    """A base path of this test's own, for ZOOKEEPER_BASE_PATH. Not created, and left behind."""
+    """A unique base path for ZOOKEEPER_BASE_PATH. Neither created nor deleted."""
     pytestconfig.stash[_RUN].use(["zookeeper"])
     return f"/configsvc-test-{secrets.token_hex(6)}"
 
@@ -276,14 +276,14 @@ def chroot(pytestconfig: pytest.Config) -> str:
 @pytest.fixture(scope="module")
 def _private(pytestconfig: pytest.Config) -> Iterator[ExitStack]:
     if pytestconfig.stash[_RUN].refused:
-        pytest.skip("needs a service of its own: run without --no-services")
+        pytest.skip("needs a private service: run without --no-services")
     with ExitStack() as stack:
         yield stack
 
 
 @pytest.fixture(scope="module")
 def private_postgres(_private: ExitStack) -> PrivatePostgres:
-    """Starts a PostgreSQL of this module's own; durable unless told otherwise."""
+    """Starts a PostgreSQL for this module; durable by default."""
 
     def start(*, durable: bool = True) -> Postgres:
         return _private.enter_context(Postgres(durable=durable))
@@ -293,13 +293,13 @@ def private_postgres(_private: ExitStack) -> PrivatePostgres:
 
 @pytest.fixture(scope="module")
 def private_valkey(_private: ExitStack) -> Callable[[], Valkey]:
-    """Starts a Valkey of this module's own."""
+    """Starts a Valkey for this module."""
     return lambda: _private.enter_context(Valkey())
 
 
 @pytest.fixture(scope="module")
 def private_kafka(_private: ExitStack) -> PrivateKafka:
-    """Starts a Kafka of this module's own, with further settings, or behind a proxy."""
+    """Starts a Kafka for this module, optionally with more settings or behind a proxy."""
 
     def start(*, settings: Mapping[str, str] | None = None, advertised_port: int | None = None) -> Kafka:
         return _private.enter_context(Kafka(settings=settings, advertised_port=advertised_port))
@@ -309,5 +309,5 @@ def private_kafka(_private: ExitStack) -> PrivateKafka:
 
 @pytest.fixture(scope="module")
 def private_zookeeper(_private: ExitStack) -> Callable[[], ZooKeeper]:
-    """Starts a ZooKeeper of this module's own."""
+    """Starts a ZooKeeper for this module."""
     return lambda: _private.enter_context(ZooKeeper())

@@ -1,11 +1,11 @@
-"""Free loopback ports that stay free for as long as they are held.
+"""Free loopback ports that stay free as long as they are held.
 
-A service that is killed and restarted must find its port again. Two things could take it:
+A service that is killed and restarted needs the same port. Two things could take it:
 
 - an outgoing connection, since the kernel picks their ports from `ip_local_port_range` (and a
   client that keeps trying a dead port of that range can even end up connected to itself); so ports
   come from outside it;
-- another test process on this machine; so a held port is a locked file that all of them look at.
+- another test process on this machine; so a held port has a lock file that all of them check.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Self
 
 _LOWEST = 10_000
-"""Below it are the well-known ports of the services that a developer may have running."""
+"""Lower ports are the well-known ports of services that a developer may have running."""
 _HIGHEST = 65_535
 _ENOUGH = 1_000
 """A range with fewer ports than this is too narrow to find free ones at random."""

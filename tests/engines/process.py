@@ -1,8 +1,8 @@
 """A private service process: start, wait until ready, pause, kill, restart; never left behind.
 
 `Process` runs one command under `supervisor.py`, which is what makes "never left behind" hold even
-when the test process is killed. It knows nothing of any service: what "ready" means is a function
-given by the caller.
+when the test process is killed. It knows no particular service: the caller passes a function that
+says whether the service is ready.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _POLL_SECONDS = 0.01
-"""How often a condition is looked at; the services here are ready within 20 ms to 3 s."""
+"""How often a condition is checked; the services here are ready within 20 ms to 3 s."""
 _KILLED_SECONDS = 20.0
-"""How long a killed process may take to be gone: it may have memory to give back."""
+"""How long a killed process may take to end: it may have much memory to free."""
 _TAIL_LINES = 25
 
 
 class ServiceError(RuntimeError):
-    """A service could not be had, or did not do what it was told. The text says what was tried."""
+    """A service could not be found or started, or did not obey. The message says what was tried."""
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """The operating system's user that a process runs as."""
+    """The operating system user that a process runs as."""
 
     name: str
     uid: int
@@ -41,7 +41,7 @@ def own_user() -> User:
 
 
 class Process:
-    """One supervised process. `start` may be called again after it ended, on the same directory.
+    """One supervised process. After it ended, `start` may be called again on the same directory.
 
     Not safe for use from several threads at once. Everything that the process prints goes to
     `log_file`, which later starts append to.
@@ -65,7 +65,7 @@ class Process:
         self._stop_signal = stop_signal
         self._supervisor: subprocess.Popen[bytes] | None = None
         self.pid = 0
-        """Of the service itself, while it runs."""
+        """The pid of the service itself, while it runs."""
         self.log_file = directory / "log.txt"
 
     @property
@@ -73,7 +73,7 @@ class Process:
         return self._supervisor is not None and self._supervisor.poll() is None
 
     def start(self, ready: Callable[[], bool], *, timeout_seconds: float) -> None:
-        """Start, and return once `ready()` is true.
+        """Starts the process; returns when `ready()` is true.
 
         Raises ServiceError, with the log's last lines, if the process ends first or isn't ready
         in time; it has been killed by then.
@@ -94,12 +94,12 @@ class Process:
                 stderr=log,
                 cwd=self._directory,
                 env={**os.environ, **self._environ},
-                # A session of its own: Ctrl-C at a terminal is for the test process alone.
+                # A separate session: Ctrl-C at a terminal must reach only the test process.
                 start_new_session=True,
             )
         assert self._supervisor.stdout is not None
-        with self._supervisor.stdout as told:
-            self.pid = int(told.readline() or 0)
+        with self._supervisor.stdout as pid_line:
+            self.pid = int(pid_line.readline() or 0)
         try:
             self._wait_ready(ready, timeout_seconds)
         except BaseException:
@@ -127,7 +127,7 @@ class Process:
         return True
 
     def stop(self, *, timeout_seconds: float = 30.0) -> None:
-        """Ask it to stop, wait, and kill it if it has not by then. Fine if it isn't running."""
+        """Asks it to stop, and kills it after the time-out. Does nothing if it isn't running."""
         if self.running:
             self._signal(self.pid, self._stop_signal)
             self.resume()
@@ -135,7 +135,7 @@ class Process:
                 self.kill()
 
     def kill(self) -> None:
-        """SIGKILL to it and all of its descendants, at once. Fine if it isn't running."""
+        """Sends SIGKILL to it and all its descendants. Does nothing if it isn't running."""
         if not self.running:
             return
         for pid in self._freeze():
@@ -144,18 +144,18 @@ class Process:
             raise ServiceError(f"{self._name} (pid {self.pid}) outlived SIGKILL")
 
     def pause(self) -> None:
-        """SIGSTOP to it and all of its descendants; returns once all of them stand still."""
+        """Sends SIGSTOP to it and all its descendants; returns when all have stopped."""
         if not self.running:
             raise ServiceError(f"{self._name} isn't running")
         self._freeze()
 
     def resume(self) -> None:
-        """SIGCONT to all. Fine if it isn't paused."""
+        """Sends SIGCONT to all of them. Does nothing if it isn't paused."""
         for pid in self.pids():
             self._signal(pid, signal.SIGCONT)
 
     def pids(self) -> list[int]:
-        """Of the service and its descendants, those that have not ended."""
+        """The service and its descendants that have not ended."""
         if self._supervisor is None or not self.running:
             return []
         processes = _processes()
@@ -165,18 +165,18 @@ class Process:
         return [pid for pid in family[1:] if processes[pid][1] not in "ZX"]
 
     def memory_bytes(self) -> int:
-        """Of the service and its descendants: shared pages are counted once (PSS)."""
+        """The memory of the service and its descendants; shared pages count once (PSS)."""
         return sum(_memory_bytes(pid) for pid in self.pids())
 
     def describe(self) -> str:
-        """The command and the end of its log, for an error's text."""
+        """The command and the end of its log, for error messages."""
         lines = self.log_file.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
         return "\n".join(
             [f"  command: {' '.join(self._command)}", f"  log: {self.log_file}"] + [f"  | {line}" for line in lines]
         )
 
     def _freeze(self) -> list[int]:
-        """Stop all, until none of them can fork another; the pids of all."""
+        """Stops all of them, repeatedly until none can have forked another; returns their pids."""
         deadline = time.monotonic() + _KILLED_SECONDS
         while self.running:
             pids = self.pids()
@@ -208,7 +208,7 @@ def _processes() -> dict[int, tuple[int, str]]:
             stat = Path("/proc", entry, "stat").read_text(errors="replace")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        # The name, in parentheses, may hold anything: the fields begin after its end.
+        # The name in parentheses may contain anything: the fields begin after its end.
         state, parent, *_ = stat.rpartition(")")[2].split()
         found[int(entry)] = (int(parent), state)
     return found
@@ -223,11 +223,11 @@ def _memory_bytes(pid: int) -> int:
 
 
 def run(command: Sequence[str], *, user: User | None = None, timeout_seconds: float) -> str:
-    """Run a short command to its end; what it printed, standard error included.
+    """Runs a short command; returns its output, including standard error.
 
-    Raises ServiceError with that text if it fails, can't be run, or takes too long.
+    Raises ServiceError with the output if it fails, can't be run, or takes too long.
     """
-    # An empty list of groups can be set by root alone, and only root has another user to run as.
+    # Only root can set an empty list of groups, and only root runs commands as another user.
     groups: dict[str, object] = {}
     if user is not None and user.uid != os.geteuid():
         groups = {"user": user.uid, "group": user.gid, "extra_groups": []}

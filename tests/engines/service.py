@@ -1,14 +1,14 @@
-"""What every service of the harness has in common.
+"""The interface of every service of the harness.
 
-A service is either ours (a private instance with a port and a directory of its own) or given (an
-address in the environment): then it is only asked for its version, and can't be killed or paused.
+A service is either ours (a private instance with its own port and directory) or given (an address in
+the environment). A given service is only asked for its version, and can't be killed or paused.
 
     with Postgres(durable=True) as postgres:
         url = postgres.create_database()
         postgres.kill()
         postgres.restart()      # same port, same data
 
-`start` to `stop` may be repeated, on the same port and data; `close` ends it for good.
+`start` and `stop` can be repeated, on the same port and data; `close` ends it for good.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .ports import Port
 from .process import Process, ServiceError, User, own_user
 
 _READY_SECONDS = 60.0
-"""A JVM takes 3 s on two idle cores; a busy machine is allowed much more."""
+"""A JVM takes 3 s on two idle cores; a busy machine may take much longer."""
 
 
 class NotOursError(ServiceError):
@@ -35,7 +35,7 @@ class NotOursError(ServiceError):
 
 
 class Service(ABC):
-    """One service. Private unless `given` names an address; nothing happens before `start`."""
+    """One service. It is private unless `given` is an address. Nothing runs before `start`."""
 
     name: ClassVar[str]
 
@@ -49,12 +49,12 @@ class Service(ABC):
     @classmethod
     @abstractmethod
     def find(cls, environ: Mapping[str, str]) -> Self:
-        """The service that `environ` gives an address of, else a private one; not started."""
+        """The service whose address is in `environ`, else a private one; not started."""
 
     @property
     @abstractmethod
     def address(self) -> str:
-        """Where clients reach it, in the form of its own variable in the environment."""
+        """The address for clients, in the form of its environment variable."""
 
     @abstractmethod
     def environment(self) -> dict[str, str]:
@@ -62,11 +62,11 @@ class Service(ABC):
 
     @abstractmethod
     def _prepare(self, directory: Path) -> Process:
-        """Set up a private instance in its empty directory; the process to start."""
+        """Sets up a private instance in its empty directory; returns the process to start."""
 
     @abstractmethod
     def answers(self) -> bool:
-        """Whether it serves requests now. Must return within a second or so."""
+        """Whether it serves requests now. Must return within about a second."""
 
     @abstractmethod
     def _ask_version(self) -> str:
@@ -74,7 +74,7 @@ class Service(ABC):
 
     @property
     def version(self) -> str:
-        """Name and version as the running service reported them, such as `PostgreSQL 15.18`."""
+        """Name and version as the running service reported them, for example `PostgreSQL 15.18`."""
         if self._version is None:
             raise ServiceError(f"{self.name} has not been started")
         return self._version
@@ -103,7 +103,7 @@ class Service(ABC):
         return self._process is not None and self._process.running
 
     def start(self) -> None:
-        """Start it and wait until it answers. Raises ServiceError saying what was tried."""
+        """Starts it and waits until it answers. Raises ServiceError, which says what was tried."""
         if self.given is not None:
             if not self.answers():
                 raise ServiceError(f"{self.name}: {self.given} (given) does not answer")
@@ -126,34 +126,34 @@ class Service(ABC):
             raise
 
     def _user(self) -> User:
-        """Whom a private instance runs as."""
+        """The user that a private instance runs as."""
         return own_user()
 
     def stop(self) -> None:
-        """Stop it in good order; its port and data stay. Nothing happens to a given one."""
+        """Stops it gracefully; its port and data stay. Does nothing to a given service."""
         if self._process is not None:
             self._process.stop()
 
     def kill(self) -> None:
-        """SIGKILL to all of its processes."""
+        """Sends SIGKILL to all its processes."""
         self.process.kill()
 
     def pause(self) -> None:
-        """SIGSTOP to all of its processes: connections stay, nothing is answered."""
+        """Sends SIGSTOP to all its processes: connections stay, and nothing is answered."""
         self.process.pause()
 
     def resume(self) -> None:
-        """SIGCONT to all of its processes."""
+        """Sends SIGCONT to all its processes."""
         self.process.resume()
 
     def restart(self) -> None:
-        """Start it again on the same port and data, whether it was killed, stopped or runs."""
+        """Starts it on the same port and data, whether it was killed, was stopped or is running."""
         process = self.process
         process.stop()
         process.start(self.answers, timeout_seconds=_READY_SECONDS)
 
     def close(self) -> None:
-        """End it, and remove its data. Nothing happens to a given one."""
+        """Ends it and removes its data. Does nothing to a given service."""
         if self._process is not None:
             self._end(self._process)
             self._process = None
@@ -164,7 +164,7 @@ class Service(ABC):
             self._port = None
 
     def _end(self, process: Process) -> None:
-        """End the process of an instance whose data nobody wants any more."""
+        """Ends the process of an instance whose data is no longer needed."""
         process.kill()
 
     def __enter__(self) -> Self:
@@ -185,7 +185,7 @@ class Service(ABC):
 
 
 def directory_for(user: User, name: str) -> Path:
-    """A new directory, owned by `user` and one that it can reach."""
+    """A new directory that `user` owns and can reach."""
     bases = [Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]
     for base in bases:
         if base.is_dir() and _reachable(base.resolve(), user):

@@ -1,4 +1,4 @@
-"""One of each service: started side by side, and handed on to other processes."""
+"""One of each service: started in parallel, and passed on to other processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .valkey import Valkey
 from .zookeeper import ZooKeeper
 
 NAMES = ("postgres", "valkey", "kafka", "zookeeper", "envoy")
-"""In the order of the line of versions."""
+"""The order of the line of versions."""
 
 
 class ServiceSet:
@@ -39,11 +39,11 @@ class ServiceSet:
         self.zookeeper = zookeeper
         self.envoy = envoy
         self.seconds: dict[str, float] = {}
-        """How long each took to start, by its name in NAMES."""
+        """How long each took to start, by name (NAMES)."""
 
     @classmethod
     def find(cls, environ: Mapping[str, str]) -> Self:
-        """As the variables of configsvc say (`DATABASE_URL` …); none is started yet."""
+        """A set according to configsvc's variables (`DATABASE_URL` …); none is started yet."""
         return cls(
             postgres=Postgres.find(environ),
             valkey=Valkey.find(environ),
@@ -54,9 +54,9 @@ class ServiceSet:
 
     @classmethod
     def load(cls, text: str) -> Self:
-        """The running set that another process `dump`ed: to this one, all of it is given."""
-        told = json.loads(text)
-        environ, version = told["environment"], told["versions"]
+        """The running set that another process dumped (`dump`): all its services are given."""
+        dumped = json.loads(text)
+        environ, version = dumped["environment"], dumped["versions"]
         return cls(
             postgres=Postgres(given=environ["DATABASE_URL"], version=version["postgres"]),
             valkey=Valkey(
@@ -84,16 +84,16 @@ class ServiceSet:
         return services[name]
 
     def start(self, names: Iterable[str] = NAMES) -> None:
-        """Start those that are named and have not been started, all at once.
+        """Starts the named services that have not been started, in parallel.
 
-        Raises ServiceError with what was tried for each one that could not be had; then none of
+        Raises ServiceError, which says what was tried for each service that failed. Then none of
         the set is left running.
         """
-        wanted = [name for name in NAMES if name in set(names) and name not in self.seconds]
-        if not wanted:
+        missing = [name for name in NAMES if name in set(names) and name not in self.seconds]
+        if not missing:
             return
-        with ThreadPoolExecutor(len(wanted), "start-service") as pool:
-            starts = {name: pool.submit(self._start, name) for name in wanted}
+        with ThreadPoolExecutor(len(missing), "start-service") as pool:
+            starts = {name: pool.submit(self._start, name) for name in missing}
         errors = [start.exception() for start in starts.values()]
         if any(errors):
             self.close()
@@ -108,7 +108,7 @@ class ServiceSet:
 
     @property
     def versions(self) -> str:
-        """One line of those that have been started: `PostgreSQL 15.18, Valkey 9.1.2, …`."""
+        """The versions of the started services in one line: `PostgreSQL 15.18, Valkey 9.1.2, …`."""
         return ", ".join(self[name].version for name in NAMES if name in self.seconds)
 
     def environment(self) -> dict[str, str]:
@@ -121,7 +121,7 @@ class ServiceSet:
         }
 
     def close(self) -> None:
-        """End those that are ours; the order is the reverse of the line of versions."""
+        """Ends those that are ours, in reverse order."""
         for name in reversed(NAMES):
             self[name].close()
         self.seconds.clear()

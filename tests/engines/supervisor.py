@@ -1,16 +1,16 @@
 """The parent of one private service process, so that nothing outlives a test run.
 
 Run as a script by `process.Process`, with the standard library only (`python -I -S`).
-It forks the service (as another user if asked) and waits for whichever ends first:
+It forks the service (optionally as another user) and waits for the first of these to end:
 
-- the service: every process that it left behind is killed, and this process exits with its status;
-- the process that asked for it, even by `kill -9`: the service is asked to stop, then killed with
-  all of its descendants, and its directory is removed.
+- the service: every process that the service left behind is killed, and this process exits with its status;
+- the process that started it, even by `kill -9`: the service is asked to stop, then killed with all
+  its descendants, and its directory is removed.
 
-It is a child subreaper (prctl(2)): whatever the service forks and disowns becomes its child, so
-it can wait for the last of them. Should this process itself be killed, the parent-death signal
-takes the service with it. That signal belongs to the thread that forked, which is why a thread of
-a test process can't be the parent: it would end, and take the service with it.
+It is a child subreaper (prctl(2)): processes that the service forks and disowns become its
+children, so it can wait for the last of them. If this process itself is killed, the parent-death
+signal ends the service. That signal belongs to the thread that forked. So a thread of a test
+process can't be the parent: when it ends, the service would end too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _PR_SET_CHILD_SUBREAPER = 36
 _ORPHAN_GRACE_MILLISECONDS = 5_000
-"""How long a service may take to stop once the test process is gone."""
+"""How long a service may take to stop after the test process has ended."""
 
 
 def _prctl(option: int, value: int) -> None:
@@ -46,14 +46,14 @@ def _children() -> list[int]:
             stat = Path("/proc", entry, "stat").read_text()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        # The name, in parentheses, may hold anything: the fields begin after its end.
+        # The name in parentheses may contain anything: the fields begin after its end.
         if int(stat.rpartition(")")[2].split()[1]) == me:
             found.append(int(entry))
     return found
 
 
 def _kill_all() -> None:
-    """Kill and reap children until there are none; each pass adopts the children of the last."""
+    """Kills and reaps children until there are none; each pass adopts the children of the previous one."""
     while True:
         for pid in _children():
             os.kill(pid, signal.SIGKILL)
@@ -64,14 +64,14 @@ def _kill_all() -> None:
 
 
 def _become(user: int, group: int, parent: int, command: list[str]) -> None:
-    """In the child: take the service's place. Does not return."""
+    """Replaces the child process by the service. Does not return."""
     try:
         os.dup2(2, 1)
         if user != os.geteuid():
             os.setgroups([])
             os.setgid(group)
             os.setuid(user)
-        # After the change of user, which clears it.
+        # After the change of user, because that clears it.
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)

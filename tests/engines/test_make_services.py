@@ -1,4 +1,4 @@
-"""`make services` in one terminal, `make run` in another: the README's examples, on real engines."""
+"""`make services` in one terminal, `make run` in another: the README's examples on real engines."""
 
 import json
 import re
@@ -14,10 +14,11 @@ import jsonschema
 import pytest
 from kazoo.client import KazooClient
 
+from tests.docs.pages import PAGES, ROOT
 from tests.e2e.conftest import Running, start, stop
-from tests.e2e.test_readme import PAGES, ROOT, run_examples
+from tests.e2e.test_readme import run_examples
 from tests.engines.ports import Port
-from tests.engines.test_services import _clean_environment
+from tests.engines.processes import clean_environment
 from tests.replicas.conftest import events
 from tests.replicas.fleet import eventually
 
@@ -26,17 +27,21 @@ OPERATIONS = PAGES[ROOT / "docs" / "operations.md"]
 SCHEMA = json.loads((ROOT / "src/configsvc/bus/config-updates.schema.json").read_text())
 
 
-def _nothing_given() -> dict[str, str]:
-    """The environment of somebody who has no engines yet."""
-    given = ("DATABASE_URL", "REDIS_HOST", "KAFKA_BOOTSTRAP_SERVERS", "ZOOKEEPER_HOSTS")
-    return {name: value for name, value in _clean_environment().items() if name not in given}
+def _environment_without_engines() -> dict[str, str]:
+    """This environment without the addresses of engines."""
+    addresses = ("DATABASE_URL", "REDIS_HOST", "KAFKA_BOOTSTRAP_SERVERS", "ZOOKEEPER_HOSTS")
+    return {name: value for name, value in clean_environment().items() if name not in addresses}
 
 
 @pytest.fixture(scope="module")
 def exported() -> Iterator[dict[str, str]]:
-    """What a person pastes: the variables of the lines of `export`."""
+    """The variables in the lines of `export`, which a person pastes."""
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.engines"], cwd=ROOT, stdout=subprocess.PIPE, env=_nothing_given(), text=True
+        [sys.executable, "-m", "tests.engines"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        env=_environment_without_engines(),
+        text=True,
     ) as services:
         assert services.stdout is not None
         found = {}
@@ -55,7 +60,7 @@ def exported() -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def service(exported: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """One worker: people who paste a block read what the line before has written, without asking for a revision."""
+    """One worker: in a pasted block each line reads what the line before has written, without `min_revision`."""
     with Port() as port:
         running = start(tmp_path_factory.mktemp("service"), port.number, **exported)
         yield running
@@ -68,19 +73,19 @@ def examples(service: Running, tmp_path_factory: pytest.TempPathFactory) -> None
 
 
 def shown_in_operations(name: str) -> object:
-    """The JSON that docs/operations.md shows after a comment with this name."""
+    """The JSON in docs/operations.md after a comment with this name."""
     (text,) = re.findall(rf"<!-- {name} -->\n```json\n(.*?)```", OPERATIONS, flags=re.DOTALL)
     return json.loads(text)
 
 
-def test_migrate_makes_the_schema_beforehand(exported: dict[str, str]) -> None:
-    environment = {**_nothing_given(), **exported}
+def test_migrate_creates_the_schema(exported: dict[str, str]) -> None:
+    environment = {**_environment_without_engines(), **exported}
     command = [sys.executable, "-m", "configsvc", "migrate"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "the schema in postgresql is up to date\n"
 
 
-def test_two_workers_are_up_on_every_engine(exported: dict[str, str], tmp_path: Path) -> None:
+def test_two_workers_use_all_engines(exported: dict[str, str], tmp_path: Path) -> None:
     seen: dict[str, dict[str, tuple[str, str]]] = {}
     engines = {"storage": "postgresql", "cache": "redis", "bus": "kafka", "registry": "zookeeper"}
     all_up = {name: (engine, "up") for name, engine in engines.items()}
@@ -96,16 +101,14 @@ def test_two_workers_are_up_on_every_engine(exported: dict[str, str], tmp_path: 
     with Port() as port:
         running = start(tmp_path, port.number, WORKERS="2", SERVICE_INSTANCE_ID="two", **exported)
         try:
-            # It is ready before Kafka's topic is made.
-            eventually(both_are_up, "both workers have all four")
+            # It is ready before Kafka's topic is created.
+            eventually(both_are_up, "both workers use all four engines")
         finally:
             assert stop(running) == 0
 
 
 @pytest.mark.usefixtures("examples")
-def test_operations_page_shows_the_event_that_the_readme_example_makes(
-    service: Running, exported: dict[str, str]
-) -> None:
+def test_operations_page_has_the_event_of_the_readme_example(service: Running, exported: dict[str, str]) -> None:
     example = shown_in_operations("event")
     assert isinstance(example, dict)
     written = httpx.get(f"{service.url}/api/v1/changes", params={"actor": "ana"}, timeout=10).json()["changes"]
@@ -113,22 +116,22 @@ def test_operations_page_shows_the_event_that_the_readme_example_makes(
     found = events({**exported, "KAFKA_TOPIC_CONFIG_UPDATES": TOPIC}, revision)
     for event in (*found, example):
         jsonschema.validate(event, SCHEMA, format_checker=jsonschema.FormatChecker())
-    # Perhaps more than once.
+    # An event may be published more than once.
     (text,) = {json.dumps(event, sort_keys=True) for event in found if event["revision"] == revision}
     made = json.loads(text)
-    # The rest differs from run to run.
+    # The revision and the time differ from run to run.
     assert made == {**example, "revision": revision, "at": made["at"]}
 
 
 @pytest.mark.usefixtures("examples")
-def test_operations_page_shows_the_node_that_the_readme_example_makes(exported: dict[str, str]) -> None:
+def test_operations_page_has_the_node_of_the_readme_example(exported: dict[str, str]) -> None:
     example = shown_in_operations("node")
     client = KazooClient(exported["ZOOKEEPER_HOSTS"])
     client.start(30)
     try:
         (instance_id,) = client.get_children("/services/asr-service")
         data, state = client.get(f"/services/asr-service/{instance_id}")
-        assert state.ephemeralOwner, "it goes with its replica's session"
+        assert state.ephemeralOwner, "the node belongs to its replica's session"
         replicas = client.get_children("/services-replicas")
     finally:
         client.stop()
@@ -139,7 +142,7 @@ def test_operations_page_shows_the_node_that_the_readme_example_makes(exported: 
 
 
 def _shape(node: object) -> object:
-    """A node without what differs from run to run."""
+    """A node without the values that differ from run to run."""
     varying = ("owner", "registered_at", "registrationTimeUTC")
     if isinstance(node, dict):
         return {name: type(value) if name in varying else _shape(value) for name, value in node.items()}

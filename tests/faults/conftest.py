@@ -1,4 +1,4 @@
-"""Fixtures that the tests of faults share with those of replicas: settings and a ZooKeeper client of a module's own."""
+"""Fixtures shared with tests/replicas: settings and a ZooKeeper client for each module."""
 
 from tests.replicas.conftest import settings, zookeeper
 

@@ -1,4 +1,4 @@
-"""A replica whose wall clock a test moves: `configsvc serve` with a clock that reads its offset from a file.
+"""A replica whose wall clock a test can move: `configsvc serve` with a clock that reads its offset from a file.
 
 Run as `moved_replica.py OFFSET_FILE ADDRESS`; the file holds seconds, as text.
 """
@@ -15,13 +15,13 @@ from configsvc.settings import load
 
 
 class MovedClock(SystemClock):
-    """The machine's clock with its hands moved. The monotonic time goes on, as the system promises."""
+    """The machine's clock with an offset on the wall time. Monotonic time is not changed."""
 
     def __init__(self, offset: Path) -> None:
         self._offset = offset
 
     def now(self) -> datetime:
-        """Wall time as this replica has it."""
+        """The wall time plus the offset."""
         return super().now() + timedelta(seconds=float(self._offset.read_text()))
 
 

@@ -1,7 +1,7 @@
-"""Makes a producer unusable, as a broker does that has lost what it knew of it: by librdkafka's own test function.
+"""Makes a producer unusable with librdkafka's own test function, like a broker that has lost the producer's state.
 
-The Python client does not show that function. A `Producer` holds librdkafka's handle right behind the head of every
-Python object (`Handle` in confluent_kafka.h); the handle's name says that it is one.
+The Python client does not export that function. A `Producer` holds librdkafka's handle directly after the
+Python object header (`Handle` in confluent_kafka.h). The name of the handle proves that it is one.
 """
 
 import ctypes
@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError, Producer
 
 
 def _library() -> ctypes.CDLL:
-    """The very library that the client has loaded, which lies in a folder of its wheel beside it."""
+    """The library that the client has loaded, from the folder beside it in its wheel."""
     for line in Path("/proc/self/maps").read_text().splitlines():
         if "librdkafka" in line:
             return ctypes.CDLL(line.split(maxsplit=5)[5])
@@ -20,7 +20,7 @@ def _library() -> ctypes.CDLL:
 
 
 def poison(producer: Producer) -> None:
-    """A fatal error: whatever the producer holds fails, and it takes nothing any more."""
+    """Triggers a fatal error: all queued messages fail, and the producer accepts no more."""
     library = _library()
     library.rd_kafka_name.restype = ctypes.c_char_p
     library.rd_kafka_test_fatal_error.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p]

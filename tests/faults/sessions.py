@@ -1,8 +1,8 @@
-"""Ends another process's ZooKeeper session for real: the server is told goodbye in its name.
+"""Ends another process's ZooKeeper session: connects with its session id and closes it.
 
-Who knows a session's id and password may take it over, and close it. The id is on every ephemeral node that it has made.
-The password is made of the id alone (`generatePasswd` in ZooKeeperServer.java): sixteen bytes of `java.util.Random`,
-seeded with the id and a constant. It guards against mistakes, not against this.
+A client that has a session's id and password can take the session over and close it. The id is on every ephemeral node
+of the session. The password depends only on the id (`generatePasswd` in ZooKeeperServer.java): sixteen bytes of
+`java.util.Random`, seeded with the id and a constant. It protects against mistakes, not against this.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ SUPER_SECRET = 0xB3415C00
 PASSWORD_BYTES = 16
 CONNECT_SECONDS = 30
 
-# Of java.util.Random, as its documentation has them.
+# Constants of java.util.Random, from its documentation.
 _MULTIPLIER, _ADDEND, _MASK = 0x5DEECE66D, 0xB, (1 << 48) - 1
 
 
@@ -24,12 +24,12 @@ def expire(hosts: str, path: str) -> None:
     try:
         _, stat = watching.get(path)
         session = stat.ephemeralOwner
-        assert session, f"{path} is no session's"
-        taken = KazooClient(hosts, client_id=(session, _password(session)))
-        taken.start(CONNECT_SECONDS)
-        assert taken.client_id[0] == session, "the server did not take the password"
-        taken.stop()
-        taken.close()
+        assert session, f"{path} is not an ephemeral node"
+        client = KazooClient(hosts, client_id=(session, _password(session)))
+        client.start(CONNECT_SECONDS)
+        assert client.client_id[0] == session, "the server did not accept the password"
+        client.stop()
+        client.close()
         now = watching.exists(path)
         assert now is None or now.ephemeralOwner != session
     finally:
@@ -43,7 +43,7 @@ def _password(session: int) -> bytes:
 
 
 def _ints(seed: int) -> Iterator[bytes]:
-    """What `Random.nextBytes` is made of: ints, each low byte first."""
+    """The ints of `Random.nextBytes`, each with its low byte first."""
     state = (seed ^ _MULTIPLIER) & _MASK
     for _ in range(PASSWORD_BYTES // 4):
         state = (state * _MULTIPLIER + _ADDEND) & _MASK

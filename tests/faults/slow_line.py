@@ -1,4 +1,4 @@
-"""A TCP proxy on the loopback that lets only so many bytes a second through to the server."""
+"""A TCP proxy on the loopback that limits the bytes per second to the server."""
 
 import asyncio
 import threading
@@ -11,7 +11,7 @@ CHUNK_BYTES = 16 << 10
 
 
 class SlowLine:
-    """From `port` to a server's port. One rate for all connections together; 0: none. It can be changed meanwhile."""
+    """Forwards `port` to a server's port. One rate for all connections together; 0: no limit. It can change at any time."""
 
     def __init__(self) -> None:
         self._port = Port()

@@ -1,8 +1,8 @@
-"""Disks that a test can fill, for a root user and for any other.
+"""Disks that a test can fill, as root or as another user.
 
-`Tmpfs` is a small file system of its own, in namespaces of its own, so that nobody needs a right to mount one.
-`SizeLimit` is for where the kernel refuses those, and for a fault of its own kind: the system says "file too large", as
-it says "quota exceeded" on a disk that is shared, and SQLite calls both an I/O error.
+`Tmpfs` is a small file system in its own namespaces, so that no right to mount is needed. `SizeLimit` is used if the
+kernel refuses namespaces. It is also a different fault: the system reports "file too large" (like "quota exceeded" on a
+shared disk), and SQLite reports both as an I/O error.
 """
 
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-# Room for what a test writes, and soon full.
+# Enough for what a test writes first, and soon full.
 TMPFS_MEGABYTES = 8
 FILLING_BYTES = 4_096
 
@@ -22,24 +22,24 @@ SERVE = (sys.executable, "-m", "configsvc", "serve", "--listen")
 
 
 class Disk(Protocol):
-    """A directory whose files can be kept from growing."""
+    """A directory whose files can be prevented from growing."""
 
     @property
     def directory(self) -> Path:
-        """Where it is, for a process that `command` runs."""
+        """The directory as a process sees it that `command` runs."""
         ...
 
     @property
     def command(self) -> Sequence[str]:
-        """What runs a replica on it, before its address."""
+        """The command that runs a replica on this disk, without the replica's address."""
         ...
 
     def fill(self, pid: int) -> None:
-        """No file of the process can grow any more."""
+        """Prevents the files of the process from growing."""
         ...
 
     def free(self, pid: int) -> None:
-        """There is room again."""
+        """Makes space again."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -50,7 +50,7 @@ class Disk(Protocol):
 
 
 class Tmpfs:
-    """A file system of a few megabytes. It lives as long as the process that holds its namespaces, which is its own."""
+    """A file system of a few megabytes. It exists as long as the process that holds its namespaces."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir()
@@ -61,7 +61,7 @@ class Tmpfs:
         mount = f'mount -t tmpfs -o size={TMPFS_MEGABYTES}m none "$0" && echo mounted && exec cat'
         self._holder = subprocess.Popen(
             ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, str(self.directory)],
-            # It ends with its input, so with the test, however that ends.
+            # `cat` ends with its input: it ends with the test process, also after kill -9.
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -69,7 +69,7 @@ class Tmpfs:
         assert self._holder.stdout is not None
         if self._holder.stdout.readline() != b"mounted\n":
             self.__exit__(None, None, None)
-            raise OSError("no file system of its own can be had here")
+            raise OSError("this kernel allows no private file system")
         return self
 
     def __exit__(
@@ -82,12 +82,12 @@ class Tmpfs:
     def command(self) -> Sequence[str]:
         """See `Disk`."""
         assert self._holder is not None
-        # With the ids that it has: to set others is refused to all but root.
+        # It keeps the current ids: only root can set others.
         return ("nsenter", f"--target={self._holder.pid}", "--user", "--mount", "--preserve-credentials", *SERVE)
 
     @property
     def seen_from_here(self) -> Path:
-        """The same directory for this process, which is outside."""
+        """The same directory as seen from this process, which is outside the namespaces."""
         assert self._holder is not None
         return Path(f"/proc/{self._holder.pid}/root{self.directory}")
 
@@ -106,7 +106,7 @@ class Tmpfs:
 
 
 class SizeLimit:
-    """The size of files that a process writes is limited (`RLIMIT_FSIZE`), while it runs."""
+    """Limits the size of the files that a running process writes (`RLIMIT_FSIZE`)."""
 
     command = SERVE
 
@@ -123,7 +123,7 @@ class SizeLimit:
         pass
 
     def fill(self, pid: int) -> None:
-        """See `Disk`. Less than any of SQLite's files has already."""
+        """Sets a limit below the size of each of SQLite's files."""
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (FILLING_BYTES, resource.RLIM_INFINITY))
 
     def free(self, pid: int) -> None:
@@ -132,7 +132,7 @@ class SizeLimit:
 
 
 def small_disk(directory: Path) -> Disk:
-    """A real small file system; where the kernel lets this user have none, the next best."""
+    """A real small file system, or a size limit if the kernel does not allow one to this user."""
     try:
         with Tmpfs(directory / "probe"):
             pass

@@ -1,4 +1,4 @@
-"""Every task that must not end is made to fail once, in a whole service: it comes back, and health tells meanwhile."""
+"""Every supervised task of a whole service fails once: it is started again, and /health reports it in the meantime."""
 
 import re
 from collections.abc import AsyncIterator, Callable
@@ -45,7 +45,7 @@ REAL = (
 
 
 class Ahead(SystemClock):
-    """The machine's clock, which a test puts forward."""
+    """The machine's clock, which a test can advance."""
 
     seconds = 0.0
 
@@ -68,8 +68,8 @@ class Service:
 
     async def component(self, name: str) -> Any:
         health = (await self.health.GetHealth(health_pb2.GetHealthRequest())).health
-        (found,) = [component for component in health.components if component.name == name]
-        return found
+        (match,) = [component for component in health.components if component.name == name]
+        return match
 
 
 @asynccontextmanager
@@ -91,7 +91,7 @@ async def service(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> AsyncIter
 
 
 async def each_comes_back(running: Service, expected: set[str]) -> int:
-    """Makes each fail once, and then uses what they do; returns the revision of a write after that."""
+    """Makes each task fail once, then checks that each works again; returns the revision of a write after that."""
     watch = running.configs.WatchConfigs(config_pb2.WatchConfigsRequest(environment="test"))
     assert (await watch.read()).HasField("synced")
     names = {task.name for task in running.supervisor.tasks}
@@ -110,7 +110,7 @@ async def each_comes_back(running: Service, expected: set[str]) -> int:
     assert {failure.task for failure in running.supervisor.failures} == expected
     running.clock.seconds += HEALTHY_SECONDS
     assert (await running.component("tasks")).state == "up"
-    # Which of them works shows in what each is for.
+    # Each task shows that it works by its effect.
     written = await running.configs.CreateConfig(
         config_pb2.CreateConfigRequest(key="k", environment="test", value=Value(number_value=1))
     )
@@ -121,23 +121,27 @@ async def each_comes_back(running: Service, expected: set[str]) -> int:
     await running.registry.RegisterInstance(
         registry_pb2.RegisterInstanceRequest(service_name="svc", instance_id="one", service_url="http://h:1")
     )
-    found = await running.registry.DiscoverInstances(registry_pb2.DiscoverInstancesRequest(service_name="svc"))
-    assert ([i.instance_id for i in found.instances], found.stale) == (["one"], False)
+    discovered = await running.registry.DiscoverInstances(registry_pb2.DiscoverInstancesRequest(service_name="svc"))
+    assert ([i.instance_id for i in discovered.instances], discovered.stale) == (["one"], False)
     watch.cancel()
     return int(written.revision)
 
 
-async def test_every_task_of_an_embedded_service_comes_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_every_task_of_an_embedded_service_restarts_after_a_failure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     async with service(monkeypatch, sqlite_path=str(tmp_path / "configsvc.db")) as running:
         await each_comes_back(running, EMBEDDED)
 
 
-async def test_every_task_on_postgresql_alone_comes_back(monkeypatch: pytest.MonkeyPatch, postgres_url: str) -> None:
+async def test_every_task_on_postgresql_alone_restarts_after_a_failure(
+    monkeypatch: pytest.MonkeyPatch, postgres_url: str
+) -> None:
     async with service(monkeypatch, database_url=postgres_url) as running:
         await each_comes_back(running, POSTGRES)
 
 
-async def test_every_task_on_all_backends_comes_back(
+async def test_every_task_on_all_backends_restarts_after_a_failure(
     monkeypatch: pytest.MonkeyPatch,
     postgres_url: str,
     redis_address: RedisAddress,
@@ -153,30 +157,29 @@ async def test_every_task_on_all_backends_comes_back(
     }  # fmt: skip
     async with service(monkeypatch, **settings) as running:
         revision = await each_comes_back(running, REAL)
-    given = {"KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap, "KAFKA_TOPIC_CONFIG_UPDATES": topic}
-    assert revision in [event["revision"] for event in events(given, revision)], "the relay publishes"
+    kafka_settings = {"KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap, "KAFKA_TOPIC_CONFIG_UPDATES": topic}
+    assert revision in [event["revision"] for event in events(kafka_settings, revision)], "the relay publishes"
 
 
-# Tasks that end by themselves, and that somebody waits for or holds: in each file so many.
+# The allowed number of unsupervised tasks in each file. These tasks end, and their callers await or hold them.
 STARTED_OTHERWISE = {
-    "tasks.py": 3,  # what starts them
-    "single_flight.py": 1,  # a run that its callers wait for
-    "clock.py": 2,  # a timer, and work that its caller waits for
-    "app/health.py": 1,  # a ping that the check waits for
-    "app/configs/near_cache.py": 1,  # a read that its callers wait for
-    "app/changelog/outbox_relay.py": 2,  # a publishing that the relay waits for, and a timer
-    "app/registry/leases/keep_alive.py": 2,  # a race that its caller waits for
+    "tasks.py": 3,  # starts all supervised tasks
+    "single_flight.py": 1,  # a run that its callers await
+    "clock.py": 2,  # a timer, and work that its caller awaits
+    "app/configs/near_cache.py": 1,  # a read that its callers await
+    "app/changelog/outbox_relay.py": 1,  # a publication that the relay waits for
+    "app/registry/leases/keep_alive.py": 2,  # a race that its caller awaits
     "app/registry/ownership/reconciler.py": 1,  # in a task group
-    "storage/postgres/pools.py": 1,  # a statement that its caller waits for
-    "rpc/server.py": 1,  # the stop
+    "storage/postgres/pools.py": 1,  # a statement that its caller awaits
+    "rpc/server.py": 1,  # the shutdown
 }
 
 
-def test_no_other_task_is_started_that_could_end_unseen() -> None:
+def test_no_other_task_is_started_without_supervision() -> None:
     root = Path(configsvc.__file__).parent
-    found = {
+    started = {
         str(file.relative_to(root)): number
         for file in root.rglob("*.py")
         if (number := len(re.findall(r"create_task\(|ensure_future\(", file.read_text())))
     }
-    assert found == STARTED_OTHERWISE
+    assert started == STARTED_OTHERWISE

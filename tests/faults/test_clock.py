@@ -1,4 +1,4 @@
-"""A replica whose wall clock jumps by hours, forward and back, while it serves; another one's does not."""
+"""A replica whose wall clock jumps by hours, forward and back, while it serves; the clock of a second replica stays."""
 
 import os
 import sys
@@ -25,16 +25,16 @@ from tests.replicas.fleet import ENVIRONMENT, Replica, eventually
 from tests.replicas.test_replicas import Poll, Watcher
 
 PROGRAM = Path(__file__).with_name("moved_replica.py")
-# Hours from the true time. Between two of them the clock jumps, and at the end it is right again.
+# Offsets from the true time in hours. The clock jumps from one to the next, and is right again at the end.
 JUMPS = (6.0, -6.0, 1_000.0, -1_000.0, 0.0)
 LEASE_SECONDS, COPY_SECONDS = 5, 600
-# What a machine with much else to do may take for what is done at once.
+# How long an immediate action may take on a busy machine.
 SLACK_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
 class World:
-    """Two replicas, and the hands of the clock of one."""
+    """Two replicas, and the clock offset of the first."""
 
     moved: Replica
     steady: Replica
@@ -43,14 +43,14 @@ class World:
     offset: Path
 
     def move(self, hours: float) -> None:
-        """Sets the clock so many hours from the true time."""
+        """Sets the clock to an offset from the true time."""
         written = self.offset.with_suffix(".new")
         written.write_text(str(hours * 3_600))
         os.replace(written, self.offset)
 
     @property
     def wall(self) -> datetime:
-        """What the moved clock shows."""
+        """The time on the moved clock."""
         return datetime.now(UTC) + timedelta(seconds=float(self.offset.read_text()))
 
 
@@ -92,7 +92,7 @@ def clock_is_right(world: World) -> Iterator[None]:
     world.move(0)
 
 
-def test_history_is_in_the_order_of_revisions_and_not_of_times(world: World) -> None:
+def test_history_is_ordered_by_revision_and_not_by_time(world: World) -> None:
     watchers = [Watcher(world.moved), Watcher(world.steady)]
     revisions = []
     for number, hours in enumerate(JUMPS):
@@ -120,7 +120,7 @@ def test_history_is_in_the_order_of_revisions_and_not_of_times(world: World) -> 
 
 
 @pytest.mark.parametrize("hours", [6.0, -6.0])
-def test_a_lease_ends_neither_early_nor_late(world: World, hours: float) -> None:
+def test_lease_ends_neither_early_nor_late(world: World, hours: float) -> None:
     moved, steady = world.moved, world.steady
     service = f"lease{hours:g}".replace("-", "-minus-")
     for replica in (moved, steady):
@@ -133,25 +133,25 @@ def test_a_lease_ends_neither_early_nor_late(world: World, hours: float) -> None
     for replica in (moved, steady):
         eventually(lambda r=replica: len(r.discovered(service)) == 3, "all are known")  # type: ignore[misc]
     world.move(hours)
-    gone: dict[str, float] = {}
-    while time.monotonic() < registered + 2.5 * LEASE_SECONDS or len(gone) < 2:
+    expired_after: dict[str, float] = {}
+    while time.monotonic() < registered + 2.5 * LEASE_SECONDS or len(expired_after) < 2:
         for replica in (moved, steady):
-            # Each gives its signs of life at the replica that does not own it.
+            # Each sends its heartbeats to the replica that does not own it.
             steady.heartbeat(service, "here")
             moved.heartbeat(service, "there")
-            found = replica.discovered(service)
-            assert {"here", "there"} <= set(found)
-            if "silent" not in found:
-                gone.setdefault(replica.name, time.monotonic() - registered)
-        assert time.monotonic() < registered + LEASE_SECONDS + SLACK_SECONDS, "it lives for ever"
+            listed = replica.discovered(service)
+            assert {"here", "there"} <= set(listed)
+            if "silent" not in listed:
+                expired_after.setdefault(replica.name, time.monotonic() - registered)
+        assert time.monotonic() < registered + LEASE_SECONDS + SLACK_SECONDS, "its lease never expires"
         time.sleep(0.1)
-    assert min(gone.values()) >= LEASE_SECONDS
+    assert min(expired_after.values()) >= LEASE_SECONDS
     for poll in own:
-        assert {("moved", "steady")} == set(poll.end()), "the replicas' own instances stay"
+        assert {("moved", "steady")} == set(poll.end()), "the replicas' own instances are still registered"
 
 
 class Marks:
-    """An idle watch: counts the progress marks that come."""
+    """An idle watch that counts its progress messages."""
 
     def __init__(self, replica: Replica) -> None:
         request = config_pb2.WatchConfigsRequest(environment="idle")
@@ -172,7 +172,7 @@ class Marks:
         self._thread.join(10)
 
 
-def test_no_watch_stalls(world: World) -> None:
+def test_clock_jump_stalls_no_watch(world: World) -> None:
     marks, watcher = Marks(world.moved), Watcher(world.moved)
     for number, hours in enumerate(JUMPS):
         world.move(hours)
@@ -184,10 +184,10 @@ def test_no_watch_stalls(world: World) -> None:
     watcher.end()
 
 
-def test_no_cache_serves_an_older_value_and_copies_live_as_long_as_ever(world: World) -> None:
+def test_clock_jump_changes_neither_cached_values_nor_the_ttl_of_copies(world: World) -> None:
     moved, steady = world.moved, world.steady
     moved.put("cached", -1)
-    seen = Poll(lambda: moved.get("cached").config.version)
+    poll = Poll(lambda: moved.get("cached").config.version)
     for number, hours in enumerate(JUMPS):
         world.move(hours)
         for writer, reader in ((steady, moved), (moved, steady)):
@@ -195,26 +195,26 @@ def test_no_cache_serves_an_older_value_and_copies_live_as_long_as_ever(world: W
             assert reader.get("cached", min_revision=revision).config.revision == revision
             with world.valkey.client() as redis:
                 eventually(lambda r=revision: _copied(redis, world.prefix, "cached") == r, "its copy is the newest")  # type: ignore[misc]
-                # The mark of how far the log has come outlives what is copied of it.
+                # The mark of the log's revision has a longer TTL than the copies.
                 keys = set(redis.scan_iter(f"{world.prefix}*")) - {f"{world.prefix}log".encode()}
                 lives = [redis.pttl(key) / 1000 for key in keys]
             assert max(lives) <= COPY_SECONDS
-            assert min(lives) >= COPY_SECONDS * MIN_LIFETIME_FRACTION - 180, "a copy went early, or never goes"
-    versions = seen.end()
+            assert min(lives) >= COPY_SECONDS * MIN_LIFETIME_FRACTION - 180, "a copy expired early, or never expires"
+    versions = poll.end()
     assert versions == sorted(versions)  # type: ignore[type-var]
 
 
 def _copied(redis: Any, prefix: str, key: str) -> int:
     """The revision of the copy of a configuration."""
-    # It lies under the log's history.
-    (found,) = redis.scan_iter(f"{prefix}*:config:*:{key}")
-    return int(redis.get(found)[:20])
+    # The history id is part of the key.
+    (stored_key,) = redis.scan_iter(f"{prefix}*:config:*:{key}")
+    return int(redis.get(stored_key)[:20])
 
 
-def test_since_is_told_on_the_clock_as_it_is_now(world: World) -> None:
+def test_since_in_health_follows_the_current_clock(world: World) -> None:
     world.valkey.kill()
     try:
-        eventually(lambda: world.moved.component("cache").state == "down", "the health names it")
+        eventually(lambda: world.moved.component("cache").state == "down", "health reports it")
         down_since = time.monotonic()
         for hours in JUMPS:
             world.move(hours)

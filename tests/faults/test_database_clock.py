@@ -1,4 +1,4 @@
-"""The database server's wall clock jumps. Heartbeats that reach another replica than the owner are dated by it."""
+"""The database server's wall clock jumps. It dates heartbeats that reach a replica other than the owner."""
 
 import time
 from collections.abc import Iterator
@@ -11,13 +11,13 @@ from tests.engines.service_set import ServiceSet
 from tests.replicas.conftest import own_settings
 from tests.replicas.fleet import Replica, eventually, fleet
 
-# A sign comes before the lease ends, and the owner looks for it when the lease ends: here between a jump, which is after
-# a sign was noted, and the next sign.
+# A heartbeat comes before the lease ends, and the owner looks for it when the lease ends. Here a jump comes after a
+# heartbeat was recorded and before the next one.
 LEASE_SECONDS, BEAT_SECONDS, NOTED_SECONDS = 5, 3.0, 1.0
-# What a machine with much else to do may take for what is done at once.
+# How long an immediate action may take on a busy machine.
 SLACK_SECONDS = 20.0
 
-# Found before the server's own functions, by everyone who connects to this database.
+# These functions hide the server's own ones in every connection to this database.
 MOVED = """
 CREATE SCHEMA moved;
 CREATE TABLE moved.clock (by interval NOT NULL);
@@ -39,7 +39,7 @@ def settings(services: ServiceSet) -> Iterator[dict[str, str]]:
 
 
 def move(url: str, hours: int) -> None:
-    """Sets the server's clock, for this database, so many hours from the true time."""
+    """Sets the server's clock, for this database, to an offset from the true time."""
     with psycopg.connect(url) as connection:
         connection.execute("UPDATE moved.clock SET by = make_interval(hours => %s)", (hours,))
         off = connection.execute("SELECT extract(epoch FROM clock_timestamp()) - %s", (time.time(),)).fetchone()
@@ -48,43 +48,43 @@ def move(url: str, hours: int) -> None:
 
 
 @pytest.mark.parametrize("hours", [6, -6])
-def test_a_lease_that_is_renewed_elsewhere_ends_neither_early_nor_late(
+def test_lease_renewed_at_another_replica_ends_neither_early_nor_late(
     settings: dict[str, str], tmp_path: Path, hours: int
 ) -> None:
     with fleet(tmp_path, settings, "owner", "other") as (owner, other):
         for name in ("beating", "silent"):
             owner.register("dated", name, ttl=LEASE_SECONDS)
         eventually(lambda: other.discovered("dated") == ["beating", "silent"], "both are known")
-        # Beyond their leases: each lives by its signs at the other replica alone.
+        # Longer than the leases: each instance stays only because of heartbeats at the other replica.
         for _ in range(3):
             silent_since = beat(other, "beating", "silent")
             watch(owner, {"beating", "silent"}, silent_since + BEAT_SECONDS)
         silent_since = beat(other, "beating", "silent")
         watch(owner, {"beating", "silent"}, silent_since + NOTED_SECONDS)
         move(settings["DATABASE_URL"], hours)
-        gone = watch(owner, {"beating"}, silent_since + BEAT_SECONDS)
-        while not gone or time.monotonic() < silent_since + 4 * LEASE_SECONDS:
+        missing_at = watch(owner, {"beating"}, silent_since + BEAT_SECONDS)
+        while not missing_at or time.monotonic() < silent_since + 4 * LEASE_SECONDS:
             beaten = beat(other, "beating")
-            gone = gone or watch(owner, {"beating"}, beaten + BEAT_SECONDS)
-            assert time.monotonic() < silent_since + 2 * LEASE_SECONDS + SLACK_SECONDS, "it lives for ever"
-        # It is noted when it was told, or a little later.
-        assert gone - silent_since >= LEASE_SECONDS - NOTED_SECONDS
+            missing_at = missing_at or watch(owner, {"beating"}, beaten + BEAT_SECONDS)
+            assert time.monotonic() < silent_since + 2 * LEASE_SECONDS + SLACK_SECONDS, "its lease never expires"
+        # The expiry is recorded when the lease ends, or a little later.
+        assert missing_at - silent_since >= LEASE_SECONDS - NOTED_SECONDS
 
 
 def beat(replica: Replica, *names: str) -> float:
-    """Heartbeats; returns when."""
+    """Sends a heartbeat; returns its time."""
     for name in names:
         replica.heartbeat("dated", name)
     return time.monotonic()
 
 
 def watch(replica: Replica, names: set[str], until: float) -> float:
-    """These are there all the time. Returns when the silent one was first missing; 0 where it was not."""
-    gone = 0.0
+    """Asserts that these are always listed. Returns when the silent one was first missing; 0 if it never was."""
+    missing_at = 0.0
     while time.monotonic() < until:
-        found = set(replica.discovered("dated"))
-        assert names <= found
-        if "silent" not in found:
-            gone = gone or time.monotonic()
+        listed = set(replica.discovered("dated"))
+        assert names <= listed
+        if "silent" not in listed:
+            missing_at = missing_at or time.monotonic()
         time.sleep(0.05)
-    return gone
+    return missing_at

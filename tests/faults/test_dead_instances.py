@@ -1,4 +1,4 @@
-"""A dead instance leaves though its owners are killed, stopped and restarted again and again; a living one stays."""
+"""A dead instance expires although its owners are killed, stopped and restarted repeatedly; a living one stays."""
 
 import contextlib
 import random
@@ -19,14 +19,14 @@ from tests.engines.zookeeper import ZooKeeper
 from tests.replicas.conftest import shown
 from tests.replicas.fleet import Replica, eventually, fleet
 
-# An owner goes more often than a lease runs out.
-LEASE_SECONDS, STIR_SECONDS = 8, 5.0
-# What a machine with much else to do may take beyond the bound: the lease, an adoption, and one lease more.
+# Owners change more often than a lease expires.
+LEASE_SECONDS, DISTURB_SECONDS = 8, 5.0
+# How far a busy machine may exceed the bound, which is the lease, an adoption and one more lease.
 SESSION_SECONDS, SLACK_SECONDS = 3, 30.0
 
 
 class Living:
-    """An instance that gives a sign of life every third of its lease, at whichever replica answers."""
+    """An instance that sends a heartbeat every third of its lease, to any replica that answers."""
 
     def __init__(self, service: str, replicas: list[Replica]) -> None:
         self._service = service
@@ -60,11 +60,11 @@ class Living:
 
 
 def is_gone(service: str, replicas: list[Replica]) -> bool:
-    """Whether the store says so, at any replica that answers. A living one that is missing is a fault at once."""
+    """Whether any replica that answers has recorded the expiry. Fails at once if the living instance is missing."""
     for replica in replicas:
         try:
             actions = [c.action for c in replica.trail(kind="instance", service_name=service) if c.key == "living"]
-            assert "EXPIRE" not in actions, "the living one has expired"
+            assert "EXPIRE" not in actions, "the living instance has expired"
             return "dead" not in replica.discovered(service)
         except grpc.RpcError:
             continue
@@ -72,44 +72,48 @@ def is_gone(service: str, replicas: list[Replica]) -> bool:
 
 
 def expired_at_any(service: str, replicas: list[Replica]) -> list[str]:
-    """The instances whose lease has ended, in that order, as the first replica says that answers."""
-    found: list[list[str]] = []
+    """The instances whose lease has ended, in that order, from the first replica that answers."""
+    expired: list[list[str]] = []
 
     def ask() -> bool:
         for replica in replicas:
             with contextlib.suppress(grpc.RpcError):
                 trail = replica.trail(kind="instance", service_name=service)
-                found.append([change.key for change in trail if change.action == "EXPIRE"])
+                expired.append([change.key for change in trail if change.action == "EXPIRE"])
                 return True
         return False
 
     eventually(ask, "a replica answers")
-    return found[0]
+    return expired[0]
 
 
-def stir_until_gone(service: str, stir: Callable[[], None], replicas: list[Replica], spoke: float) -> None:
+def disturb_until_expired(
+    service: str, disturb: Callable[[], None], replicas: list[Replica], last_heartbeat: float
+) -> None:
     within = 2 * LEASE_SECONDS + SESSION_SECONDS + SLACK_SECONDS
-    next_stir = time.monotonic() + STIR_SECONDS
+    next_disturbance = time.monotonic() + DISTURB_SECONDS
     while not is_gone(service, replicas):
-        assert time.monotonic() - spoke < within, "it lives for ever"
-        if time.monotonic() >= next_stir:
-            stir()
-            next_stir = time.monotonic() + STIR_SECONDS
+        assert time.monotonic() - last_heartbeat < within, "its lease never expires"
+        if time.monotonic() >= next_disturbance:
+            disturb()
+            next_disturbance = time.monotonic() + DISTURB_SECONDS
         time.sleep(0.1)
-    # Whichever replica answers: one of them may just be starting.
+    # Any replica may answer: one of them may just be starting.
     assert expired_at_any(service, replicas) == ["dead"]
 
 
 @pytest.mark.parametrize("how", ["kill", "stop"])
-def test_owners_that_go_in_turn(settings: dict[str, str], tmp_path: Path, zookeeper: KazooClient, how: str) -> None:
+def test_dead_instance_expires_while_owners_are_replaced_in_turn(
+    settings: dict[str, str], tmp_path: Path, zookeeper: KazooClient, how: str
+) -> None:
     service = f"turn-{how}"
     with fleet(tmp_path, settings, *(f"{name}-{secrets.token_hex(3)}" for name in "abc")) as replicas:
         first = replicas[0]
         for name in ("dead", "living"):
             first.register(service, name, ttl=LEASE_SECONDS)
-        spoke = time.monotonic()
+        last_heartbeat = time.monotonic()
 
-        def stir() -> None:
+        def disturb() -> None:
             owner = shown(zookeeper, settings, service).get("dead")
             for replica in replicas:
                 if replica.name == owner:
@@ -117,16 +121,16 @@ def test_owners_that_go_in_turn(settings: dict[str, str], tmp_path: Path, zookee
                     replica.start()
 
         with Living(service, replicas) as living:
-            stir_until_gone(service, stir, replicas, spoke)
-            # While it still speaks: one of the replicas may just be starting.
+            disturb_until_expired(service, disturb, replicas, last_heartbeat)
+            # While it still sends heartbeats: one of the replicas may just be starting.
             for replica in replicas:
-                eventually(lambda r=replica: r.discovered(service) == ["living"], "the living one is there")  # type: ignore[misc]
+                eventually(lambda r=replica: r.discovered(service) == ["living"], "the living instance is listed")  # type: ignore[misc]
         assert not living.refused
         named = registry_pb2.DeregisterInstanceRequest(service_name=service, instance_id="living")
         first.registry.DeregisterInstance(named, timeout=15)
 
 
-def test_the_embedded_service_is_killed_again_and_again(tmp_path: Path) -> None:
+def test_dead_instance_expires_while_the_embedded_service_is_killed_repeatedly(tmp_path: Path) -> None:
     service = "restarted"
     with ExitStack() as stack:
         port = stack.enter_context(Port())
@@ -135,19 +139,19 @@ def test_the_embedded_service_is_killed_again_and_again(tmp_path: Path) -> None:
         replica.started()
         for name in ("dead", "living"):
             replica.register(service, name, ttl=LEASE_SECONDS)
-        spoke = time.monotonic()
+        last_heartbeat = time.monotonic()
 
-        def stir() -> None:
+        def disturb() -> None:
             replica.kill()
             replica.started()
 
         with Living(service, [replica]) as living:
-            stir_until_gone(service, stir, [replica], spoke)
-            eventually(lambda: replica.discovered(service) == ["living"], "the living one is there")
+            disturb_until_expired(service, disturb, [replica], last_heartbeat)
+            eventually(lambda: replica.discovered(service) == ["living"], "the living instance is listed")
         assert not living.refused
 
 
-def test_a_registry_that_is_away_for_a_moment_again_and_again(
+def test_dead_instance_expires_while_the_registry_fails_repeatedly(
     settings: dict[str, str], private_zookeeper: Callable[[], ZooKeeper], tmp_path: Path
 ) -> None:
     service, zookeeper = "apart", private_zookeeper()
@@ -155,12 +159,12 @@ def test_a_registry_that_is_away_for_a_moment_again_and_again(
     with fleet(tmp_path, own, f"a-{secrets.token_hex(3)}", f"b-{secrets.token_hex(3)}") as replicas:
         for name in ("dead", "living"):
             replicas[0].register(service, name, ttl=LEASE_SECONDS)
-        spoke = time.monotonic()
+        last_heartbeat = time.monotonic()
 
-        def stir() -> None:
+        def disturb() -> None:
             zookeeper.kill()
             zookeeper.start()
 
         with Living(service, replicas) as living:
-            stir_until_gone(service, stir, replicas, spoke)
+            disturb_until_expired(service, disturb, replicas, last_heartbeat)
         assert not living.refused

@@ -1,4 +1,4 @@
-"""The disk of the embedded database is full: writes are refused, nothing else is lost, and it goes on by itself."""
+"""The disk of the embedded database is full: writes are refused, nothing is lost, and the service recovers."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -18,16 +18,16 @@ from tests.replicas.fleet import ENVIRONMENT, Replica, eventually
 from tests.replicas.test_replicas import Watcher
 
 WRITERS = 8
-# Each writer's, once the disk is full.
+# Refusals of each writer once the disk is full.
 REFUSALS = 5
-# A few pages each, so that the database must grow.
+# Each value takes a few pages, so that the database must grow.
 VALUE = "x" * 10_000
 
 
 @pytest.fixture(params=[small_disk, lambda directory: SizeLimit(directory / "limited")], ids=["full", "limited"])
 def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
-    with request.param(tmp_path) as found:
-        yield found
+    with request.param(tmp_path) as disk:
+        yield disk
 
 
 @contextmanager
@@ -44,7 +44,7 @@ def replica_on(disk: Disk, tmp_path: Path) -> Iterator[Replica]:
 
 
 def refusal(call: Callable[[], object]) -> str:
-    """The reason of a refusal, which says when to try again; empty where the call is answered."""
+    """The reason of a refusal, which must say when to retry; empty if the call succeeds."""
     try:
         call()
     except grpc.RpcError as error:
@@ -67,7 +67,7 @@ def create_flag(replica: Replica) -> object:
 
 
 class Writers:
-    """Eight of them; a refused write is tried again as it was, until it is taken."""
+    """Eight writers; each repeats a refused write unchanged until it is accepted."""
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
@@ -94,7 +94,7 @@ class Writers:
         self.acknowledged[key] = self._replica.put(key, VALUE).revision
 
     def are_refused(self) -> bool:
-        """Whether each has been refused often enough; raises what ended one of them."""
+        """Whether each has been refused often enough; raises the error that ended a writer."""
         for writer in self._running:
             if writer.done():
                 writer.result()
@@ -108,37 +108,37 @@ class Writers:
 
 
 def read(replica: Replica, key: str) -> tuple[config_pb2.Config, bool]:
-    """The configuration, and whether the answer is marked stale."""
+    """Reads a configuration; returns it and whether the answer is marked stale."""
     request = config_pb2.GetConfigRequest(key=key, environment=ENVIRONMENT)
     response, call = replica.configs.GetConfig.with_call(request, timeout=15)
     return response.config, dict(call.trailing_metadata()).get("x-stale") == "true"
 
 
-def check_reads(replica: Replica, taken: dict[str, int]) -> dict[str, int]:
-    """All that was acknowledged is read, fresh and whole, and revisions have no gap. Returns all keys on record."""
-    for key, revision in taken.items():
+def check_reads(replica: Replica, acknowledged: dict[str, int]) -> dict[str, int]:
+    """Asserts that all acknowledged writes are read, fresh and whole, without a gap in revisions. Returns all stored keys."""
+    for key, revision in acknowledged.items():
         config, is_stale = read(replica, key)
         assert (config.version, config.revision, config.value.string_value, is_stale) == (1, revision, VALUE, False)
     trail = replica.trail()
     assert [change.revision for change in trail] == list(range(1, len(trail) + 1))
     recorded = {change.key: change.revision for change in trail if change.kind == "config"}
-    assert taken.items() <= recorded.items()
+    assert acknowledged.items() <= recorded.items()
     return recorded
 
 
-def test_a_full_disk_refuses_writes_and_loses_nothing(disk: Disk, tmp_path: Path) -> None:
+def test_full_disk_refuses_writes_and_loses_nothing(disk: Disk, tmp_path: Path) -> None:
     with replica_on(disk, tmp_path) as replica:
         replica.register("before", "one", ttl=3600)
         watcher = Watcher(replica)
         writers = Writers(replica)
-        eventually(lambda: len(writers.acknowledged) > 20, "writes are taken")
+        eventually(lambda: len(writers.acknowledged) > 20, "writes are accepted")
         disk.fill(replica.pid)
         eventually(writers.are_refused, "every writer is refused")
-        # Every kind of write is, and says why.
+        # Every kind of write is refused with a reason.
         assert refusal(lambda: replica.put("one-more", VALUE)) == "STORAGE_FULL"
         assert refusal(lambda: replica.register("late", "one")) == "STORAGE_FULL"
         assert refusal(lambda: create_flag(replica)) == "STORAGE_FULL"
-        # Reads go on, from memory and from the disk.
+        # Reads are still answered, from memory and from the disk.
         check_reads(replica, dict(writers.acknowledged))
         replica.heartbeat("before", "one")
         assert replica.discovered("before") == ["one"]
@@ -150,10 +150,10 @@ def test_a_full_disk_refuses_writes_and_loses_nothing(disk: Disk, tmp_path: Path
         refused = {key for key in writers.refused if key not in writers.acknowledged}
         assert refused
         disk.free(replica.pid)
-        eventually(lambda: refused <= writers.acknowledged.keys(), "the very writes that were refused are taken")
+        eventually(lambda: refused <= writers.acknowledged.keys(), "the refused writes are accepted")
         writers.end()
-        eventually(lambda: replica.troubles() == [], "the health says so")
-        # A refused write has left nothing: no key that was not acknowledged, no revision that is missing.
+        eventually(lambda: replica.failures() == [], "health reports it")
+        # A refused write leaves nothing: there is no unacknowledged key and no missing revision.
         assert check_reads(replica, writers.acknowledged) == writers.acknowledged
         assert replica.discovered("late") == []
         in_order = sorted(writers.acknowledged.values())
@@ -164,18 +164,18 @@ def test_a_full_disk_refuses_writes_and_loses_nothing(disk: Disk, tmp_path: Path
         assert check_reads(replica, writers.acknowledged) == writers.acknowledged
 
 
-def test_a_replica_that_nobody_writes_to_says_when_there_is_room_again(disk: Disk, tmp_path: Path) -> None:
+def test_replica_without_writers_detects_free_space(disk: Disk, tmp_path: Path) -> None:
     with replica_on(disk, tmp_path) as replica:
         disk.fill(replica.pid)
         eventually(lambda: refusal(lambda: replica.put("refused", VALUE)) == "STORAGE_FULL", "it is refused")
-        assert [trouble.split(":")[0] for trouble in replica.troubles()] == ["storage"]
-        assert replica.troubles() == replica.troubles(), "down since one moment"
+        assert [failure.split(":")[0] for failure in replica.failures()] == ["storage"]
+        assert replica.failures() == replica.failures(), "`since` stays the same"
         disk.free(replica.pid)
-        eventually(lambda: replica.troubles() == [], "it says that it is well")
-        assert [change.key for change in replica.trail()] == [], "and has written nothing to find out"
+        eventually(lambda: replica.failures() == [], "health is up again")
+        assert [change.key for change in replica.trail()] == [], "it wrote nothing to detect free space"
 
 
-def test_a_replica_that_is_killed_on_a_full_disk_starts_on_it_and_reads(tmp_path: Path) -> None:
+def test_replica_killed_on_a_full_disk_starts_on_it_and_reads(tmp_path: Path) -> None:
     with small_disk(tmp_path) as disk, replica_on(disk, tmp_path) as replica:
         acknowledged = {f"key-{number}": replica.put(f"key-{number}", VALUE).revision for number in range(30)}
         disk.fill(replica.pid)
@@ -184,4 +184,4 @@ def test_a_replica_that_is_killed_on_a_full_disk_starts_on_it_and_reads(tmp_path
         replica.started()
         assert check_reads(replica, acknowledged) == acknowledged
         disk.free(replica.pid)
-        eventually(lambda: replica.put("refused", VALUE), "writes are taken")
+        eventually(lambda: replica.put("refused", VALUE), "writes are accepted")

@@ -1,4 +1,4 @@
-"""Health check URLs that hang, by the hundred: instances of other services are checked in time all the same."""
+"""Hundreds of health check URLs hang: instances of other services are still checked in time."""
 
 import http.server
 import socket
@@ -15,7 +15,7 @@ from tests.e2e.http_target import HttpTarget
 from tests.engines.ports import Port
 from tests.replicas.fleet import Replica, eventually
 
-# A look that hangs takes as long as four of a lease's five seconds need.
+# A check that hangs takes as long as four of the five seconds of a lease.
 SETTINGS = {"SERVICE_HEALTH_CHECK_INTERVAL": "1", "HEALTH_CHECK_TIMEOUT_SECONDS": "2"}
 LEASE_SECONDS, LEASES = 5, 5
 HANGING = 400
@@ -33,7 +33,7 @@ def replica(tmp_path: Path) -> Iterator[Replica]:
 
 @pytest.fixture
 def hanging() -> Iterator[int]:
-    """A port on all loopback addresses that takes every connection and never answers."""
+    """A port on all loopback addresses that accepts every connection and never answers."""
     with socket.create_server(("", 0), backlog=4_096) as server:
         yield int(server.getsockname()[1])
 
@@ -52,8 +52,10 @@ def memory_kib(replica: Replica) -> int:
 
 
 @pytest.mark.parametrize("services", [1, 40])
-def test_healthy_instances_of_another_service_stay(replica: Replica, hanging: int, services: int) -> None:
-    """However many services the hanging ones are of; each at an address of its own."""
+def test_hanging_checks_do_not_expire_healthy_instances_of_another_service(
+    replica: Replica, hanging: int, services: int
+) -> None:
+    """The hanging instances belong to one service or to many; each has its own address."""
     with HttpTarget() as target:
         for number in range(HANGING):
             url = f"http://127.0.{1 + number // 250}.{1 + number % 250}:{hanging}/"
@@ -61,7 +63,7 @@ def test_healthy_instances_of_another_service_stay(replica: Replica, hanging: in
         good = [f"g{number}" for number in range(5)]
         for name in good:
             register(replica, "good", name, f"{target.url}/ok")
-        # What is held for them is there by now; what grows from here is what waits.
+        # Their fixed memory is allocated by now. Any further growth is a queue.
         until, before = time.monotonic() + LEASES * LEASE_SECONDS, memory_kib(replica)
         while time.monotonic() < until:
             assert replica.discovered("good") == good
@@ -71,7 +73,7 @@ def test_healthy_instances_of_another_service_stay(replica: Replica, hanging: in
 
 
 class Counting:
-    """An HTTP server that counts who comes, and how many are there at the same time."""
+    """An HTTP server that counts its requests, and how many are in flight at the same time."""
 
     def __init__(self) -> None:
         self.requests = self.now = self.most = 0
@@ -101,7 +103,7 @@ class Counting:
         self._server.server_close()
 
 
-def test_many_instances_at_one_target_are_no_flood_and_lose_no_lease(replica: Replica) -> None:
+def test_many_instances_at_one_target_neither_flood_it_nor_lose_their_lease(replica: Replica) -> None:
     target = Counting()
     try:
         names = sorted(f"i{number}" for number in range(300))
@@ -109,24 +111,26 @@ def test_many_instances_at_one_target_are_no_flood_and_lose_no_lease(replica: Re
             register(replica, "many", name, f"http://127.0.0.1:{target.port}/{name}")
         requests, began = target.requests, time.monotonic()
         while time.monotonic() < began + 3 * LEASE_SECONDS:
-            assert replica.discovered("many") == names, "a check that could not run ends no lease"
+            assert replica.discovered("many") == names, "a check that could not run does not end a lease"
             time.sleep(0.2)
         seconds = time.monotonic() - began
-        assert target.requests - requests <= 10 * (seconds + 2), "ten a second"
+        assert target.requests - requests <= 10 * (seconds + 2), "at most ten checks per second"
         assert target.most <= 4
-        eventually(lambda: target.requests > requests + 20, "and they are looked at")
-        asked = registry_pb2.CheckServiceHealthRequest(service_name="many")
+        eventually(lambda: target.requests > requests + 20, "the target is checked")
+        request = registry_pb2.CheckServiceHealthRequest(service_name="many")
         requests, began = target.requests, time.monotonic()
-        results = replica.registry.CheckServiceHealth(asked, timeout=60).results
-        assert target.requests - requests <= 10 * (time.monotonic() - began + 2), "nor by asking for checks"
+        results = replica.registry.CheckServiceHealth(request, timeout=60).results
+        assert target.requests - requests <= 10 * (time.monotonic() - began + 2), (
+            "checks on demand do not flood the target either"
+        )
         assert len(results) == 300
         assert all(result.passed for result in results)
     finally:
         target.close()
 
 
-def test_a_port_that_refuses_and_one_that_hangs_are_not_told_apart(replica: Replica, hanging: int) -> None:
-    """Over both, and over one that speaks something else: whoever registers URLs is no port scanner."""
+def test_check_result_does_not_reveal_why_a_port_fails(replica: Replica, hanging: int) -> None:
+    """A refusing port, a hanging port and another protocol give the same result: registrations can't scan ports."""
     with ExitStack() as stack, socket.create_server(("127.0.0.1", 0)) as speaking:
         refusing = stack.enter_context(socket.socket())
         refusing.bind(("127.0.0.1", 0))
@@ -145,10 +149,10 @@ def test_a_port_that_refuses_and_one_that_hangs_are_not_told_apart(replica: Repl
         for name, port in ports.items():
             for scheme in ("http", "https", "grpc"):
                 register(replica, f"scan-{name}-{scheme}", name, f"{scheme}://127.0.0.1:{port}/", ttl=3_600)
-        told = set()
+        outcomes = set()
         for name in ports:
             for scheme in ("http", "https", "grpc"):
-                asked = registry_pb2.CheckServiceHealthRequest(service_name=f"scan-{name}-{scheme}")
-                (result,) = replica.registry.CheckServiceHealth(asked, timeout=60).results
-                told.add((result.passed, result.error, result.latency_ms, result.skipped))
-        assert len(told) == 1, told
+                request = registry_pb2.CheckServiceHealthRequest(service_name=f"scan-{name}-{scheme}")
+                (result,) = replica.registry.CheckServiceHealth(request, timeout=60).results
+                outcomes.add((result.passed, result.error, result.latency_ms, result.skipped))
+        assert len(outcomes) == 1, outcomes

@@ -1,4 +1,4 @@
-"""Kafka at its worst: a producer that is dead, a broker that has forgotten, a topic deleted or changed under its users."""
+"""Kafka failures: a dead producer, a broker that lost its state, a topic that is deleted or changed while in use."""
 
 import asyncio
 import logging
@@ -30,20 +30,20 @@ from tests.replicas.fleet import Replica, eventually, fleet
 from tests.replicas.test_replicas import Watcher
 
 WRITES, KEYS, POISONINGS = 400, 7, 6
-# Reached only where a test fails.
+# Reached only if a test fails.
 PATIENCE_SECONDS = 60.0
 AT = datetime(2025, 1, 1, tzinfo=UTC)
 
 
-def check_published(found: Sequence[Mapping[str, Any]], revisions: set[int]) -> None:
-    """Each revision at least once, none that was not, and each key's in their order."""
+def check_published(published: Sequence[Mapping[str, Any]], revisions: set[int]) -> None:
+    """Asserts that each revision was published at least once, no other was, and those of each key are in order."""
     by_key: dict[str, list[int]] = defaultdict(list)
-    for event in found:
+    for event in published:
         if event["revision"] not in by_key[event["key"]]:
             by_key[event["key"]].append(event["revision"])
-    assert {revision for seen in by_key.values() for revision in seen} == revisions
-    for key, seen in by_key.items():
-        assert seen == sorted(seen), f"the events of '{key}' are out of order"
+    assert {revision for order in by_key.values() for revision in order} == revisions
+    for key, order in by_key.items():
+        assert order == sorted(order), f"the events of '{key}' are out of order"
 
 
 async def another_producer(publisher: KafkaPublisher, known: list[Producer]) -> Producer:
@@ -55,7 +55,7 @@ async def another_producer(publisher: KafkaPublisher, known: list[Producer]) -> 
             await asyncio.sleep(0.005)
 
 
-async def test_every_change_is_published_though_producer_after_producer_dies(
+async def test_every_change_is_published_although_producers_die_repeatedly(
     postgres_url: str, kafka_bootstrap: str, topic: str
 ) -> None:
     poisoned: list[Producer] = []
@@ -81,22 +81,22 @@ async def test_every_change_is_published_though_producer_after_producer_dies(
         await asyncio.gather(*writing)
         head = (await storage.state()).head
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while relay.published < head:  # noqa: ASYNC110 - it tells nobody
+            while relay.published < head:  # noqa: ASYNC110 - it has no event to wait for
                 await asyncio.sleep(0.01)
-        assert relay.trouble is None
+        assert relay.failure is None
         assert publisher.producer not in poisoned
     settings = {"KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap, "KAFKA_TOPIC_CONFIG_UPDATES": topic}
     check_published(await asyncio.to_thread(events, settings, head), set(range(1, head + 1)))
 
 
 def change(revision: int) -> Change:
-    """One key's, so that all are in one partition."""
+    """A change of one key, so that all are in one partition."""
     ref = Ref(Kind.CONFIG, "test", "svc", "key")
     return Change(revision, 0, ref, Action.UPDATE, revision, None, {"value": revision}, 0, AT, "tester", "", "", AT)
 
 
 async def publish(publisher: KafkaPublisher, revisions: range) -> int:
-    """Publishes them all; returns how often that failed."""
+    """Publishes all of them; returns the number of failures."""
     waiting = [change(revision) for revision in revisions]
     failures = 0
     async with asyncio.timeout(PATIENCE_SECONDS):
@@ -108,10 +108,10 @@ async def publish(publisher: KafkaPublisher, revisions: range) -> int:
     return failures
 
 
-async def test_a_broker_that_has_forgotten_makes_the_producer_fatal_and_the_next_one_publishes(
+async def test_next_producer_publishes_after_a_broker_lost_the_state_of_the_last(
     private_kafka: Callable[[], Kafka], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The broker's disk is set back, as by a restored snapshot or an unclean election: it expects older numbers."""
+    """The broker's disk is set back, as by a snapshot or an unclean election: it expects older sequence numbers."""
     kafka = private_kafka()
     data = kafka.process.log_file.parent / "data"
     topic = f"test-{secrets.token_hex(6)}"
@@ -121,7 +121,7 @@ async def test_a_broker_that_has_forgotten_makes_the_producer_fatal_and_the_next
         if kafka.durable:
             shutil.copytree(data, tmp_path / "data")
         await asyncio.to_thread(kafka.start)
-        # Twice: of the last batches that it knows a broker takes the next one to be a repetition.
+        # Twice: the broker takes the next batch for a repetition of one of the last batches that it knows.
         await publish(publisher, range(11, 16))
         await publish(publisher, range(16, 21))
         before = publisher.producer
@@ -130,15 +130,15 @@ async def test_a_broker_that_has_forgotten_makes_the_producer_fatal_and_the_next
             shutil.rmtree(data)
             shutil.copytree(tmp_path / "data", data)
         await asyncio.to_thread(kafka.start)
-        assert await publish(publisher, range(21, 31)), "the broker has taken them at once"
+        assert await publish(publisher, range(21, 31)), "the broker accepted them at the first attempt"
         assert publisher.producer is not before
         fatal = [record for record in caplog.records if record.levelno == logging.CRITICAL]
-        assert "out of order sequence number" in fatal[0].getMessage(), "the fault was not the one that is meant"
+        assert "out of order sequence number" in fatal[0].getMessage(), "another fault than the intended one occurred"
     settings = {"KAFKA_BOOTSTRAP_SERVERS": kafka.address, "KAFKA_TOPIC_CONFIG_UPDATES": topic}
-    found = await asyncio.to_thread(events, settings, 30)
-    # What the broker has lost of what it had acknowledged is gone; nothing that was published after.
+    published = await asyncio.to_thread(events, settings, 30)
+    # Acknowledged events that the broker lost are gone. No event that was published later is missing.
     kept = range(1, 11) if kafka.durable else range(0)
-    check_published(found, {*kept, *range(21, 31)})
+    check_published(published, {*kept, *range(21, 31)})
 
 
 @pytest.fixture
@@ -148,14 +148,14 @@ def settings(services: ServiceSet) -> Iterator[dict[str, str]]:
 
 
 def stored(settings: Mapping[str, str]) -> int | None:
-    """How many events the topic has; None where there is no topic."""
+    """The number of events on the topic; None if there is no topic."""
     topic = settings["KAFKA_TOPIC_CONFIG_UPDATES"]
     consumer = Consumer({"bootstrap.servers": settings["KAFKA_BOOTSTRAP_SERVERS"], "group.id": secrets.token_hex(4)})
     try:
-        found = consumer.list_topics(timeout=30).topics.get(topic)
-        if found is None:
+        metadata = consumer.list_topics(timeout=30).topics.get(topic)
+        if metadata is None:
             return None
-        places = [TopicPartition(topic, number) for number in found.partitions]
+        places = [TopicPartition(topic, number) for number in metadata.partitions]
         return sum(consumer.get_watermark_offsets(place, timeout=30)[1] for place in places)
     finally:
         consumer.close()
@@ -165,7 +165,7 @@ def put_some(replicas: list[Replica], count: int) -> list[int]:
     return [replicas[number % 2].put(f"key-{number % KEYS}", number).revision for number in range(count)]
 
 
-def test_a_topic_that_is_deleted_is_made_again_and_misses_nothing_from_then_on(
+def test_deleted_topic_is_created_again_and_misses_nothing_from_then_on(
     services: ServiceSet, settings: dict[str, str], tmp_path: Path
 ) -> None:
     topic = settings["KAFKA_TOPIC_CONFIG_UPDATES"]
@@ -175,12 +175,12 @@ def test_a_topic_that_is_deleted_is_made_again_and_misses_nothing_from_then_on(
         events(settings, before[-1])
         for _ in range(2):
             services.kafka.delete_topic(topic)
-            # An empty one is a new one.
+            # An empty topic is a new one.
             eventually(lambda: not stored(settings), "the topic is gone")
             after = put_some(replicas, 30)
-            eventually(lambda: topic in services.kafka.admin().list_topics(timeout=30).topics, "it is made again")
+            eventually(lambda: topic in services.kafka.admin().list_topics(timeout=30).topics, "it is created again")
             check_published(events(settings, after[-1]), set(after))
-        eventually(lambda: [r.troubles() for r in replicas] == [[], []], "all is well")
+        eventually(lambda: [r.failures() for r in replicas] == [[], []], "all are up")
         partitions = services.kafka.admin().list_topics(timeout=30).topics[topic].partitions
         assert len(partitions) == PARTITIONS
         streams = [watcher.until(after[-1]) for watcher in watchers]
@@ -190,7 +190,7 @@ def test_a_topic_that_is_deleted_is_made_again_and_misses_nothing_from_then_on(
             watcher.end()
 
 
-def test_a_topic_with_one_partition_is_used_as_it_is_and_may_grow(
+def test_topic_with_one_partition_is_used_as_it_is_and_can_grow(
     services: ServiceSet, settings: dict[str, str], tmp_path: Path
 ) -> None:
     topic = settings["KAFKA_TOPIC_CONFIG_UPDATES"]
@@ -201,33 +201,35 @@ def test_a_topic_with_one_partition_is_used_as_it_is_and_may_grow(
         admin = services.kafka.admin()
         admin.create_partitions([NewPartitions(topic, 4)])[topic].result(PATIENCE_SECONDS)
         second = put_some(replicas, 40)
-        # A key may have moved to another partition: what is in order is each partition.
-        found = events(settings, second[-1])
-        assert {event["revision"] for event in found} == {*first, *second}
-        assert [replica.troubles() for replica in replicas] == [[], []]
+        # A key may have moved to another partition: only the order within each partition holds.
+        published = events(settings, second[-1])
+        assert {event["revision"] for event in published} == {*first, *second}
+        assert [replica.failures() for replica in replicas] == [[], []]
 
 
-def test_what_waits_is_told_while_the_replica_that_publishes_sleeps(
+def test_backlog_is_reported_while_the_publishing_replica_is_paused(
     services: ServiceSet, settings: dict[str, str], tmp_path: Path
 ) -> None:
-    """The other one tells it from the store; then the database ends the sleeper's turn, and it publishes itself."""
+    """The other replica reads the backlog from the store. The database ends the lease of the paused one; the other publishes."""
     make_topic(services.kafka.address, settings["KAFKA_TOPIC_CONFIG_UPDATES"], {})
     with fleet(tmp_path, settings, "a") as (first,):
-        # It has the turn when it has published.
+        # A replica that has published holds the lease.
         events(settings, put_some([first, first], 3)[-1])
         with fleet(tmp_path, settings, "b") as (second,):
             first.pause()
             last = [second.put(f"key-{number}", number).revision for number in range(5)][-1]
-            eventually(lambda: "5 changes waiting, the oldest since 20" in second.component("bus").detail, "it is told")
+            eventually(
+                lambda: "5 changes waiting, the oldest since 20" in second.component("bus").detail, "health reports it"
+            )
             eventually(lambda: second.component("bus").state == "degraded", "they are late")
             assert "5 changes waiting, the oldest since 20" in second.component("bus").detail
             check_published(events(settings, last), set(range(1, last + 1)))
-            eventually(lambda: not second.troubles(), "all is well")
+            eventually(lambda: not second.failures(), "all are up")
             first.resume()
-            eventually(lambda: not first.troubles(), "all is well with the other, too")
+            eventually(lambda: not first.failures(), "the other replica is up, too")
 
 
-def test_an_event_that_is_too_large_is_told_by_every_replica_with_what_to_do(
+def test_every_replica_reports_a_too_large_event_with_a_remedy(
     services: ServiceSet, settings: dict[str, str], tmp_path: Path
 ) -> None:
     topic = settings["KAFKA_TOPIC_CONFIG_UPDATES"]
@@ -235,10 +237,12 @@ def test_an_event_that_is_too_large_is_told_by_every_replica_with_what_to_do(
     with fleet(tmp_path, settings, "a", "b") as replicas:
         large = secrets.token_urlsafe(20_000)
         head = [replica.put(f"large-{replica.name}", large).revision for replica in replicas][-1]
-        found = events(settings, head)
-        assert [event["value_omitted"] for event in found] == ["too_large"] * 2
+        published = events(settings, head)
+        assert [event["value_omitted"] for event in published] == ["too_large"] * 2
         # The cursor moves after the acknowledgement.
-        told = f"2 events were published incomplete, 0 not at all; the last: revision {head} (config test/large-b)"
-        eventually(lambda: [told in replica.component("bus").detail for replica in replicas] == [True] * 2, "told")
+        report = f"2 events were published incomplete, 0 not at all; the last: revision {head} (config test/large-b)"
+        eventually(
+            lambda: [report in replica.component("bus").detail for replica in replicas] == [True] * 2, "both report it"
+        )
         assert ["max.message.bytes" in replica.component("bus").detail for replica in replicas] == [True] * 2
-        assert [replica.troubles() for replica in replicas] == [[], []]
+        assert [replica.failures() for replica in replicas] == [[], []]

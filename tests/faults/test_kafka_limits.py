@@ -1,4 +1,4 @@
-"""Kafka's limits and the outbox: what a topic does not take, what takes long, what is forbidden. On the real broker."""
+"""Kafka's limits and the outbox, on the real broker: too large events, slow brokers, missing permissions."""
 
 import asyncio
 import json
@@ -30,11 +30,11 @@ from tests.app.changelog.memory_publisher import change
 from tests.conformance.storage.writing import config, put
 from tests.engines.plugin import PrivateKafka
 from tests.faults.slow_line import SlowLine
-from tests.faults.topics import Found, configure, make_topic, messages
+from tests.faults.topics import Message, configure, make_topic, messages
 
 # Reached only if a test fails.
 PATIENCE_SECONDS = 120.0
-# As a broker on a poor line.
+# The rate of a broker on a slow line.
 SLOW_BYTES_PER_SECOND = 400_000
 
 
@@ -48,7 +48,7 @@ def bootstrap(private_kafka: PrivateKafka) -> str:
 
 @pytest.fixture(scope="module")
 def line(private_kafka: PrivateKafka) -> Iterator[SlowLine]:
-    """To a broker whose clients all come through it."""
+    """A slow line to a broker; all clients connect through it."""
     with SlowLine() as line:
         line.server_port = private_kafka(advertised_port=line.port).port
         yield line
@@ -60,7 +60,7 @@ def own_topic() -> str:
 
 
 def text(characters: int) -> str:
-    """Of which nothing can be compressed away."""
+    """Text that can't be compressed."""
     return secrets.token_urlsafe(characters)[:characters]
 
 
@@ -72,32 +72,32 @@ async def relayed(storage: PostgresStorage | SqliteStorage, publisher: KafkaPubl
 
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not condition():  # noqa: ASYNC110 - the relay tells nobody
+        while not condition():  # noqa: ASYNC110 - the relay has no event to wait for
             await asyncio.sleep(0.02)
 
 
-async def published(relay: OutboxRelay, storage: PostgresStorage | SqliteStorage) -> None:
+async def until_published(relay: OutboxRelay, storage: PostgresStorage | SqliteStorage) -> None:
     head = (await storage.state()).head
     await until(lambda: relay.published >= head)
 
 
-def events(found: list[Found]) -> list[dict[str, object]]:
-    return [json.loads(message.value or b"{}") for message in found]
+def events(published: list[Message]) -> list[dict[str, object]]:
+    return [json.loads(message.value or b"{}") for message in published]
 
 
-def check_order(found: list[Found]) -> None:
-    """The events of one key never go back, not even by a repetition after a later one."""
+def check_order(published: list[Message]) -> None:
+    """Asserts that revisions of one key never decrease, not even by a repetition after a later event."""
     last: dict[str, int] = {}
-    for message in found:
+    for message in published:
         revision = int(message.headers["revision"])
-        assert revision >= last.get(message.key, 0), f"{message.key} goes back to {revision}"
+        assert revision >= last.get(message.key, 0), f"{message.key} falls back to {revision}"
         last[message.key] = revision
 
 
-async def test_events_above_the_limit_hold_nothing_up_and_nothing_is_repeated(
+async def test_too_large_events_do_not_block_and_nothing_is_repeated(
     postgres_url: str, bootstrap: str, own_topic: str
 ) -> None:
-    """What stood still for ever: a value just within MAX_VALUE_BYTES, a flag with many users, among small ones."""
+    """Small events, a value just within MAX_VALUE_BYTES and a flag with many users once blocked the relay."""
     make_topic(bootstrap, own_topic, {})
     users = {"targeted_users": [text(22) for _ in range(50_000)]}
     async with PostgresStorage(postgres_url) as storage:
@@ -107,79 +107,81 @@ async def test_events_above_the_limit_hold_nothing_up_and_nothing_is_repeated(
                 await storage.write(put(config("large"), text(1_048_570)))
                 await storage.write(put(Ref(Kind.FLAG, "test", "", "users"), users))
         async with relayed(storage, KafkaPublisher(bootstrap, own_topic)) as relay:
-            await published(relay, storage)
-            assert relay.trouble is None
+            await until_published(relay, storage)
+            assert relay.failure is None
         status = await storage.outbox_status()
-    found = await asyncio.to_thread(messages, bootstrap, own_topic)
-    assert sorted(int(message.headers["revision"]) for message in found) == list(range(1, 157)), "each once"
-    check_order(found)
-    large = [event for event in events(found) if event["key"] in ("large", "users")]
+    published = await asyncio.to_thread(messages, bootstrap, own_topic)
+    assert sorted(int(message.headers["revision"]) for message in published) == list(range(1, 157)), "each event once"
+    check_order(published)
+    large = [event for event in events(published) if event["key"] in ("large", "users")]
     assert len(large) == 6
     for event in large:
         assert event["value_omitted"] == "too_large"
         assert event["limit_bytes"] == 1_048_588
         assert "value" not in event
-    assert all("value" in event for event in events(found) if event not in large)
+    assert all("value" in event for event in events(published) if event not in large)
     assert (status.waiting, status.reduced, status.skipped) == (0, 6, 0)
     assert status.last_loss is not None
 
 
-async def test_small_events_do_not_stick_under_a_small_limit(postgres_url: str, bootstrap: str, own_topic: str) -> None:
+async def test_small_events_are_published_under_a_small_limit(
+    postgres_url: str, bootstrap: str, own_topic: str
+) -> None:
     make_topic(bootstrap, own_topic, {"max.message.bytes": "10240"}, partitions=1)
     async with PostgresStorage(postgres_url) as storage:
         for number in range(200):
             await storage.write(put(config(f"key-{number % 7}"), text(500)))
         async with relayed(storage, KafkaPublisher(bootstrap, own_topic)) as relay:
-            await published(relay, storage)
-    found = await asyncio.to_thread(messages, bootstrap, own_topic)
-    assert [int(message.headers["revision"]) for message in found] == list(range(1, 201))
+            await until_published(relay, storage)
+    published = await asyncio.to_thread(messages, bootstrap, own_topic)
+    assert [int(message.headers["revision"]) for message in published] == list(range(1, 201))
 
 
-async def test_what_can_be_compressed_below_the_limit_goes_whole(bootstrap: str, own_topic: str) -> None:
+async def test_event_that_compresses_below_the_limit_is_published_whole(bootstrap: str, own_topic: str) -> None:
     make_topic(bootstrap, own_topic, {"max.message.bytes": "10240"})
     async with KafkaPublisher(bootstrap, own_topic) as publisher:
         receipt = await publisher.publish([change(1, "a" * 500_000)])
     assert [delivery.refusal for delivery in receipt.deliveries] == [None]
-    (found,) = await asyncio.to_thread(messages, bootstrap, own_topic)
-    assert json.loads(found.value or b"")["value"] == "a" * 500_000
+    (message,) = await asyncio.to_thread(messages, bootstrap, own_topic)
+    assert json.loads(message.value or b"")["value"] == "a" * 500_000
 
 
-async def test_a_limit_that_changes_meanwhile_is_noticed(postgres_url: str, bootstrap: str, own_topic: str) -> None:
-    """Lowered: batches that were right are refused. Raised: values go out again."""
+async def test_changed_limit_is_noticed(postgres_url: str, bootstrap: str, own_topic: str) -> None:
+    """After the limit is lowered, batches are refused. After it is raised, values are published again."""
     make_topic(bootstrap, own_topic, {}, partitions=2)
     async with (
         PostgresStorage(postgres_url) as storage,
         relayed(storage, KafkaPublisher(bootstrap, own_topic)) as relay,
     ):
         await storage.write(put(config("key-0"), text(30_000)))
-        await published(relay, storage)
+        await until_published(relay, storage)
         await asyncio.to_thread(configure, bootstrap, own_topic, "max.message.bytes", "10240")
         writing = [storage.write(put(config(f"key-{number % 3}"), text(4_000))) for number in range(60)]
         await asyncio.gather(*writing)
         await storage.write(put(config("key-0"), text(30_000)))
-        await published(relay, storage)
+        await until_published(relay, storage)
         assert (await storage.outbox_status()).reduced == 1
         await asyncio.to_thread(configure, bootstrap, own_topic, "max.message.bytes", "1048588")
         await storage.write(put(config("key-0"), text(30_000)))
-        await published(relay, storage)
+        await until_published(relay, storage)
         assert (await storage.outbox_status()).reduced == 1
         head = (await storage.state()).head
-    found = await asyncio.to_thread(messages, bootstrap, own_topic)
-    check_order(found)
-    counts = Counter(int(message.headers["revision"]) for message in found)
+    published = await asyncio.to_thread(messages, bootstrap, own_topic)
+    check_order(published)
+    counts = Counter(int(message.headers["revision"]) for message in published)
     assert set(counts) == set(range(1, head + 1))
-    assert max(counts.values()) <= 2, "what was refused in a batch repeats at most its neighbours, once"
+    assert max(counts.values()) <= 2, "a refused batch repeats each neighbour at most once"
 
 
-async def test_a_slow_broker_gets_everything_once(postgres_url: str, line: SlowLine, own_topic: str) -> None:
-    """As fast as the line goes: no time is set for a batch as long as acknowledgements come in."""
+async def test_slow_broker_gets_every_event_once(postgres_url: str, line: SlowLine, own_topic: str) -> None:
+    """At the speed of the line: a batch has no time limit as long as acknowledgements arrive."""
     bootstrap = f"127.0.0.1:{line.port}"
     make_topic(bootstrap, own_topic, {})
     async with PostgresStorage(postgres_url) as storage:
         for number in range(10):
             await storage.write(put(config(f"key-{number % 7}"), text(700_000)))
         line.bytes_per_second = SLOW_BYTES_PER_SECOND
-        # The patience is a fraction of what all of it takes, and little more than what one event takes.
+        # The time-out is a fraction of the total time, and a little more than the time of one event.
         publisher = KafkaPublisher(bootstrap, own_topic, answer_seconds=2.5)
         async with relayed(storage, publisher) as relay:
             cursors: set[int] = set()
@@ -188,17 +190,17 @@ async def test_a_slow_broker_gets_everything_once(postgres_url: str, line: SlowL
                     cursors.add(status.published)
                     await asyncio.sleep(0.1)
             assert relay.published == 10
-        assert len(cursors) >= 5, "the cursor moves while it goes on"
+        assert len(cursors) >= 5, "the cursor moves during the batch"
     line.bytes_per_second = 0
-    found = await asyncio.to_thread(messages, bootstrap, own_topic)
-    check_order(found)
-    counts = Counter(int(message.headers["revision"]) for message in found)
+    published = await asyncio.to_thread(messages, bootstrap, own_topic)
+    check_order(published)
+    counts = Counter(int(message.headers["revision"]) for message in published)
     assert set(counts) == set(range(1, 11))
     assert max(counts.values()) <= 2
 
 
-async def test_one_event_that_takes_longer_than_the_patience_gets_through(line: SlowLine, own_topic: str) -> None:
-    """Its producer is replaced, with more patience each time."""
+async def test_event_slower_than_the_time_out_is_published(line: SlowLine, own_topic: str) -> None:
+    """Its producer is replaced, with a longer time-out each time."""
     bootstrap = f"127.0.0.1:{line.port}"
     make_topic(bootstrap, own_topic, {})
     line.bytes_per_second = 100_000
@@ -208,12 +210,12 @@ async def test_one_event_that_takes_longer_than_the_patience_gets_through(line: 
             assert receipt.problem is not None
             failures += 1
         assert failures, "the event was not slow"
-        # Quick again, its patience is the first.
+        # After a fast event the time-out is the first one again.
         line.bytes_per_second = 0
         assert (await publisher.publish([change(2, "small")])).problem is None
 
 
-async def test_what_is_forbidden_waits_and_says_so(
+async def test_events_wait_and_health_reports_missing_permissions(
     postgres_url: str, private_kafka: PrivateKafka, own_topic: str
 ) -> None:
     kafka = private_kafka(
@@ -237,7 +239,7 @@ async def test_what_is_forbidden_waits_and_says_so(
         )
 
     def make_rules() -> None:
-        # Whatever has one rule is forbidden but for what is allowed.
+        # A resource with one rule forbids everything that is not allowed.
         allowed = AclBinding(*rule(AclOperation.ALL, AclPermissionType.ALLOW))
         denied = [
             AclBinding(*rule(operation, AclPermissionType.DENY))
@@ -247,13 +249,13 @@ async def test_what_is_forbidden_waits_and_says_so(
             done.result(PATIENCE_SECONDS)
 
     def allow_writes() -> None:
-        wanted = AclBindingFilter(*rule(AclOperation.WRITE, AclPermissionType.DENY))
-        assert admin.delete_acls([wanted])[wanted].result(PATIENCE_SECONDS)
+        deny_rule = AclBindingFilter(*rule(AclOperation.WRITE, AclPermissionType.DENY))
+        assert admin.delete_acls([deny_rule])[deny_rule].result(PATIENCE_SECONDS)
 
     async with PostgresStorage(postgres_url) as storage:
         await storage.write(put(config("small"), 1))
         await storage.write(put(config("large"), text(1_048_570)))
-        # Nor may the limit be read: the broker's answers have to be enough.
+        # The limit can't be read either: the broker's error codes have to be enough.
         await asyncio.to_thread(make_rules)
         async with relayed(storage, KafkaPublisher(kafka.address, own_topic)) as relay:
             async with asyncio.timeout(PATIENCE_SECONDS):
@@ -262,14 +264,14 @@ async def test_what_is_forbidden_waits_and_says_so(
             status = await storage.outbox_status()
             assert (status.published, status.reduced, status.skipped) == (0, 0, 0)
             await asyncio.to_thread(allow_writes)
-            await published(relay, storage)
+            await until_published(relay, storage)
         status = await storage.outbox_status()
         assert (status.waiting, status.failure, status.reduced) == (0, "", 1)
         assert status.last_loss is not None
-        assert status.last_loss.refusal.limit_bytes == 0, "it is not known"
+        assert status.last_loss.refusal.limit_bytes == 0, "the limit is unknown"
 
 
-async def test_a_removal_on_a_compacted_topic_may_be_followed_by_a_tombstone(bootstrap: str, own_topic: str) -> None:
+async def test_removal_is_followed_by_a_tombstone_if_configured(bootstrap: str, own_topic: str) -> None:
     make_topic(bootstrap, own_topic, {"cleanup.policy": "compact"}, partitions=1)
     made = (
         change(1, "value", key="coll"),
@@ -280,17 +282,21 @@ async def test_a_removal_on_a_compacted_topic_may_be_followed_by_a_tombstone(boo
     async with KafkaPublisher(bootstrap, own_topic, tombstones=True) as publisher:
         receipt = await publisher.publish(changes)
     assert [delivery.change for delivery in receipt.deliveries] == changes
-    found = await asyncio.to_thread(messages, bootstrap, own_topic)
-    assert [message.key for message in found] == ["config/test//coll", "flag/test//coll", *["config/test//coll"] * 2]
-    assert [message.value is None for message in found] == [False, False, False, True]
-    assert {message.headers["schema_version"] for message in found} == {"2"}
-    assert {message.headers["history"] for message in found} == {"first"}
-    assert found[-1].headers["revision"] == "3"
+    published = await asyncio.to_thread(messages, bootstrap, own_topic)
+    assert [message.key for message in published] == [
+        "config/test//coll",
+        "flag/test//coll",
+        *["config/test//coll"] * 2,
+    ]
+    assert [message.value is None for message in published] == [False, False, False, True]
+    assert {message.headers["schema_version"] for message in published} == {"2"}
+    assert {message.headers["history"] for message in published} == {"first"}
+    assert published[-1].headers["revision"] == "3"
 
 
-async def test_plain_keys_are_those_of_before(bootstrap: str, own_topic: str) -> None:
+async def test_plain_keys_have_the_old_format(bootstrap: str, own_topic: str) -> None:
     make_topic(bootstrap, own_topic, {})
     async with KafkaPublisher(bootstrap, own_topic, keys_with_kind=False) as publisher:
         await publisher.publish([change(1, "value", key="coll")])
-    (found,) = await asyncio.to_thread(messages, bootstrap, own_topic)
-    assert found.key == "test//coll"
+    (message,) = await asyncio.to_thread(messages, bootstrap, own_topic)
+    assert message.key == "test//coll"

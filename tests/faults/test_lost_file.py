@@ -1,4 +1,4 @@
-"""The embedded database is deleted, or damaged, under the running service: callers are told, and nothing is lost silently."""
+"""The embedded database is deleted or damaged at run time: callers get an error, and nothing is lost silently."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tests.faults.test_full_disk import refusal
 from tests.replicas.fleet import eventually, fleet
 
 
-def test_deleted_database_is_told_and_nothing_more_is_acknowledged(tmp_path: Path) -> None:
+def test_deleted_database_is_reported_and_no_write_is_acknowledged(tmp_path: Path) -> None:
     data = tmp_path / "data"
     settings = {"SQLITE_PATH": str(data / "configsvc.db")}
     with fleet(tmp_path, settings, "embedded") as (replica,):

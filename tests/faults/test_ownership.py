@@ -1,4 +1,4 @@
-"""Who owns an instance, when its replica is killed or its session ends: always one, and it never leaves a list."""
+"""The owner of an instance after its replica is killed or its session ends: exactly one, and lists stay complete."""
 
 import secrets
 from collections import Counter
@@ -15,7 +15,7 @@ from tests.replicas.fleet import Replica, eventually, fleet
 from tests.replicas.test_replicas import Poll, Watcher
 
 SERVICE = "owned"
-# A fair share of fifty for each of two is 25; a fair coin gives one of them fewer than ten in one of 170,000 runs.
+# The fair share of fifty for each of two is 25. A fair coin gives one of them fewer than ten once in 170,000 runs.
 ORPHANS, LEAST_SHARE = 50, 10
 EXPIRED, ROUNDS = 12, 4
 
@@ -27,7 +27,7 @@ def replicas(settings: dict[str, str], tmp_path: Path) -> Iterator[list[Replica]
 
 
 class World:
-    """A service of many instances, which the first replica owns; everyone who could see one of them go looks."""
+    """A service with many instances that the first replica owns, and observers that would see an instance disappear."""
 
     def __init__(self, service: str, replicas: list[Replica], settings: dict[str, str], zookeeper: KazooClient) -> None:
         self.service, self.replicas = service, replicas
@@ -43,31 +43,31 @@ class World:
 
     @property
     def shown(self) -> dict[str, str]:
-        """Each instance's owner, as ZooKeeper has it."""
+        """Each instance's owner in ZooKeeper."""
         return shown(self._zookeeper, self._settings, self.service)
 
     def recorded(self, replica: Replica) -> dict[str, tuple[str, int]]:
-        """Each instance's owner and generation, as the audit trail has it last."""
+        """Each instance's last owner and generation in the audit trail."""
         return {
             change.key: (change.after.fields["owner"].string_value, int(change.after.fields["generation"].number_value))
             for change in replica.trail(kind="instance", service_name=self.service)
         }
 
     def is_settled(self, live: list[Replica]) -> bool:
-        """Whether each instance shows as its owner's on record, who is alive."""
+        """Whether each instance has a living owner, the same in ZooKeeper and in the audit trail."""
         owners = {name: owner for name, (owner, _) in self.recorded(live[-1]).items()}
         return self.shown == owners and set(owners.values()) <= {replica.name for replica in live}
 
 
 class Eyes:
-    """Polls and watchers, at every replica that is to live."""
+    """Polls and watchers at every replica that stays alive."""
 
     def __init__(self, service: str, replicas: list[Replica]) -> None:
         self._polls = [Poll(lambda r=replica: tuple(r.discovered(service))) for replica in replicas]
         self._watchers = [Watcher(replica, service) for replica in replicas]
 
     def close(self, names: list[str]) -> None:
-        """Nobody has seen an instance go, or come."""
+        """Ends the observers; asserts that none has seen an instance disappear or appear."""
         for poll in self._polls:
             answers = poll.end()
             assert len(answers) > 20
@@ -78,7 +78,7 @@ class Eyes:
             assert {name for _, _, name in watcher.seen} <= set(names)
 
 
-def test_the_orphans_of_a_killed_replica_are_claimed_once_each_and_shared(
+def test_orphans_of_a_killed_replica_are_claimed_once_and_shared(
     replicas: list[Replica], settings: dict[str, str], zookeeper: KazooClient
 ) -> None:
     first, *survivors = replicas
@@ -89,17 +89,17 @@ def test_the_orphans_of_a_killed_replica_are_claimed_once_each_and_shared(
     eventually(lambda: world.is_settled(survivors), "the survivors own and show them all")
     eyes.close(world.names)
     claims = survivors[0].trail(kind="instance", service_name=world.service, after_revision=world.revision)
-    assert Counter(change.key for change in claims) == Counter(world.names), "claimed once each"
+    assert Counter(change.key for change in claims) == Counter(world.names), "each is claimed once"
     for change in claims:
         before, after = dict(change.before), dict(change.after)
         assert (before.pop("owner"), before.pop("generation")) == (first.name, 1)
         assert after.pop("generation") == 2
         assert after.pop("owner") in {replica.name for replica in survivors}
-        assert before == after, "nothing else has changed"
+        assert before == after, "nothing else changed"
     shares = Counter(change.after.fields["owner"].string_value for change in claims)
     assert set(shares) == {replica.name for replica in survivors}
     assert min(shares.values()) >= LEAST_SHARE
-    # And they are theirs: signs of life count, wherever they are given, and the dead one that comes back has none.
+    # The survivors are the real owners: heartbeats at any replica count, and the restarted replica owns none.
     first.started()
     for name in world.names:
         first.heartbeat(world.service, name)
@@ -108,7 +108,7 @@ def test_the_orphans_of_a_killed_replica_are_claimed_once_each_and_shared(
     assert {generation for _, generation in world.recorded(first).values()} == {2}
 
 
-def test_a_session_that_expires_takes_no_instance_with_it(
+def test_expired_session_removes_no_instance(
     replicas: list[Replica], settings: dict[str, str], zookeeper: KazooClient
 ) -> None:
     world = World("expired", replicas, settings, zookeeper)
@@ -121,25 +121,25 @@ def test_a_session_that_expires_takes_no_instance_with_it(
         return int(stat.ephemeralOwner) if stat else 0
 
     for number in range(ROUNDS):
-        # The last round: of all at the same time.
+        # The last round expires all sessions at the same time.
         victims = replicas if number == ROUNDS - 1 else [_owner_of_most(world)]
         old = {session_of(victim) for victim in victims}
         for victim in victims:
             expire(settings["ZOOKEEPER_HOSTS"], f"{replicas_path}/{victim.name}")
         for victim in victims:
             eventually(lambda v=victim, o=old: session_of(v) not in {0, *o}, "it is back, in a new session")  # type: ignore[misc]
-        eventually(lambda: world.is_settled(replicas), "each shows once more, as its owner's")
+        eventually(lambda: world.is_settled(replicas), "each instance is shown again by its owner")
         for name in world.names:
             victims[0].heartbeat(world.service, name)
     trail = replicas[-1].trail(kind="instance", service_name=world.service)
     claims = Counter((change.key, int(change.after.fields["generation"].number_value)) for change in trail)
-    assert set(claims.values()) == {1}, "of those who meant to claim an instance from one owner, one did"
+    assert set(claims.values()) == {1}, "exactly one replica claimed each instance"
     assert len(claims) > EXPIRED, "some were claimed"
-    eventually(lambda: [replica.troubles() for replica in replicas] == [[], [], []], "all is well")
+    eventually(lambda: [replica.failures() for replica in replicas] == [[], [], []], "all are up")
     eyes.close(world.names)
 
 
-def test_orphans_are_claimed_though_the_database_was_away_when_their_replica_died(
+def test_orphans_are_claimed_although_the_database_was_down_when_their_replica_died(
     private_postgres: Callable[..., Postgres], settings: dict[str, str], zookeeper: KazooClient, tmp_path: Path
 ) -> None:
     postgres = private_postgres()

@@ -1,4 +1,4 @@
-"""Many processes that start at once on a database with nothing in it."""
+"""Many processes start at the same time on an empty database."""
 
 import asyncio
 import os
@@ -23,29 +23,29 @@ STEPS = [step.number for step in migrations_of("postgres")]
 
 
 def applied(url: str) -> list[int]:
-    """The steps that the database has been brought up by."""
+    """The migrations that the database has."""
     with psycopg.connect(url, row_factory=scalar_row) as connection:
         return connection.execute("SELECT number FROM configsvc.migrations ORDER BY number").fetchall()
 
 
 @contextmanager
 def held_back(url: str) -> Iterator[psycopg.Connection[int]]:
-    """Nobody can begin to migrate until the end of the block, so that all of them begin at once."""
+    """Holds the migration lock until the end of the block, so that all processes migrate at the same time."""
     with psycopg.connect(url, autocommit=True, row_factory=scalar_row) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
         yield connection
 
 
 def waiting(connection: psycopg.Connection[int]) -> int:
-    """How many wait for that."""
-    found = connection.execute(
+    """The number of sessions that wait for the lock."""
+    count = connection.execute(
         "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
         " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
     ).fetchone()
-    return found or 0
+    return count or 0
 
 
-async def test_storages_that_are_opened_together_make_the_schema_once(postgres_url: str) -> None:
+async def test_storages_that_open_together_create_the_schema_once(postgres_url: str) -> None:
     storages = [PostgresStorage(postgres_url, connections=1) for _ in range(STORAGES)]
     await asyncio.gather(*(storage.__aenter__() for storage in storages))
     assert applied(postgres_url) == STEPS
@@ -55,7 +55,7 @@ async def test_storages_that_are_opened_together_make_the_schema_once(postgres_u
     await asyncio.gather(*(storage.__aexit__(None, None, None) for storage in storages))
 
 
-def test_replicas_and_migrations_that_start_together_make_the_schema_once(postgres_url: str, tmp_path: Path) -> None:
+def test_replicas_and_migrations_that_start_together_create_the_schema_once(postgres_url: str, tmp_path: Path) -> None:
     environment = {**os.environ, "DATABASE_URL": postgres_url}
     command = [sys.executable, "-m", "configsvc", "migrate"]
     with ExitStack() as stack:
@@ -73,12 +73,12 @@ def test_replicas_and_migrations_that_start_together_make_the_schema_once(postgr
             for replica in replicas:
                 stack.callback(replica.close)
                 replica.start()
-            eventually(lambda: waiting(connection) == MIGRATIONS + REPLICAS, "all of them want to begin")
-            # One that dies in its turn, or before it, holds up nobody.
+            eventually(lambda: waiting(connection) == MIGRATIONS + REPLICAS, "all of them wait for the lock")
+            # A process that dies while it holds the lock, or before, blocks nobody.
             migrations[0].kill()
-        ends = [migration.communicate(timeout=60)[0].decode() for migration in migrations]
-        assert [migration.returncode for migration in migrations[1:]] == [0] * (MIGRATIONS - 1), ends
-        assert all("is up to date" in end for end in ends[1:])
+        outputs = [migration.communicate(timeout=60)[0].decode() for migration in migrations]
+        assert [migration.returncode for migration in migrations[1:]] == [0] * (MIGRATIONS - 1), outputs
+        assert all("is up to date" in end for end in outputs[1:])
         for replica in replicas:
             eventually(replica.is_ready, f"{replica.name} is ready; its log: {replica.log}")
         assert applied(postgres_url) == STEPS

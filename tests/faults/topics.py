@@ -1,4 +1,4 @@
-"""Topics as tests want them, and what is on them."""
+"""Creates topics for tests, and reads their messages."""
 
 import secrets
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Message:
     """A message. `value` None: a tombstone."""
 
     partition: int
@@ -31,24 +31,24 @@ class Found:
 
 def make_topic(bootstrap: str, topic: str, config: Mapping[str, str], partitions: int = 3) -> None:
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    wanted = NewTopic(topic, num_partitions=partitions, replication_factor=1, config=dict(config))
-    admin.create_topics([wanted])[topic].result(PATIENCE_SECONDS)
+    new_topic = NewTopic(topic, num_partitions=partitions, replication_factor=1, config=dict(config))
+    admin.create_topics([new_topic])[topic].result(PATIENCE_SECONDS)
 
 
 def configure(bootstrap: str, topic: str, name: str, value: str) -> None:
     """Changes one setting of a topic."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
     entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
-    asked = [ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])]
-    (done,) = admin.incremental_alter_configs(asked).values()
+    resources = [ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])]
+    (done,) = admin.incremental_alter_configs(resources).values()
     done.result(PATIENCE_SECONDS)
 
 
-def messages(bootstrap: str, topic: str) -> list[Found]:
-    """All that is on a topic now, partition by partition."""
+def messages(bootstrap: str, topic: str) -> list[Message]:
+    """All messages on a topic now, partition by partition."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": secrets.token_hex(4), "enable.auto.commit": False})
     try:
-        found: list[Found] = []
+        read: list[Message] = []
         for number in sorted(consumer.list_topics(topic, timeout=PATIENCE_SECONDS).topics[topic].partitions):
             place = TopicPartition(topic, number, 0)
             _, end = consumer.get_watermark_offsets(place, timeout=PATIENCE_SECONDS)
@@ -60,7 +60,7 @@ def messages(bootstrap: str, topic: str) -> list[Found]:
                 named: Any = message.headers() or ()
                 key: Any = message.key()
                 headers = {name: value.decode() for name, value in named}
-                found.append(Found(number, key.decode(), message.value(), headers))
-        return found
+                read.append(Message(number, key.decode(), message.value(), headers))
+        return read
     finally:
         consumer.close()

@@ -1,17 +1,17 @@
-"""An HTTP/1.1 client that sends what it is told, sound or not; libraries refuse to."""
+"""An HTTP/1.1 client that also sends malformed requests, which libraries refuse to send."""
 
 import asyncio
 from dataclasses import dataclass
 
 ANSWER_SECONDS = 20.0
-# A watch has no end: what comes at once is enough.
+# A watch has no end: the head of its answer is enough.
 STREAM_SECONDS = 0.05
 LARGEST_ANSWER_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back. `status` 0: the connection was closed without an answer."""
+    """One answer. `status` 0: the connection was closed without an answer."""
 
     status: int
     headers: dict[str, str]
@@ -19,17 +19,17 @@ class Answer:
 
 
 class Connection:
-    """One connection, opened again when it has to be."""
+    """One connection, reopened if needed."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def send(self, request: bytes, *, is_head: bool = False, streams: bool = False) -> Answer:
-        """The answer to a request; `streams`: of an endless one its head, and the connection is closed.
+        """The answer to a request. If it is an endless stream (`streams`): only its head; the connection is then closed.
 
         Raises:
-            TimeoutError: there was none within `ANSWER_SECONDS`.
+            TimeoutError: no answer came within `ANSWER_SECONDS`.
         """
         async with asyncio.timeout(ANSWER_SECONDS):
             if self._streams is None:
@@ -71,15 +71,15 @@ class Connection:
             body = await reader.read(LARGEST_ANSWER_BYTES)
             await self.close()
             return body
-        found = b""
+        body = b""
         while size := int((await reader.readline()).split(b";")[0], 16):
-            found += await reader.readexactly(size)
+            body += await reader.readexactly(size)
             await reader.readline()
         await reader.readline()
-        return found
+        return body
 
     async def close(self) -> None:
-        """Ends the connection, if there is one."""
+        """Closes the connection if it is open."""
         if self._streams is not None:
             _, writer = self._streams
             self._streams = None

@@ -1,4 +1,4 @@
-"""What an answer must be, whatever was asked."""
+"""What every answer must fulfil."""
 
 import json
 from typing import Any
@@ -10,9 +10,9 @@ from grpc_status import rpc_status
 from tests.fuzz.http1 import Answer
 from tests.fuzz.rest import Request
 
-# Errors of the server's side that a healthy service gives on purpose: a revision that does not come, a time that is over.
+# Server errors that a healthy service returns on purpose: a future revision, an expired deadline.
 DELIBERATE = ("REVISION_NOT_REACHED", "DEADLINE_EXCEEDED", "GATEWAY_TIMEOUT")
-# What only a fault of ours gives.
+# Codes that only a bug of the service causes.
 FAULTS = (
     grpc.StatusCode.UNKNOWN,
     grpc.StatusCode.INTERNAL,
@@ -23,7 +23,7 @@ FAULTS = (
 
 
 def judge_rest(request: Request, answer: Answer) -> str:
-    """What is wrong with an answer; empty if nothing is."""
+    """What is wrong with an answer; empty if it is right."""
     if answer.status == 0:
         return "" if not request.is_http else "the connection was closed without an answer"
     if answer.status < 400 or request.is_head:
@@ -32,14 +32,14 @@ def judge_rest(request: Request, answer: Answer) -> str:
         return ""
     reason = reason_of(answer)
     if not reason:
-        return f"status {answer.status} whose body is no error of ours: {answer.body[:200]!r}"
+        return f"status {answer.status} with a body that is not an error of this service: {answer.body[:200]!r}"
     if answer.status >= 500 and answer.status != 501 and reason not in DELIBERATE:
         return f"status {answer.status}: {answer.body[:300]!r}"
     return ""
 
 
 def reason_of(answer: Answer) -> str:
-    """The reason of a JSON error in the shape of google.rpc.Status; empty if it is none."""
+    """The reason of a JSON error in the form of google.rpc.Status; empty if the body is not one."""
     try:
         error = json.loads(answer.body)
     except ValueError:
@@ -55,10 +55,11 @@ def _is_grpc(answer: Answer) -> bool:
 
 
 def judge_rpc(error: grpc.RpcError) -> str:
-    """What is wrong with an error; empty if nothing is."""
+    """What is wrong with an error; empty if it is right."""
     call: Any = error
     if call.code() is grpc.StatusCode.INTERNAL and not call.trailing_metadata():
-        # Made up by gRPC in this process, for a message that was sent as the server ended the stream. Ours have trailers.
+        # gRPC makes this error in this process for a message that is sent while the server ends the stream. Errors of the
+        # service have trailers.
         return ""
     reason = _reason(call)
     if call.code() in FAULTS and reason not in DELIBERATE:

@@ -8,7 +8,7 @@ from urllib.parse import quote, quote_from_bytes
 from tests.fuzz.routes import Route
 from tests.fuzz.values import ENVIRONMENT, NAMES, Values
 
-# What callers, proxies and attackers send beside a request. None of it may change what another caller is answered.
+# Headers that callers, proxies and attackers send. None of them may change another caller's answer.
 HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"grpc-timeout", b"x"),
     (b"grpc-timeout", b"-1S"),
@@ -64,12 +64,12 @@ METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request, and what has to be known to read its answer."""
+    """A request, and what is needed to read its answer."""
 
     data: bytes
     is_head: bool
     streams: bool
-    # Whether it is sound as HTTP goes: then its error is JSON.
+    # Whether it is valid HTTP: then its error is JSON.
     is_http: bool
 
     def __str__(self) -> str:
@@ -78,17 +78,17 @@ class Request:
 
 
 class RestRequests:
-    """Makes them."""
+    """Makes random requests."""
 
-    def __init__(self, chance: random.Random, routes: list[Route]) -> None:
-        self._chance = chance
-        self._values = Values(chance)
+    def __init__(self, rng: random.Random, routes: list[Route]) -> None:
+        self._rng = rng
+        self._values = Values(rng)
         self._routes = routes
 
     def next(self) -> Request:
         """One request."""
-        route = self._chance.choice(self._routes)
-        method = self._chance.choice(METHODS) if self._values.one_in(25) else route.method.encode()
+        route = self._rng.choice(self._routes)
+        method = self._rng.choice(METHODS) if self._values.one_in(25) else route.method.encode()
         path = self._path(route)
         body, headers = b"", [(b"host", b"localhost")]
         if route.has_body or self._values.one_in(30):
@@ -96,11 +96,11 @@ class RestRequests:
             body = self._values.document(self._values.json() if self._values.one_in(20) else message)
             headers.append((b"content-type", b"application/json"))
             if self._values.one_in(20):
-                headers[-1] = (b"content-type", self._chance.choice(CONTENT_TYPES))
+                headers[-1] = (b"content-type", self._rng.choice(CONTENT_TYPES))
         else:
             path += self._query(route)
-        headers += [self._chance.choice(HEADERS) for _ in range(self._chance.choice((0, 0, 0, 1, 1, 3)))]
-        # The body is there already, or never comes: who expects a 100 first would only wait.
+        headers += [self._rng.choice(HEADERS) for _ in range(self._rng.choice((0, 0, 0, 1, 1, 3)))]
+        # The body is already sent or never comes: waiting for a 100 would only take time.
         headers.append((b"content-length", str(len(body)).encode()))
         lines = [method + b" " + path.encode() + b" HTTP/1.1", *(name + b": " + value for name, value in headers)]
         is_http = method in METHODS[:8] and not any(b in value for _, value in headers for b in (b"\r", b"\n", b"\0"))
@@ -110,18 +110,18 @@ class RestRequests:
     def _path(self, route: Route) -> str:
         def fill(_: re.Match[str]) -> str:
             if self._values.one_in(10):
-                return quote_from_bytes(bytes(self._chance.randrange(256) for _ in range(8)))
-            text = self._chance.choice(NAMES) if not self._values.one_in(6) else self._values.text()
-            return quote(text.encode("utf-8", "surrogatepass"), safe=self._chance.choice(("", "/")))
+                return quote_from_bytes(bytes(self._rng.randrange(256) for _ in range(8)))
+            text = self._rng.choice(NAMES) if not self._values.one_in(6) else self._values.text()
+            return quote(text.encode("utf-8", "surrogatepass"), safe=self._rng.choice(("", "/")))
 
         path = re.sub(r"{[^}]+}", fill, route.template)
         if self._values.one_in(20):
-            path += self._chance.choice(("/", "//", "/..", "%", "%zz", "?", "#x", "/history", ":nothing", ";a=b"))
+            path += self._rng.choice(("/", "//", "/..", "%", "%zz", "?", "#x", "/history", ":nothing", ";a=b"))
         return path
 
     def _query(self, route: Route) -> str:
         named = dict.fromkeys(name for name in ("environment", "service_name") if not self._values.one_in(10))
-        pairs = [(name, ENVIRONMENT if name == "environment" else self._chance.choice(NAMES)) for name in named]
+        pairs = [(name, ENVIRONMENT if name == "environment" else self._rng.choice(NAMES)) for name in named]
         pairs = [pair for pair in pairs if pair[0] in route.request.fields_by_name and pair[0] not in route.variables]
         for field in route.request.fields:
             if field.name not in (*route.variables, *named) and self._values.one_in(4):
@@ -139,7 +139,7 @@ class RestRequests:
         if self._values.one_in(3):
             return self._values.text()
         if name in ("page_size", "version", "from_version", "to_version"):
-            return str(self._chance.choice((-1, 0, 1, 2, 1000, 10**6, 2**31, 2**63)))
+            return str(self._rng.choice((-1, 0, 1, 2, 1000, 10**6, 2**31, 2**63)))
         if name == "after_revision":
-            return str(self._chance.choice((0, 1, 10**6, -1)))
-        return str(self._chance.choice((0, 1, "true", "x")))
+            return str(self._rng.choice((0, 1, 10**6, -1)))
+        return str(self._rng.choice((0, 1, "true", "x")))

@@ -1,4 +1,4 @@
-"""Everything that can be called, read from the descriptors, so that a new RPC is fuzzed without a word here."""
+"""All methods and routes, read from the descriptors, so that a new RPC is fuzzed without a change here."""
 
 import re
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ _VERBS = ("get", "put", "post", "delete", "patch")
 
 @dataclass(frozen=True, slots=True)
 class Rpc:
-    """One method over gRPC."""
+    """One gRPC method."""
 
     path: str
     request: Descriptor
@@ -33,7 +33,7 @@ class Route:
 
     @property
     def variables(self) -> list[str]:
-        """The request's fields that the path gives."""
+        """The request's fields in the path."""
         return [name.partition("=")[0] for name in re.findall(r"{([^}]+)}", self.template)]
 
 
@@ -58,14 +58,14 @@ def rpcs() -> list[Rpc]:
 
 def routes() -> list[Route]:
     """All REST routes."""
-    found = []
+    routes_found = []
     for method in _methods():
         rule = method.GetOptions().Extensions[annotations_pb2.http]
         for binding in (rule, *rule.additional_bindings):
             for verb in _VERBS:
                 template = getattr(binding, verb)
                 if template:
-                    found.append(
+                    routes_found.append(
                         Route(verb.upper(), template, method.input_type, bool(binding.body), method.server_streaming)
                     )
-    return found
+    return routes_found

@@ -38,35 +38,35 @@ class Call:
 
 
 class Calls:
-    """Makes them."""
+    """Makes random calls."""
 
-    def __init__(self, chance: random.Random, rpcs: list[Rpc]) -> None:
-        self._chance = chance
-        self._values = Values(chance)
+    def __init__(self, rng: random.Random, rpcs: list[Rpc]) -> None:
+        self._rng = rng
+        self._values = Values(rng)
         self._rpcs = rpcs
 
     def next(self) -> Call:
         """One call."""
-        rpc = self._chance.choice(self._rpcs)
-        count = self._chance.randrange(4) if rpc.streams_requests else 1
-        metadata = tuple(self._chance.choice(METADATA) for _ in range(self._chance.choice((0, 0, 0, 1, 2))))
+        rpc = self._rng.choice(self._rpcs)
+        count = self._rng.randrange(4) if rpc.streams_requests else 1
+        metadata = tuple(self._rng.choice(METADATA) for _ in range(self._rng.choice((0, 0, 0, 1, 2))))
         return Call(rpc, tuple(self._message(rpc.request) for _ in range(count)), metadata)
 
     def _message(self, descriptor: Descriptor) -> bytes:
         message: Any = GetMessageClass(descriptor)()
         try:
-            # A lone surrogate is no text to protobuf, which fails on it with a SystemError.
+            # protobuf fails on a lone surrogate with a SystemError.
             source = json.loads(json.dumps(self._values.message(descriptor)).replace("\\ud800", ""))
             ParseDict(source, message, ignore_unknown_fields=True)
             data: bytes = message.SerializeToString()
         except (ParseError, ValueError, TypeError, RecursionError):
-            # What protobuf's own JSON refuses: the half that it has read, or nothing.
+            # protobuf's JSON parser refused it: keep the part that was parsed, or nothing.
             data = message.SerializeToString()
         if self._values.one_in(10) and data:
             spoilt = bytearray(data)
-            for _ in range(self._chance.randrange(1, 4)):
-                spoilt[self._chance.randrange(len(spoilt))] = self._chance.randrange(256)
+            for _ in range(self._rng.randrange(1, 4)):
+                spoilt[self._rng.randrange(len(spoilt))] = self._rng.randrange(256)
             return bytes(spoilt)
         if self._values.one_in(30):
-            return bytes(self._chance.randrange(256) for _ in range(self._chance.randrange(100)))
+            return bytes(self._rng.randrange(256) for _ in range(self._rng.randrange(100)))
         return data

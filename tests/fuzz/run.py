@@ -1,6 +1,6 @@
-"""One run: random requests over REST and gRPC through the gateway, and a neighbour who must not notice.
+"""One run: random requests over REST and gRPC through the gateway, and a neighbour that must not be affected.
 
-All chance comes from one seed. Each lane has its own, so what it sends does not depend on the others' speed.
+All random choices come from one seed. Each lane has its own source, so its requests don't depend on the others' speed.
 """
 
 import asyncio
@@ -21,20 +21,20 @@ from tests.fuzz.routes import routes, rpcs
 from tests.fuzz.rpc import Call, Calls
 
 REST_LANES, RPC_LANES = 6, 3
-# Longer than the server's default deadline: a call that is not answered by then hangs.
+# Longer than the server's default deadline: a call without an answer by then hangs.
 HANG_SECONDS = 20.0
-# Of some callers, who give up on purpose.
+# The deadline of callers that give up on purpose.
 DEADLINE_SECONDS = 0.5
 NEIGHBOUR_PAUSE_SECONDS = 0.02
 NEIGHBOUR_SECONDS = 10.0
 NEIGHBOUR = "neighbour"
-# A run with more is judged already.
+# More problems add no information.
 MOST_VIOLATIONS = 50
 
 
 @dataclass
 class Outcome:
-    """What was sent and what was wrong with what came back."""
+    """The numbers of answers by code, and the problems."""
 
     seed: int
     sent: int = 0
@@ -44,7 +44,7 @@ class Outcome:
     violations: list[str] = field(default_factory=list)
 
     def note(self, code: object, problem: str, what: object) -> None:
-        """One answer, and what is wrong with it."""
+        """Counts one answer and records its problem, if any."""
         self.sent += 1
         self.codes[str(code)] = self.codes.get(str(code), 0) + 1
         if problem:
@@ -52,7 +52,7 @@ class Outcome:
 
 
 async def run_fuzz(port: int, *, requests: int, seed: int) -> Outcome:
-    """Sends so many requests to a service that was just started."""
+    """Sends this many requests to a service that has just started."""
     outcome = Outcome(seed)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         neighbour = await _Neighbour.settled(channel, port, outcome)
@@ -65,13 +65,13 @@ async def run_fuzz(port: int, *, requests: int, seed: int) -> Outcome:
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
-        await neighbour.look()
+        await neighbour.check()
         await neighbour.close()
     return outcome
 
 
-async def _rest_lane(port: int, chance: random.Random, requests: int, outcome: Outcome) -> None:
-    made, connection = RestRequests(chance, routes()), Connection(port)
+async def _rest_lane(port: int, rng: random.Random, requests: int, outcome: Outcome) -> None:
+    made, connection = RestRequests(rng, routes()), Connection(port)
     for _ in range(requests):
         if len(outcome.violations) >= MOST_VIOLATIONS:
             return
@@ -79,26 +79,26 @@ async def _rest_lane(port: int, chance: random.Random, requests: int, outcome: O
         try:
             answer = await connection.send(request.data, is_head=request.is_head, streams=request.streams)
         except TimeoutError:
-            outcome.note("hang", "no answer: it hangs", request)
+            outcome.note("hang", "no answer: the call hangs", request)
             await connection.close()
         else:
             outcome.note(f"{answer.status} {reason_of(answer)}".strip(), judge_rest(request, answer), request)
     await connection.close()
 
 
-async def _rpc_lane(port: int, chance: random.Random, requests: int, outcome: Outcome) -> None:
-    made = Calls(chance, rpcs())
+async def _rpc_lane(port: int, rng: random.Random, requests: int, outcome: Outcome) -> None:
+    made = Calls(rng, rpcs())
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         for _ in range(requests):
             if len(outcome.violations) >= MOST_VIOLATIONS:
                 return
             call = made.next()
-            deadline = DEADLINE_SECONDS if chance.randrange(5) == 0 else None
+            deadline = DEADLINE_SECONDS if rng.randrange(5) == 0 else None
             try:
                 async with asyncio.timeout(HANG_SECONDS):
                     await _called(channel, call, deadline)
             except TimeoutError:
-                outcome.note("hang", "no answer: it hangs", call)
+                outcome.note("hang", "no answer: the call hangs", call)
             except grpc.RpcError as error:
                 code: Any = error
                 gave_up = deadline is not None and code.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -131,7 +131,7 @@ async def _called(channel: grpc.aio.Channel, call: Call, deadline_seconds: float
 
 
 class _Neighbour:
-    """A caller with resources of its own, who gets the same answers whatever others send."""
+    """A caller with its own resources, which must always get the same answers."""
 
     def __init__(self, channel: grpc.aio.Channel, port: int, outcome: Outcome) -> None:
         self._configs = config_pb2_grpc.ConfigServiceStub(channel)
@@ -141,35 +141,35 @@ class _Neighbour:
 
     @classmethod
     async def settled(cls, channel: grpc.aio.Channel, port: int, outcome: Outcome) -> "_Neighbour":
-        """With its configuration and its flag."""
-        found = cls(channel, port, outcome)
-        await found._configs.CreateConfig(
+        """A neighbour whose configuration and flag exist."""
+        neighbour = cls(channel, port, outcome)
+        await neighbour._configs.CreateConfig(
             config_pb2.CreateConfigRequest(key="key", environment=NEIGHBOUR, value={"string_value": "mine"})  # type: ignore[arg-type]
         )
-        await found._flags.CreateFlag(
+        await neighbour._flags.CreateFlag(
             flag_pb2.CreateFlagRequest(name="flag", environment=NEIGHBOUR, enabled=True, targeted_users=["u1"])
         )
-        return found
+        return neighbour
 
     async def watch(self) -> None:
-        """Looks again and again."""
+        """Checks its answers repeatedly."""
         while True:
-            await self.look()
+            await self.check()
             await asyncio.sleep(NEIGHBOUR_PAUSE_SECONDS)
 
-    async def look(self) -> None:
-        """Asks in three ways, with deadlines, on connections that others use too."""
+    async def check(self) -> None:
+        """Asks for its configuration, its evaluation and over REST, with deadlines, on connections that others also use."""
         began = time.perf_counter()
         try:
             await self._ask()
         except (grpc.RpcError, TimeoutError, AssertionError) as error:
-            self._outcome.violations.append(f"the neighbour noticed: {error!r}")
+            self._outcome.violations.append(f"the neighbour was affected: {error!r}")
         self._outcome.neighbour_calls += 1
         took = time.perf_counter() - began
         self._outcome.neighbour_worst_seconds = max(self._outcome.neighbour_worst_seconds, took)
 
     async def close(self) -> None:
-        """Ends its connection."""
+        """Closes its connection."""
         await self._connection.close()
 
     async def _ask(self) -> None:
@@ -189,7 +189,7 @@ class _Neighbour:
 
 
 def report(outcome: Outcome, seconds: float) -> str:
-    """What was done and found, for people."""
+    """The numbers and problems of a run, for people."""
     codes = ", ".join(f"{count} {code}" for code, count in sorted(outcome.codes.items(), key=lambda c: -c[1]))
     lines = [
         f"fuzz: seed {outcome.seed}, {outcome.sent} requests in {seconds:.0f} s, {len(outcome.violations)} violations",

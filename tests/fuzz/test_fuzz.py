@@ -1,4 +1,4 @@
-"""Some thousand random requests in the suite; as many as asked by `make fuzz`."""
+"""Some thousand random requests in the suite; `make fuzz` sets another number."""
 
 import os
 import random
@@ -14,20 +14,20 @@ from tests.fuzz.run import report, run_fuzz
 
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS") or 3_000)
 SEED = int(os.environ.get("FUZZ_SEED") or random.randrange(1_000_000))
-# A tenth of the slowest rate that was seen on two cores.
+# A tenth of the slowest rate measured on two cores.
 REQUESTS_A_SECOND = 20
 
 SETTINGS = {
-    # What is registered is checked at loopback addresses alone, whatever else is asked for.
+    # Health checks reach only loopback addresses, whatever is registered.
     "HEALTH_CHECK_DENIED_NETWORKS": "0.0.0.0/2,64.0.0.0/3,96.0.0.0/4,112.0.0.0/5,120.0.0.0/6,124.0.0.0/7,126.0.0.0/8,"
     "128.0.0.0/1,8000::/1,4000::/2,2000::/3",
-    # A revision that never comes is waited for, and that is no hang.
+    # Waiting for a future revision is not a hang.
     "DEFAULT_DEADLINE_SECONDS": "2",
 }
 
 
 @pytest.mark.timeout(REQUESTS / REQUESTS_A_SECOND + 120)
-async def test_no_request_breaks_the_service_or_a_neighbours_answers(tmp_path: Path) -> None:
+async def test_random_requests_break_neither_the_service_nor_a_neighbours_answers(tmp_path: Path) -> None:
     with Port() as port:
         running = start(tmp_path, port.number, **SETTINGS)
         began = time.monotonic()
@@ -40,7 +40,7 @@ async def test_no_request_breaks_the_service_or_a_neighbours_answers(tmp_path: P
         sys.stdout.write(f"\n{text}\n  the service's log: {running.log}\n")
         assert not outcome.violations, text
         assert outcome.sent >= REQUESTS
-        # Most are sound enough to get past the first check.
+        # Most requests pass the first check.
         assert outcome.codes.get("200", 0) + outcome.codes.get("201", 0) + outcome.codes.get("OK", 0) > REQUESTS / 20
         assert "Traceback" not in log, log[log.index("Traceback") - 2_000 :][:6_000]
         assert '"level": "error"' not in log

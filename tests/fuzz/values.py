@@ -1,4 +1,4 @@
-"""Random requests: mostly sound ones with something wrong, since what is wrong all over is refused at the first check."""
+"""Random messages: mostly valid with one mistake, because a message full of mistakes is refused at the first check."""
 
 import json
 import math
@@ -9,10 +9,10 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 ENVIRONMENT = "fuzz"
-# Few names, so that requests meet each other's resources.
+# Few names, so that requests use each other's resources.
 NAMES = ("a", "b", "model_path", "new-ui", "x.y")
 
-# What is put where a text is wanted.
+# Values for text fields.
 TEXTS: tuple[str, ...] = (
     "",
     " ",
@@ -52,7 +52,7 @@ NUMBERS: tuple[Any, ...] = (
     1e308,
     5e-324,
 )
-# Literal addresses of the loopback alone, or none at all: a check must never leave the machine, nor look a name up.
+# Only literal loopback addresses, or none: a check must neither leave the machine nor resolve a name.
 URLS = (
     "http://127.0.0.1:9",
     "http://127.0.0.1:9/health",
@@ -73,24 +73,24 @@ Json = Any
 
 
 class Values:
-    """Random JSON for messages, from one source of chance."""
+    """Random JSON for messages, from one random source."""
 
-    def __init__(self, chance: random.Random) -> None:
-        self.chance = chance
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
 
     def one_in(self, number: int) -> bool:
-        """True once in so many."""
-        return self.chance.randrange(number) == 0
+        """True once in `number` calls on average."""
+        return self.rng.randrange(number) == 0
 
     def message(self, descriptor: Descriptor, depth: int = 0) -> dict[str, Json]:
-        """The JSON of a message of this type: sound in most members, others left out, some wrong, some unknown."""
-        found: dict[str, Json] = {}
+        """The JSON of a message of this type: most members are valid, others are left out, wrong or unknown."""
+        message: dict[str, Json] = {}
         for field in descriptor.fields:
             if not self._is_left_out(field):
-                found[field.name if self.one_in(2) else field.json_name] = self._field(field, depth)
+                message[field.name if self.one_in(2) else field.json_name] = self._field(field, depth)
         if self.one_in(30):
-            found[self.text()] = self.json()
-        return found
+            message[self.text()] = self.json()
+        return message
 
     def _is_left_out(self, field: FieldDescriptor) -> bool:
         if field.name in ("environment", "key", "name", "flag_name", "service_name", "value", "service_url"):
@@ -101,9 +101,9 @@ class Values:
         if self.one_in(40):
             return self.json()
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
-            return {self.text(): self.text() for _ in range(self.chance.randrange(4))}
+            return {self.text(): self.text() for _ in range(self.rng.randrange(4))}
         if field.is_repeated:
-            return [self._single(field, depth) for _ in range(self.chance.choice((0, 1, 2, 3, 30)))]
+            return [self._single(field, depth) for _ in range(self.rng.choice((0, 1, 2, 3, 30)))]
         return self._single(field, depth)
 
     def _single(self, field: FieldDescriptor, depth: int) -> Json:
@@ -121,17 +121,17 @@ class Values:
         if descriptor.full_name == "google.protobuf.Value":
             return self.json()
         if descriptor.full_name == "google.protobuf.Struct":
-            return {self.text(): self.json() for _ in range(self.chance.randrange(4))}
+            return {self.text(): self.json() for _ in range(self.rng.randrange(4))}
         if descriptor.full_name == "google.protobuf.Timestamp":
-            return self.chance.choice(("2026-01-01T00:00:00Z", "not a time", "0000-01-01T00:00:00Z", 5))
+            return self.rng.choice(("2026-01-01T00:00:00Z", "not a time", "0000-01-01T00:00:00Z", 5))
         if descriptor.full_name == "google.protobuf.FieldMask":
-            return self.chance.choice(("enabled", "value,description", "*", "nothing", "a.b.c", ""))
+            return self.rng.choice(("enabled", "value,description", "*", "nothing", "a.b.c", ""))
         return self.message(descriptor, depth + 1) if depth < 4 else {}
 
     def _named(self, name: str) -> str:
         """A text that fits a field of this name, most of the time."""
         if "url" in name:
-            return self.chance.choice(URLS)
+            return self.rng.choice(URLS)
         if self.one_in(15):
             return self.text()
         if name == "environment":
@@ -143,60 +143,60 @@ class Values:
             "strategy": ("round_robin", "random", "weighted", "consistent_hash"),
             "etag": ("", '"1-1"', "*", "1-1"),
             "page_token": ("", "eyJ9", "x"),
-            "request_id": ("", f"r{self.chance.randrange(10**9)}"),
+            "request_id": ("", f"r{self.rng.randrange(10**9)}"),
         }
-        return self.chance.choice(known.get(name, NAMES))
+        return self.rng.choice(known.get(name, NAMES))
 
     def _number(self) -> Json:
-        return self.chance.choice((self.chance.uniform(0, 100), *NUMBERS))
+        return self.rng.choice((self.rng.uniform(0, 100), *NUMBERS))
 
     def _whole(self) -> Json:
-        # Few of them are large: a revision that never comes is waited for.
-        return self.chance.choice((0, 0, 1, 2, 10, 1000)) if not self.one_in(10) else self.chance.choice(NUMBERS)
+        # Few of them are large: a read waits for a future revision.
+        return self.rng.choice((0, 0, 1, 2, 10, 1000)) if not self.one_in(10) else self.rng.choice(NUMBERS)
 
     def text(self) -> str:
         """Any text."""
-        return self.chance.choice((*NAMES, *TEXTS))
+        return self.rng.choice((*NAMES, *TEXTS))
 
     def json(self, depth: int = 0) -> Json:
-        """Any JSON value, deep or wide once in a while."""
-        kind = self.chance.randrange(9 if depth < 5 else 5)
+        """Any JSON value, sometimes deep or wide."""
+        kind = self.rng.randrange(9 if depth < 5 else 5)
         if kind == 0:
-            return self.chance.choice((None, True, False))
+            return self.rng.choice((None, True, False))
         if kind in (1, 2):
             return self.text()
         if kind == 3:
-            return self.chance.choice(NUMBERS)
+            return self.rng.choice(NUMBERS)
         if kind == 4:
-            return self.chance.randrange(1_000)
+            return self.rng.randrange(1_000)
         if kind == 5 and depth == 0 and self.one_in(4):
             nested: Json = 0
-            for _ in range(self.chance.choice((5, 31, 120, 900))):
+            for _ in range(self.rng.choice((5, 31, 120, 900))):
                 nested = [nested] if self.one_in(2) else {"n": nested}
             return nested
         if kind in (5, 6):
-            return [self.json(depth + 1) for _ in range(self.chance.randrange(5))]
-        return {self.text(): self.json(depth + 1) for _ in range(self.chance.randrange(5))}
+            return [self.json(depth + 1) for _ in range(self.rng.randrange(5))]
+        return {self.text(): self.json(depth + 1) for _ in range(self.rng.randrange(5))}
 
     def document(self, value: Json) -> bytes:
-        """The value as JSON text: sound most of the time, else broken in one of many ways."""
+        """The value as JSON text: mostly valid, else broken in one of many ways."""
         text = json.dumps(value, ensure_ascii=self.one_in(2), allow_nan=True)
         encoded = text.encode("utf-8", "surrogatepass")
         broken: tuple[Callable[[], bytes], ...] = (
-            lambda: encoded[: self.chance.randrange(len(encoded) + 1)],
-            lambda: encoded + self.chance.choice((b"}", b"[]", b"\x00", b" x")),
+            lambda: encoded[: self.rng.randrange(len(encoded) + 1)],
+            lambda: encoded + self.rng.choice((b"}", b"[]", b"\x00", b" x")),
             lambda: encoded.replace(b'"', b"'"),
             lambda: encoded.replace(b":", b":\xff\xfe", 1),
             lambda: encoded.replace(b'": ', b'\\q": ', 1),
             lambda: b'{"environment":"fuzz","environment":"other",' + encoded[1:],
-            lambda: b"[" * self.chance.choice((50, 5_000)) + encoded,
+            lambda: b"[" * self.rng.choice((50, 5_000)) + encoded,
             lambda: b"\xef\xbb\xbf" + encoded,
             lambda: b"",
             lambda: b"NaN",
             lambda: encoded.replace(b"}", b',"zz":"' + b"z" * 200_000 + b'"}', 1),
-            lambda: bytes(self.chance.randrange(256) for _ in range(self.chance.randrange(200))),
+            lambda: bytes(self.rng.randrange(256) for _ in range(self.rng.randrange(200))),
         )
-        return self.chance.choice(broken)() if self.one_in(10) else encoded
+        return self.rng.choice(broken)() if self.one_in(10) else encoded
 
 
 def is_finite(value: object) -> bool:

@@ -1,4 +1,4 @@
-"""A real Envoy with the gateway's own Lua, and in place of the transcoder a filter that tells what the Lua found."""
+"""A real Envoy with the gateway's Lua. A filter in place of the transcoder answers with what the Lua has read."""
 
 import json
 import subprocess
@@ -11,10 +11,10 @@ import httpx
 
 from configsvc.gateway.config import GatewaySettings, envoy_config
 from tests.engines.ports import Port
-from tests.rpc.running import eventually
+from tests.rpc.server_process import eventually
 
 REQUEST_BYTES = 8 << 20
-TELL = """
+ECHO_SCRIPT = """
 function envoy_on_request(handle)
   local members = handle:headers():get("x-configsvc-members")
   handle:respond({[":status"] = "200"}, members or "(none)")
@@ -24,7 +24,7 @@ end
 
 @contextmanager
 def echo(directory: Path, request_bytes: int = REQUEST_BYTES) -> Iterator[httpx.Client]:
-    """A client of it. An accepted request is answered with 200 and the members that the server would be told."""
+    """A client of such an Envoy. An accepted request is answered with 200 and the members that it names."""
     with Port() as port:
         config = envoy_config(
             GatewaySettings("127.0.0.1", port.number, str(directory / "admin.sock"), ["unix:/nobody"], request_bytes)
@@ -33,10 +33,10 @@ def echo(directory: Path, request_bytes: int = REQUEST_BYTES) -> Iterator[httpx.
         for number, http_filter in enumerate(manager["http_filters"]):
             if http_filter["name"] == "envoy.filters.http.grpc_json_transcoder":
                 manager["http_filters"][number] = {
-                    "name": "tell",
+                    "name": "echo",
                     "typed_config": {
                         "@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua",
-                        "default_source_code": {"inline_string": TELL},
+                        "default_source_code": {"inline_string": ECHO_SCRIPT},
                     },
                 }
         for route in manager["route_config"]["virtual_hosts"][0]["routes"]:

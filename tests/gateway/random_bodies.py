@@ -1,4 +1,4 @@
-"""JSON bodies made at random: mostly right for a message, some with one thing wrong, in all the ways to write JSON."""
+"""Random JSON bodies in all the ways to write JSON: mostly valid for a message, some with an error."""
 
 import json
 from random import Random
@@ -19,17 +19,17 @@ MUTATIONS = (
 
 
 class Pairs(list[tuple[str, Any]]):
-    """An object whose members may come twice."""
+    """A JSON object that may have a member twice."""
 
 
 class Bodies:
-    """A source of bodies."""
+    """A generator of bodies."""
 
     def __init__(self, random: Random) -> None:
         self._random = random
 
     def body(self, message: Any) -> bytes:
-        """One for this message's descriptor."""
+        """A body for the message with this descriptor."""
         body = self._text(self._message(message, 0)).encode("utf-8", "surrogatepass")
         for _ in range(self._random.choice((0, 0, 1, 1, 2))):
             at = self._random.randint(0, len(body))
@@ -103,6 +103,6 @@ class Bodies:
 
 
 def _units(text: str) -> list[int]:
-    """The code units of UTF-16."""
+    """The UTF-16 code units of a text."""
     encoded = text.encode("utf-16-be", "surrogatepass")
     return [int.from_bytes(encoded[at : at + 2], "big") for at in range(0, len(encoded), 2)]

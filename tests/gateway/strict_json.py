@@ -1,4 +1,4 @@
-"""Which bodies are right, by Python's own JSON reader and protobuf's: the oracle for the gateway's Lua."""
+"""The oracle for the gateway's Lua: which bodies are valid by Python's JSON reader and protobuf's."""
 
 import json
 import math
@@ -16,18 +16,18 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class NotStrict(ValueError):
-    """Not JSON that means one thing."""
+    """The body is not JSON, or is ambiguous."""
 
 
 def members(body: bytes, message: Message) -> set[str]:
-    """The members that a body names, by the proto's names. Raises `NotStrict` or `json_format.ParseError`."""
+    """The members that a body names, as the proto names them. Raises `NotStrict` or `json_format.ParseError`."""
     found = strict(body)
     if not isinstance(found, dict):
         raise NotStrict("not an object")
     try:
         json_format.ParseDict(found, message, max_recursion_depth=200)
     except AttributeError as error:
-        # Its answer to null in place of a list of google.protobuf.Value.
+        # protobuf raises this for null in place of a list of google.protobuf.Value.
         raise NotStrict("null is no list") from error
     _check_members(found, message.DESCRIPTOR, top=True)
     by_name = {name: f.name for f in message.DESCRIPTOR.fields for name in (f.name, f.json_name)}
@@ -35,7 +35,7 @@ def members(body: bytes, message: Message) -> set[str]:
 
 
 def strict(body: bytes) -> Any:
-    """JSON of RFC 8259 in UTF-8: each member once, no lone surrogate, no number beyond doubles, 100 deep at most."""
+    """Reads JSON of RFC 8259 in UTF-8: each member once, no lone surrogate, no number beyond doubles, at most 100 levels."""
     try:
         found = json.loads(
             body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_integer
@@ -80,7 +80,9 @@ def _walk(value: Any, depth: int) -> Iterator[tuple[int, Any]]:
 
 
 def _check_members(found: dict[str, Any], message: Any, *, top: bool) -> None:
-    """What protobuf lets pass: a member by both of its names, one of them null; null if leaving out means to keep; false
+    """Checks what protobuf accepts and the gateway does not.
+
+    These are a member by both of its names if one is null, null for a field that keeps its value if left out, and false
     for 0.
     """
     by_name = {name: f for f in message.fields for name in (f.name, f.json_name)}

@@ -1,4 +1,4 @@
-"""The gateway's reading of REST bodies, held against Python's and protobuf's, through a real Envoy."""
+"""The gateway reads REST bodies as Python and protobuf do, in a real Envoy."""
 
 from collections.abc import Iterator
 from random import Random
@@ -35,8 +35,8 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         yield client
 
 
-def found_by(gateway: httpx.Client, method: str, path: str, body: bytes) -> set[str] | dict[str, Any]:
-    """The members that the gateway tells the server of, or what it answers in its place."""
+def members_or_error(gateway: httpx.Client, method: str, path: str, body: bytes) -> set[str] | dict[str, Any]:
+    """The members that the gateway has read, or its error."""
     answer = gateway.request(method, path, content=body, headers=JSON)
     if answer.status_code == 200:
         return set(answer.text.split(",")) - {"", "(none)"}
@@ -52,13 +52,13 @@ def found_by(gateway: httpx.Client, method: str, path: str, body: bytes) -> set[
 
 
 @pytest.mark.parametrize(("method", "path", "message"), BODIES)
-def test_bodies_are_read_as_python_and_protobuf_read_them(
+def test_random_bodies_are_read_as_python_and_protobuf_read_them(
     gateway: httpx.Client, method: str, path: str, message: type[Message]
 ) -> None:
     @settings(max_examples=80, deadline=None)
     @given(seed=st.integers(0, 2**32))
     def check(seed: int) -> None:
-        agree(gateway, method, path, message, Bodies(Random(seed)).body(message.DESCRIPTOR))
+        assert_agrees(gateway, method, path, message, Bodies(Random(seed)).body(message.DESCRIPTOR))
 
     check()
 
@@ -73,12 +73,12 @@ def test_bodies_are_read_as_python_and_protobuf_read_them(
      b'{"value":' + b"[" * 100_000, b'{"value":' + b'{"a":' * 99 + b"1" + b"}" * 99 + b"}"],
 )  # fmt: skip
 def test_chosen_bodies_are_read_as_python_and_protobuf_read_them(gateway: httpx.Client, body: bytes) -> None:
-    agree(gateway, *BODIES[0], body)
+    assert_agrees(gateway, *BODIES[0], body)
 
 
-def agree(gateway: httpx.Client, method: str, path: str, message: type[Message], body: bytes) -> None:
-    """Asserts that the gateway accepts what the oracle does, and sees the same members."""
-    found = found_by(gateway, method, path, body)
+def assert_agrees(gateway: httpx.Client, method: str, path: str, message: type[Message], body: bytes) -> None:
+    """Asserts that the gateway accepts the same bodies as the oracle, and reads the same members."""
+    found = members_or_error(gateway, method, path, body)
     if not body:
         return
     try:
@@ -92,7 +92,7 @@ def agree(gateway: httpx.Client, method: str, path: str, message: type[Message],
 
 
 def bindings() -> list[tuple[str, str, Descriptor]]:
-    """Every method of every route, with a path that is one of its."""
+    """Every method of every route, with a path that matches it."""
     return [
         (verb, route.template.replace("{key=**}", "a/b.c").replace("{name}", "n").replace("{service_name}", "s"),
          method.input_type)
@@ -102,30 +102,30 @@ def bindings() -> list[tuple[str, str, Descriptor]]:
 
 
 @pytest.mark.parametrize(("method", "path", "message"), bindings())
-def test_every_route_refuses_what_its_message_does_not_have(
+def test_every_route_refuses_unknown_members(
     gateway: httpx.Client, method: str, path: str, message: Descriptor
 ) -> None:
-    found = found_by(gateway, method, path, b'{"no_such_member": 1}')
+    found = members_or_error(gateway, method, path, b'{"no_such_member": 1}')
     assert isinstance(found, dict)
     assert found["message"].startswith("no_such_member: is unknown here")
     known = found["message"].partition("known are ")[2]
     assert known == ", ".join(f.name for f in message.fields)
 
 
-def test_one_operation_is_one_write(gateway: httpx.Client) -> None:
-    """Two of a oneof: protobuf's own reader names types and no field."""
+def test_operation_with_two_writes_is_refused_by_name(gateway: httpx.Client) -> None:
+    """Two members of a oneof. protobuf's reader would name types, not a field."""
     names = [f.name for f in change_pb2.ChangeOperation.DESCRIPTOR.fields]
     for first, second in zip(names, names[1:] + names[:1], strict=True):
         body = f'{{"operations":[{{}},{{"{first}":{{}},"{second}":{{}}}}]}}'.encode()
-        found = found_by(gateway, "POST", "/api/v1/changes:apply", body)
+        found = members_or_error(gateway, "POST", "/api/v1/changes:apply", body)
         assert isinstance(found, dict)
         assert found["message"].startswith(f"operations[1].{second}: must not be given together with {first}")
         one = f'{{"operations":[{{"{first}":{{}},"{second}":null}}]}}'.encode()
-        assert found_by(gateway, "POST", "/api/v1/changes:apply", one) == {"operations"}
+        assert members_or_error(gateway, "POST", "/api/v1/changes:apply", one) == {"operations"}
 
 
-def test_a_list_of_very_many_objects_is_refused_before_it_is_read(gateway: httpx.Client) -> None:
+def test_list_of_too_many_objects_is_refused(gateway: httpx.Client) -> None:
     body = b'{"operations":[' + b",".join([b"{}"] * 100_001) + b"]}"
-    found = found_by(gateway, "POST", "/api/v1/changes:apply", body)
+    found = members_or_error(gateway, "POST", "/api/v1/changes:apply", body)
     assert isinstance(found, dict)
     assert found["message"] == "operations: must have at most 100000 items"

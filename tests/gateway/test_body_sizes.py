@@ -1,4 +1,4 @@
-"""A body that is too large as a message is refused before one is made of it, and no other is."""
+"""A body whose message would be too large is refused before the message is made; others are accepted."""
 
 import json
 from collections.abc import Iterator
@@ -31,8 +31,10 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         yield client
 
 
-def agree(gateway: httpx.Client, path: str, message: Message, body: dict[str, Any], *, ascii_only: bool) -> None:
-    """The gateway counts no more than protobuf does, and not much less if nothing is escaped."""
+def assert_agrees(
+    gateway: httpx.Client, path: str, message: Message, body: dict[str, Any], *, ascii_only: bool
+) -> None:
+    """Asserts that the gateway counts at most as many bytes as protobuf, and not much fewer if nothing is escaped."""
     text = json.dumps(body, separators=(",", ":"), ensure_ascii=ascii_only).encode("utf-8")
     assume(len(text) <= LIMIT)
     answer = gateway.post(path, content=text, headers=JSON)
@@ -47,23 +49,23 @@ def agree(gateway: httpx.Client, path: str, message: Message, body: dict[str, An
 
 @settings(max_examples=200, deadline=None)
 @given(item=values, times=st.integers(1, 5_000), ascii_only=st.booleans())
-def test_values(gateway: httpx.Client, item: Any, times: int, ascii_only: bool) -> None:
+def test_size_of_values(gateway: httpx.Client, item: Any, times: int, ascii_only: bool) -> None:
     body = {"key": "k", "environment": "e", "value": [item] * times}
-    agree(gateway, "/api/v1/config", config_pb2.CreateConfigRequest(), body, ascii_only=ascii_only)
+    assert_agrees(gateway, "/api/v1/config", config_pb2.CreateConfigRequest(), body, ascii_only=ascii_only)
 
 
 @settings(max_examples=100, deadline=None)
 @given(item=values, times=st.integers(1, 2_000), ascii_only=st.booleans())
-def test_attributes(gateway: httpx.Client, item: Any, times: int, ascii_only: bool) -> None:
+def test_size_of_attributes(gateway: httpx.Client, item: Any, times: int, ascii_only: bool) -> None:
     requests = [{"flag_name": "f", "attributes": {"a": item, "b": [item] * 9}}] * (times // 10)
     body = {"requests": requests, "attributes": {str(number): item for number in range(times)}}
     path = "/api/v1/feature-flags/evaluate/batch"
-    agree(gateway, path, flag_pb2.BatchEvaluateFlagsRequest(), body, ascii_only=ascii_only)
+    assert_agrees(gateway, path, flag_pb2.BatchEvaluateFlagsRequest(), body, ascii_only=ascii_only)
 
 
 @pytest.mark.parametrize(("item", "bytes_each"), [("1", 11), ('"abc"', 7), ("null", 4), ("{}", 4), ("[]", 4)])
-def test_the_limit_is_met_to_the_item(gateway: httpx.Client, item: str, bytes_each: int) -> None:
-    """Small items, whose lengths take one byte."""
+def test_limit_is_exact_to_the_item(gateway: httpx.Client, item: str, bytes_each: int) -> None:
+    """The items are small, so that their lengths take one byte."""
     most = LIMIT // bytes_each
     assert most * (len(item) + 1) < 2 * LIMIT
     for count, status in ((most - 2, 200), (most + 2, 413)):

@@ -1,4 +1,4 @@
-"""Parameters of a query are read as members of a body are: each error names one, and says what is allowed."""
+"""Parameters of a query are checked as members of a body are: an error names one, and says what is allowed."""
 
 import re
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 
 
 def filled(route: routes.Route, value: str) -> str:
-    """A path of a route whose parameters all have this value."""
+    """A path of the route, with this value for all parameters."""
     return re.sub(r"\{[^}]*\}", value, route.template)
 
 
@@ -49,7 +49,7 @@ def reads() -> list[tuple[str, routes.Route, Descriptor]]:
 
 
 def violation(answer: httpx.Response) -> tuple[str, str]:
-    """The field that is refused, and why."""
+    """The refused field, and the reason."""
     assert answer.status_code == 400, answer.text
     (found,) = answer.json()["details"][1]["field_violations"]
     assert answer.json()["message"] == f"{found['field']}: {found['description']}"
@@ -61,7 +61,7 @@ def kind_of(described: str) -> str:
 
 
 @pytest.mark.parametrize(("method", "route", "message"), reads())
-def test_every_parameter_of_every_read(
+def test_every_parameter_of_every_read_is_checked_by_its_type(
     gateway: httpx.Client, method: str, route: routes.Route, message: Descriptor
 ) -> None:
     path = filled(route, "n")
@@ -85,7 +85,9 @@ def test_every_parameter_of_every_read(
 
 
 @pytest.mark.parametrize(("method", "route", "message"), reads())
-def test_what_no_read_knows(gateway: httpx.Client, method: str, route: routes.Route, message: Descriptor) -> None:
+def test_unknown_parameters_and_invalid_utf8_are_refused(
+    gateway: httpx.Client, method: str, route: routes.Route, message: Descriptor
+) -> None:
     path = filled(route, "n")
     known = ", ".join(field.name for field in message.fields)
     assert violation(gateway.request(method, f"{path}?nope=1")) == ("nope", f"is unknown here; known are {known}")
@@ -95,7 +97,7 @@ def test_what_no_read_knows(gateway: httpx.Client, method: str, route: routes.Ro
             for raw in ("%ff", "%ed%a0%80", "%c0%80"):
                 assert violation(gateway.request(method, f"{path}?{field.name}={raw}")) == (field.name, "must be UTF-8")
     if route.parameters:
-        # One of them is named; which one, nobody promises.
+        # The error names one of them; which one is not specified.
         name, why = violation(gateway.request(method, filled(route, "a%ffb")))
         assert name in route.parameters
         assert why == "must be UTF-8"

@@ -1,4 +1,4 @@
-"""Curator's and Spring Cloud ZooKeeper's own classes, on a real ZooKeeper, both ways."""
+"""Curator's and Spring Cloud ZooKeeper's own classes read our nodes and we read theirs, on a real ZooKeeper."""
 
 import json
 import subprocess
@@ -57,7 +57,7 @@ def registry(zookeeper_hosts: str, chroot: str) -> Callable[[], ZookeeperRegistr
     return lambda: ZookeeperRegistryClient(zookeeper_hosts, chroot, "r1", connection_seconds=60, session_seconds=10)
 
 
-# What is registered here, and what Spring makes of host and port, which knows no schemes but http and https.
+# The registered URL, and the URL that Spring builds from host and port. Spring knows only http and https.
 OURS = {
     "http": ("http://asr:8087", "http://asr:8087"),
     "https": ("https://asr:8443", "https://asr:8443"),
@@ -73,7 +73,7 @@ OURS = {
 }
 
 
-async def test_the_jvm_reads_every_url_that_is_registered_here(
+async def test_jvm_reads_every_url_that_is_registered_here(
     peer: Peer, registry: Callable[[], ZookeeperRegistryClient]
 ) -> None:
     async with registry() as client:
@@ -81,25 +81,31 @@ async def test_the_jvm_reads_every_url_that_is_registered_here(
             payload = {"service_url": url, "registered_at": AT, "metadata": {"zone": "ü"}, "status": HEALTHY}
             await client.put(Node("ours", name, "r1", 1, payload))
         read = peer.ask("read", service="ours")
-        assert {found["id"]: found["uri"] for found in read["curator"]} == {
+        assert {instance["id"]: instance["uri"] for instance in read["curator"]} == {
             name: url for name, (url, _) in OURS.items()
         }
-        assert {found["id"]: found["uri"] for found in read["spring"]} == {name: url for name, (url, _) in OURS.items()}
-        assert {found["id"]: found["hostAndPort"] for found in read["spring"]} == {n: u for n, (_, u) in OURS.items()}
-        assert {found["id"] for found in read["spring"] if found["secure"]} == {n for n in OURS if "https" in n}
-        assert {found["at"] for found in read["curator"]} == {AT_MS}
-        assert {found["payload"] for found in read["curator"]} == {None}
+        assert {instance["id"]: instance["uri"] for instance in read["spring"]} == {
+            name: url for name, (url, _) in OURS.items()
+        }
+        assert {instance["id"]: instance["hostAndPort"] for instance in read["spring"]} == {
+            n: u for n, (_, u) in OURS.items()
+        }
+        assert {instance["id"] for instance in read["spring"] if instance["secure"]} == {
+            n for n in OURS if "https" in n
+        }
+        assert {instance["at"] for instance in read["curator"]} == {AT_MS}
+        assert {instance["payload"] for instance in read["curator"]} == {None}
         assert sorted(read["provided"]) == sorted(OURS)
 
 
-async def test_curator_gives_only_those_of_ours_that_are_healthy(
+async def test_curator_provides_only_our_healthy_instances(
     peer: Peer, registry: Callable[[], ZookeeperRegistryClient]
 ) -> None:
     async with registry() as client:
         for status in (HEALTHY, UNHEALTHY, SUSPECT):
             await client.put(Node("ours", status, "r1", 1, {"service_url": "http://h:1", "status": status}))
         read = peer.ask("read", service="ours")
-        assert {found["id"]: found["enabled"] for found in read["curator"]} == {
+        assert {instance["id"]: instance["enabled"] for instance in read["curator"]} == {
             HEALTHY: True,
             UNHEALTHY: False,
             SUSPECT: False,
@@ -108,7 +114,7 @@ async def test_curator_gives_only_those_of_ours_that_are_healthy(
 
 
 SPEC = "{scheme}://{address}:{port}"
-# What the JVM registers, and the URL that is discovered here: Curator's own unless it says otherwise.
+# What the JVM registers, and the URL that is discovered here: the same as Curator's unless given.
 THEIRS: dict[str, tuple[dict[str, Any], str]] = {
     "http": ({"address": "h", "port": 80, "uriSpec": SPEC}, ""),
     "https-ssl-port": ({"address": "h", "port": 80, "sslPort": 8443, "uriSpec": "{scheme}://{address}:{ssl-port}/a"}, ""),
@@ -122,18 +128,18 @@ THEIRS: dict[str, tuple[dict[str, Any], str]] = {
     "ipv6-in-brackets": ({"address": "[::1]", "port": 1, "uriSpec": SPEC + "/x"}, ""),
     "path-and-query": ({"address": "h", "port": 1, "uriSpec": SPEC + "/a?b=c"}, ""),
     "upper-case": ({"address": "H.Example", "port": 1, "uriSpec": "HTTP://{address}:{port}/A"}, ""),
-    # Curator makes of these what nobody can call.
+    # Curator builds unusable URLs from these.
     "ssl-port-alone": ({"address": "h", "sslPort": 8443, "uriSpec": SPEC}, "https://h:8443"),
     "ipv6": ({"address": "::1", "port": 1, "uriSpec": SPEC}, "http://[::1]:1"),
     "no-spec": ({"address": "h", "port": 8080}, "http://h:8080"),
     "no-spec-tls": ({"address": "h", "sslPort": 8443}, "https://h:8443"),
-    # Everyone who discovers it would read the password.
+    # Discovery must not reveal the password.
     "user": ({"address": "h", "port": 1, "uriSpec": "http://u:p@{address}:{port}/x"}, "http://h:1/x"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("program", ["curator", "spring"])
-async def test_every_url_that_the_jvm_shows_is_discovered(
+async def test_every_url_of_a_jvm_instance_is_discovered(
     program: str, peer: Peer, registry: Callable[[], ZookeeperRegistryClient]
 ) -> None:
     expected = {}
@@ -152,7 +158,7 @@ async def test_every_url_that_the_jvm_shows_is_discovered(
         assert client.notes == ""
 
 
-async def test_what_takes_no_requests_by_its_programs_word_is_out_of_service(
+async def test_disabled_jvm_instance_is_out_of_service(
     peer: Peer, registry: Callable[[], ZookeeperRegistryClient]
 ) -> None:
     def show(name: str, program: str, **more: object) -> None:
@@ -170,7 +176,7 @@ async def test_what_takes_no_requests_by_its_programs_word_is_out_of_service(
         }  # fmt: skip
 
 
-async def test_members_of_a_map_payload_that_are_no_text_are_json(
+async def test_payload_members_that_are_not_text_become_json(
     peer: Peer, registry: Callable[[], ZookeeperRegistryClient]
 ) -> None:
     payload = {"port": 8080, "on": True, "list": ["a", 1], "object": {"b": "ü"}, "text": "x"}

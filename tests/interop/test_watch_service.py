@@ -1,4 +1,4 @@
-"""What another program shows in ZooKeeper, as callers of this service see it over the wire: lists, discovery, watches."""
+"""Instances of other programs in ZooKeeper, as callers of this service see them: lists, discovery, watches."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -42,14 +42,14 @@ async def channel(tmp_path: Path, zookeeper_hosts: str, chroot: str) -> AsyncIte
         yield opened
 
 
-async def change(watch: Any) -> registry_pb2.InstanceChange:
+async def next_change(watch: Any) -> registry_pb2.InstanceChange:
     while not (message := await watch.read()).HasField("change"):
         assert message.HasField("progress")
-    found: registry_pb2.InstanceChange = message.change
-    return found
+    change: registry_pb2.InstanceChange = message.change
+    return change
 
 
-async def test_it_is_listed_discovered_and_watched_alike(
+async def test_foreign_instance_is_the_same_in_lists_discovery_and_watches(
     channel: grpc.aio.Channel, stranger: KazooClient, chroot: str
 ) -> None:
     registry: Any = registry_pb2_grpc.RegistryServiceStub(channel)
@@ -63,31 +63,35 @@ async def test_it_is_listed_discovered_and_watched_alike(
     assert (await watch.read()).synced.revision == registered.revision
 
     stranger.create(path, jvm(), ephemeral=True)
-    came = await change(watch)
-    assert (came.type, came.revision, came.revision_complete) == ("PUT", registered.revision, True)
-    assert (came.instance.instance_id, came.instance.foreign, came.instance.service_url) == ("jvm", True, "http://h:1")
-    found = await registry.DiscoverInstances(registry_pb2.DiscoverInstancesRequest(service_name="svc"))
-    assert list(found.instances) == [came.instance, registered.instance]
+    added = await next_change(watch)
+    assert (added.type, added.revision, added.revision_complete) == ("PUT", registered.revision, True)
+    assert (added.instance.instance_id, added.instance.foreign, added.instance.service_url) == (
+        "jvm",
+        True,
+        "http://h:1",
+    )
+    answer = await registry.DiscoverInstances(registry_pb2.DiscoverInstancesRequest(service_name="svc"))
+    assert list(answer.instances) == [added.instance, registered.instance]
     listed = await registry.ListServices(registry_pb2.ListServicesRequest())
     assert [(s.service_name, s.instances, s.healthy) for s in listed.services] == [("svc", 2, 2)]
 
     stranger.set(path, jvm(enabled=False))
-    changed = await change(watch)
-    assert (changed.type, changed.previous, changed.instance.status) == ("PUT", came.instance, "OUT_OF_SERVICE")
-    found = await registry.DiscoverInstances(registry_pb2.DiscoverInstancesRequest(service_name="svc"))
-    assert [i.instance_id for i in found.instances] == ["ours"]
-    found = await registry.GetService(registry_pb2.GetServiceRequest(service_name="svc"))
-    assert list(found.instances) == [changed.instance, registered.instance]
+    changed = await next_change(watch)
+    assert (changed.type, changed.previous, changed.instance.status) == ("PUT", added.instance, "OUT_OF_SERVICE")
+    answer = await registry.DiscoverInstances(registry_pb2.DiscoverInstancesRequest(service_name="svc"))
+    assert [i.instance_id for i in answer.instances] == ["ours"]
+    answer = await registry.GetService(registry_pb2.GetServiceRequest(service_name="svc"))
+    assert list(answer.instances) == [changed.instance, registered.instance]
 
-    # What can't be read any more is no instance.
+    # A node that can no longer be read is not an instance.
     stranger.set(path, b"{")
-    gone = await change(watch)
-    assert (gone.type, gone.instance.instance_id, gone.instance.foreign) == ("DELETE", "jvm", True)
+    removed = await next_change(watch)
+    assert (removed.type, removed.instance.instance_id, removed.instance.foreign) == ("DELETE", "jvm", True)
     health = await health_pb2_grpc.HealthServiceStub(channel).GetHealth(health_pb2.GetHealthRequest())
     (part,) = [c for c in health.health.components if c.name == "registry"]
     assert part.state == "up"
     assert part.detail.startswith("1 node can't be read, and is left out: 'svc/jvm' (")
-    assert health.health.status == "up", "it harms nobody else"
+    assert health.health.status == "up", "it affects no other service"
     watch.cancel()
 
     stranger.set(path, jvm(port=2))
@@ -96,10 +100,10 @@ async def test_it_is_listed_discovered_and_watched_alike(
     )
     first = (await again.read()).snapshot
     if not first.instances:
-        # The resume was quicker than the watch of the node.
+        # The resume was faster than the watch on the node.
         first = registry_pb2.InstanceSnapshot(foreign=first.foreign)
         assert (await again.read()).HasField("synced")
-        first.instances.append((await change(again)).instance)
+        first.instances.append((await next_change(again)).instance)
     assert first.foreign
     assert [(i.instance_id, i.service_url) for i in first.instances] == [("jvm", "http://h:2")]
     again.cancel()

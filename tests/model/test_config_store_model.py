@@ -1,4 +1,4 @@
-"""A plain dictionary that the configuration store on SQLite must agree with, whatever is done in whatever order."""
+"""Random sequences of operations: the configuration store on SQLite must agree with a plain dictionary."""
 
 import asyncio
 import tempfile
@@ -36,7 +36,7 @@ Identity = tuple[str, str]
 
 
 class ConfigStoreModel(RuleBasedStateMachine):
-    """`live` has the values, `versions` every value that an identity ever had (ABSENT: a delete)."""
+    """`live` has the current values, `versions` every value of an identity (ABSENT: a delete)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,14 +84,14 @@ class ConfigStoreModel(RuleBasedStateMachine):
         assert (service, key) not in self.live
         self.revision += 1
         self.did((service, key), "CREATE", value)
-        # A retry is the same outcome and nothing more.
+        # A retry has the same outcome and no further effect.
         assert self.run(self.store.create(ConfigDraft("e", service, key, value), self.author(request_id))) == first
 
     @rule(key=KEYS, service=SERVICES, value=JSON, stale=st.booleans())
     def update(self, key: str, service: str, value: Any, stale: bool) -> None:
-        asked = Precondition(match=("0-0",)) if stale else NO_PRECONDITION
+        precondition = Precondition(match=("0-0",)) if stale else NO_PRECONDITION
         try:
-            self.run(self.store.update(ConfigDraft("e", service, key, value), self.author(), precondition=asked))
+            self.run(self.store.update(ConfigDraft("e", service, key, value), self.author(), precondition=precondition))
         except NotFound:
             assert (service, key) not in self.live
         except StaleEtag:

@@ -1,4 +1,4 @@
-"""Three replicas on the run's shared services, each test module with a database, a topic and a base path of its own."""
+"""Three replicas on the run's shared services. Each test module has its own database, topic and base path."""
 
 import json
 import secrets
@@ -22,7 +22,7 @@ def postgres_database(services: ServiceSet) -> Callable[[], Any]:
 
 @contextmanager
 def own_settings(services: ServiceSet) -> Iterator[dict[str, str]]:
-    """The services' addresses, with a database, a topic, a base path and keys that nobody else has."""
+    """The services' addresses, with a database, a topic, a base path and a key prefix for this module alone."""
     with services.postgres.database() as url:
         own = f"test-{secrets.token_hex(6)}"
         yield {
@@ -43,7 +43,7 @@ def settings(services: ServiceSet) -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def replicas(settings: dict[str, str], tmp_path: Any) -> Iterator[list[Replica]]:
-    """Three of them: a, b and c."""
+    """Three replicas: a, b and c."""
     names = [f"{name}-{secrets.token_hex(3)}" for name in "abc"]
     with fleet(tmp_path, settings, *names) as started:
         yield started
@@ -59,21 +59,21 @@ def zookeeper(settings: dict[str, str]) -> Iterator[KazooClient]:
 
 
 def shown(zookeeper: KazooClient, settings: Mapping[str, str], service: str) -> dict[str, str]:
-    """Who owns each instance of a service, as ZooKeeper shows it."""
+    """The owner of each instance of a service in ZooKeeper."""
     base = f"{settings['ZOOKEEPER_BASE_PATH']}/{service}"
     if not zookeeper.exists(base):
         return {}
-    found = {}
+    owners = {}
     for name in zookeeper.get_children(base):
-        # One that goes with a dead session between the two calls is not shown.
+        # A node that disappears between the two calls belongs to a dead session.
         with suppress(NoNodeError):
             data, _ = zookeeper.get(f"{base}/{name}")
-            found[name] = json.loads(data)["configsvc"]["owner"]
-    return found
+            owners[name] = json.loads(data)["configsvc"]["owner"]
+    return owners
 
 
 def events(settings: Mapping[str, str], until_revision: int) -> list[dict[str, Any]]:
-    """Every event on the topic, partition by partition in order, once `until_revision` is among them."""
+    """Every event on the topic, partition by partition in order. Returns when `until_revision` is among them."""
     topic = settings["KAFKA_TOPIC_CONFIG_UPDATES"]
     consumer = Consumer(
         {
@@ -85,15 +85,15 @@ def events(settings: Mapping[str, str], until_revision: int) -> list[dict[str, A
     try:
         partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
         consumer.assign([TopicPartition(topic, number, 0) for number in partitions])
-        found: list[dict[str, Any]] = []
-        while not any(event["revision"] >= until_revision for event in found):
+        events: list[dict[str, Any]] = []
+        while not any(event["revision"] >= until_revision for event in events):
             message = consumer.poll(30)
-            assert message is not None, f"revision {until_revision} did not come; {len(found)} events did"
+            assert message is not None, f"revision {until_revision} was not published; {len(events)} events were"
             assert message.error() is None, message.error()
-            found.append(json.loads(message.value() or b""))
-        # Partitions are read in no order among each other: what is there is read to its end.
+            events.append(json.loads(message.value() or b""))
+        # Partitions are read in no fixed order: read all of them to the end.
         while (message := consumer.poll(1)) is not None:
-            found.append(json.loads(message.value() or b""))
-        return found
+            events.append(json.loads(message.value() or b""))
+        return events
     finally:
         consumer.close()

@@ -1,4 +1,4 @@
-"""Several replicas as their own processes on one set of real backends, for tests that kill, pause and stop them."""
+"""Several replicas as separate processes on one set of real backends, for tests that kill, pause and stop them."""
 
 import os
 import signal
@@ -27,11 +27,11 @@ from google.protobuf.struct_pb2 import Value
 
 from tests.engines.ports import Port
 
-# Reached only where a test fails.
+# Reached only if a test fails.
 PATIENCE_SECONDS = 60.0
 ENVIRONMENT = "test"
 
-# Short, so that what a test waits for comes soon.
+# Short intervals, so that tests wait briefly.
 QUICK = {
     "ZOOKEEPER_SESSION_TIMEOUT": "3",
     "ZOOKEEPER_CONNECTION_TIMEOUT": "3",
@@ -42,7 +42,7 @@ QUICK = {
 
 
 def eventually(condition: Callable[[], object], what: str, within_seconds: float = PATIENCE_SECONDS) -> None:
-    """Returns when the condition holds; RpcErrors count as not yet."""
+    """Returns when the condition holds. RpcErrors count as False."""
     deadline = time.monotonic() + within_seconds
     last: object = None
     while time.monotonic() < deadline:
@@ -59,7 +59,7 @@ def eventually(condition: Callable[[], object], what: str, within_seconds: float
 class Replica:
     """One server process, and typed stubs to it."""
 
-    # What runs it, before the address.
+    # The command that runs it, without the address.
     command: Sequence[str] = (sys.executable, "-m", "configsvc", "serve", "--listen")
 
     def __init__(self, name: str, directory: Path, settings: Mapping[str, str], port: int) -> None:
@@ -72,7 +72,7 @@ class Replica:
         self._process: subprocess.Popen[bytes] | None = None
         self.channel = grpc.insecure_channel(
             self.address,
-            # A replica that was killed and is started again is found at once.
+            # Reconnect to a restarted replica at once.
             options=(("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200)),
         )
         self.configs = config_pb2_grpc.ConfigServiceStub(self.channel)
@@ -82,7 +82,7 @@ class Replica:
         self.health = health_pb2_grpc.HealthServiceStub(self.channel)
 
     def start(self) -> None:
-        """Starts the process; `answers` and `is_ready` say when it serves."""
+        """Starts the process; poll `answers` and `is_ready` for when it serves."""
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
                 [*self.command, self.address],
@@ -107,11 +107,11 @@ class Replica:
 
     def component(self, name: str) -> service_health_pb2.Component:
         health = self.health.GetHealth(service_health_pb2.GetHealthRequest(), timeout=5).health
-        (found,) = [component for component in health.components if component.name == name]
-        return found
+        (match,) = [component for component in health.components if component.name == name]
+        return match
 
-    def troubles(self) -> list[str]:
-        """What its health names, empty where all is well."""
+    def failures(self) -> list[str]:
+        """The failures that its health reports; empty if it is up."""
         health = self.health.GetHealth(service_health_pb2.GetHealthRequest(), timeout=5).health
         return [f"{part.name}: {part.detail}" for part in health.components if part.state != "up"]
 
@@ -153,10 +153,10 @@ class Replica:
         assert self._process is not None
         self._process.send_signal(number)
 
-    # What tests do most.
+    # The calls that most tests make.
 
     def put(self, key: str, value: Any, timeout: float = 15) -> config_pb2.UpdateConfigResponse:
-        """Writes a configuration, whether it is there or not."""
+        """Creates or updates a configuration."""
         return self.configs.UpdateConfig(
             config_pb2.UpdateConfigRequest(
                 key=key, environment=ENVIRONMENT, value=ParseDict(value, Value()), allow_missing=True
@@ -170,21 +170,21 @@ class Replica:
         )
 
     def value(self, key: str) -> object:
-        """A text or a number."""
+        """The value of a configuration: a text or a number."""
         value = self.get(key).config.value
         return value.string_value if value.WhichOneof("kind") == "string_value" else value.number_value
 
     def trail(self, **filters: Any) -> list[change_pb2.Change]:
         """The audit trail, oldest first."""
-        found: list[change_pb2.Change] = []
+        changes: list[change_pb2.Change] = []
         token = ""
         while True:
             request = change_pb2.ListChangesRequest(page_size=1_000, page_token=token, **filters)
             page = self.changes.ListChanges(request, timeout=15)
-            found += page.changes
+            changes += page.changes
             token = page.next_page_token
             if not token:
-                return found[::-1]
+                return changes[::-1]
 
     def register(self, service: str, instance_id: str, ttl: int = 30) -> registry_pb2.Instance:
         return self.registry.RegisterInstance(
@@ -211,7 +211,7 @@ class Replica:
 
 @contextmanager
 def fleet(directory: Path, settings: Mapping[str, str], *names: str) -> Iterator[list[Replica]]:
-    """Replicas that are ready, started at the same time."""
+    """Replicas that were started at the same time and are ready."""
     with ExitStack() as stack:
         replicas = []
         for name in names:

@@ -1,4 +1,4 @@
-"""Each backend killed, hung, flushed, restarted, with replicas running on it. The services are this module's own."""
+"""Each backend is killed, paused, flushed and restarted under running replicas, on services private to this module."""
 
 import secrets
 import threading
@@ -55,13 +55,13 @@ def world(
 
 @pytest.fixture(autouse=True)
 def all_is_well(world: World) -> Iterator[None]:
-    """A test leaves what it broke; the next one finds it mended."""
+    """Restores all services and replicas before each test."""
     yield
     for service in (world.postgres, world.valkey, world.kafka, world.zookeeper):
         if not service.running:
             service.start()
     for replica in world.replicas:
-        eventually(lambda r=replica: r.troubles() == [], f"{replica.name} is well: {replica.log}")  # type: ignore[misc]
+        eventually(lambda r=replica: r.failures() == [], f"{replica.name} is up: {replica.log}")  # type: ignore[misc]
 
 
 def is_stale(call: grpc.Call) -> bool:
@@ -69,7 +69,7 @@ def is_stale(call: grpc.Call) -> bool:
 
 
 def read(replica: Replica, key: str) -> tuple[object, bool]:
-    """The value, and whether it is marked stale."""
+    """Reads a value, and whether the answer is marked stale."""
     response, call = replica.configs.GetConfig.with_call(
         config_pb2.GetConfigRequest(key=key, environment=ENVIRONMENT), timeout=15
     )
@@ -77,16 +77,16 @@ def read(replica: Replica, key: str) -> tuple[object, bool]:
 
 
 def versions(replica: Replica, key: str) -> list[int]:
-    """The version that a key has; none where it is missing."""
-    found = replica.configs.BulkGetConfigs(
+    """The version of a key; empty if it is missing."""
+    answer = replica.configs.BulkGetConfigs(
         config_pb2.BulkGetConfigsRequest(environment=ENVIRONMENT, keys=[key]), timeout=15
     )
-    return [config.version for config in found.configs]
+    return [config.version for config in answer.configs]
 
 
 @dataclass
 class Writes:
-    """What became of each of many writes of different values to different keys."""
+    """The outcomes of many writes of different values to different keys."""
 
     acknowledged: dict[str, int]
     unknown: set[str]
@@ -94,7 +94,7 @@ class Writes:
 
 
 def write_until(replicas: list[Replica], stop: threading.Event) -> Writes:
-    """Eight writers, each key once, until told to stop."""
+    """Runs eight writers, each key once, until `stop` is set."""
     writes = Writes({}, set(), [])
     prefix = secrets.token_hex(3)
 
@@ -123,7 +123,7 @@ def _writes(replica: Replica) -> bool:
     return True
 
 
-def test_postgres_is_killed_and_restarted_in_the_middle_of_writes(world: World) -> None:
+def test_acknowledged_writes_survive_a_restart_of_postgres(world: World) -> None:
     stop = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(write_until, world.replicas, stop)
@@ -137,39 +137,39 @@ def test_postgres_is_killed_and_restarted_in_the_middle_of_writes(world: World) 
         stop.set()
         writes = running.result()
     assert len(writes.acknowledged) > 20
-    assert writes.refusals, "the database was away, and no write was refused"
+    assert writes.refusals, "the database was down, but no write was refused"
     for error in writes.refusals:
         assert error.code() == grpc.StatusCode.UNAVAILABLE
         status = rpc_status.from_call(error)  # type: ignore[arg-type]
         assert any(detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR) for detail in status.details)
-    # Each acknowledged write is there, once, at its revision.
+    # Each acknowledged write exists once, at its revision.
     for key, revision in writes.acknowledged.items():
         config = world.replicas[1].get(key, min_revision=revision).config
         assert (config.version, config.revision) == (1, revision)
-    # A refused one is there as a whole or not at all.
+    # A refused write exists as a whole or not at all.
     for key in writes.unknown:
         assert versions(world.replicas[1], key) in ([], [1])
 
 
-def test_without_postgres_reads_go_on_marked_stale_and_writes_are_refused(world: World) -> None:
+def test_without_postgres_reads_are_marked_stale_and_writes_are_refused(world: World) -> None:
     one, two = world.replicas
     revision = one.put("kept", 7).revision
     assert two.get("kept", min_revision=revision).config.value.number_value == 7
     world.postgres.kill()
-    eventually(lambda: read(one, "kept") == (7, True), "it is given, marked stale")
-    eventually(lambda: read(two, "kept") == (7, True), "it is given, marked stale")
+    eventually(lambda: read(one, "kept") == (7, True), "the value is served and marked stale")
+    eventually(lambda: read(two, "kept") == (7, True), "the value is served and marked stale")
     with pytest.raises(grpc.RpcError) as refused:
         one.put("kept", 8)
     assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
-    assert one.is_ready(), "a complete view is loaded, and reads are answered"
+    assert one.is_ready(), "a replica with a complete view stays ready"
     detail = one.component("storage").detail
     assert "down since" in detail
     assert "marked stale" in detail
     world.postgres.start()
-    eventually(lambda: read(one, "kept") == (7, False), "it is fresh again")
+    eventually(lambda: read(one, "kept") == (7, False), "the value is fresh again")
 
 
-def test_a_hung_postgres_costs_a_bounded_time(world: World) -> None:
+def test_hung_postgres_delays_calls_by_a_bounded_time(world: World) -> None:
     one, _ = world.replicas
     one.put("hung", 1)
     assert read(one, "hung")[0] == 1
@@ -184,7 +184,7 @@ def test_a_hung_postgres_costs_a_bounded_time(world: World) -> None:
     eventually(lambda: one.put("hung", 3), "writes go on")
 
 
-def test_a_replica_stops_while_postgres_hangs(world: World) -> None:
+def test_replica_stops_while_postgres_hangs(world: World) -> None:
     with fleet_of_one(world, "stopping") as replica:
         replica.started()
         replica.register("stopping", "one", ttl=3600)
@@ -194,17 +194,17 @@ def test_a_replica_stops_while_postgres_hangs(world: World) -> None:
             with ThreadPoolExecutor(8) as pool:
                 for number in range(40):
                     pool.submit(replica.put, f"stopping-{number}", number, 30)
-                eventually(lambda: not _writes(replica), "nothing is written any more")
+                eventually(lambda: not _writes(replica), "no write is in flight")
                 replica.stop()
         finally:
             world.postgres.resume()
-    # What it owned is adopted.
+    # Its instances are adopted.
     one, _ = world.replicas
-    eventually(lambda: one.discovered("stopping") == ["one"], "the others give it")
+    eventually(lambda: one.discovered("stopping") == ["one"], "the other replicas discover it")
     eventually(lambda: one.put("stopping", 2), "writes go on")
 
 
-def test_a_fresh_replica_answers_with_what_another_left_while_postgres_and_zookeeper_are_away(world: World) -> None:
+def test_new_replica_answers_from_redis_while_postgres_and_zookeeper_are_down(world: World) -> None:
     one, _ = world.replicas
     one.put("left", 5)
     assert one.get("left").config.value.number_value == 5
@@ -232,18 +232,18 @@ def test_a_fresh_replica_answers_with_what_another_left_while_postgres_and_zooke
         assert [instance.instance_id for instance in listing.instances] == ["one"]
         assert listing.stale
         assert is_stale(call)
-        assert not fresh.is_ready(), "its view is not complete"
+        assert not fresh.is_ready(), "its view is incomplete"
         with pytest.raises(grpc.RpcError) as missing:
             fresh.get("never-left")
-        assert missing.value.code() == grpc.StatusCode.UNAVAILABLE, "missing in the cache never means missing"
+        assert missing.value.code() == grpc.StatusCode.UNAVAILABLE, "a cache miss is never answered as NOT_FOUND"
         world.postgres.start()
         world.zookeeper.start()
-        eventually(fresh.is_ready, "it has a complete view once the backends are back")
+        eventually(fresh.is_ready, "it has a complete view after the backends are back")
         eventually(lambda: read(fresh, "left") == (5, False), "fresh")
         fresh.put("left", 6)
 
 
-def test_a_copy_is_never_given_for_a_revision_that_it_may_not_show(world: World) -> None:
+def test_copy_is_not_served_for_a_revision_that_it_may_not_contain(world: World) -> None:
     one, _ = world.replicas
     one.put("older", 5)
     one.flags.CreateFlag(flag_pb2.CreateFlagRequest(name="older", environment=ENVIRONMENT, enabled=True), timeout=15)
@@ -252,10 +252,10 @@ def test_a_copy_is_never_given_for_a_revision_that_it_may_not_show(world: World)
     with fleet_of_one(world, "knows-little") as other:
         other.started()
         newer = one.put("newer", 6).revision
-        eventually(lambda: other.get("newer", min_revision=newer), "it has followed the log so far")
+        eventually(lambda: other.get("newer", min_revision=newer), "it has applied the log")
         world.postgres.kill()
-        # It knows that the log went further than the copies, and not whether that was about them.
-        eventually(lambda: read(other, "older") == (5, True), "the copy is given, marked stale")
+        # It knows that the log is ahead of the copies, but not whether the new changes concern them.
+        eventually(lambda: read(other, "older") == (5, True), "the copy is served and marked stale")
         evaluated = other.flags.EvaluateFlag(evaluate, timeout=15)
         assert evaluated.revision < newer
         evaluate.min_revision = newer
@@ -266,9 +266,9 @@ def test_a_copy_is_never_given_for_a_revision_that_it_may_not_show(world: World)
             with pytest.raises(grpc.RpcError) as refused:
                 ask()
             assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
-        assert other.get("newer", min_revision=newer).config.value.number_value == 6, "this it knows"
+        assert other.get("newer", min_revision=newer).config.value.number_value == 6, "it knows this revision"
         world.postgres.start()
-        eventually(lambda: other.get("older", min_revision=newer), "and the others, once it can read them")
+        eventually(lambda: other.get("older", min_revision=newer), "later revisions are served when it can read them")
 
 
 def fleet_of_one(world: World, name: str) -> "_One":
@@ -276,7 +276,7 @@ def fleet_of_one(world: World, name: str) -> "_One":
 
 
 class _One:
-    """A replica that is not expected to be ready."""
+    """A replica that need not become ready."""
 
     def __init__(self, world: World, name: str) -> None:
         from tests.engines.ports import Port
@@ -292,7 +292,7 @@ class _One:
         self._port.release()
 
 
-def test_redis_killed_flushed_hung_and_full_is_never_missed(world: World) -> None:
+def test_failures_of_redis_do_not_affect_callers(world: World) -> None:
     one, two = world.replicas
     revision = one.put("redis", 1).revision
     for harm, mend in (
@@ -335,7 +335,7 @@ def _empty(valkey: Valkey) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("harm", ["kill", "pause"])
-def test_without_kafka_writes_go_on_and_every_change_is_published_afterwards(world: World, harm: str) -> None:
+def test_writes_continue_without_kafka_and_are_published_later(world: World, harm: str) -> None:
     one, two = world.replicas
     before = one.put("kafka", -1).revision
     getattr(world.kafka, harm)()
@@ -344,7 +344,7 @@ def test_without_kafka_writes_go_on_and_every_change_is_published_afterwards(wor
         last = one.put(f"kafka-{number % 5}", number).revision
         assert two.get(f"kafka-{number % 5}", min_revision=last).config.value.number_value == number
     assert one.is_ready()
-    eventually(lambda: "down since" in one.component("bus").detail, "the health names it")
+    eventually(lambda: "down since" in one.component("bus").detail, "health reports it")
     eventually(lambda: "changes waiting" in one.component("bus").detail, "and what waits")
     world.kafka.start() if harm == "kill" else world.kafka.resume()
     settings = {**world.settings, "KAFKA_TOPIC_CONFIG_UPDATES": "config-updates"}
@@ -354,7 +354,7 @@ def test_without_kafka_writes_go_on_and_every_change_is_published_afterwards(wor
 
 
 @pytest.mark.parametrize("harm", ["kill", "pause"])
-def test_without_zookeeper_no_list_is_emptied_and_no_lease_ends(world: World, harm: str) -> None:
+def test_without_zookeeper_lists_stay_complete_and_no_lease_ends(world: World, harm: str) -> None:
     one, two = world.replicas
     service = f"zk-{harm}"
     one.register(service, "one", ttl=5)
@@ -364,7 +364,7 @@ def test_without_zookeeper_no_list_is_emptied_and_no_lease_ends(world: World, ha
         eventually(lambda r=replica: r.discovered(service) == both, "both know it")  # type: ignore[misc]
     watcher = Watcher(one, service)
     getattr(world.zookeeper, harm)()
-    eventually(lambda: one.component("registry").state == "down", "the health names it")
+    eventually(lambda: one.component("registry").state == "down", "health reports it")
     # Longer than the sessions and the leases.
     end = time.monotonic() + 7
     while time.monotonic() < end:
@@ -374,7 +374,7 @@ def test_without_zookeeper_no_list_is_emptied_and_no_lease_ends(world: World, ha
     assert one.discover(service).stale
     one.put("while-zookeeper-is-away", 1)
     world.zookeeper.start() if harm == "kill" else world.zookeeper.resume()
-    eventually(lambda: not one.discover(service).stale, "it is seen again")
+    eventually(lambda: not one.discover(service).stale, "ZooKeeper has the nodes again")
     assert one.discovered(service) == both
     for _ in range(10):
         for name in both:

@@ -1,4 +1,4 @@
-"""What several replicas promise while all is well, and when one of them is killed, stopped or paused."""
+"""Guarantees of several replicas, in normal operation and when one of them is killed, stopped or paused."""
 
 import json
 import threading
@@ -18,7 +18,7 @@ from tests.replicas.fleet import ENVIRONMENT, Replica, eventually
 
 
 class Watcher:
-    """One watch in a thread of its own: every (revision, type, key) after `synced`, in the order of arrival."""
+    """One watch in its own thread: records every (revision, type, key) after `synced`, in the order of arrival."""
 
     def __init__(self, replica: Replica, service: str = "") -> None:
         self._call: Any
@@ -53,7 +53,7 @@ class Watcher:
         self._thread.join(10)
 
 
-def test_a_write_is_read_at_every_other_replica_at_once_with_its_revision(replicas: list[Replica]) -> None:
+def test_read_with_min_revision_sees_a_write_at_every_replica(replicas: list[Replica]) -> None:
     for number in range(30):
         writer, *others = replicas[number % 3 :] + replicas[: number % 3]
         revision = writer.put("shared", number).revision
@@ -63,7 +63,7 @@ def test_a_write_is_read_at_every_other_replica_at_once_with_its_revision(replic
             assert answer.revision >= revision
 
 
-def test_without_a_revision_a_write_is_read_at_every_other_replica_soon(replicas: list[Replica]) -> None:
+def test_other_replicas_see_a_write_soon_without_min_revision(replicas: list[Replica]) -> None:
     for replica in replicas:
         replica.put("soon", "before")
     replicas[0].put("soon", "after")
@@ -87,7 +87,7 @@ def test_watchers_on_all_replicas_see_the_same_changes_in_the_same_order(replica
         watcher.end()
 
 
-def test_a_flag_changed_at_one_replica_is_evaluated_at_the_others(replicas: list[Replica]) -> None:
+def test_flag_change_reaches_evaluations_at_other_replicas(replicas: list[Replica]) -> None:
     one, two, three = replicas
     flag = flag_pb2.Flag(name="beta", environment=ENVIRONMENT, enabled=True, targeted_users=["ann"])
     one.flags.CreateFlag(
@@ -100,13 +100,13 @@ def test_a_flag_changed_at_one_replica_is_evaluated_at_the_others(replicas: list
         eventually(lambda r=replica: _is_on(r, "ann"), f"{replica.name} evaluates it")  # type: ignore[misc]
 
 
-def test_a_sticky_flag_keeps_what_it_gave_at_every_replica(replicas: list[Replica]) -> None:
+def test_sticky_assignment_holds_at_every_replica(replicas: list[Replica]) -> None:
     one, two, three = replicas
     request = {"name": "sticky", "environment": ENVIRONMENT, "enabled": True, "sticky": True}
     one.flags.CreateFlag(flag_pb2.CreateFlagRequest(rollout_percentage=50, **request), timeout=15)  # type: ignore[arg-type]
     users = [f"u{number}" for number in range(40)]
-    given = [_evaluated(one, user) for user in users]
-    assert {True, False} == set(given)
+    assigned = [_evaluated(one, user) for user in users]
+    assert {True, False} == set(assigned)
     answer = one.flags.UpdateFlag(flag_pb2.UpdateFlagRequest(rollout_percentage=0, **request), timeout=15)  # type: ignore[arg-type]
     for replica in (one, two, three):
         eventually(
@@ -116,15 +116,17 @@ def test_a_sticky_flag_keeps_what_it_gave_at_every_replica(replicas: list[Replic
             ),
             "it knows",
         )
-        assert [_evaluated(replica, user) for user in users] == given, "lowered, and nobody loses it"
-        assert not _evaluated(replica, "new"), "who had nothing gets nothing"
+        assert [_evaluated(replica, user) for user in users] == assigned, (
+            "after the percentage is lowered, no user loses the variant"
+        )
+        assert not _evaluated(replica, "new"), "users without an assignment get none"
     off = one.flags.UpdateFlag(
         flag_pb2.UpdateFlagRequest(name="sticky", environment=ENVIRONMENT, enabled=False, sticky=True), timeout=15
     )
     two.flags.GetFlag(
         flag_pb2.GetFlagRequest(name="sticky", environment=ENVIRONMENT, min_revision=off.revision), timeout=15
     )
-    assert not any(_evaluated(two, user) for user in users), "disabled is disabled"
+    assert not any(_evaluated(two, user) for user in users), "a disabled flag is off for everyone"
 
 
 def _evaluated(replica: Replica, user: str) -> bool:
@@ -139,7 +141,7 @@ def _is_on(replica: Replica, user: str) -> bool:
     ).evaluation.enabled
 
 
-def test_every_change_is_on_kafka_whichever_replica_is_killed(
+def test_every_change_reaches_kafka_although_replicas_are_killed(
     replicas: list[Replica], settings: dict[str, str]
 ) -> None:
     before = replicas[0].put("kafka", -1).revision
@@ -152,10 +154,10 @@ def test_every_change_is_on_kafka_whichever_replica_is_killed(
         for number in range(10):
             last = writer.put(f"kafka-{number % 3}", number).revision
         victim.started()
-    found = events(settings, last)
-    assert set(range(before, last + 1)) <= {event["revision"] for event in found}
+    published = events(settings, last)
+    assert set(range(before, last + 1)) <= {event["revision"] for event in published}
     first_seen: dict[str, list[int]] = defaultdict(list)
-    for event in found:
+    for event in published:
         if event["revision"] not in first_seen[event["key"]]:
             first_seen[event["key"]].append(event["revision"])
     for key, revisions in first_seen.items():
@@ -166,7 +168,7 @@ def test_every_change_is_on_kafka_whichever_replica_is_killed(
 def owned_by_first(
     replicas: list[Replica], settings: dict[str, str], zookeeper: KazooClient
 ) -> Iterator[tuple[list[Replica], str]]:
-    """A service whose instance the first replica owns, and shows."""
+    """A service with one instance that the first replica owns and shows in ZooKeeper."""
     service = "owned"
     replicas[0].register(service, "one")
     eventually(lambda: shown(zookeeper, settings, service) == {"one": replicas[0].name}, "it shows")
@@ -179,7 +181,7 @@ def owned_by_first(
 
 
 class Poll:
-    """Asks again and again in a thread, and keeps every answer."""
+    """Polls in a thread, and keeps every answer."""
 
     def __init__(self, ask: object) -> None:
         self._ask = ask
@@ -199,7 +201,7 @@ class Poll:
         return self.answers
 
 
-def test_the_owner_is_killed_and_the_instance_never_leaves(
+def test_instance_stays_listed_when_its_owner_is_killed(
     owned_by_first: tuple[list[Replica], str], settings: dict[str, str], zookeeper: KazooClient
 ) -> None:
     (first, second, third), service = owned_by_first
@@ -207,14 +209,15 @@ def test_the_owner_is_killed_and_the_instance_never_leaves(
     poll = Poll(lambda: tuple(third.discovered(service)))
     first.kill()
     eventually(
-        lambda: shown(zookeeper, settings, service).get("one") in (second.name, third.name), "a survivor owns it"
+        lambda: shown(zookeeper, settings, service).get("one") in (second.name, third.name),
+        "a surviving replica owns it",
     )
     assert set(poll.end()) == {("one",)}
     assert {kind for _, kind, _ in watcher.seen} <= {"PUT"}
     watcher.end()
 
 
-def test_a_replica_that_stops_hands_its_instances_on_before_its_session_ends(
+def test_stopping_replica_hands_over_its_instances_before_its_session_ends(
     owned_by_first: tuple[list[Replica], str], settings: dict[str, str], zookeeper: KazooClient
 ) -> None:
     (first, second, third), service = owned_by_first
@@ -223,53 +226,54 @@ def test_a_replica_that_stops_hands_its_instances_on_before_its_session_ends(
     discovered = Poll(lambda: tuple(third.discovered(service)))
     assert first.stop() == 0
     assert shown(zookeeper, settings, service)["one"] in (second.name, third.name)
-    # Whoever reads ZooKeeper itself, such as a JVM service on Curator, does not see it go either.
+    # Direct readers of ZooKeeper, such as a JVM service on Curator, don't see it disappear either.
     assert set(in_zookeeper.end()) == {("one",)}
     assert set(discovered.end()) == {("one",)}
     assert {kind for _, kind, _ in watcher.seen} <= {"PUT"}
     watcher.end()
 
 
-def test_a_replica_that_slept_past_its_session_does_not_act_on_what_it_no_longer_owns(
+def test_replica_paused_past_its_session_does_not_change_instances_that_it_lost(
     owned_by_first: tuple[list[Replica], str], settings: dict[str, str], zookeeper: KazooClient
 ) -> None:
     (first, second, third), service = owned_by_first
     first.pause()
     eventually(
-        lambda: shown(zookeeper, settings, service).get("one") in (second.name, third.name), "a survivor owns it"
+        lambda: shown(zookeeper, settings, service).get("one") in (second.name, third.name),
+        "a surviving replica owns it",
     )
     watcher = Watcher(second, service)
     owner = shown(zookeeper, settings, service)["one"]
     first.resume()
-    # It is back when it shows among the replicas again; by then it has looked at what it had.
+    # It is back when its own node is shown again; by then it has checked its former instances.
     eventually(
         lambda: first.name in zookeeper.get_children(f"{settings['ZOOKEEPER_BASE_PATH']}-replicas"), "it is back"
     )
     revision = first.put("after-sleep", 1).revision
     assert first.discovered(service) == ["one"]
-    eventually(lambda: second.get("after-sleep", min_revision=revision), "the second has it")
+    eventually(lambda: second.get("after-sleep", min_revision=revision), "the second replica owns it")
     assert shown(zookeeper, settings, service) == {"one": owner}
     assert {kind for _, kind, _ in watcher.seen} <= {"PUT"}
     watcher.end()
 
 
-def test_heartbeats_at_a_replica_that_does_not_own_the_instance_keep_its_lease(replicas: list[Replica]) -> None:
+def test_heartbeats_at_a_replica_that_is_not_the_owner_renew_the_lease(replicas: list[Replica]) -> None:
     owner, other, _ = replicas
     owner.register("beating", "one", ttl=5)
     owner.register("silent", "one", ttl=5)
-    eventually(lambda: other.discovered("beating") == ["one"], "the other knows it")
-    # The silent one's lease ends; by then, without its heartbeats, the other's would have ended too.
+    eventually(lambda: other.discovered("beating") == ["one"], "the other replica lists it")
+    # When the silent instance expires, the other would have expired too without its heartbeats.
     while owner.discovered("silent"):
         other.heartbeat("beating", "one")
         time.sleep(0.2)
     assert owner.discovered("beating") == ["one"]
-    eventually(lambda: owner.discovered("beating") == [], "without heartbeats it goes")
+    eventually(lambda: owner.discovered("beating") == [], "it expires without heartbeats")
 
 
-def test_registering_again_at_another_replica_is_no_change(replicas: list[Replica]) -> None:
+def test_registering_again_at_another_replica_changes_nothing(replicas: list[Replica]) -> None:
     one, two, _ = replicas
     one.register("again", "one")
-    eventually(lambda: two.discovered("again") == ["one"], "the other knows it")
+    eventually(lambda: two.discovered("again") == ["one"], "the other replica lists it")
     watcher = Watcher(one, "again")
     for replica in replicas:
         replica.register("again", "one")
@@ -278,7 +282,7 @@ def test_registering_again_at_another_replica_is_no_change(replicas: list[Replic
     watcher.end()
 
 
-def test_an_instance_that_a_jvm_service_shows_is_discovered(
+def test_instance_of_a_jvm_service_is_discovered(
     replicas: list[Replica], settings: dict[str, str], zookeeper: KazooClient
 ) -> None:
     instance = {
@@ -293,9 +297,9 @@ def test_an_instance_that_a_jvm_service_shows_is_discovered(
     zookeeper.create(path, json.dumps(instance).encode(), ephemeral=True, makepath=True)
     for replica in replicas:
         eventually(lambda r=replica: r.discovered("jvm") == ["j1"], f"{replica.name} discovers it")  # type: ignore[misc]
-        (found,) = replica.discover("jvm").instances
-        assert found.service_url == "http://10.0.0.7:8080"
-        assert dict(found.metadata) == {"zone": "eu"}
+        (discovered,) = replica.discover("jvm").instances
+        assert discovered.service_url == "http://10.0.0.7:8080"
+        assert dict(discovered.metadata) == {"zone": "eu"}
     zookeeper.delete(path)
     for replica in replicas:
-        eventually(lambda r=replica: r.discovered("jvm") == [], f"{replica.name} sees it go")  # type: ignore[misc]
+        eventually(lambda r=replica: r.discovered("jvm") == [], f"{replica.name} no longer lists it")  # type: ignore[misc]

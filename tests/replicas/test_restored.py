@@ -1,4 +1,4 @@
-"""An older copy of the database restored under live replicas, Redis, ZooKeeper and watchers."""
+"""An older copy of the database is restored under running replicas, Redis, ZooKeeper and watchers."""
 
 import secrets
 import threading
@@ -21,7 +21,7 @@ KEYS = [f"k{number}" for number in range(20)]
 
 @dataclass
 class World:
-    """Replicas, their database, and what was read of it in the future that is lost."""
+    """Replicas, their database, and what was read before the restore."""
 
     postgres: Postgres
     settings: dict[str, str]
@@ -36,13 +36,13 @@ class World:
         return self.settings["DATABASE_URL"]
 
     def restore(self) -> None:
-        """The operator's restore, which tells nobody."""
+        """Restores the backup without running `new-history`."""
         self.postgres.restore(self.url, self.backup)
 
 
 @pytest.fixture
 def world(services: ServiceSet, tmp_path: Path) -> Iterator[World]:
-    """Twenty values and a flag are in the backup as 1. Then each became 2, twenty more came, and an instance."""
+    """The backup has twenty values and a flag, all 1. Later each became 2, and twenty values and an instance were added."""
     with (
         own_settings(services) as settings,
         fleet(tmp_path, settings, *(f"{n}-{secrets.token_hex(3)}" for n in "ab")) as both,
@@ -79,17 +79,17 @@ def set_flag(replica: Replica, percentage: int) -> None:
 
 
 def is_on(replica: Replica) -> bool:
-    asked = flag_pb2.EvaluateFlagRequest(flag_name="f", environment=ENVIRONMENT, user_id="u")
-    return replica.flags.EvaluateFlag(asked, timeout=15).evaluation.value.bool_value
+    request = flag_pb2.EvaluateFlagRequest(flag_name="f", environment=ENVIRONMENT, user_id="u")
+    return replica.flags.EvaluateFlag(request, timeout=15).evaluation.value.bool_value
 
 
 def values(replica: Replica) -> dict[str, float]:
-    """What a replica says of each key; none where it says nothing."""
+    """The value of each key at a replica; keys without an answer are left out."""
     keys = [*KEYS, *(f"new-{key}" for key in KEYS)]
-    found = replica.configs.BulkGetConfigs(
+    answer = replica.configs.BulkGetConfigs(
         config_pb2.BulkGetConfigsRequest(environment=ENVIRONMENT, keys=keys), timeout=15
     )
-    return {config.key: config.value.number_value for config in found.configs}
+    return {config.key: config.value.number_value for config in answer.configs}
 
 
 def is_as_restored(replica: Replica) -> bool:
@@ -98,7 +98,7 @@ def is_as_restored(replica: Replica) -> bool:
 
 
 class Watch:
-    """A watch in a thread of its own: the values that it knows, and how it ended."""
+    """A watch in its own thread: the values that it received, and how it ended."""
 
     def __init__(self, replica: Replica) -> None:
         self._call = replica.configs.WatchConfigs(config_pb2.WatchConfigsRequest(environment=ENVIRONMENT))
@@ -118,7 +118,7 @@ class Watch:
 
     def ended(self) -> grpc.StatusCode:
         self._thread.join(30)
-        assert self.error is not None, "the watch goes on"
+        assert self.error is not None, "the watch has not ended"
         return self.error.code()
 
     def end(self) -> None:
@@ -127,7 +127,7 @@ class Watch:
 
 
 def write_with(replica: Replica, config: config_pb2.Config) -> grpc.StatusCode:
-    """Overwrites a value under the etag that was read with it."""
+    """Overwrites a value with the etag that was read with it."""
     try:
         replica.configs.UpdateConfig(
             config_pb2.UpdateConfigRequest(
@@ -142,10 +142,10 @@ def write_with(replica: Replica, config: config_pb2.Config) -> grpc.StatusCode:
 
 def restored_everywhere(world: World) -> None:
     for replica in world.replicas:
-        eventually(lambda r=replica: is_as_restored(r), f"{replica.name} is as the backup: {replica.log}")  # type: ignore[misc]
+        eventually(lambda r=replica: is_as_restored(r), f"{replica.name} has the state of the backup: {replica.log}")  # type: ignore[misc]
 
 
-def test_nothing_of_the_lost_future_is_served_by_replicas_that_live_through_a_restore(world: World) -> None:
+def test_running_replicas_serve_no_lost_write_after_a_restore(world: World) -> None:
     watches = [Watch(replica) for replica in world.replicas]
     world.restore()
     restored_everywhere(world)
@@ -154,22 +154,22 @@ def test_nothing_of_the_lost_future_is_served_by_replicas_that_live_through_a_re
         Watch(replica).end()
 
 
-def test_nor_by_one_that_starts_after_it_while_the_database_is_away(world: World) -> None:
+def test_new_replica_serves_no_lost_write_while_the_database_is_down(world: World) -> None:
     for replica in world.replicas:
         replica.kill()
     world.restore()
     a, b = world.replicas
     a.started()
-    eventually(lambda: is_as_restored(a), f"{a.name} is as the backup: {a.log}")
-    # Now from the copies alone.
+    eventually(lambda: is_as_restored(a), f"{a.name} has the state of the backup: {a.log}")
+    # Now only copies are available.
     world.postgres.drop_database(world.url)
     b.started()
-    found = {key: copied(b, key) for key in world.lost}
-    assert {key: value for key, value in found.items() if value == 2} == {}
+    values_of_lost = {key: copied(b, key) for key in world.lost}
+    assert {key: value for key, value in values_of_lost.items() if value == 2} == {}
 
 
 def copied(replica: Replica, key: str) -> float | None:
-    """The value of a key; None where the replica does not say."""
+    """The value of a key; None if the replica has no answer."""
     try:
         return replica.get(key).config.value.number_value
     except grpc.RpcError:
@@ -177,9 +177,7 @@ def copied(replica: Replica, key: str) -> float | None:
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_an_etag_of_the_lost_future_is_stale_whatever_is_written_after_the_restore(
-    world: World, restarted: bool
-) -> None:
+def test_etag_of_a_lost_write_stays_stale_after_later_writes(world: World, restarted: bool) -> None:
     if restarted:
         for replica in world.replicas:
             replica.kill()
@@ -190,13 +188,13 @@ def test_an_etag_of_the_lost_future_is_stale_whatever_is_written_after_the_resto
     restored_everywhere(world)
     a, b = world.replicas
     for key in KEYS:
-        # The same writes again, so that versions and revisions meet those that are lost.
+        # The same writes again, so that versions and revisions equal those of the lost writes.
         a.put(key, 3)
         a.put(f"new-{key}", 3)
     assert [write_with(b, config) for config in world.lost.values()] == [grpc.StatusCode.ABORTED] * len(world.lost)
 
 
-def test_revisions_go_on_above_those_that_are_lost(world: World) -> None:
+def test_new_revisions_are_higher_than_lost_ones(world: World) -> None:
     world.restore()
     restored_everywhere(world)
     assert world.replicas[0].put("after", 1).revision > world.head

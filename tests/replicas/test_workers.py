@@ -1,4 +1,4 @@
-"""Several workers behind one Envoy, as `configsvc up` runs them: what clients see when one dies, and when all stop."""
+"""Several workers behind one Envoy, as `configsvc up` runs them: what clients see if a worker dies or all stop."""
 
 import contextlib
 import os
@@ -36,16 +36,16 @@ def service(services: ServiceSet, tmp_path: Path) -> Iterator[Running]:
 
 def workers(running: Running) -> list[psutil.Process]:
     """The server processes of a running service."""
-    found = []
+    workers = []
     for child in psutil.Process(running.process.pid).children():
         with contextlib.suppress(psutil.NoSuchProcess):
             if "serve" in child.cmdline():
-                found.append(child)
-    return found
+                workers.append(child)
+    return workers
 
 
 def serves(worker: psutil.Process) -> bool:
-    """Whether a worker says that it is healthy."""
+    """Whether a worker reports that it is healthy."""
     command = worker.cmdline()
     with grpc.insecure_channel(command[command.index("--listen") + 1]) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
@@ -54,7 +54,7 @@ def serves(worker: psutil.Process) -> bool:
 
 
 class Load:
-    """Clients that ask one after the other until told to stop; every answer and every failure is kept."""
+    """Clients that send requests until they are stopped; records every answer and every failure."""
 
     def __init__(self, running: Running) -> None:
         self._url = running.url
@@ -74,7 +74,7 @@ class Load:
                     answer = self.ask(client, number)
                     self.statuses.append(answer.status_code)
                     if answer.headers.get("connection") == "close":
-                        # Told to go: the service stops.
+                        # The connection was closed because the service stops.
                         self.dismissed += 1
                         return
                 except httpx.TransportError as error:
@@ -82,14 +82,14 @@ class Load:
                     return
 
     def ask(self, client: httpx.Client, number: int) -> httpx.Response:
-        # Half of them read by POST, which is a read all the same.
+        # Half of them read by POST, which is also a read.
         if number % 2:
             answer = client.post("/api/v1/config/bulk", json={"keys": ["k"], "environment": "test"})
         else:
             answer = client.get("/api/v1/config/k", params={"environment": "test"})
         if answer.status_code == 200:
-            (found,) = answer.json().get("configs", [answer.json()])
-            assert found["value"] == "v"
+            (config,) = answer.json().get("configs", [answer.json()])
+            assert config["value"] == "v"
         else:
             self.errors.append(answer.text)
         return answer
@@ -107,7 +107,7 @@ class Load:
 
 
 class Writes(Load):
-    """Each request writes a key of its own."""
+    """Each request writes its own key."""
 
     def ask(self, client: httpx.Client, number: int) -> httpx.Response:
         key = f"w-{number}-{time.monotonic_ns()}"
@@ -126,7 +126,7 @@ def create(running: Running) -> None:
     assert httpx.post(f"{running.url}/api/v1/config", json=body, timeout=20).status_code == 201
 
 
-def test_the_death_of_a_worker_is_invisible_to_readers(service: Running) -> None:
+def test_readers_do_not_notice_the_death_of_a_worker(service: Running) -> None:
     create(service)
     load = Load(service)
     load.until(100)
@@ -134,14 +134,14 @@ def test_the_death_of_a_worker_is_invisible_to_readers(service: Running) -> None
         victim = workers(service)[0]
         os.kill(victim.pid, signal.SIGKILL)
         load.until(len(load.statuses) + 200)
-        eventually(lambda: sum(map(serves, workers(service))) == WORKERS, "the dead one is started again")
+        eventually(lambda: sum(map(serves, workers(service))) == WORKERS, "the dead worker is restarted")
     load.end()
     assert load.failures == []
     assert load.errors == []
 
 
-def test_a_write_is_not_retried_by_the_gateway(service: Running) -> None:
-    """A retried write could happen twice: what was in flight at a worker's death is an error, and the client decides."""
+def test_gateway_does_not_retry_writes(service: Running) -> None:
+    """A retried write could happen twice: a write in flight at a worker's death fails, and the client decides."""
     writes = Writes(service)
     writes.until(50)
     os.kill(workers(service)[0].pid, signal.SIGKILL)
@@ -149,11 +149,11 @@ def test_a_write_is_not_retried_by_the_gateway(service: Running) -> None:
     writes.end()
     assert writes.failures == []
     assert set(writes.statuses) <= {201, 503}
-    # Not once did the gateway send a create twice: the second would have been a conflict.
+    # The gateway sent no create twice: the second would have been a conflict.
     assert 409 not in writes.statuses
 
 
-def test_a_stop_under_load_loses_no_request(service: Running) -> None:
+def test_stop_under_load_loses_no_request(service: Running) -> None:
     create(service)
     reads, writes = Load(service), Writes(service)
     reads.until(100)

@@ -14,7 +14,10 @@ from google.protobuf.struct_pb2 import ListValue, Value
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from configsvc.domain.sizes import RESOURCE_BYTES
-from tests.rpc.running import Running, Stream, put, refused, value
+from tests.rpc.messages import put, value
+from tests.rpc.refusals import refused
+from tests.rpc.response_stream import ResponseStream
+from tests.rpc.server_process import ServerProcess
 
 SERVICES = {
     "configsvc.v1.ChangeService",
@@ -35,7 +38,7 @@ def settings() -> dict[str, str]:
 
 
 @pytest.fixture
-def large(server: Running) -> Iterator[config_pb2_grpc.ConfigServiceStub]:
+def large(server: ServerProcess) -> Iterator[config_pb2_grpc.ConfigServiceStub]:
     """A client that takes and sends messages of any size."""
     with server.channel(max_receive_message_length=-1, max_send_message_length=-1) as channel:
         yield config_pb2_grpc.ConfigServiceStub(channel)
@@ -78,7 +81,7 @@ def test_a_value_that_is_too_large_is_refused_with_the_fields_name(
     assert not listed.configs
 
 
-def test_many_large_values_go_in_one_message_and_come_back_in_several(server: Running, environment: str) -> None:
+def test_many_large_values_go_in_one_message_and_come_back_in_several(server: ServerProcess, environment: str) -> None:
     """What is sent may be as large as MAX_REQUEST_BYTES; each answer fits into what a stock client takes."""
     texts = {f"k{number:02}": f"{number:02}" + "x" * (VALUE_BYTES - 4) for number in range(16)}
     operations = [config_pb2.ConfigOperation(key=key, value=value(text)) for key, text in texts.items()]
@@ -105,7 +108,9 @@ def test_many_large_values_go_in_one_message_and_come_back_in_several(server: Ru
         assert found == texts
 
 
-def test_the_longest_key_fits_into_the_answers_headers(own_server: Callable[..., Running], environment: str) -> None:
+def test_the_longest_key_fits_into_the_answers_headers(
+    own_server: Callable[..., ServerProcess], environment: str
+) -> None:
     """Percent-encoded in `location`, it can be larger than what clients take; then the answer goes without."""
     server = own_server(MAX_KEY_CHARACTERS="4096")
     with server.channel() as channel:
@@ -126,10 +131,10 @@ def test_a_message_beyond_what_the_server_receives_is_resource_exhausted(
     assert refused(lambda: large.GetConfig(request, timeout=60)).code == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_the_limit_holds_while_a_message_is_decompressed(own_server: Callable[..., Running]) -> None:
+def test_the_limit_holds_while_a_message_is_decompressed(own_server: Callable[..., ServerProcess]) -> None:
     """Ten bombs at once, 60 KiB each and 60 MiB decompressed, took the server to 1.3 GB."""
     server = own_server(MAX_REQUEST_BYTES=str(1 << 20))
-    before = server.peak_bytes()
+    before = server.peak_memory_bytes()
     with server.channel(max_send_message_length=-1) as channel:
         configs = config_pb2_grpc.ConfigServiceStub(channel)
         bomb = config_pb2.GetConfigRequest(key="x" * (60 << 20), environment="e")
@@ -139,7 +144,7 @@ def test_the_limit_holds_while_a_message_is_decompressed(own_server: Callable[..
         assert put(configs, "e", "k", "x" * 500_000).revision
         fits = config_pb2.GetConfigRequest(key="k", environment="e")
         assert configs.GetConfig(fits, compression=grpc.Compression.Gzip).config.version == 1
-    assert server.peak_bytes() - before < 100 << 20
+    assert server.peak_memory_bytes() - before < 100 << 20
 
 
 PINGS = {"keepalive_time_ms": 50, "http2.max_pings_without_data": 0, "keepalive_timeout_ms": 20_000}
@@ -168,12 +173,12 @@ def seconds_until_cut_off() -> float:
     return time.monotonic() - began
 
 
-def test_an_idle_watch_of_a_client_that_pings_is_not_cut_off(server: Running, environment: str) -> None:
+def test_an_idle_watch_of_a_client_that_pings_is_not_cut_off(server: ServerProcess, environment: str) -> None:
     """Clients may ping every 10 s. This one does so 200 times as often, and for much longer than others bear it."""
     borne = seconds_until_cut_off()
     with server.channel(**PINGS) as channel:
         configs = config_pb2_grpc.ConfigServiceStub(channel)
-        with Stream(configs.WatchConfigs(config_pb2.WatchConfigsRequest(environment=environment))) as stream:
+        with ResponseStream(configs.WatchConfigs(config_pb2.WatchConfigsRequest(environment=environment))) as stream:
             assert stream.take().HasField("synced")
             ended = threading.Event()
             assert stream.call.add_callback(ended.set)
@@ -183,7 +188,7 @@ def test_an_idle_watch_of_a_client_that_pings_is_not_cut_off(server: Running, en
 
 
 def test_a_list_that_is_too_large_is_refused_where_it_is(
-    large: config_pb2_grpc.ConfigServiceStub, server: Running, environment: str
+    large: config_pb2_grpc.ConfigServiceStub, server: ServerProcess, environment: str
 ) -> None:
     """By its size as a message, before its items are looked at: that took the loop seconds."""
     many = Value(list_value=ListValue(values=[Value(number_value=1)] * (RESOURCE_BYTES // 11 + 1)))

@@ -1,4 +1,4 @@
-"""Writes without end and says what was acknowledged: one line `number revision` a write. Killed by the test."""
+"""Writes until the test kills it, and prints each acknowledged write: a line `number revision`."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""`kill -9` in a write loop, 50 times on one file: everything acknowledged is there, and revisions have no gap."""
+"""`kill -9` during writes, 50 times on one file: no acknowledged write is lost, and revisions have no gap."""
 
 import random
 import subprocess
@@ -25,7 +25,7 @@ async def test_every_acknowledged_write_survives_fifty_kills(tmp_path: Path) -> 
             assert writer.stdout is not None
             lines = [writer.stdout.readline() for _ in range(chance.randint(1, 60))]
             writer.kill()
-            # What was still in the pipe was acknowledged too; the last line may be cut.
+            # Writes that are still in the pipe were acknowledged too; the last line may be incomplete.
             lines += [line for line in writer.stdout if line.endswith("\n")]
         for line in lines:
             number, revision = line.split()

@@ -1,4 +1,4 @@
-"""The embedded database's file: one owner, private, and missed when it goes."""
+"""The embedded database's file: it has one owner, is private, and its removal is detected."""
 
 import asyncio
 import os
@@ -51,9 +51,7 @@ def removed_lock_file(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("other_way", [symbolic_link, hard_link, through_linked_directory, removed_lock_file])
-async def test_second_process_is_refused_whatever_path_it_takes(
-    tmp_path: Path, other_way: Callable[[Path], Path]
-) -> None:
+async def test_second_process_is_refused_by_every_path(tmp_path: Path, other_way: Callable[[Path], Path]) -> None:
     path = tmp_path / "configsvc.db"
     async with SqliteStorage(path) as storage:
         await storage.write(create(config("a")))
@@ -64,12 +62,12 @@ async def test_second_process_is_refused_whatever_path_it_takes(
         command = [sys.executable, "-c", OPEN_AND_SAY, str(other_way(path)) if other_way is removed_lock_file else path]
         second = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
         assert "STORAGE_IN_USE" in second.stderr or "is in use by process" in second.stderr, second.stderr
-        # The attempt took none of the owner's locks with it.
+        # The attempt did not release the owner's locks.
         await storage.write(create(config("b")))
         assert (await storage.state()).head == 2
 
 
-async def test_files_and_directory_belong_to_their_owner_alone(tmp_path: Path) -> None:
+async def test_files_and_directory_are_private(tmp_path: Path) -> None:
     path = tmp_path / "made" / "configsvc.db"
     before = os.umask(0)
     try:
@@ -128,7 +126,7 @@ def truncate(path: Path) -> None:
 @pytest.mark.parametrize(
     "take_away", [remove, remove_all, remove_log, replace, replace_log, rename_directory, truncate]
 )
-async def test_no_write_is_acknowledged_once_the_file_is_gone(
+async def test_no_write_is_acknowledged_after_the_file_is_gone(
     tmp_path: Path, take_away: Callable[[Path], None]
 ) -> None:
     path = tmp_path / "data" / "configsvc.db"
@@ -142,7 +140,7 @@ async def test_no_write_is_acknowledged_once_the_file_is_gone(
             assert refused.value.reason == "STORAGE_GONE", refused.value
         with pytest.raises(Unavailable, match="restore it, and start again"):
             await storage.ping()
-        # What was read from the file before is still right.
+        # Reads go on: SQLite still has the file open.
         assert (await storage.get([config("before")])).get(config("before")) is not None
 
 
@@ -160,14 +158,14 @@ async def test_file_that_is_put_back_is_used_again(tmp_path: Path) -> None:
         assert (await storage.get([config("a"), config("b")])).records.keys() == {config("a"), config("b")}
 
 
-async def test_going_of_the_file_is_logged_once_without_any_call(
+async def test_removal_of_the_file_is_logged_once_without_a_call(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path, clock = tmp_path / "configsvc.db", FakeClock()
-    looked = asyncio.Event()
+    checked = asyncio.Event()
 
-    class Looked:
-        """The storage, which says when it was looked at."""
+    class Observed:
+        """The storage; sets an event after each check."""
 
         def __init__(self, storage: SqliteStorage) -> None:
             self._storage = storage
@@ -177,21 +175,21 @@ async def test_going_of_the_file_is_logged_once_without_any_call(
             try:
                 await self._storage.check_file()
             finally:
-                looked.set()
+                checked.set()
 
-    async with SqliteStorage(path) as storage, FileCheck(Looked(storage), clock):
+    async with SqliteStorage(path) as storage, FileCheck(Observed(storage), clock):
         await clock.asleep(2)
         path.unlink()
         for _ in range(3):
-            looked.clear()
+            checked.clear()
             await clock.advance(WATCH_SECONDS)
-            await looked.wait()
+            await checked.wait()
             await clock.asleep(2)
-    said = [record for record in caplog.records if "was removed" in record.getMessage()]
-    assert len(said) == 1
+    logged = [record for record in caplog.records if "was removed" in record.getMessage()]
+    assert len(logged) == 1
 
 
-async def test_file_that_is_no_database_stops_the_start(tmp_path: Path) -> None:
+async def test_file_that_is_not_a_database_stops_the_start(tmp_path: Path) -> None:
     path = tmp_path / "configsvc.db"
     path.write_bytes(b"these are not the bytes of a database" * 100)
     with pytest.raises(ServiceError, match="damaged"):

@@ -1,6 +1,6 @@
-"""The client's wheel, alone in fresh environments: at both ends of every range that it declares, on every Python here.
+"""The client's wheel in fresh environments: at both ends of every version range that it declares, on every Python here.
 
-It installs from the package registry, in a minute or two, so it has a target of its own: `make test-packages`.
+It installs from the package registry, which takes a minute or two, so it has its own target: `make test-packages`.
 """
 
 import os
@@ -57,7 +57,7 @@ print(google.protobuf.__version__, grpc.__version__, found)
 
 
 def pythons() -> list[str]:
-    """Every Python from 3.11 on that this machine has, one of each minor version, with what makes environments."""
+    """Every Python of this machine from 3.11 on that can make environments, one per minor version."""
     found: dict[str, str] = {}
     folders = [Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep)]
     folders += sorted((Path.home() / ".pyenv" / "versions").glob("*/bin"))
@@ -75,7 +75,7 @@ def _can_make(python: Path) -> bool:
 
 
 def lowest(requirements: list[str]) -> list[str]:
-    """The lower ends of these ranges."""
+    """The lower ends of these version ranges."""
     return [re.sub(r">=([^,;]+).*", r"==\1", one) for one in requirements]
 
 
@@ -89,7 +89,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def checked(python: str, folder: Path, *packages: str) -> list[str]:
-    """Installs into a new environment, without compiling anything; what CHECK prints there."""
+    """Installs into a new environment without compiling anything; returns what CHECK prints there."""
     made = folder / "venv"
     shutil.rmtree(made, ignore_errors=True)
     subprocess.run([python, "-m", "venv", str(made)], check=True)
@@ -100,7 +100,7 @@ def checked(python: str, folder: Path, *packages: str) -> list[str]:
     return done.stdout.split()
 
 
-def test_the_wheel_has_licence_protos_vectors_and_types(wheel: Path) -> None:
+def test_wheel_has_licence_protos_vectors_and_types(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert any(name.endswith("licenses/LICENSE") for name in names)
     for name in ("py.typed", "vectors/bucketing.json", "vectors/README.md", "protos/configsvc/v1/config.proto"):
@@ -110,7 +110,7 @@ def test_the_wheel_has_licence_protos_vectors_and_types(wheel: Path) -> None:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("python", pythons(), ids=lambda path: Path(path).name)
-def test_the_newest_of_everything(python: str, wheel: Path, tmp_path: Path) -> None:
+def test_newest_versions(python: str, wheel: Path, tmp_path: Path) -> None:
     protobuf, _, regex = checked(python, tmp_path, f"configsvc-client[regex] @ {wheel.as_uri()}")
     assert protobuf.startswith("7.")
     assert regex == "True"
@@ -118,14 +118,14 @@ def test_the_newest_of_everything(python: str, wheel: Path, tmp_path: Path) -> N
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("python", pythons(), ids=lambda path: Path(path).name)
-def test_the_oldest_of_everything_without_re2(python: str, wheel: Path, tmp_path: Path) -> None:
+def test_oldest_versions_without_re2(python: str, wheel: Path, tmp_path: Path) -> None:
     protobuf, grpcio, regex = checked(python, tmp_path, str(wheel), *lowest(PROJECT["dependencies"]))
     assert (protobuf, regex) == ("6.30.0", "None")
     assert grpcio.startswith("1.80")
 
 
 @pytest.mark.timeout(600)
-def test_the_last_of_protobuf_6_and_the_oldest_re2(wheel: Path, tmp_path: Path) -> None:
+def test_last_protobuf_6_and_oldest_re2(wheel: Path, tmp_path: Path) -> None:
     oldest = lowest(PROJECT["optional-dependencies"]["regex"])
     protobuf, _, regex = checked(sys.executable, tmp_path, str(wheel), "protobuf<7", *oldest)
     assert protobuf.startswith("6.")

@@ -1,11 +1,12 @@
 """The health of this replica and its components, for operators and load balancers."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
-from configsvc.clock import Clock, wait_within
+from configsvc.clock import Clock, run_within
 from configsvc.errors import ServiceError
 
 # A component that doesn't answer within this time is down. Load balancers wait for the answer, often for no more than two
@@ -35,7 +36,7 @@ class Component:
 
     name: str
     backend: str
-    ping: Callable[[], Awaitable[None]] = _answers
+    ping: Callable[[], Coroutine[Any, Any, None]] = _answers
     effect: Callable[[], Awaitable[str]] = _no_effect
     degradation: Callable[[], str] = lambda: ""
     note: Callable[[], str] = lambda: ""
@@ -98,7 +99,7 @@ class ReplicaHealth:
     async def _check(self, component: Component) -> ComponentHealth:
         started_at = self._clock.monotonic()
         try:
-            await self._ping(component)
+            await run_within(self._clock, CHECK_SECONDS, component.ping())
         except ServiceError as error:
             state, detail = DOWN, f"{error}; {await component.effect()}"
         except TimeoutError:
@@ -109,16 +110,6 @@ class ReplicaHealth:
         now = self._clock.monotonic()
         latency_ms = (now - started_at) * 1000
         return ComponentHealth(component.name, component.backend, state, latency_ms, detail, self._clock.now(), now)
-
-    async def _ping(self, component: Component) -> None:
-        ping = asyncio.ensure_future(component.ping())
-        try:
-            if not await wait_within(self._clock, CHECK_SECONDS, ping):
-                raise TimeoutError
-            await ping
-        finally:
-            ping.cancel()
-            await asyncio.gather(ping, return_exceptions=True)
 
 
 def _continued(last: ComponentHealth, now: ComponentHealth) -> ComponentHealth:

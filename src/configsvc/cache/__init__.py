@@ -1,1 +1,1 @@
-"""Values by key and revision. `port` is the law; the other modules are its adapters."""
+"""A cache whose entries carry revisions. `port` states the law; the other modules are its adapters."""

@@ -1,8 +1,8 @@
 """A shared cache whose entries carry revisions. Adapters: `local`, `redis`.
 
-An entry is replaced only by one with a higher revision, so that a late fill can't bring an old value back. Missing in
-the cache never means missing: the caller asks the store. No method raises for the backend's sake: a cache that is away
-is empty, and refuses nothing but help; `ping` tells.
+- An entry is replaced only by one with a higher revision, so that a late fill can't bring an old value back.
+- A missing entry does not mean that the record does not exist: the caller asks the store.
+- If the backend is unreachable, `get` finds nothing and `put` stores nothing; neither raises. `ping` tells.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from typing import Protocol, Self
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """`payload` is what the caller stored, whole; `revision` the one at which it was true."""
+    """`payload` is the caller's bytes; `revision` is the one at which they were true."""
 
     revision: int
     payload: bytes
@@ -25,23 +25,23 @@ class Cache(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is, for people: `local`, `redis`."""
+        """The kind of cache, for people: `local`, `redis`."""
         ...
 
     async def get(self, keys: Sequence[str]) -> Mapping[str, CacheEntry]:
-        """The entries that are there."""
+        """The entries that exist."""
         ...
 
     async def put(self, entries: Mapping[str, CacheEntry], ttl: timedelta) -> None:
-        """Stores each entry, unless the one there has the same or a higher revision.
+        """Stores each entry, unless the stored one has the same or a higher revision.
 
-        An entry goes after about `ttl` (jittered, so that a fleet does not refill at once), or earlier. Stored again at
-        the same revision, the one there stays, and lives anew.
+        An entry expires after about `ttl`, jittered so that entries that were stored together do not expire together, or
+        it is evicted earlier. A put at the stored revision keeps the stored payload, and renews its time to live.
         """
         ...
 
     async def ping(self) -> None:
-        """Returns where the backend answers; raises `Unavailable` where it does not."""
+        """Returns if the backend answers; raises `Unavailable` if it does not."""
         ...
 
     async def __aenter__(self) -> Self: ...

@@ -1,10 +1,10 @@
 """Redis or Valkey as the cache that replicas share.
 
-An entry is one string: its revision in 20 digits, then its payload. So revisions compare as text, also in the script
-that stores them, whose numbers are doubles and end at 2^53.
+An entry is one string: its revision in 20 digits, then its payload. So revisions compare as text, also in the script that
+stores them: its numbers are doubles, which are exact only up to 2^53.
 
-Reading and writing have a breaker each: a full server takes no entry but still gives those that it has. A call waits at
-most `answer_seconds`; after `FAILURES` of them in a row nobody waits any more.
+Reads and writes have a circuit breaker each: a full server refuses entries, but still answers reads. A call waits at most
+`answer_seconds`; after `FAILURES` failures in a row no call waits any more.
 """
 
 import asyncio
@@ -30,20 +30,20 @@ from configsvc.errors import Unavailable
 logger = logging.getLogger(__name__)
 
 REVISION_DIGITS = 20
-# In a row, until the breaker opens.
+# In a row; then the circuit breaker opens.
 FAILURES = 3
 CONNECTIONS = 16
-PING_LIFE = timedelta(minutes=1)
+PING_TTL = timedelta(minutes=1)
 
-# KEYS: the entries' keys. ARGV, two for each: the entry, its life in milliseconds. The same revision lives anew.
+# KEYS: the entries' keys. ARGV, two for each: the entry, its TTL in milliseconds. The same revision gets a new TTL.
 PUT = """
 for number, key in ipairs(KEYS) do
-  local entry, life = ARGV[2 * number - 1], ARGV[2 * number]
-  local new, held = string.sub(entry, 1, 20), redis.call('GETRANGE', key, 0, 19)
-  if #held ~= 20 or held < new then
-    redis.call('SET', key, entry, 'PX', life)
-  elseif held == new then
-    redis.call('PEXPIRE', key, life)
+  local entry, ttl = ARGV[2 * number - 1], ARGV[2 * number]
+  local new, stored = string.sub(entry, 1, 20), redis.call('GETRANGE', key, 0, 19)
+  if #stored ~= 20 or stored < new then
+    redis.call('SET', key, entry, 'PX', ttl)
+  elseif stored == new then
+    redis.call('PEXPIRE', key, ttl)
   end
 end
 return 0
@@ -51,7 +51,7 @@ return 0
 
 
 class RedisCache:
-    """See `port.Cache`. Entering does not wait for the server; what can't be reached is an empty cache."""
+    """Entering the context does not wait for the server: one that can't be reached is an empty cache."""
 
     name = "redis"
 
@@ -76,21 +76,20 @@ class RedisCache:
             password=password or None,
             max_connections=CONNECTIONS,
             socket_connect_timeout=answer_seconds,
-            # Each call is bounded here. The driver's own bound would be asyncio.wait_for, which in Python 3.11 swallows a
-            # cancellation that comes when it is done: a task that was cancelled would go on, and a stop never end.
+            # Calls are bounded by `answer_seconds` here. The driver would use asyncio.wait_for, which in Python 3.11 loses a
+            # cancellation that arrives when the awaited call is done: the cancelled task would go on, and a stop hang.
             socket_timeout=None,
             retry=Retry(NoBackoff(), 0),
             client_name="configsvc",
         )
-        # The pool refuses whoever finds no connection free: here they wait for one, as long as for an answer.
+        # The pool raises if no connection is free. Here a call waits for one, within `answer_seconds`.
         self._connections = asyncio.Semaphore(CONNECTIONS)
         self._script = self._client.register_script(PUT)
         self._reading = CircuitBreaker(clock, FAILURES)
         self._writing = CircuitBreaker(clock, FAILURES)
-        self._away_since: datetime | None = None
+        self._down_since: datetime | None = None
 
     async def get(self, keys: Sequence[str]) -> Mapping[str, CacheEntry]:
-        """See the port."""
         if not keys:
             return {}
         values = await self._guarded(self._reading, lambda: self._client.mget([self._prefix + key for key in keys]))
@@ -98,33 +97,31 @@ class RedisCache:
         return {key: entry for key, entry in found.items() if entry is not None}
 
     async def put(self, entries: Mapping[str, CacheEntry], ttl: timedelta) -> None:
-        """See the port."""
         if not entries:
             return
         arguments: list[bytes | int] = []
         for entry in entries.values():
-            life = ttl.total_seconds() * random.uniform(MIN_LIFETIME_FRACTION, 1.0)
-            arguments += [b"%020d" % entry.revision + entry.payload, max(1, round(life * 1000))]
+            seconds = ttl.total_seconds() * random.uniform(MIN_LIFETIME_FRACTION, 1.0)
+            arguments += [b"%020d" % entry.revision + entry.payload, max(1, round(seconds * 1000))]
         keys = [self._prefix + key for key in entries]
         await self._guarded(self._writing, lambda: self._script(keys=keys, args=arguments))
 
     async def ping(self) -> None:
-        """See the port."""
         try:
             async with asyncio.timeout(self._answer_seconds):
-                await self._once_more(lambda: self._client.ping())
+                await self._with_reconnect(lambda: self._client.ping())
         except (RedisError, OSError, TimeoutError) as error:
-            self._away_since = self._away_since or self._clock.now()
-            since = self._away_since.isoformat()
+            self._down_since = self._down_since or self._clock.now()
+            since = self._down_since.isoformat()
             raise Unavailable(
-                f"the cache has not answered since {since}: {_said(error)}", "CACHE_UNAVAILABLE"
+                f"the cache has not answered since {since}: {_reason_of(error)}", "CACHE_UNAVAILABLE"
             ) from error
         if self._writing.is_open:
-            # Nobody else may be writing, and then nobody would ever know that it takes entries again.
-            await self.put({"ping": CacheEntry(1, b"")}, PING_LIFE)
+            # Find out whether the server accepts entries again: there may be no other writer.
+            await self.put({"ping": CacheEntry(1, b"")}, PING_TTL)
         if self._writing.is_open:
-            raise Unavailable("the cache answers, but takes no entries", "CACHE_UNAVAILABLE")
-        self._away_since = None
+            raise Unavailable("the cache answers, but refuses entries", "CACHE_UNAVAILABLE")
+        self._down_since = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -135,24 +132,24 @@ class RedisCache:
         await self._client.aclose()
 
     async def _guarded(self, breaker: CircuitBreaker, call: Callable[[], Awaitable[Any]]) -> Any:
-        """The answer; None where the server is away or says no."""
+        """The answer; None if the server is unreachable or refuses the call."""
         if not breaker.allows_call():
             return None
         try:
             async with asyncio.timeout(self._answer_seconds):
-                answer = await self._once_more(call)
+                answer = await self._with_reconnect(call)
         except (RedisError, OSError, TimeoutError) as error:
             if breaker.record_failure():
-                self._away_since = self._away_since or self._clock.now()
-                logger.warning("the cache is not asked any more but for trials: %s", _said(error))
+                self._down_since = self._down_since or self._clock.now()
+                logger.warning("the cache gets no more calls except trials: %s", _reason_of(error))
             return None
         if breaker.record_success():
-            logger.info("the cache is back")
-        self._away_since = None
+            logger.info("the cache answers again")
+        self._down_since = None
         return answer
 
-    async def _once_more(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """A connection that died while it lay in the pool fails its next call, whatever the server is now."""
+    async def _with_reconnect(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        """Calls, and once again if the connection died while it was idle in the pool, as after a restart of the server."""
         async with self._connections:
             try:
                 return await call()
@@ -168,8 +165,8 @@ def _entry(value: bytes) -> CacheEntry | None:
     return CacheEntry(int(digits), value[REVISION_DIGITS:])
 
 
-def _said(error: BaseException) -> str:
+def _reason_of(error: BaseException) -> str:
     if isinstance(error, ResponseError):
-        # The server's own words; they hold no secret of ours.
+        # The server's own text, which holds no secret of this service.
         return str(error)
     return type(error).__name__

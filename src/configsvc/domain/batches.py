@@ -1,4 +1,4 @@
-"""Several writes as one: all of them or none, in one revision, and an error says which of them it is about."""
+"""Several writes as one: all or none, in one revision. An error tells which of them it is about."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from configsvc.errors import InvalidInput, ServiceError
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One write of a batch. `path`: where it is in the request, such as `operations[1].update_flag`."""
+    """One write of a batch. `path`: its place in the request, such as `operations[1].update_flag`."""
 
     path: str
     ref: Ref
@@ -22,10 +22,10 @@ class Step:
 
 
 def all_or_none(steps: Sequence[Step]) -> Decision:
-    """All steps, each decided on the state before the batch. At most one is about a ref.
+    """All steps, each decided on the state before the batch. At most one step may be about a ref.
 
-    Prerequisites of flags are judged on the state after all of them. Raises what the first step that can't be done
-    raises, as `inside` its path.
+    The prerequisites of flags are checked on the state after all steps. Raises what the first step that fails raises, with
+    its path (`errors_at`).
     """
     paths = {step.ref: step.path for step in steps}
 
@@ -46,7 +46,8 @@ def all_or_none(steps: Sequence[Step]) -> Decision:
 
 
 def _check_size(view: View, mutation: Mutation) -> None:
-    """The law of the ledger, here for the sake of the path. What was too large before may still change."""
+    """The same check as the store's, made here because the error needs the path. A record that was too large before may still
+    change."""
     if isinstance(mutation, Put) and sending_problem(mutation.body):
         current = view.get(mutation.ref)
         if current is None or message_bytes(current.body) < message_bytes(mutation.body):
@@ -55,8 +56,10 @@ def _check_size(view: View, mutation: Mutation) -> None:
 
 @contextmanager
 def errors_at(path: str) -> Iterator[None]:
-    """Errors of the block are about the part of the request at `path`: its fields are named by their whole path, and
-    `operation` in the metadata has the first segment of it."""
+    """Errors of the block are about the part of the request at `path`.
+
+    They name fields by their whole path, and `operation` in their metadata is the first segment of the path.
+    """
     operation = path.partition(".")[0]
     try:
         yield

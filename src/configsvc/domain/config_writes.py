@@ -30,7 +30,7 @@ def update(
     def decide(view: View) -> Sequence[Mutation]:
         current = view.get(draft.ref)
         precondition.check(draft.ref, current)
-        if current is None and not (allow_missing or precondition.creates):
+        if current is None and not (allow_missing or precondition.requires_absence):
             raise not_found(draft.ref)
         before = Config.of(current.body) if current else Config(MISSING)
         value = before.value if draft.value is MISSING else draft.value

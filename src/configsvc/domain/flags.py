@@ -75,7 +75,7 @@ def update(
         current = view.get(ref)
         precondition.check(ref, current)
         if current is None:
-            if not (allow_missing or precondition.creates):
+            if not (allow_missing or precondition.requires_absence):
                 raise not_found(ref)
             return creation(read({"name": ref.key, "environment": ref.environment, **changes}), token)(view)
         after = read({**current.body, **changes})

@@ -1,4 +1,4 @@
-"""JSON values: what is refused, how large one is, and how two differ."""
+"""JSON values: which are refused, how large a value is, and how two values differ."""
 
 import hashlib
 import json
@@ -12,27 +12,29 @@ from configsvc.domain.sizes import MEASURED_CHARACTERS, sending_problem
 
 Json = Any
 
-# Beyond this a double, and so most JSON clients, can't tell neighbouring integers apart.
+# Beyond this integer a double, and so most JSON clients, can't tell neighbouring integers apart.
 LARGEST_EXACT_INTEGER = 2**53 - 1
 
-# What compact JSON has at least once where a number is no finite one, or an integer beyond `LARGEST_EXACT_INTEGER`: those
-# have 16 digits or an exponent. Text may have it too, so it says only that every number has to be looked at.
+# Matches the compact JSON of every value with a number that is not finite, or beyond `LARGEST_EXACT_INTEGER`: such a number
+# has 16 digits or an exponent. A text can match, too, so a match only means that every number must be checked.
 _PERHAPS_INEXACT = re.compile(r"[0-9]{16}|e\+|NaN|Infinity").search
-# The values that have no others inside. A list may have hundreds of thousands: these are told apart without an ABC.
+# Values that contain no other values. A list can have hundreds of thousands; an isinstance check of an ABC is slow.
 _SCALARS = (str, int, float, type(None))
 
-# Protobuf readers refuse a message that is nested more than 100 deep. A level of JSON takes up to three, and a value
-# travels deeper in a list or a watch than in the request that wrote it: without a bound it could be written, not read.
+# Protobuf readers refuse a message that is nested more than 100 levels deep. A level of JSON takes up to three of them, and
+# a value is nested deeper in a list or a watch than in the request that wrote it. Without this bound a value could be
+# written that can't be read.
 NESTED_LEVELS = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """Stands for a side of a difference that has no value, since None is a value."""
+    """No value. None can't mean that: it is JSON's null."""
 
 
+# A side of a difference that has no value.
 ABSENT = Absent()
-# A request's value that was not given; `problem` says so.
+# A value that a request does not set; `problem` refuses it.
 MISSING = Absent()
 MISSING_VALUE = "is required: any JSON value, null included"
 
@@ -53,13 +55,13 @@ def encoded(value: Json) -> str:
 
 
 def digest(*parts: Json) -> str:
-    """A fingerprint of JSON values: equal for equal content, whatever the order of object members."""
+    """A fingerprint of JSON values: the same for the same content. The order of object members does not count."""
     text = json.dumps(parts, ensure_ascii=True, separators=(",", ":"), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def problem(value: Json, max_bytes: int) -> str:
-    """Why a value can't be kept and given back as it was sent; empty where it can."""
+    """Why a value can't be stored and returned as it was sent; empty if it can."""
     if value is MISSING:
         return MISSING_VALUE
     if is_nested_too_deeply(value):
@@ -74,7 +76,7 @@ def problem(value: Json, max_bytes: int) -> str:
 
 
 def is_nested_too_deeply(value: Json) -> bool:
-    """Whether objects and lists are in each other more than `NESTED_LEVELS` deep."""
+    """Whether objects and lists are nested more than `NESTED_LEVELS` deep."""
     level: list[Json] = [value]
     for _ in range(NESTED_LEVELS):
         level = [item for outer in level for item in _items(outer) if not isinstance(item, _SCALARS)]
@@ -85,7 +87,7 @@ def _number_problem(value: Json) -> str:
     for number in _numbers(value):
         if isinstance(number, float) and not math.isfinite(number):
             return "must not have NaN or Infinity: JSON has no such numbers"
-        # A double that large has no fraction.
+        # A double beyond this integer has no fraction, so it is an integer, too.
         if abs(number) > LARGEST_EXACT_INTEGER:
             return (
                 f"must not have integers beyond {LARGEST_EXACT_INTEGER} (2^53-1), which JSON clients round:"
@@ -95,14 +97,14 @@ def _number_problem(value: Json) -> str:
 
 
 def differences(before: Json, after: Json) -> tuple[Difference, ...]:
-    """What has to change in `before` to give `after`, in the order of the paths. Lists are compared by position."""
+    """The steps that turn `before` into `after`, in the order of the paths. Lists are compared by position."""
     return tuple(_differences("", before, after))
 
 
 def changed_members(before: Mapping[str, Json] | None, after: Mapping[str, Json] | None) -> tuple[str, ...]:
     """The members whose values differ; none if a side is missing.
 
-    A member that was not kept yet when `before` was stored counts as its default: false, zero or empty.
+    A member that `before` was stored without counts as its default: false, zero or empty.
     """
     if before is None or after is None:
         return ()
@@ -115,14 +117,14 @@ def _is_same(before: Json, after: Json, known: bool) -> bool:
 
 
 def _is_equal(one: Json, other: Json) -> bool:
-    """Equal as JSON text, whatever the order of members: Python takes 1, 1.0 and true for equal."""
+    """Whether the JSON texts are equal, apart from the order of members. For Python, 1, 1.0 and true are equal."""
     if isinstance(one, _SCALARS) or isinstance(other, _SCALARS):
         return _is_same_scalar(one, other)
     return _sorted_text(one) == _sorted_text(other)
 
 
 def _is_same_scalar(one: Json, other: Json) -> bool:
-    # A float's sign of zero is seen in its text alone.
+    # Only the text tells -0.0 from 0.0.
     return type(one) is type(other) and one == other and (type(one) is not float or str(one) == str(other))
 
 

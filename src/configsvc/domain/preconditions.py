@@ -1,7 +1,7 @@
-"""Preconditions of a write: the state that it was made for (RFC 9110, 13.1). One that can't be understood is refused.
+"""Preconditions of a write: the state that it is meant for (RFC 9110, 13.1).
 
-A missing precondition is `NO_PRECONDITION`. An empty or malformed one never is: a script whose `$ETAG` is empty must not
-overwrite what it has not read.
+A write without a precondition has `NO_PRECONDITION`. A precondition that is empty or malformed is refused: a script whose
+`$ETAG` is empty must not overwrite a state that it has not read.
 """
 
 import re
@@ -15,44 +15,44 @@ from configsvc.errors import InvalidInput, StaleEtag
 ANY = "*"
 REASON = "BAD_PRECONDITION"
 
-# entity-tag of RFC 9110, 8.8.3, less the comma and the space, which this service's etags don't have. The quotes may be
-# left out, as this service's messages show an etag.
+# An entity-tag (RFC 9110, 8.8.3) without commas and spaces, which this service's etags never have. The quotes are
+# optional, because the messages of this service show an etag without them.
 _TAG = re.compile(r'(?P<weak>W/)?(?:"(?P<quoted>[!#-+\--\[\]-~]+)"|(?P<bare>[!#-+\--\[\]-~]+))')
 
 
 @dataclass(frozen=True, slots=True)
 class Precondition:
     """`match`: the current etag must be one of these; `*`: the record must exist. `none_match`: the current etag must be
-    none of these; `*`: the record must not exist. None: nothing is asked.
+    none of these; `*`: the record must not exist. None: no condition.
     """
 
     match: tuple[str, ...] | None = None
     none_match: tuple[str, ...] | None = None
 
     @property
-    def creates(self) -> bool:
+    def requires_absence(self) -> bool:
         """Whether the record must not exist."""
         return self.none_match == (ANY,)
 
     @property
     def contents(self) -> tuple[object, ...]:
-        """`content`, if anything is asked."""
+        """`content`, if there is any condition."""
         return () if self == NO_PRECONDITION else (self.content,)
 
     @property
     def content(self) -> object:
-        """For the fingerprint of the request: the etag where it is one etag, as it was before there were lists."""
+        """What a retry repeats, for the fingerprint of the request. A single etag stays a text, as in releases without lists."""
         if self.none_match is None and len(self.match or ()) <= 1:
             return self.match[0] if self.match else ""
         return [self.match, self.none_match]
 
     def check(self, ref: Ref, current: Record | None) -> None:
-        """Raises `StaleEtag`, `AlreadyExists` or `NotFound` if the current state is not the one asked for."""
+        """Raises `StaleEtag`, `AlreadyExists` or `NotFound` if the current state does not meet the condition."""
         if current is None:
             if self.match is not None:
                 raise not_found(ref)
             return
-        if self.creates:
+        if self.requires_absence:
             raise already_exists(current)
         if self.match is not None and self.match != (ANY,) and current.etag not in self.match:
             raise StaleEtag(
@@ -71,14 +71,14 @@ class Precondition:
 NO_PRECONDITION = Precondition()
 
 
-def etags(field: str, text: str, *, weak: bool = False) -> tuple[str, ...]:
+def parse_etags(field: str, text: str, *, weak: bool = False) -> tuple[str, ...]:
     """The etags of `If-Match`, `If-None-Match` or an `etag` field: `*`, or a list.
 
-    `weak`: weak etags are taken, for the weak comparison of `If-None-Match`. Else they are refused, since none ever
-    matches strongly.
+    `weak`: weak etags are accepted, for the weak comparison of `If-None-Match`. Otherwise they are refused, because a weak
+    etag never matches in a strong comparison.
 
     Raises:
-        InvalidInput: there is none, or what is there is no etag. The text is not repeated.
+        InvalidInput: the text has no etag, or something that is not an etag. The error does not repeat the text.
     """
     parts = [part.strip(" \t") for part in text.split(",")]
     if parts == [ANY]:
@@ -98,11 +98,11 @@ def etags(field: str, text: str, *, weak: bool = False) -> tuple[str, ...]:
     return tuple(dict.fromkeys(tags))
 
 
-def agreed(header: Sequence[str] | None, body: Sequence[str] | None, header_name: str) -> tuple[str, ...] | None:
-    """What the header and the request's own etag ask together; `*` agrees with every etag.
+def combine_etags(header: Sequence[str] | None, body: Sequence[str] | None, header_name: str) -> tuple[str, ...] | None:
+    """The etags that both the header and the request's own etag field allow; `*` allows every etag.
 
     Raises:
-        InvalidInput: no etag could be both.
+        InvalidInput: no etag meets both.
     """
     if header is None or body is None or tuple(header) == (ANY,):
         chosen = header if body is None else body

@@ -1,4 +1,4 @@
-"""A record as JSON, for caches: what one replica writes another reads, also one of the next release."""
+"""A record as JSON, for shared caches. A replica reads what another one wrote, also if that one has another release."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -8,7 +8,7 @@ from configsvc.domain.records import Kind, Record, Ref
 
 
 def record_json(record: Record) -> dict[str, Any]:
-    """All of a record."""
+    """The JSON of a whole record."""
     ref = record.ref
     return {
         "ref": [ref.kind.value, ref.environment, ref.service, ref.key],
@@ -23,7 +23,7 @@ def record_json(record: Record) -> dict[str, Any]:
 
 
 def record_of(source: Mapping[str, Any]) -> Record:
-    """The record that `record_json` wrote. Raises `KeyError`, `TypeError` or `ValueError` where it is none."""
+    """The record that `record_json` wrote. Raises `KeyError`, `TypeError` or `ValueError` if the JSON is not one."""
     kind, environment, service, key = source["ref"]
     return Record(
         Ref(Kind(kind), environment, service, key),

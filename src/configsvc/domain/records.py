@@ -1,7 +1,7 @@
-"""The one shape that every resource has in the store, and the change log's row.
+"""The record, which is the form of every resource in the store, and the change, which is a row of the change log.
 
-A configuration, a flag and a registration differ in their `body`; versions, revisions, history, audit and watch are
-the same for all, so the store knows one table of records and one of changes.
+Configurations, flags and registrations differ in their `body` only. Versions, revisions, history, audit and watches are
+the same for all, so the store has one table of records and one of changes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Kind(StrEnum):
-    """What a record is."""
+    """The kind of a resource."""
 
     CONFIG = "config"
     FLAG = "flag"
@@ -26,7 +26,7 @@ class Kind(StrEnum):
 
 
 class Action(StrEnum):
-    """What a write did. `STATUS` and `EXPIRE` are the registry's own."""
+    """What a write did. `STATUS` and `EXPIRE` are written by the registry itself."""
 
     CREATE = "CREATE"
     UPDATE = "UPDATE"
@@ -61,8 +61,9 @@ class Scope:
 def etag_of(version: int, revision: int, history: str) -> str:
     """The opaque tag of one state of one record.
 
-    Version and revision come again after a restore, for other states; the history of the log (domain/lineage.py) does
-    not. One without it, as releases before it gave out, is equal to none: nobody knows which future it is of.
+    After a restore, the same version and revision can come again for another state; the history of the log
+    (domain/lineage.py) can't. An etag without a history, from a release before histories, equals no etag of today: it does
+    not tell which history it is from.
     """
     return f"{version}-{revision:x}-{history}"
 
@@ -71,9 +72,9 @@ def etag_of(version: int, revision: int, history: str) -> str:
 class Record:
     """The current state of a live resource.
 
-    `version` counts 1, 2, 3 … per `ref` and goes on after delete and re-create; `revision` is that of the last write.
-    `body` is a JSON object that must not be changed. `history` is that of the log which told it. `held_bytes`: about what
-    the body takes in memory (domain/sizes.py), 0 if it is not known.
+    `version` counts 1, 2, 3 … per `ref`, and goes on after a delete and a new create. `revision` is the revision of the
+    last write. `body` is a JSON object that must not be changed. `history` is the history of the log that the record was
+    read from. `held_bytes`: an estimate of the memory that the body takes (domain/sizes.py), 0 if it is not known.
     """
 
     ref: Ref
@@ -93,7 +94,7 @@ class Record:
 
     @property
     def is_new(self) -> bool:
-        """Whether the last write created it, for the first time or again after a removal."""
+        """Whether the last write created it, for the first time or after a removal."""
         return self.created_at == self.updated_at
 
 
@@ -102,9 +103,9 @@ class Change:
     """One row of the change log: one write of one resource.
 
     `ordinal` orders the changes of one revision, from 0. `before` is None for a create, `after` for a removal.
-    `before_revision` is the revision of the state before, 0 where there was none. `created_at` is the record's.
-    `digest` is that of the log up to here (domain/lineage.py), empty where an older release wrote the row. `history`
-    is that of the log which told the change. `before_bytes`, `after_bytes`: as `Record.held_bytes`.
+    `before_revision` is the revision of the state before, 0 if there was none. `created_at` is the record's. `digest` is
+    the digest of the log up to this row (domain/lineage.py), empty if an older release wrote the row. `history` is the
+    history of the log that the change was read from. `before_bytes`, `after_bytes`: as `Record.held_bytes`.
     """
 
     revision: int
@@ -127,17 +128,17 @@ class Change:
 
     @property
     def held_bytes(self) -> int:
-        """About what both bodies take in memory."""
+        """An estimate of the memory that both bodies take."""
         return self.before_bytes + self.after_bytes
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """The place in the log."""
+        """The position in the log."""
         return Checkpoint(self.history, self.revision, self.digest)
 
     @property
     def has_lost_before(self) -> bool:
-        """Whether there was a state before that is not known: the change itself was compacted away."""
+        """Whether the state before is not known, because the change itself was compacted away."""
         return self.before is None and self.action is Action.UPDATE
 
     @property
@@ -194,7 +195,7 @@ class AtRevision(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """The record shall have this body: created where it is missing."""
+    """Gives a record this body; creates it if it does not exist."""
 
     ref: Ref
     body: JsonObject
@@ -203,7 +204,7 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """The record, which is live, shall be gone."""
+    """Removes a live record."""
 
     ref: Ref
     action: Action = Action.DELETE
@@ -214,7 +215,7 @@ Mutation = Put | Remove
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Who writes, why, when, and under which id a retry is recognised (empty: none)."""
+    """Who writes, why and when. A retry has the same `request_id` (empty: retries are not recognised)."""
 
     actor: str
     reason: str
@@ -224,9 +225,9 @@ class Author:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Live records as they stood together at one revision of a history. What is missing is not there.
+    """Live records as they stood together at one revision of a history. A record that is not in it is not live.
 
-    `versions`: the last version of each record that `reads` names, removed ones too. Filled inside a write alone.
+    `versions`: the last version of each record that `Write.reads` names, also of removed records. Only filled in a write.
     """
 
     revision: int
@@ -239,7 +240,7 @@ class View:
         return self.records.get(ref)
 
     def last_version(self, ref: Ref) -> int:
-        """The version of a record's last write, its removal included; 0 if it never existed."""
+        """The version of a record's last write, which may be its removal; 0 if the record never existed."""
         return self.versions.get(ref, 0)
 
     def of(self, scope: Scope) -> list[Record]:
@@ -258,9 +259,9 @@ Decision = Callable[[View], Sequence[Mutation]]
 class Write:
     """One atomic write, decided inside the store's transaction.
 
-    `decide` is pure and quick: it gets a view of everything that `reads` names, locked until the transaction ends, and
-    returns the mutations, at most one per ref, or raises a `ServiceError`, and then nothing happens. No mutations: no
-    revision is taken. `fingerprint` is a digest of the request's content; a request id used again with another
+    `decide` is pure and quick. It gets a view of everything that `reads` names, locked until the transaction ends. It
+    returns the mutations, at most one per ref; without mutations no revision is taken. If it raises a `ServiceError`,
+    nothing is written. `fingerprint` is a digest of the request's content: a request id that comes again with another
     fingerprint is refused.
     """
 
@@ -274,8 +275,8 @@ class Write:
 class Commit:
     """The outcome of a write: its revision and changes, in the order of the mutations.
 
-    `replayed`: a retry of a request id; this is the first outcome. Without changes `revision` is the current one.
-    `history` is that of the log which took the write.
+    `replayed`: the request was a retry, and this is the outcome of the first attempt. Without changes, `revision` is the
+    current one. `history` is the history of the log that the write went to.
     """
 
     revision: int

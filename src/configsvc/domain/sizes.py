@@ -1,8 +1,8 @@
-"""How large a resource is as a message, and which is too large to be sent.
+"""The size of a resource as a message, and the limit above which it can't be sent.
 
-A stock gRPC client refuses a message above 4 MiB, in each language, unless it is told otherwise. So no answer is larger,
-and what could not be sent alone is refused when it is written: else it would be stored, and nobody could read it, nor a
-list or a watch that has it.
+Stock gRPC clients of all languages refuse a message above 4 MiB, unless they are configured otherwise. So no answer is
+larger, and a write of a resource that does not fit into one message is refused. Otherwise nobody could read the resource,
+or a list or a watch that includes it.
 
 JSON and messages differ: a list of small numbers takes 2 bytes of JSON for each, and 11 in a `google.protobuf.Value`.
 """
@@ -17,13 +17,13 @@ from configsvc.errors import InvalidInput
 
 # What every stock gRPC client takes.
 MESSAGE_BYTES = 4 << 20
-# The items of an answer; what is left is for the page token and what else stands beside them.
+# For the items of an answer. The rest is for the page token and the other fields.
 ANSWER_BYTES = MESSAGE_BYTES - (64 << 10)
-# One resource. What is left is for its identity, author and reason: at most 24 KiB, with the longest keys that settings
-# allow.
+# For the contents of one resource. The rest is for its identity, author and reason, which take at most 24 KiB with the
+# longest keys that the settings allow.
 RESOURCE_BYTES = MESSAGE_BYTES - (128 << 10)
 
-# A character of compact JSON takes at most 6 bytes in a message (`1,` takes 11): shorter texts need not be measured.
+# A character of compact JSON takes at most 6 bytes in a message (the two of `1,` take 11). Shorter texts need no measuring.
 _BYTES_A_CHARACTER = 6
 MEASURED_CHARACTERS = RESOURCE_BYTES // _BYTES_A_CHARACTER
 
@@ -31,7 +31,7 @@ _NUMBERS = (int, float)
 
 
 def message_bytes(value: Any) -> int:
-    """The size of a JSON value as a `google.protobuf.Value`, to the byte."""
+    """The exact size of a JSON value as a `google.protobuf.Value`."""
     if isinstance(value, str):
         return _delimited(_text_bytes(value))
     if value is None or isinstance(value, bool):
@@ -42,7 +42,7 @@ def message_bytes(value: Any) -> int:
         return _delimited(
             sum(_delimited(_delimited(_text_bytes(name)) + _delimited(message_bytes(v))) for name, v in value.items())
         )
-    # A list may have hundreds of thousands of numbers.
+    # A list can have hundreds of thousands of numbers.
     kinds = Counter(map(type, value))
     numbers = kinds[int] + kinds[float]
     others = (item for item in value if type(item) not in _NUMBERS) if numbers < len(value) else ()
@@ -50,8 +50,10 @@ def message_bytes(value: Any) -> int:
 
 
 def held_bytes(text: str | None) -> int:
-    """About what a JSON value takes in memory, from its text alone: a short text or number takes much more than its
-    letters, an empty object 64 bytes for its two. Measured with CPython 3.11 it is never less than half of the truth.
+    """An estimate of the memory that a JSON value takes, from its text alone.
+
+    A short text or number takes much more memory than its characters; an empty object takes 64 bytes. Measured with
+    CPython 3.11, the estimate is never below half of the real size.
     """
     if text is None:
         return 0
@@ -59,12 +61,12 @@ def held_bytes(text: str | None) -> int:
 
 
 def sending_problem(value: Any) -> str:
-    """Why a value could not be sent to a stock client; empty where it can."""
+    """Why a stock client could not receive a value; empty if it can."""
     return size_problem(message_bytes(value))
 
 
 def size_problem(size: int) -> str:
-    """Why a value of this size as a message could not be sent; empty where it can."""
+    """Why a stock client could not receive a value of this size as a message; empty if it can."""
     if size <= RESOURCE_BYTES:
         return ""
     return (
@@ -74,7 +76,7 @@ def size_problem(size: int) -> str:
 
 
 def check_sendable(kind: Kind, body: JsonObject) -> None:
-    """Raises `InvalidInput` where a resource with this body could not be sent. It names the largest member."""
+    """Raises `InvalidInput` if a stock client could not receive a resource with this body. It names the largest member."""
     problem = sending_problem(body)
     if problem:
         largest = max(body, key=lambda name: message_bytes(body[name]))
@@ -86,5 +88,5 @@ def _text_bytes(text: str) -> int:
 
 
 def _delimited(size: int) -> int:
-    """With a tag and a length before it."""
+    """The size with a tag and a length in front."""
     return 1 + (size.bit_length() + 6) // 7 + size if size else 2

@@ -14,8 +14,9 @@ from configsvc.app.changelog.tail import LogTail
 from configsvc.app.configs.near_cache import NearCache
 from configsvc.app.fallback_cache import FallbackCache, FallbackEntry
 from configsvc.app.flags.sets import FlagSets
+from configsvc.app.watch.events import Synced
 from configsvc.app.watch.hub import WatchHub
-from configsvc.app.watch.watcher import Selector, Synced
+from configsvc.app.watch.selector import Selector
 from configsvc.bus.local import LocalBus
 from configsvc.cache.local import LocalCache
 from configsvc.domain.lineage import LEAP_REVISIONS, Checkpoint

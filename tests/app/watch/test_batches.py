@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configsvc.app.watch import hub as watch_hub
+from configsvc.app.watch import store_reads
+from configsvc.app.watch.events import Changed, Progress, Synced, WatchEvent
 from configsvc.app.watch.hub import WatchHub
-from configsvc.app.watch.watcher import Changed, Progress, Selector, Synced, WatchEvent
+from configsvc.app.watch.selector import Selector
 from configsvc.domain.records import Change, Kind, Ref
 from tests.app.fake_clock import FakeClock, settle
 from tests.app.replica import Replica, config, open_replica, open_storage, write
@@ -34,7 +35,7 @@ PROGRESS_SECONDS = 10.0
 
 @pytest.fixture(autouse=True)
 def _small_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch_hub, "CATCH_UP_CHANGES", 3)
+    monkeypatch.setattr(store_reads, "CATCH_UP_CHANGES", 3)
 
 
 @asynccontextmanager

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from configsvc.app.watch import hub as watch_hub
-from configsvc.app.watch import watcher
+from configsvc.app.watch import selector, store_reads
+from configsvc.app.watch.events import Changed, Progress, Snapshot, Synced, WatchEvent
 from configsvc.app.watch.hub import WatchHub
-from configsvc.app.watch.watcher import Changed, Progress, Selector, Snapshot, Synced, WatchEvent
+from configsvc.app.watch.selector import Selector
 from configsvc.domain.records import Kind, Ref
 from configsvc.errors import ResourceExhausted, RevisionOutOfRange, Unavailable
 from configsvc.storage.port import RetentionPolicy, Storage
@@ -175,7 +175,7 @@ async def test_a_change_wakes_only_those_whom_it_concerns(replica: Replica, hub:
 
 
 async def test_a_large_state_comes_in_parts(replica: Replica, hub: WatchHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watcher, "SNAPSHOT_RECORDS", 4)
+    monkeypatch.setattr(selector, "SNAPSHOT_RECORDS", 4)
     refs = [config(f"key-{n:02}", service) for n in range(9) for service in ("", "svc")]
     await write(replica.storage, *((ref, 1) for ref in refs))
     events = hub.watch(ALL, None)
@@ -188,7 +188,7 @@ async def test_what_is_written_between_the_parts_is_in_the_snapshot(
     replica: Replica, hub: WatchHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first part shows revision 1, the others revision 4; the mark is true for all of them."""
-    monkeypatch.setattr(watcher, "SNAPSHOT_RECORDS", 2)
+    monkeypatch.setattr(selector, "SNAPSHOT_RECORDS", 2)
     await write(replica.storage, *((config(key), 1) for key in "abcdef"))
     events = hub.watch(ALL, None)
     await anext(events)
@@ -206,7 +206,7 @@ async def test_another_replicas_write_between_the_parts_is_in_the_snapshot(
     replica: Replica, hub: WatchHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store is ahead of the tail then, and the mark waits for the tail."""
-    monkeypatch.setattr(watcher, "SNAPSHOT_RECORDS", 2)
+    monkeypatch.setattr(selector, "SNAPSHOT_RECORDS", 2)
     await replica.put(A, 1)
     await replica.put(B, 1)
     await replica.put(config("c"), 1)
@@ -219,7 +219,7 @@ async def test_another_replicas_write_between_the_parts_is_in_the_snapshot(
 async def test_a_removal_between_the_parts_follows_the_mark_and_is_not_missed_by_who_resumes_there(
     replica: Replica, hub: WatchHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watcher, "SNAPSHOT_RECORDS", 2)
+    monkeypatch.setattr(selector, "SNAPSHOT_RECORDS", 2)
     await write(replica.storage, *((config(key), 1) for key in "abcd"))
     events = hub.watch(ALL, None)
     await anext(events)
@@ -248,9 +248,9 @@ async def test_a_snapshot_ahead_of_the_tail_is_not_followed_by_what_it_has(repli
 
 
 async def test_resuming_replays_every_change_in_order_and_goes_on_live(replica: Replica, hub: WatchHub) -> None:
-    for value in range(1, watch_hub.CATCH_UP_CHANGES * 2 + 20):
+    for value in range(1, store_reads.CATCH_UP_CHANGES * 2 + 20):
         await write(replica.storage, (A, value))
-    last = watch_hub.CATCH_UP_CHANGES * 2 + 19
+    last = store_reads.CATCH_UP_CHANGES * 2 + 19
     await replica.tail.wait_for(last, None)
     events = hub.watch(ALL, 5)
     assert await anext(events) == Synced(5)
@@ -306,7 +306,7 @@ async def test_a_compacted_revision_is_refused_with_the_oldest_one_kept(replica:
 
 
 async def test_falling_behind_compaction_during_the_replay_is_told(replica: Replica, hub: WatchHub) -> None:
-    last = watch_hub.CATCH_UP_CHANGES * 2
+    last = store_reads.CATCH_UP_CHANGES * 2
     for value in range(last):
         await write(replica.storage, (A, value))
     await replica.tail.wait_for(last, None)

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configsvc.app.watch import hub as watch_hub
-from configsvc.app.watch import watcher
+from configsvc.app.watch import selector, store_reads
+from configsvc.app.watch.events import Changed, Progress, Snapshot, Synced, WatchEvent
 from configsvc.app.watch.hub import WatchHub
-from configsvc.app.watch.watcher import Changed, Progress, Selector, Snapshot, Synced, WatchEvent
+from configsvc.app.watch.selector import Selector
 from configsvc.clock import SystemClock
 from configsvc.domain.records import Change, Kind, Record, Ref, Scope
 from configsvc.storage.port import Storage
@@ -210,7 +210,7 @@ async def check(storage: Storage, clients: list[Client], *, complete: bool) -> N
 
 @pytest.fixture(autouse=True)
 def _small_pages() -> Iterator[None]:
-    with patch.object(watcher, "SNAPSHOT_RECORDS", 3), patch.object(watch_hub, "CATCH_UP_CHANGES", 4):
+    with patch.object(selector, "SNAPSHOT_RECORDS", 3), patch.object(store_reads, "CATCH_UP_CHANGES", 4):
         yield
 
 

@@ -7,9 +7,11 @@ from time import perf_counter
 
 import pytest
 
-from configsvc.app.watch import watcher
-from configsvc.app.watch.hub import CATCH_UP_CHANGES, WatchHub
-from configsvc.app.watch.watcher import Changed, Progress, Selector, Synced
+from configsvc.app.watch import selector
+from configsvc.app.watch.events import Changed, Progress, Synced
+from configsvc.app.watch.hub import WatchHub
+from configsvc.app.watch.selector import Selector
+from configsvc.app.watch.store_reads import CATCH_UP_CHANGES
 from configsvc.domain.records import Kind
 from configsvc.errors import RevisionOutOfRange
 from configsvc.storage.port import RetentionPolicy, Storage
@@ -150,7 +152,7 @@ async def test_a_client_slow_to_take_its_snapshot_gets_the_rest_from_the_log_and
     replica: Replica, hub: WatchHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The buffer overflows between the parts. What a later part has already does not come again."""
-    monkeypatch.setattr(watcher, "SNAPSHOT_RECORDS", 2)
+    monkeypatch.setattr(selector, "SNAPSHOT_RECORDS", 2)
     await write(replica.storage, *((config(key), 1) for key in "abcd"))
     events = hub.watch(ALL, None)
     await anext(events)

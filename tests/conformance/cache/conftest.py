@@ -18,7 +18,7 @@ from tests.engines.plugin import RedisAddress
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """A cache, and what a test may do to its surroundings: `elapse` lets this much time pass for the backend."""
+    """A cache; `elapse` lets time pass for its backend."""
 
     cache: Cache
     elapse: Callable[[timedelta], Awaitable[None]]
@@ -40,7 +40,7 @@ async def redis(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     address: RedisAddress = request.getfixturevalue("redis_address")
 
     async def elapse(time: timedelta) -> None:
-        """Shortens the life that is left of every entry, which is all that time does to it."""
+        """Shortens the remaining TTL of every entry, which is what time does to it."""
         async with Redis(host=address.host, port=address.port, password=address.password, db=address.database) as raw:
             async for key in raw.scan_iter():
                 left = await raw.pttl(key) - round(time.total_seconds() * 1000)
@@ -52,7 +52,7 @@ async def redis(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
         password=address.password,
         database=address.database,
         clock=SystemClock(),
-        # A test waits for an answer as long as it takes.
+        # Longer than any answer takes, even on a slow machine.
         answer_seconds=30.0,
     )
     async with cache:

@@ -1,4 +1,4 @@
-"""What is `LocalCache`'s own: its bound, and how time is spread."""
+"""`LocalCache` alone: its bound in bytes, and the jitter of its expiry."""
 
 from datetime import timedelta
 
@@ -12,7 +12,7 @@ from tests.app.fake_clock import FakeClock
 HOUR = timedelta(hours=1)
 
 
-async def test_least_recently_used_entries_go_first() -> None:
+async def test_least_recently_used_entries_are_evicted_first() -> None:
     cache = LocalCache(3 * (ENTRY_OVERHEAD_BYTES + 101), FakeClock())
     for key in "abc":
         await cache.put({key: CacheEntry(1, b"x" * 100)}, HOUR)
@@ -21,7 +21,7 @@ async def test_least_recently_used_entries_go_first() -> None:
     assert set(await cache.get(list("abcd"))) == {"a", "c", "d"}
 
 
-async def test_an_entry_larger_than_the_cache_takes_the_old_value_with_it() -> None:
+async def test_entry_larger_than_the_cache_removes_the_old_one() -> None:
     cache = LocalCache(1_000, FakeClock())
     await cache.put({"a": CacheEntry(1, b"x")}, HOUR)
     await cache.put({"a": CacheEntry(2, b"x" * 1_000)}, HOUR)
@@ -29,7 +29,7 @@ async def test_an_entry_larger_than_the_cache_takes_the_old_value_with_it() -> N
     assert cache.size_bytes == 0
 
 
-async def test_entries_filled_together_do_not_go_together() -> None:
+async def test_entries_stored_together_do_not_expire_together() -> None:
     clock = FakeClock()
     cache = LocalCache(1 << 20, clock)
     keys = [f"key-{n}" for n in range(500)]
@@ -44,7 +44,7 @@ async def test_entries_filled_together_do_not_go_together() -> None:
 
 
 @given(puts=st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(1, 5), st.integers(0, 600)), max_size=40))
-async def test_the_bound_holds_whatever_is_put(puts: list[tuple[str, int, int]]) -> None:
+async def test_size_never_exceeds_the_bound(puts: list[tuple[str, int, int]]) -> None:
     cache = LocalCache(2_000, FakeClock())
     newest: dict[str, int] = {}
     for key, revision, size in puts:

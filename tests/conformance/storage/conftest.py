@@ -1,4 +1,4 @@
-"""The suite's one parameter: which adapter. Nothing beyond this file and `databases` asks which it is."""
+"""The suite's only parameter is the adapter. Only this file and `databases` know which one it is."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -22,7 +22,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
 
 @pytest.fixture
 def open_storage(database: Database) -> StorageFactory:
-    """Makes a storage, not yet entered, over the same empty database each time."""
+    """Makes a storage whose context is not entered, each time on the same database."""
     return database.open
 
 

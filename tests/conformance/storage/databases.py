@@ -1,4 +1,4 @@
-"""The databases that the suite runs over: how a storage on one is opened, and how an older copy is put in its place."""
+"""The databases that the suite runs over: opening a storage on one, and restoring an older copy of it."""
 
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -21,9 +21,8 @@ Restore = Callable[[], None]
 
 @dataclass(frozen=True)
 class Database:
-    """`open` makes a storage, not yet entered. `back_up` copies what is there, and returns what puts the copy back.
-
-    `run` runs SQL, in which `{}` comes before a table's name, as another program would.
+    """`open` makes a storage whose context is not entered. `back_up` copies the database, and returns a function that
+    restores the copy. `run` runs SQL as another program would; `{}` precedes a table's name.
     """
 
     open: StorageFactory
@@ -32,7 +31,7 @@ class Database:
 
 
 def sqlite_database(folder: Path) -> Database:
-    """In a file."""
+    """A database in a file."""
     path = folder / "storage.db"
 
     def back_up() -> Restore:
@@ -44,7 +43,7 @@ def sqlite_database(folder: Path) -> Database:
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
             connection.create_function("row_checksum", -1, checksum)
             connection.executescript(sql.format(""))
-            # What is altered here is altered on purpose.
+            # These changes are on purpose, and must not count as damage.
             connection.execute(f"UPDATE changes SET checksum = row_checksum({', '.join(CHANGE_COLUMNS)})")
 
     return Database(lambda: SqliteStorage(path), back_up, run)
@@ -52,7 +51,7 @@ def sqlite_database(folder: Path) -> Database:
 
 @contextmanager
 def postgres_database(url: str) -> Iterator[Database]:
-    """On a server that others use, too."""
+    """A database on a shared server."""
     server = Postgres(given=urlsplit(url)._replace(path="/postgres").geturl())
     copies: list[str] = []
 

@@ -1,4 +1,4 @@
-"""Reads are bounded in bytes: what `storage/port.py` promises of `max_bytes`, whichever database keeps the promise."""
+"""What `storage/port` promises of `max_bytes`."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ LARGE = "x" * 1_000
 PAGE = RecordQuery(Kind.CONFIG, "test", limit=100)
 
 
-async def test_a_page_ends_when_its_bodies_have_enough_bytes_and_says_that_there_are_more(storage: Storage) -> None:
+async def test_page_stops_at_max_bytes_and_reports_more(storage: Storage) -> None:
     for number in range(10):
         await storage.write(put(config(f"k{number}"), LARGE))
     query, seen = replace(PAGE, max_bytes=2_500), []
@@ -23,23 +23,23 @@ async def test_a_page_ends_when_its_bodies_have_enough_bytes_and_says_that_there
         if not page.more:
             break
         query = replace(query, after=(page.records[-1].ref.key, ""))
-    # The third takes the sum beyond 2,500.
+    # The third body exceeds the bound.
     assert seen == [["k0", "k1", "k2"], ["k3", "k4", "k5"], ["k6", "k7", "k8"], ["k9"]]
     assert [len(r.body["value"]) for r in page.records] == [1_000]
 
 
 @pytest.mark.parametrize("max_bytes", [1, 1_500, None])
-async def test_the_records_of_one_key_are_never_parted(storage: Storage, max_bytes: int | None) -> None:
+async def test_page_does_not_split_the_records_of_a_key(storage: Storage, max_bytes: int | None) -> None:
     for key in ("a", "b"):
         for service in ("", "s", "t"):
             await storage.write(put(config(key, service), LARGE))
     page = await storage.page(replace(PAGE, max_bytes=max_bytes))
-    wanted = [("a", ""), ("a", "s"), ("a", "t"), *([] if max_bytes else [("b", ""), ("b", "s"), ("b", "t")])]
-    assert [(r.ref.key, r.ref.service) for r in page.records] == wanted
+    expected = [("a", ""), ("a", "s"), ("a", "t"), *([] if max_bytes else [("b", ""), ("b", "s"), ("b", "t")])]
+    assert [(r.ref.key, r.ref.service) for r in page.records] == expected
     assert page.more is bool(max_bytes)
 
 
-async def test_an_empty_page_and_one_that_just_fits_have_no_more(storage: Storage) -> None:
+async def test_empty_page_and_exactly_full_page_have_no_more(storage: Storage) -> None:
     empty = await storage.page(replace(PAGE, max_bytes=10))
     assert (empty.records, empty.more, empty.revision) == ((), False, 0)
     await storage.write(put(config("k"), LARGE))
@@ -50,7 +50,7 @@ async def test_an_empty_page_and_one_that_just_fits_have_no_more(storage: Storag
     assert not (await storage.page(replace(PAGE, max_bytes=100_000, limit=2))).more
 
 
-async def test_a_search_counts_what_was_before_and_after(storage: Storage) -> None:
+async def test_search_counts_the_bytes_of_both_bodies(storage: Storage) -> None:
     for _ in range(4):
         await storage.write(put(config("k"), LARGE))
     query, seen = ChangeQuery(limit=100, max_bytes=2_500), []
@@ -63,7 +63,7 @@ async def test_a_search_counts_what_was_before_and_after(storage: Storage) -> No
     assert seen == [[4, 3], [2, 1]]
 
 
-async def test_the_log_is_read_in_whole_revisions_until_there_are_enough_bytes(storage: Storage) -> None:
+async def test_log_read_stops_at_max_bytes_after_a_whole_revision(storage: Storage) -> None:
     await storage.write(batch(*(Put(config(f"a{n}"), {"value": LARGE}, Action.CREATE) for n in range(5))))
     for number in range(5):
         await storage.write(put(config(f"b{number}"), LARGE))
@@ -77,7 +77,7 @@ async def test_the_log_is_read_in_whole_revisions_until_there_are_enough_bytes(s
     assert [c.revision for c in await storage.read(0, 1_000, None)] == [1] * 5 + [2, 3, 4, 5, 6, 7]
 
 
-async def test_a_resource_that_could_not_be_sent_is_refused_and_the_writes_beside_it_are_not(storage: Storage) -> None:
+async def test_resource_too_large_for_an_answer_is_refused_alone(storage: Storage) -> None:
     await storage.write(put(config("k"), 1))
     with pytest.raises(InvalidInput) as raised:
         await storage.write(put(config("k"), [1] * 370_000))

@@ -1,4 +1,4 @@
-"""What `storage/port.py` promises of the outbox, whichever database keeps the promise."""
+"""What `storage/port` promises of the outbox."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from configsvc.errors import RevisionOutOfRange
 from configsvc.storage.port import RetentionPolicy, Storage
 from tests.conformance.storage.writing import StorageFactory, config, put
 
-PATIENCE_SECONDS = 30.0
+TIMEOUT_SECONDS = 30.0
 
 
 async def write_some(storage: Storage, count: int) -> None:
@@ -17,7 +17,7 @@ async def write_some(storage: Storage, count: int) -> None:
         await storage.write(put(config(f"key-{number}"), number))
 
 
-async def test_nothing_is_published_at_first_and_the_cursor_survives(open_storage: StorageFactory) -> None:
+async def test_cursor_starts_at_zero_and_survives_a_restart(open_storage: StorageFactory) -> None:
     async with open_storage() as storage:
         await write_some(storage, 3)
         async with storage.outbox_lease() as lease:
@@ -32,7 +32,7 @@ def loss(revision: int, form: EventForm) -> EventLoss:
     return EventLoss(revision, config(f"key-{revision}"), form, Refusal(RefusalReason.TOO_LARGE, 2_000, 1_000))
 
 
-async def test_the_backlog_is_told_to_everyone_whoever_has_the_turn(storage: Storage) -> None:
+async def test_status_can_be_read_without_the_lease(storage: Storage) -> None:
     nothing = await storage.outbox_status()
     assert (nothing.published, nothing.waiting, nothing.waiting_since, nothing.failure) == (0, 0, None, "")
     await write_some(storage, 3)
@@ -50,7 +50,7 @@ async def test_the_backlog_is_told_to_everyone_whoever_has_the_turn(storage: Sto
     assert (done.published, done.waiting, done.waiting_since, done.failure) == (3, 0, None, "")
 
 
-async def test_what_left_incomplete_is_counted_and_the_last_is_remembered(open_storage: StorageFactory) -> None:
+async def test_losses_are_counted_and_the_last_one_is_stored(open_storage: StorageFactory) -> None:
     async with open_storage() as storage:
         await write_some(storage, 6)
         async with storage.outbox_lease() as lease:
@@ -65,20 +65,20 @@ async def test_what_left_incomplete_is_counted_and_the_last_is_remembered(open_s
         assert status.last_loss == loss(5, EventForm.WITHOUT_VALUE)
 
 
-async def test_what_was_compacted_away_before_there_was_a_bus_does_not_wait(storage: Storage) -> None:
+async def test_compacted_changes_do_not_wait(storage: Storage) -> None:
     await write_some(storage, 5)
     assert await storage.compact(RetentionPolicy(2)) == 3
     assert (await storage.outbox_status()).waiting == 2
 
 
-async def test_a_turn_that_is_kept_goes_on(storage: Storage) -> None:
+async def test_lease_is_usable_after_keep_alive(storage: Storage) -> None:
     await write_some(storage, 1)
     async with storage.outbox_lease() as lease:
         await lease.keep_alive()
         await lease.advance(1)
 
 
-async def test_one_has_the_turn_and_the_next_waits_for_its_end(storage: Storage) -> None:
+async def test_second_holder_waits_until_the_lease_is_released(storage: Storage) -> None:
     order: list[str] = []
 
     async def second() -> None:
@@ -87,33 +87,33 @@ async def test_one_has_the_turn_and_the_next_waits_for_its_end(storage: Storage)
 
     async with storage.outbox_lease():
         waiting = asyncio.create_task(second())
-        # Whatever the waiter can do by itself, it has done when a write and a read have gone round.
+        # After these writes the waiter has got as far as it can.
         await write_some(storage, 3)
         order.append("first")
         assert not waiting.done()
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         await waiting
     assert order == ["first", "second"]
 
 
-async def test_a_waiter_that_gives_up_leaves_the_turn_to_others(storage: Storage) -> None:
+async def test_cancelled_waiter_does_not_block_the_lease(storage: Storage) -> None:
     async with storage.outbox_lease():
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05), storage.outbox_lease():
-                raise AssertionError("two had the turn")
-    async with asyncio.timeout(PATIENCE_SECONDS), storage.outbox_lease() as lease:
+                raise AssertionError("two holders have the lease")
+    async with asyncio.timeout(TIMEOUT_SECONDS), storage.outbox_lease() as lease:
         assert await lease.published() == 0
 
 
-async def test_a_write_is_news(storage: Storage) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS), storage.outbox_lease() as lease:
+async def test_write_wakes_the_lease_holder(storage: Storage) -> None:
+    async with asyncio.timeout(TIMEOUT_SECONDS), storage.outbox_lease() as lease:
         await lease.wait_for_changes(within_seconds=0.01)
-        wake_up = asyncio.create_task(lease.wait_for_changes(within_seconds=PATIENCE_SECONDS))
+        wake_up = asyncio.create_task(lease.wait_for_changes(within_seconds=TIMEOUT_SECONDS))
         await write_some(storage, 1)
         await wake_up
 
 
-async def test_compaction_spares_what_is_not_published(storage: Storage) -> None:
+async def test_compaction_keeps_unpublished_changes(storage: Storage) -> None:
     await write_some(storage, 10)
     assert await storage.compact(RetentionPolicy(2, unpublished=True)) == 0
     async with storage.outbox_lease() as lease:
@@ -127,7 +127,7 @@ async def test_compaction_spares_what_is_not_published(storage: Storage) -> None
         await storage.read(5, 100)
 
 
-async def test_compaction_with_fewer_changes_than_are_kept_forgets_nothing(storage: Storage) -> None:
+async def test_compaction_deletes_nothing_if_the_policy_keeps_more_changes(storage: Storage) -> None:
     await write_some(storage, 3)
     async with storage.outbox_lease() as lease:
         await lease.advance(3)

@@ -1,4 +1,4 @@
-"""Revisions are 1, 2, 3 … in the order of commit; a reader who is behind never misses one."""
+"""Revisions are 1, 2, 3 … in commit order, and a reader that is behind never misses one."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ from tests.conformance.storage.writing import batch, config, create, increment, 
 WRITERS = 64
 
 
-async def test_empty_log_is_at_zero(storage: Storage) -> None:
+async def test_empty_log_is_at_revision_zero(storage: Storage) -> None:
     state = await storage.state()
     assert (state.head, state.compacted, state.since, state.digest) == (0, 0, 0, "")
     assert await storage.read(0, 10) == ()
@@ -26,7 +26,7 @@ async def test_each_write_takes_the_next_revision(storage: Storage) -> None:
     assert (state.head, state.compacted, state.since) == (3, 0, 0)
 
 
-async def test_a_batch_takes_one_revision_and_orders_its_changes(storage: Storage) -> None:
+async def test_batch_takes_one_revision_and_orders_its_changes(storage: Storage) -> None:
     keys = ["c", "a", "b"]
     commit = await storage.write(batch(*(Put(config(key), {"value": key}, Action.CREATE) for key in keys)))
     assert [(change.revision, change.ordinal, change.ref.key) for change in commit.changes] == [
@@ -40,10 +40,10 @@ async def test_a_batch_takes_one_revision_and_orders_its_changes(storage: Storag
 async def test_revisions_are_gapless_under_concurrent_writers(storage: Storage) -> None:
     async def write(number: int) -> list[int]:
         made = []
-        for turn in range(5):
-            made.append((await storage.write(put(config(f"{number}-{turn}")))).revision)
+        for attempt in range(5):
+            made.append((await storage.write(put(config(f"{number}-{attempt}")))).revision)
             with pytest.raises(AlreadyExists):
-                await storage.write(create(config(f"{number}-{turn}")))
+                await storage.write(create(config(f"{number}-{attempt}")))
         return made
 
     made = await asyncio.gather(*(write(number) for number in range(WRITERS)))
@@ -52,7 +52,7 @@ async def test_revisions_are_gapless_under_concurrent_writers(storage: Storage) 
     assert await revisions(storage) == list(range(1, WRITERS * 5 + 1))
 
 
-async def test_a_polling_reader_never_misses_a_lower_revision(storage: Storage) -> None:
+async def test_polling_reader_never_misses_a_revision(storage: Storage) -> None:
     total = WRITERS * 4
     seen: list[int] = []
 
@@ -66,25 +66,25 @@ async def test_a_polling_reader_never_misses_a_lower_revision(storage: Storage) 
 
     async with asyncio.timeout(60):
         await asyncio.gather(poll(), *(write(number) for number in range(WRITERS)))
-    # In order, each once, none skipped.
+    # In order, without duplicates or gaps.
     assert seen == list(range(1, total + 1))
 
 
-async def test_a_failed_write_takes_no_revision(storage: Storage) -> None:
+async def test_failed_write_takes_no_revision(storage: Storage) -> None:
     await storage.write(put(config("a")))
     with pytest.raises(AlreadyExists):
         await storage.write(create(config("a")))
     assert (await storage.write(put(config("b")))).revision == 2
 
 
-async def test_a_write_that_changes_nothing_takes_no_revision(storage: Storage) -> None:
+async def test_write_without_changes_takes_no_revision(storage: Storage) -> None:
     await storage.write(put(config("a")))
     commit = await storage.write(batch(reads=(config("a"),)))
     assert (commit.revision, commit.changes, commit.replayed) == (1, (), False)
     assert (await storage.write(put(config("b")))).revision == 2
 
 
-async def test_an_acknowledged_write_is_seen_by_the_next_read(storage: Storage) -> None:
+async def test_acknowledged_write_is_seen_by_the_next_read(storage: Storage) -> None:
     async def write_then_read(number: int) -> None:
         ref = config(f"k{number}")
         commit = await storage.write(put(ref, number))
@@ -95,7 +95,7 @@ async def test_an_acknowledged_write_is_seen_by_the_next_read(storage: Storage) 
     await asyncio.gather(*(write_then_read(number) for number in range(WRITERS)))
 
 
-async def test_a_view_never_mixes_two_revisions(storage: Storage) -> None:
+async def test_view_is_of_one_revision(storage: Storage) -> None:
     refs = [config("left"), config("right")]
     writing = True
 
@@ -125,25 +125,25 @@ class TestLogRead:
             changes.extend(commit.changes)
         return changes
 
-    async def test_gives_what_was_committed_oldest_first(self, storage: Storage) -> None:
+    async def test_returns_changes_oldest_first(self, storage: Storage) -> None:
         changes = await self.fill(storage)
         assert list(await storage.read(0, 100)) == changes
         assert list(await storage.read(2, 100)) == changes[4:]
         assert await storage.read(4, 100) == ()
 
     @pytest.mark.parametrize(("limit", "count"), [(1, 1), (2, 4), (3, 4), (4, 4), (5, 5), (6, 7), (7, 7), (8, 7)])
-    async def test_never_cuts_a_revision(self, storage: Storage, limit: int, count: int) -> None:
+    async def test_does_not_split_a_revision(self, storage: Storage, limit: int, count: int) -> None:
         changes = await self.fill(storage)
         assert list(await storage.read(0, limit)) == changes[:count]
 
-    async def test_after_the_newest_revision_is_out_of_range(self, storage: Storage) -> None:
+    async def test_read_after_the_newest_revision_is_out_of_range(self, storage: Storage) -> None:
         await self.fill(storage)
         with pytest.raises(RevisionOutOfRange) as caught:
             await storage.read(5, 1)
         assert caught.value.metadata == {"oldest_revision": "0", "current_revision": "4"}
 
 
-async def test_concurrent_outcomes_add_up(storage: Storage) -> None:
+async def test_log_explains_all_concurrent_outcomes(storage: Storage) -> None:
     """Creates, deletes and failures of the same keys at once: the log explains each outcome."""
 
     async def attempt(number: int) -> int:

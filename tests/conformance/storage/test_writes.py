@@ -1,4 +1,4 @@
-"""What one write does, and what it leaves alone."""
+"""What a write changes, and what it does not."""
 
 import asyncio
 from dataclasses import replace
@@ -22,7 +22,7 @@ from tests.conformance.storage.writing import (
 )  # fmt: skip
 
 
-async def test_create_update_delete_say_what_they_did(storage: Storage) -> None:
+async def test_commit_describes_create_update_and_delete(storage: Storage) -> None:
     ref = config("a", "svc")
     created, updated, deleted = [
         (await storage.write(write)).changes[0]
@@ -50,7 +50,7 @@ async def test_create_update_delete_say_what_they_did(storage: Storage) -> None:
     assert await storage.read(0, 10) == (created, updated, deleted)
 
 
-async def test_a_record_is_the_state_after_its_last_change(storage: Storage) -> None:
+async def test_record_is_the_state_after_its_last_change(storage: Storage) -> None:
     ref = config("a")
     await storage.write(create(ref, "one"))
     commit = await storage.write(put(ref, "two", by=author(actor="bob", minutes=1)))
@@ -61,7 +61,7 @@ async def test_a_record_is_the_state_after_its_last_change(storage: Storage) -> 
     assert view.get(ref) == commit.changes[0].record
 
 
-async def test_versions_go_on_after_delete_and_re_creation(storage: Storage) -> None:
+async def test_versions_continue_after_delete_and_create(storage: Storage) -> None:
     ref = config("a")
     for write in (create(ref), remove(ref)):
         await storage.write(write)
@@ -74,7 +74,7 @@ async def test_versions_go_on_after_delete_and_re_creation(storage: Storage) -> 
     assert (record.version, record.created_at) == (4, author(minutes=5).at)
 
 
-async def test_a_removed_record_is_not_there(storage: Storage) -> None:
+async def test_removed_record_is_not_found(storage: Storage) -> None:
     ref = config("a")
     await storage.write(create(ref))
     await storage.write(remove(ref))
@@ -87,7 +87,7 @@ async def test_a_removed_record_is_not_there(storage: Storage) -> None:
         await storage.write(remove(ref))
 
 
-async def test_the_action_is_the_one_that_was_decided(storage: Storage) -> None:
+async def test_change_has_the_action_of_its_mutation(storage: Storage) -> None:
     ref = Ref(Kind.INSTANCE, "", "svc", "i-1")
     for mutation in (
         Put(ref, {"s": 1}, Action.CREATE),
@@ -115,14 +115,14 @@ async def test_refs_that_differ_in_one_part_are_different_records(storage: Stora
     assert {ref: record.body["value"] for ref, record in view.records.items()} == dict(zip(refs, range(6), strict=True))
 
 
-async def test_get_of_nothing_and_of_the_same_ref_twice(storage: Storage) -> None:
+async def test_get_of_no_ref_and_of_duplicate_refs(storage: Storage) -> None:
     await storage.write(create(config("a")))
     assert (await storage.get([])).records == {}
     assert (await storage.get([])).revision == 1
     assert list((await storage.get([config("a"), config("a")])).records) == [config("a")]
 
 
-async def test_get_of_a_thousand(storage: Storage) -> None:
+async def test_get_of_a_thousand_refs(storage: Storage) -> None:
     refs = [config(f"k{number}") for number in range(1_000)]
     await storage.write(batch(*(Put(ref, {"value": ref.key}, Action.CREATE) for ref in refs)))
     view = await storage.get([*refs, config("missing")])
@@ -130,7 +130,7 @@ async def test_get_of_a_thousand(storage: Storage) -> None:
 
 
 class TestDecide:
-    async def test_sees_what_it_named_and_nothing_else(self, storage: Storage) -> None:
+    async def test_sees_only_what_it_reads(self, storage: Storage) -> None:
         flag = Ref(Kind.FLAG, "test", "", "f")
         for ref in (config("a"), config("b"), flag, Ref(Kind.FLAG, "other", "", "g")):
             await storage.write(create(ref, ref.key))
@@ -144,14 +144,14 @@ class TestDecide:
         assert (seen[0].revision, set(seen[0].records)) == (4, {config("a"), flag})
         assert [record.body for record in seen[0].of(Scope(Kind.FLAG, "test"))] == [{"value": "f"}]
 
-    async def test_has_its_view_locked(self, storage: Storage) -> None:
+    async def test_view_is_locked(self, storage: Storage) -> None:
         await asyncio.gather(*(storage.write(increment(config("n"))) for _ in range(64)))
         view = await storage.get([config("n")])
         assert view.records[config("n")].body == {"value": 64}
         assert view.records[config("n")].version == 64
 
-    async def test_has_its_scope_locked(self, storage: Storage) -> None:
-        """At most ten in the scope, though sixty-four try at once."""
+    async def test_scope_is_locked(self, storage: Storage) -> None:
+        """At most ten records get into the scope, although sixty-four writes try at once."""
         scope = Scope(Kind.FLAG, "test")
 
         def attempt(number: int) -> Write:
@@ -166,7 +166,7 @@ class TestDecide:
         assert sum(isinstance(outcome, AlreadyExists) for outcome in outcomes) == 54
         assert len((await storage.page(RecordQuery(Kind.FLAG, "test", 100))).records) == 10
 
-    async def test_may_change_what_it_did_not_name(self, storage: Storage) -> None:
+    async def test_may_change_a_record_that_it_did_not_read(self, storage: Storage) -> None:
         await storage.write(create(config("old")))
         commit = await storage.write(
             batch(Put(config("old"), {"value": 2}, Action.UPDATE), Put(config("new"), {}, Action.CREATE), reads=())
@@ -174,7 +174,7 @@ class TestDecide:
         assert [(change.version, change.before) for change in commit.changes] == [(2, {"value": 1}), (1, None)]
 
     @pytest.mark.parametrize("error", [NotFound("no"), RuntimeError("a bug"), StopIteration(), SystemExit(3)])
-    async def test_that_raises_fails_alone(self, storage: Storage, error: BaseException) -> None:
+    async def test_error_fails_its_write_alone(self, storage: Storage, error: BaseException) -> None:
         async def attempt(number: int) -> BaseException | int:
             write = raising(error, config("bad")) if number == 7 else put(config(f"k{number}"))
             try:
@@ -184,7 +184,7 @@ class TestDecide:
 
         outcomes = await asyncio.gather(*(attempt(number) for number in range(16)))
         raised = outcomes.pop(7)
-        # A coroutine can't raise a StopIteration: Python makes it the cause of a RuntimeError.
+        # If a coroutine raises StopIteration, Python turns it into the cause of a RuntimeError.
         assert raised is error or getattr(raised, "__cause__", None) is error
         assert sorted(outcome for outcome in outcomes if isinstance(outcome, int)) == list(range(1, 16))
         assert (await storage.get([config("bad")])).records == {}
@@ -199,9 +199,7 @@ class TestDecide:
         ],
         ids=["removes what is missing", "names a record twice", "not a number", "not JSON"],
     )
-    async def test_with_wrong_mutations_changes_nothing(
-        self, storage: Storage, mutations: tuple[Mutation, ...]
-    ) -> None:
+    async def test_invalid_mutations_change_nothing(self, storage: Storage, mutations: tuple[Mutation, ...]) -> None:
         outcomes = await asyncio.gather(
             storage.write(put(config("before"))),
             storage.write(batch(*mutations)),
@@ -215,8 +213,8 @@ class TestDecide:
             config("after"),
         }
 
-    async def test_values_that_the_database_refuses_fail_alone(self, storage: Storage) -> None:
-        """A lone surrogate is no text: the service refuses it before, and a slip there must not hurt others."""
+    async def test_value_that_the_database_refuses_fails_its_write_alone(self, storage: Storage) -> None:
+        """A lone surrogate has no UTF-8. The service refuses it earlier; if that check failed, other writes must not."""
         outcomes = await asyncio.gather(
             storage.write(put(config("before"))),
             storage.write(put(config("odd"), by=author(reason="\ud800"))),
@@ -231,7 +229,7 @@ class TestDecide:
         }
 
 
-async def test_a_batch_is_all_or_nothing(storage: Storage) -> None:
+async def test_batch_is_all_or_nothing(storage: Storage) -> None:
     await storage.write(create(config("a"), "old"))
 
     def decide(view: View) -> list[Mutation]:
@@ -244,27 +242,27 @@ async def test_a_batch_is_all_or_nothing(storage: Storage) -> None:
     assert set((await storage.get([config("a"), config("b")])).records) == {config("a")}
 
 
-async def test_a_cancelled_caller_does_not_touch_the_others(storage: Storage) -> None:
+async def test_cancelled_caller_does_not_affect_other_writes(storage: Storage) -> None:
     tasks = [asyncio.create_task(storage.write(increment(config("n")))) for _ in range(40)]
-    sacrificed = tasks[::4]
+    cancelled = tasks[::4]
 
     async def cancel_in_the_middle() -> None:
         await tasks[1]
-        for task in sacrificed:
+        for task in cancelled:
             task.cancel()
 
     await asyncio.gather(cancel_in_the_middle(), *tasks, return_exceptions=True)
-    kept = [task.result().revision for task in tasks if task not in sacrificed]
-    assert sorted(kept) == sorted(set(kept))
+    finished = [task.result().revision for task in tasks if task not in cancelled]
+    assert sorted(finished) == sorted(set(finished))
     head = (await storage.write(increment(config("n")))).revision
-    # Whatever happened to the cancelled ones, it happened wholly or not at all.
+    # A cancelled write has happened completely, or not at all.
     assert await revisions(storage) == list(range(1, head + 1))
     assert (await storage.get([config("n")])).records[config("n")].body == {"value": head}
 
 
-async def test_writes_that_wait_are_finished_by_closing(storage: Storage) -> None:
+async def test_closing_commits_the_queued_writes(storage: Storage) -> None:
     tasks = [asyncio.create_task(storage.write(put(config(f"k{number}")))) for number in range(30)]
-    # The first has been taken, and others wait behind it.
+    # The first group has committed, and other writes are still queued.
     await tasks[0]
     await storage.__aexit__(None, None, None)
     commits = await asyncio.gather(*tasks)

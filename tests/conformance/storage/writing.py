@@ -1,4 +1,4 @@
-"""What the storage tests write, in few words."""
+"""Short forms of the writes that the storage tests use."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -58,7 +58,7 @@ def remove(ref: Ref, *, by: Author | None = None, fingerprint: str = "") -> Writ
 
 
 def increment(ref: Ref, *, by: Author | None = None, fingerprint: str = "") -> Write:
-    """Adds one to the value: wrong unless the view is locked."""
+    """Adds one to the value; wrong if the view is not locked."""
 
     def decide(view: View) -> Sequence[Mutation]:
         record = view.get(ref)
@@ -69,13 +69,13 @@ def increment(ref: Ref, *, by: Author | None = None, fingerprint: str = "") -> W
 
 
 def batch(*mutations: Mutation, by: Author | None = None, reads: tuple[Ref | Scope, ...] | None = None) -> Write:
-    """These mutations, whatever is there."""
+    """Applies these mutations, whatever the view shows."""
     refs = tuple(mutation.ref for mutation in mutations)
     return Write(by or author(), refs if reads is None else reads, lambda view: mutations)
 
 
 def raising(error: BaseException, ref: Ref) -> Write:
-    """Fails while it decides."""
+    """Raises an error in `decide`."""
 
     def decide(view: View) -> Sequence[Mutation]:
         raise error

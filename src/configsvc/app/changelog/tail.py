@@ -2,7 +2,7 @@
 
 Three things make it read: a commit of this replica (applied at once, without a read, if it is the next revision), an
 announcement on the bus that the log has reached a revision, and the poll, which bounds the delay if announcements are
-lost (DESIGN, law 3). In each case the followers get whole revisions, in order, without a gap.
+lost (docs/architecture.md, law 3). In each case the followers get whole revisions, in order, without a gap.
 
 Followers run on the event loop, between two awaits. So no task sees a follower that is ahead of another one, or of
 `applied`.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from configsvc.app.changelog.history import Diff, VersionHistory, VersionPage
 from configsvc.app.configs import batch_write
 from configsvc.app.configs.near_cache import NearCache
-from configsvc.app.watch.watcher import Selector
+from configsvc.app.watch.selector import Selector
 from configsvc.domain import config_writes, configs
 from configsvc.domain.configs import (
     Config,

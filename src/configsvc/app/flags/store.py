@@ -9,7 +9,7 @@ from configsvc_client.evaluation import Flag
 
 from configsvc.app.batches import PlannedWrite, no_mutations
 from configsvc.app.changelog.history import Diff, VersionHistory, VersionPage
-from configsvc.app.watch.watcher import Selector
+from configsvc.app.watch.selector import Selector
 from configsvc.domain import flags, pages
 from configsvc.domain.decisions import deletion
 from configsvc.domain.fields import FLAG_NAME_CHARACTERS, Fields, checked

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 
 from configsvc.app.changelog.position import LogPosition
 from configsvc.app.registry.foreign_instances import ForeignInstances
+from configsvc.app.watch.events import Changed, Notified, Progress, Snapshot, Synced, WatchEvent
 from configsvc.app.watch.hub import WatchHub
-from configsvc.app.watch.watcher import Changed, Notified, Progress, Selector, Snapshot, Synced, WatchEvent
+from configsvc.app.watch.selector import Selector
 from configsvc.domain.instances import Instance
 from configsvc.domain.records import Kind
 

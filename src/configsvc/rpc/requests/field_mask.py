@@ -6,7 +6,11 @@ body (deploy/lua) and says in the metadata which fields it names.
 """
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, Literal, Protocol
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import Message
 
 from configsvc.errors import InvalidInput
 from configsvc.rpc.context import CallContext
@@ -19,7 +23,18 @@ EMPTY_LISTS_HEADER = "x-configsvc-emptied"
 ALL_FIELDS = "*"
 
 
-def fields_to_write(context: CallContext, request: Any, writable: Sequence[str]) -> frozenset[str]:
+class UpdateRequest(Protocol):
+    """A request that writes the fields that it names."""
+
+    @property
+    def update_mask(self) -> FieldMask: ...
+
+    def HasField(self, field_name: Literal["update_mask"], /) -> bool: ...  # noqa: N802
+
+    def ListFields(self) -> Sequence[tuple[FieldDescriptor, Any]]: ...  # noqa: N802
+
+
+def fields_to_write(context: CallContext, request: UpdateRequest, writable: Sequence[str]) -> frozenset[str]:
     """The fields that an update writes.
 
     Raises:
@@ -36,7 +51,7 @@ def fields_to_write(context: CallContext, request: Any, writable: Sequence[str])
 
 
 def operation_fields_to_write(
-    context: CallContext, index: int, request: Any, writable: Sequence[str]
+    context: CallContext, index: int, request: UpdateRequest, writable: Sequence[str]
 ) -> frozenset[str]:
     """`fields_to_write` of an operation of a batch.
 
@@ -51,7 +66,7 @@ def operation_fields_to_write(
     return _not_empty(present.intersection(writable), writable)
 
 
-def writable_fields(request: Any, resource: Any, *, identity: Collection[str]) -> tuple[str, ...]:
+def writable_fields(request: type[Message], resource: type[Message], *, identity: Collection[str]) -> tuple[str, ...]:
     """The fields of a resource that an update can write: those that its request has too, without identity and etag."""
     in_request = {field.name for field in request.DESCRIPTOR.fields}
     return tuple(
@@ -61,7 +76,7 @@ def writable_fields(request: Any, resource: Any, *, identity: Collection[str]) -
     )
 
 
-def _masked(request: Any, writable: Sequence[str]) -> frozenset[str]:
+def _masked(request: UpdateRequest, writable: Sequence[str]) -> frozenset[str]:
     paths = list(request.update_mask.paths)
     if not paths:
         raise InvalidInput.of("update_mask", "must not be empty: leave it out, name fields, or give * for all")
@@ -76,7 +91,7 @@ def _masked(request: Any, writable: Sequence[str]) -> frozenset[str]:
     return frozenset(paths)
 
 
-def _set_fields(request: Any) -> list[str]:
+def _set_fields(request: UpdateRequest) -> list[str]:
     return [field.name for field, _ in request.ListFields()]
 
 

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Mapping
-from typing import Any
+from typing import Protocol
 
 from configsvc.clock import Clock
 from configsvc.domain.records import Author
@@ -10,6 +10,23 @@ from configsvc.rpc.context import CallContext
 from configsvc.rpc.responses.response_metadata import is_metadata_value
 
 REQUEST_ID_CHARACTERS = 128
+
+
+class WriteRequest(Protocol):
+    """A request to write."""
+
+    @property
+    def reason(self) -> str: ...
+
+    @property
+    def request_id(self) -> str: ...
+
+
+class WatchRequest(Protocol):
+    """A request to watch. It may resume after a revision of its history."""
+
+    @property
+    def history(self) -> str: ...
 
 
 def as_dict(context: CallContext) -> dict[str, str]:
@@ -22,7 +39,7 @@ def values(context: CallContext, name: str) -> list[str | bytes]:
     return [value for key, value in context.invocation_metadata() or () if key == name]
 
 
-def author(context: CallContext, request: Any, clock: Clock) -> Author:
+def author(context: CallContext, request: WriteRequest, clock: Clock) -> Author:
     """The author of a write: the `x-actor` metadata, or `anonymous`, as long as the service has no sign-in."""
     actor = as_dict(context).get("x-actor") or "anonymous"
     return Author(actor, request.reason, request.request_id, clock.now())
@@ -37,9 +54,9 @@ def is_not_modified(context: CallContext, etag: str) -> bool:
     return any(_unquoted(part) in (etag, "*") for part in listed.split(",") if part.strip())
 
 
-def expected_history(context: CallContext, request: Any) -> str:
+def expected_history(context: CallContext, request: WatchRequest) -> str:
     """The history of the log that the caller's revisions belong to: the request's, or else `x-history`. Empty: any."""
-    return str(request.history or history(as_dict(context))).strip()
+    return (request.history or history(as_dict(context))).strip()
 
 
 def history(metadata: Mapping[str, str]) -> str:

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from configsvc.app.watch.watcher import Changed
+from configsvc.app.watch.events import Changed
 from configsvc.domain.records import Change
 from configsvc.domain.sizes import ANSWER_BYTES
 from configsvc.rpc.offload import LARGE_BYTES, offload

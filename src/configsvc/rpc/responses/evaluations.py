@@ -1,4 +1,4 @@
-"""The results of a batch of evaluations, each in its place, in one message."""
+"""The results of a batch of evaluations, in the order of the request, in one message."""
 
 from collections.abc import Sequence
 
@@ -14,14 +14,16 @@ _OMITTED = "left out, since the answer is full: ask for it again"
 
 
 def evaluations(outcomes: Sequence[Outcome], users: Sequence[str]) -> list[flag_pb2.Evaluation]:
-    """A result for each outcome, in order. One that does not fit beside the others goes without its explanation; where
-    that is not enough, it is an error of that item.
+    """One result for each outcome, in order.
+
+    A result that does not fit beside the others goes without its explanation. If that is not enough, it is an error of
+    that item.
 
     Raises:
         ResourceExhausted: not even the errors would fit.
     """
-    omitted = [convert.evaluation(FailedItem(outcome.flag_name, "", "GENERAL", _OMITTED), "") for outcome in outcomes]
-    sizes = [message.ByteSize() + ITEM_OVERHEAD_BYTES for message in omitted]
+    placeholders = [convert.evaluation(FailedItem(one.flag_name, "", "GENERAL", _OMITTED), "") for one in outcomes]
+    sizes = [message.ByteSize() + ITEM_OVERHEAD_BYTES for message in placeholders]
     left_bytes = ANSWER_BYTES - sum(sizes)
     if left_bytes < 0:
         raise ResourceExhausted(
@@ -29,13 +31,14 @@ def evaluations(outcomes: Sequence[Outcome], users: Sequence[str]) -> list[flag_
             "ANSWER_TOO_LARGE",
         )
     results: list[flag_pb2.Evaluation] = []
-    for outcome, user, message, size in zip(outcomes, users, omitted, sizes, strict=True):
+    for outcome, user, placeholder, size in zip(outcomes, users, placeholders, sizes, strict=True):
+        result = placeholder
         for detail in (Detail.FULL, Detail.WITHOUT_BEFORE):
-            told = convert.evaluation(outcome, user, detail)
-            more = told.ByteSize() + ITEM_OVERHEAD_BYTES - size
-            if more <= left_bytes:
-                left_bytes -= more
-                message = told
+            message = convert.evaluation(outcome, user, detail)
+            added_bytes = message.ByteSize() + ITEM_OVERHEAD_BYTES - size
+            if added_bytes <= left_bytes:
+                left_bytes -= added_bytes
+                result = message
                 break
-        results.append(message)
+        results.append(result)
     return results

@@ -6,16 +6,21 @@ A part of a snapshot that is too large becomes several parts. A change that is t
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from configsvc_client.v1 import watch_pb2
+from google.protobuf.message import Message
+from google.rpc import status_pb2
 
-from configsvc.app.watch.watcher import Changed, Progress, Selector, Snapshot, Synced
+from configsvc.app.watch.events import Changed, Progress, Snapshot, Synced
+from configsvc.app.watch.selector import Selector
 from configsvc.domain.records import Change, Record
 from configsvc.rpc.offload import offload_items
 from configsvc.rpc.responses.encoded_changes import EncodedChanges
 from configsvc.rpc.responses.message_budget import Detail, MessageBudget
 from configsvc.rpc.status import status_of
+
+Item = TypeVar("Item", bound=Message)
 
 
 class EventSource(Protocol):
@@ -31,7 +36,20 @@ class EventSource(Protocol):
         ...
 
 
-class WatchStreams:
+class WatchResponse(Protocol):
+    """The type of a watch's messages."""
+
+    def __call__(
+        self,
+        *,
+        snapshot: Any = ...,
+        synced: watch_pb2.Synced | None = ...,
+        progress: watch_pb2.Progress | None = ...,
+        error: status_pb2.Status | None = ...,
+    ) -> Message: ...
+
+
+class WatchStreams(Generic[Item]):
     """The watches of one service.
 
     `response` is the type of its messages. `item`, `snapshot` and `change` make the contents of a message from a record,
@@ -42,11 +60,11 @@ class WatchStreams:
         self,
         source: EventSource,
         *,
-        response: type[Any],
-        snapshot: Callable[[Sequence[Any]], Any],
-        item: Callable[[Record, Detail], Any],
-        change: Callable[[Change, Detail], Any],
-        extra_messages: Callable[[Any], Iterable[Any]] = lambda _: (),
+        response: WatchResponse,
+        snapshot: Callable[[Sequence[Item]], Message],
+        item: Callable[[Record, Detail], Item],
+        change: Callable[[Change, Detail], Message],
+        extra_messages: Callable[[Any], Iterable[Message]] = lambda _: (),
     ) -> None:
         self._source = source
         self._response = response
@@ -58,7 +76,7 @@ class WatchStreams:
     async def stream(
         self, selector: Selector, after_revision: int | None, history: str = ""
     ) -> AsyncGenerator[Any, None]:
-        """The messages of one watch.
+        """The messages of one watch; a change is bytes, serialized already.
 
         An error after the first event is also sent as a message, since the end of an HTTP/1.1 stream can't carry it.
         """
@@ -88,7 +106,7 @@ class WatchStreams:
                 yield self._response(error=status_of(error))
             raise
 
-    async def _snapshot_parts(self, records: Sequence[Record]) -> AsyncGenerator[Any, None]:
+    async def _snapshot_parts(self, records: Sequence[Record]) -> AsyncGenerator[Message, None]:
         while records:
             items = await offload_items(records, partial(MessageBudget().fill, self._item, records))
             yield self._response(snapshot=self._snapshot(items))

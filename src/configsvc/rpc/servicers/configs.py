@@ -105,7 +105,7 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
         self, request: config_pb2.BulkGetConfigsRequest, context: CallContext
     ) -> config_pb2.BulkGetConfigsResponse:
         bulk = await self._store.bulk(request.environment, request.service_name, list(request.keys))
-        return await offload_items(bulk.found, lambda: answers.bulk(request.keys, bulk))
+        return await offload_items(bulk.found, lambda: answers.bulk_response(request.keys, bulk))
 
     async def GetEffectiveConfig(
         self, request: config_pb2.GetEffectiveConfigRequest, context: CallContext
@@ -134,7 +134,7 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
         )
         author = request_metadata.author(context, request, self._clock)
         commit = await self._store.batch_write(request.environment, operations, author)
-        return await offload_items(commit.changes, lambda: answers.batch(commit))
+        return await offload_items(commit.changes, lambda: answers.batch_response(commit))
 
     async def RollbackConfig(
         self, request: config_pb2.RollbackConfigRequest, context: CallContext
@@ -151,7 +151,7 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
         diff = await self._store.diff(ref_of(request), request.from_version, request.to_version)
         return await offload_items(
             (diff.older, diff.newer),
-            lambda: answers.compared(config_pb2.DiffConfigResponse, convert.config_version, diff),
+            lambda: answers.diff_response(config_pb2.DiffConfigResponse, convert.config_version, diff),
         )
 
     def WatchConfigs(

@@ -112,7 +112,8 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
     async def DiffFlag(self, request: flag_pb2.DiffFlagRequest, context: CallContext) -> flag_pb2.DiffFlagResponse:
         diff = await self._store.diff(request.environment, request.name, request.from_version, request.to_version)
         return await offload_items(
-            (diff.older, diff.newer), lambda: answers.compared(flag_pb2.DiffFlagResponse, convert.flag_version, diff)
+            (diff.older, diff.newer),
+            lambda: answers.diff_response(flag_pb2.DiffFlagResponse, convert.flag_version, diff),
         )
 
     async def EvaluateFlag(

@@ -7,7 +7,7 @@ from configsvc_client.v1 import registry_pb2, registry_pb2_grpc
 from configsvc.app.registry.pages import page_of_instances, page_of_services
 from configsvc.app.registry.service_registry import ServiceRegistry
 from configsvc.app.registry.service_watch import ServiceWatches
-from configsvc.app.watch.watcher import Selector
+from configsvc.app.watch.selector import Selector
 from configsvc.clock import Clock
 from configsvc.domain.fields import checked
 from configsvc.domain.instances import Instance, Listing

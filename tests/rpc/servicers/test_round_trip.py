@@ -1,0 +1,146 @@
+"""What can be written can be read: any accepted resource comes back the same by every way of reading, over gRPC."""
+
+from itertools import count
+from typing import Any
+
+import grpc
+import pytest
+from configsvc_client.v1 import config_pb2, flag_pb2, registry_pb2
+from google.protobuf.json_format import ParseDict
+from google.protobuf.struct_pb2 import Value
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.rpc import reads, strategies
+from tests.rpc.messages import value
+from tests.rpc.reads import Stubs, next_change, watched
+from tests.rpc.server_process import PATIENCE_SECONDS
+
+NUMBERS = count(1)
+EXAMPLES = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture
+def stubs(grpc_channel: grpc.Channel) -> Stubs:
+    return Stubs.of(grpc_channel)
+
+
+def check_same(found: dict[str, Any], wanted: Any) -> None:
+    """Each way shows the same to the bit (0.0 and -0.0 are equal as numbers)."""
+    text = wanted.SerializeToString(deterministic=True)
+    different = [way for way, one in found.items() if one.SerializeToString(deterministic=True) != text]
+    assert not different, f"{different} differ from {wanted}: {found}"
+
+
+def create(stubs: Stubs, environment: str, key: str, sent: Value, **more: Any) -> Any:
+    request = config_pb2.CreateConfigRequest(key=key, environment=environment, value=sent, **more)
+    return stubs.configs.CreateConfig(request, timeout=PATIENCE_SECONDS).config
+
+
+@EXAMPLES
+@given(json=strategies.JSON | strategies.DEEP, service=st.sampled_from(["", "svc"]))
+def test_a_configuration_comes_back_by_every_way(
+    grpc_server: Any, stubs: Stubs, environment: str, json: Any, service: str
+) -> None:
+    key, sent = f"k{next(NUMBERS)}", value(json)
+    where: dict[str, Any] = {"environment": environment, "service_name": service}
+    with watched(stubs.configs.WatchConfigs, config_pb2.WatchConfigsRequest(keys=[key], **where)) as live:
+        made = create(stubs, environment, key, sent, service_name=service)
+        told = next_change(live)
+        found = {"create": made.value, "live": told.config.value, **reads.configs(stubs, environment, key, service)}
+        check_same(found, sent)
+        # And as what was before.
+        other = config_pb2.ConfigOperation(key=key, service_name=service, value=value("other"))
+        batch = config_pb2.BatchWriteConfigsRequest(environment=environment, operations=[other])
+        stubs.configs.BatchWriteConfigs(batch, timeout=PATIENCE_SECONDS)
+        told = next_change(live)
+    assert (told.previous.version, told.previous.etag) == (made.version, made.etag)
+    history = stubs.configs.ListConfigHistory(config_pb2.ListConfigHistoryRequest(key=key, **where)).versions
+    diff = stubs.configs.DiffConfig(config_pb2.DiffConfigRequest(key=key, from_version=1, **where))
+    check_same(
+        {"previous": told.previous.value, "before": history[0].before, "diff": getattr(diff, "from").after}, sent
+    )
+    back = config_pb2.RollbackConfigRequest(key=key, version=1, **where)
+    rolled = stubs.configs.RollbackConfig(back, timeout=PATIENCE_SECONDS).config.value
+    put = config_pb2.ConfigOperation(key=key, service_name=service, value=sent)
+    again = config_pb2.BatchWriteConfigsRequest(environment=environment, operations=[put])
+    check_same({"rollback": rolled, "batch": stubs.configs.BatchWriteConfigs(again).configs[0].value}, sent)
+    check_same(reads.configs(stubs, environment, key, service), sent)
+
+
+def without_outputs(flag: flag_pb2.Flag) -> flag_pb2.Flag:
+    """The definition alone."""
+    kept = flag_pb2.Flag()
+    kept.CopyFrom(flag)
+    for field in ("version", "etag", "revision", "created_at", "updated_at", "updated_by"):
+        kept.ClearField(field)
+    return kept
+
+
+@EXAMPLES
+@given(definition=strategies.flags())
+def test_a_flag_comes_back_by_every_way(
+    grpc_server: Any, stubs: Stubs, environment: str, definition: dict[str, Any]
+) -> None:
+    name = f"f{next(NUMBERS)}"
+    asked = ParseDict({**definition, "name": name, "environment": environment, "salt": "s"}, flag_pb2.Flag())
+    fields = {field.name: field_value for field, field_value in asked.ListFields()}
+    watch = flag_pb2.WatchFlagsRequest(environment=environment, names=[name])
+    with watched(stubs.flags.WatchFlags, watch) as live:
+        made = stubs.flags.CreateFlag(flag_pb2.CreateFlagRequest(**fields), timeout=PATIENCE_SECONDS).flag
+        check_same({"create": without_outputs(made)}, asked)
+        told = next_change(live)
+        check_same({"live": told.flag, **reads.flags(stubs, environment, name)}, made)
+        deleted = stubs.flags.DeleteFlag(flag_pb2.DeleteFlagRequest(name=name, environment=environment))
+        told = next_change(live)
+    assert (told.previous.version, told.previous.etag, deleted.version) == (made.version, made.etag, made.version + 1)
+    newest = flag_pb2.ListFlagHistoryRequest(name=name, environment=environment, page_size=1)
+    before = stubs.flags.ListFlagHistory(newest).versions[0].before
+    check_same({"previous": without_outputs(told.previous), "before": without_outputs(before)}, asked)
+
+
+@EXAMPLES
+@given(definition=strategies.flags())
+def test_a_flag_s_values_are_those_that_it_serves(
+    grpc_server: Any, stubs: Stubs, environment: str, definition: dict[str, Any]
+) -> None:
+    name = f"f{next(NUMBERS)}"
+    served = {**definition, "enabled": False, "off_variant": definition["default_variant"]}
+    asked = ParseDict({**served, "name": name, "environment": environment}, flag_pb2.CreateFlagRequest())
+    stubs.flags.CreateFlag(asked, timeout=PATIENCE_SECONDS)
+    wanted = next(v.value for v in asked.variants if v.name == asked.off_variant)
+    one = flag_pb2.EvaluateFlagRequest(flag_name=name, environment=environment, user_id="u", explain=True)
+    many = flag_pb2.BatchEvaluateFlagsRequest(flag_names=[name], environment=environment)
+    found = {
+        "evaluate": stubs.flags.EvaluateFlag(one).evaluation.value,
+        "batch": stubs.flags.BatchEvaluateFlags(many).results[0].value,
+    }
+    check_same(found, wanted)
+
+
+@EXAMPLES
+@given(registration=strategies.registrations)
+def test_an_instance_comes_back_by_every_way(grpc_server: Any, stubs: Stubs, registration: dict[str, Any]) -> None:
+    service = f"s{next(NUMBERS)}"
+    watch = registry_pb2.WatchServiceRequest(service_name=service)
+    asked = ParseDict({**registration, "service_name": service}, registry_pb2.RegisterInstanceRequest())
+    with watched(stubs.registry.WatchService, watch) as live:
+        made = stubs.registry.RegisterInstance(asked, timeout=PATIENCE_SECONDS).instance
+        told = next_change(live).instance
+    found = {"register": made, "live": told, **reads.instances(stubs, service, made.instance_id)}
+    for instance in found.values():
+        instance.ClearField("last_heartbeat_at")
+    assert registration == {name: _member(made, name) for name in registration}
+    check_same(found, made)
+
+
+def _member(instance: registry_pb2.Instance, name: str) -> Any:
+    found = getattr(instance, name)
+    return dict(found) if name == "metadata" else found
+
+
+def test_a_value_that_is_not_there_is_no_null(stubs: Stubs, environment: str) -> None:
+    for empty in (None, Value()):
+        with pytest.raises(grpc.RpcError) as raised:
+            create(stubs, environment, "k", empty)  # type: ignore[arg-type]
+        assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -1,0 +1,195 @@
+"""Watches over the wire: what comes in which order, what a resume gives, and what ends one."""
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+from configsvc_client.v1 import config_pb2, config_pb2_grpc, flag_pb2, flag_pb2_grpc, registry_pb2, registry_pb2_grpc
+
+from tests.rpc.messages import put, value
+from tests.rpc.refusals import refusal, refused
+from tests.rpc.response_stream import ResponseStream
+from tests.rpc.server_process import ServerProcess, eventually
+
+Code = grpc.StatusCode
+BUFFERED = 4
+
+
+@pytest.fixture(scope="module")
+def settings() -> dict[str, str]:
+    return {"WATCH_PROGRESS_SECONDS": "0.2", "WATCH_BUFFER_MESSAGES": str(BUFFERED)}
+
+
+def watch(configs: Any, environment: str, **more: Any) -> ResponseStream:
+    return ResponseStream(configs.WatchConfigs(config_pb2.WatchConfigsRequest(environment=environment, **more)))
+
+
+def test_a_watch_gives_the_state_the_mark_each_change_and_then_progress(
+    configs: config_pb2_grpc.ConfigServiceStub, environment: str
+) -> None:
+    first = put(configs, environment, "a", 1).revision
+    with watch(configs, environment) as stream:
+        snapshot = stream.take().snapshot
+        assert [(config.key, config.value.number_value) for config in snapshot.configs] == [("a", 1)]
+        assert stream.take().synced.revision == first
+        second = put(configs, environment, "b", 2).revision
+        change = stream.take_until("change")[-1].change
+        assert (change.type, change.revision, change.config.key) == ("PUT", second, "b")
+        deleted = configs.DeleteConfig(config_pb2.DeleteConfigRequest(key="a", environment=environment)).revision
+        change = stream.take_until("change")[-1].change
+        assert (change.type, change.revision) == ("DELETE", deleted)
+        assert change.previous.value.number_value == 1
+        # Elsewhere, so nothing that this watch is about.
+        elsewhere = put(configs, f"{environment}-2", "c", 3).revision
+        eventually(lambda: stream.take_until("progress")[-1].progress.revision == elsewhere, "it is told how far it is")
+
+
+def test_flags_and_instances_are_watched_alike(
+    flags: flag_pb2_grpc.FlagServiceStub, registry: registry_pb2_grpc.RegistryServiceStub, environment: str
+) -> None:
+    with (
+        ResponseStream(flags.WatchFlags(flag_pb2.WatchFlagsRequest(environment=environment))) as of_flags,
+        ResponseStream(
+            registry.WatchService(registry_pb2.WatchServiceRequest(service_name=environment))
+        ) as of_instances,
+    ):
+        assert of_flags.take().HasField("synced")
+        assert of_instances.take().HasField("synced")
+        flag = flags.CreateFlag(flag_pb2.CreateFlagRequest(name="f", environment=environment))
+        change = of_flags.take_until("change")[-1].change
+        assert (change.revision, change.flag) == (flag.revision, flag.flag)
+        registered = registry.RegisterInstance(
+            registry_pb2.RegisterInstanceRequest(service_name=environment, instance_id="one", service_url="http://h:1")
+        )
+        change = of_instances.take_until("change")[-1].change
+        assert (change.revision, change.instance.instance_id) == (registered.revision, "one")
+
+
+def test_a_resumed_watch_gets_every_change_since_and_no_state(
+    configs: config_pb2_grpc.ConfigServiceStub, environment: str
+) -> None:
+    seen = put(configs, environment, "k", 0).revision
+    missed = [put(configs, environment, "k", number).revision for number in range(1, 30)]
+    with watch(configs, environment, after_revision=seen) as stream:
+        assert stream.take().synced.revision == seen
+        changes = [stream.take_until("change")[-1].change for _ in missed]
+    assert [change.revision for change in changes] == missed
+    assert [change.config.value.number_value for change in changes] == list(range(1, 30))
+
+
+def test_a_batch_says_with_which_change_its_revision_is_complete(
+    configs: config_pb2_grpc.ConfigServiceStub, environment: str
+) -> None:
+    def operation(key: str, service: str) -> config_pb2.ConfigOperation:
+        return config_pb2.ConfigOperation(key=key, service_name=service, value=value(1))
+
+    operations = [operation("a", "one"), operation("b", "one"), operation("c", "two"), operation("d", "two")]
+    with watch(configs, environment, service_name="one") as live, watch(configs, environment) as everything:
+        seen = live.take_until("synced")[-1].synced.revision
+        everything.take_until("synced")
+        configs.BatchWriteConfigs(config_pb2.BatchWriteConfigsRequest(environment=environment, operations=operations))
+        for stream in (live, watch(configs, environment, service_name="one", after_revision=seen)):
+            told = [stream.take_until("change")[-1].change for _ in range(2)]
+            assert [(c.config.key, c.revision_complete) for c in told] == [("a", False), ("b", True)]
+        told = [everything.take_until("change")[-1].change for _ in range(4)]
+        assert [c.revision_complete for c in told] == [False, False, False, True]
+    # Cut after the first of them: the revision before is where to resume, and the batch comes again, whole.
+    with watch(configs, environment, after_revision=seen) as stream:
+        assert [stream.take_until("change")[-1].change.config.key for _ in range(4)] == ["a", "b", "c", "d"]
+
+
+def test_a_compacted_revision_is_out_of_range_with_the_oldest_that_is_kept(
+    own_server: Callable[..., ServerProcess], environment: str
+) -> None:
+    server = own_server(COMPACTION_KEEP_CHANGES="3", COMPACTION_INTERVAL_SECONDS="0.1")
+    with server.channel() as channel:
+        configs = config_pb2_grpc.ConfigServiceStub(channel)
+        for number in range(20):
+            current = put(configs, environment, "k", number).revision
+        oldest = current - 3
+        found = eventually(lambda: _out_of_range(configs, environment, oldest), "the log is compacted")
+        assert found.info.reason == "REVISION_OUT_OF_RANGE"
+        assert found.info.metadata["current_revision"] == str(current)
+        with watch(configs, environment, after_revision=oldest) as stream:
+            stream.take_until("synced")
+            changes = [stream.take_until("change")[-1].change.revision for _ in range(current - oldest)]
+        assert changes == list(range(oldest + 1, current + 1))
+
+
+def _out_of_range(configs: Any, environment: str, oldest: int) -> Any:
+    """The refusal of a watch from revision 2, once that is older than the oldest."""
+    request = config_pb2.WatchConfigsRequest(environment=environment, after_revision=2)
+    call = configs.WatchConfigs(request)
+    try:
+        next(call)
+    except grpc.RpcError as error:
+        found = refusal(error)
+        assert found.code == Code.OUT_OF_RANGE
+        return found if found.info.metadata["oldest_revision"] == str(oldest) else None
+    finally:
+        call.cancel()
+    return None
+
+
+def test_a_client_that_does_not_read_gets_the_newest_and_delays_no_writer(
+    configs: config_pb2_grpc.ConfigServiceStub, environment: str
+) -> None:
+    """What it has not read is merged by key: more than buffers on the way hold, and fewer messages than changes."""
+    call = configs.WatchConfigs(config_pb2.WatchConfigsRequest(environment=environment))
+    assert next(call).HasField("synced")
+    large = "x" * 200_000
+    last = {}
+    for number in range(60):
+        key = f"k{number % 2}"
+        last[key] = put(configs, environment, key, f"{number}{large}").revision
+    changes = []
+    for message in call:
+        if message.HasField("change"):
+            changes.append(message.change)
+            if message.change.revision == max(last.values()):
+                break
+    call.cancel()
+    revisions = [change.revision for change in changes]
+    assert revisions == sorted(set(revisions))
+    assert len(changes) < 60
+    newest = {change.config.key: change.revision for change in changes}
+    assert newest == last
+
+
+def test_a_server_that_stops_tells_its_watchers_in_band_and_by_status(
+    own_server: Callable[..., ServerProcess], environment: str
+) -> None:
+    server = own_server(SHUTDOWN_GRACE_SECONDS="60")
+    with server.channel() as channel:
+        configs, flags = config_pb2_grpc.ConfigServiceStub(channel), flag_pb2_grpc.FlagServiceStub(channel)
+        with (
+            watch(configs, environment) as one,
+            ResponseStream(flags.WatchFlags(flag_pb2.WatchFlagsRequest(environment=environment))) as two,
+        ):
+            one.take_until("synced")
+            two.take_until("synced")
+            server.terminate()
+            for stream in (one, two):
+                rest, found = stream.end()
+                assert found is not None
+                assert (found.code, found.info.reason) == (Code.UNAVAILABLE, "SHUTTING_DOWN")
+                assert rest[-1].error.code == Code.UNAVAILABLE.value[0]
+            # Long before the grace has passed.
+            assert server.wait_for_exit() == 0
+
+
+def test_a_watch_ends_with_its_own_deadline_and_not_with_the_default_one(
+    own_server: Callable[..., ServerProcess], environment: str
+) -> None:
+    server = own_server(DEFAULT_DEADLINE_SECONDS="0.3", WATCH_PROGRESS_SECONDS="0.2")
+    with server.channel() as channel:
+        configs = config_pb2_grpc.ConfigServiceStub(channel)
+        with watch(configs, environment) as stream:
+            for _ in range(4):
+                stream.take_until("progress")
+        request = config_pb2.WatchConfigsRequest(environment=environment)
+        found = refused(lambda: configs.WatchConfigs(request, timeout=0.5, metadata=(("x-request-id", "short"),)))
+        assert found.code == Code.DEADLINE_EXCEEDED
+        (line,) = server.access_log("short")
+        assert line["code"] == "DEADLINE_EXCEEDED"
