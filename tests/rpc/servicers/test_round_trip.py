@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.rpc import reads, strategies
 from tests.rpc.messages import value
-from tests.rpc.reads import Stubs, next_change, watched
+from tests.rpc.reads import Stubs, next_change, synced_watch
 from tests.rpc.server_process import PATIENCE_SECONDS
 
 NUMBERS = count(1)
@@ -44,10 +44,14 @@ def test_a_configuration_comes_back_by_every_way(
 ) -> None:
     key, sent = f"k{next(NUMBERS)}", value(json)
     where: dict[str, Any] = {"environment": environment, "service_name": service}
-    with watched(stubs.configs.WatchConfigs, config_pb2.WatchConfigsRequest(keys=[key], **where)) as live:
+    with synced_watch(stubs.configs.WatchConfigs, config_pb2.WatchConfigsRequest(keys=[key], **where)) as live:
         made = create(stubs, environment, key, sent, service_name=service)
         told = next_change(live)
-        found = {"create": made.value, "live": told.config.value, **reads.configs(stubs, environment, key, service)}
+        found = {
+            "create": made.value,
+            "live": told.config.value,
+            **reads.config_in_every_read(stubs, environment, key, service),
+        }
         check_same(found, sent)
         # And as what was before.
         other = config_pb2.ConfigOperation(key=key, service_name=service, value=value("other"))
@@ -65,7 +69,7 @@ def test_a_configuration_comes_back_by_every_way(
     put = config_pb2.ConfigOperation(key=key, service_name=service, value=sent)
     again = config_pb2.BatchWriteConfigsRequest(environment=environment, operations=[put])
     check_same({"rollback": rolled, "batch": stubs.configs.BatchWriteConfigs(again).configs[0].value}, sent)
-    check_same(reads.configs(stubs, environment, key, service), sent)
+    check_same(reads.config_in_every_read(stubs, environment, key, service), sent)
 
 
 def without_outputs(flag: flag_pb2.Flag) -> flag_pb2.Flag:
@@ -86,11 +90,11 @@ def test_a_flag_comes_back_by_every_way(
     asked = ParseDict({**definition, "name": name, "environment": environment, "salt": "s"}, flag_pb2.Flag())
     fields = {field.name: field_value for field, field_value in asked.ListFields()}
     watch = flag_pb2.WatchFlagsRequest(environment=environment, names=[name])
-    with watched(stubs.flags.WatchFlags, watch) as live:
+    with synced_watch(stubs.flags.WatchFlags, watch) as live:
         made = stubs.flags.CreateFlag(flag_pb2.CreateFlagRequest(**fields), timeout=PATIENCE_SECONDS).flag
         check_same({"create": without_outputs(made)}, asked)
         told = next_change(live)
-        check_same({"live": told.flag, **reads.flags(stubs, environment, name)}, made)
+        check_same({"live": told.flag, **reads.flag_in_every_read(stubs, environment, name)}, made)
         deleted = stubs.flags.DeleteFlag(flag_pb2.DeleteFlagRequest(name=name, environment=environment))
         told = next_change(live)
     assert (told.previous.version, told.previous.etag, deleted.version) == (made.version, made.etag, made.version + 1)
@@ -124,10 +128,10 @@ def test_an_instance_comes_back_by_every_way(grpc_server: Any, stubs: Stubs, reg
     service = f"s{next(NUMBERS)}"
     watch = registry_pb2.WatchServiceRequest(service_name=service)
     asked = ParseDict({**registration, "service_name": service}, registry_pb2.RegisterInstanceRequest())
-    with watched(stubs.registry.WatchService, watch) as live:
+    with synced_watch(stubs.registry.WatchService, watch) as live:
         made = stubs.registry.RegisterInstance(asked, timeout=PATIENCE_SECONDS).instance
         told = next_change(live).instance
-    found = {"register": made, "live": told, **reads.instances(stubs, service, made.instance_id)}
+    found = {"register": made, "live": told, **reads.instance_in_every_read(stubs, service, made.instance_id)}
     for instance in found.values():
         instance.ClearField("last_heartbeat_at")
     assert registration == {name: _member(made, name) for name in registration}
