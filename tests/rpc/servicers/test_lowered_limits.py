@@ -1,4 +1,4 @@
-"""Lowering a limit never makes stored data unreadable: the same file under a service with lower limits."""
+"""A lower limit never makes stored data unreadable: a service with lower limits opens the same file."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +20,7 @@ LOW = {
 }
 
 
-def test_what_was_stored_is_read_by_every_way_and_can_be_rolled_back_and_deleted(
+def test_data_above_a_lowered_limit_can_be_read_rolled_back_and_deleted(
     own_server: Callable[..., ServerProcess],
 ) -> None:
     before = own_server(SERVICE_REGISTRY_ENABLED="false")
