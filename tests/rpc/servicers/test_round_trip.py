@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.rpc import reads, strategies
 from tests.rpc.messages import value
-from tests.rpc.reads import Stubs, next_change, watched
+from tests.rpc.reads import Stubs, next_change, synced_watch
 from tests.rpc.server_process import PATIENCE_SECONDS
 
 NUMBERS = count(1)
@@ -44,10 +44,14 @@ def test_configuration_is_the_same_in_each_read(
 ) -> None:
     key, sent = f"k{next(NUMBERS)}", value(json)
     where: dict[str, Any] = {"environment": environment, "service_name": service}
-    with watched(stubs.configs.WatchConfigs, config_pb2.WatchConfigsRequest(keys=[key], **where)) as live:
+    with synced_watch(stubs.configs.WatchConfigs, config_pb2.WatchConfigsRequest(keys=[key], **where)) as live:
         made = create(stubs, environment, key, sent, service_name=service)
         change = next_change(live)
-        found = {"create": made.value, "live": change.config.value, **reads.configs(stubs, environment, key, service)}
+        found = {
+            "create": made.value,
+            "live": change.config.value,
+            **reads.config_in_every_read(stubs, environment, key, service),
+        }
         check_same(found, sent)
         # And as the previous state.
         other = config_pb2.ConfigOperation(key=key, service_name=service, value=value("other"))
@@ -65,7 +69,7 @@ def test_configuration_is_the_same_in_each_read(
     put = config_pb2.ConfigOperation(key=key, service_name=service, value=sent)
     again = config_pb2.BatchWriteConfigsRequest(environment=environment, operations=[put])
     check_same({"rollback": rolled, "batch": stubs.configs.BatchWriteConfigs(again).configs[0].value}, sent)
-    check_same(reads.configs(stubs, environment, key, service), sent)
+    check_same(reads.config_in_every_read(stubs, environment, key, service), sent)
 
 
 def without_outputs(flag: flag_pb2.Flag) -> flag_pb2.Flag:
@@ -86,11 +90,11 @@ def test_flag_is_the_same_in_each_read(
     sent = ParseDict({**definition, "name": name, "environment": environment, "salt": "s"}, flag_pb2.Flag())
     fields = {field.name: field_value for field, field_value in sent.ListFields()}
     watch = flag_pb2.WatchFlagsRequest(environment=environment, names=[name])
-    with watched(stubs.flags.WatchFlags, watch) as live:
+    with synced_watch(stubs.flags.WatchFlags, watch) as live:
         made = stubs.flags.CreateFlag(flag_pb2.CreateFlagRequest(**fields), timeout=PATIENCE_SECONDS).flag
         check_same({"create": without_outputs(made)}, sent)
         change = next_change(live)
-        check_same({"live": change.flag, **reads.flags(stubs, environment, name)}, made)
+        check_same({"live": change.flag, **reads.flag_in_every_read(stubs, environment, name)}, made)
         deleted = stubs.flags.DeleteFlag(flag_pb2.DeleteFlagRequest(name=name, environment=environment))
         change = next_change(live)
     assert (change.previous.version, change.previous.etag, deleted.version) == (
@@ -128,10 +132,10 @@ def test_instance_is_the_same_in_each_read(grpc_server: Any, stubs: Stubs, regis
     service = f"s{next(NUMBERS)}"
     watch = registry_pb2.WatchServiceRequest(service_name=service)
     sent = ParseDict({**registration, "service_name": service}, registry_pb2.RegisterInstanceRequest())
-    with watched(stubs.registry.WatchService, watch) as live:
+    with synced_watch(stubs.registry.WatchService, watch) as live:
         made = stubs.registry.RegisterInstance(sent, timeout=PATIENCE_SECONDS).instance
         change = next_change(live).instance
-    found = {"register": made, "live": change, **reads.instances(stubs, service, made.instance_id)}
+    found = {"register": made, "live": change, **reads.instance_in_every_read(stubs, service, made.instance_id)}
     for instance in found.values():
         instance.ClearField("last_heartbeat_at")
     assert registration == {name: _member(made, name) for name in registration}
