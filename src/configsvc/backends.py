@@ -62,7 +62,7 @@ async def open_backends(settings: Settings, clock: Clock, supervisor: Supervisor
         storage, storage_kind = await _open_storage(stack, settings, clock, supervisor)
         cache, cache_kind = await _open_cache(stack, settings, clock)
         bus, publisher, bus_kind = await _open_bus(stack, settings, clock, supervisor)
-        registry, registry_kind = await _open_registry(stack, settings, supervisor)
+        registry, registry_kind = await _open_registry(stack, settings, clock, supervisor)
         yield Backends(
             storage,
             cache,
@@ -151,7 +151,7 @@ async def _open_bus(
 
 
 async def _open_registry(
-    stack: AsyncExitStack, settings: Settings, supervisor: Supervisor
+    stack: AsyncExitStack, settings: Settings, clock: Clock, supervisor: Supervisor
 ) -> tuple[ServiceRegistryClient, str]:
     if not settings.zookeeper_hosts:
         local = await stack.enter_async_context(LocalRegistryClient(LocalRegistry(), settings.service_instance_id))
@@ -165,6 +165,7 @@ async def _open_registry(
             session_seconds=settings.zookeeper_session_timeout,
             auth=settings.zookeeper_credential,
             others=settings.zookeeper_acl.removeprefix("none"),
+            clock=clock,
             supervisor=supervisor,
         )
     )

@@ -1,16 +1,16 @@
-"""What can go wrong, in the words of the domain. Nothing here knows of gRPC; `rpc/status.py` has the one table.
+"""The errors of the service, in the words of the domain. None of them knows gRPC: `rpc/status.py` maps them to codes.
 
 ServiceError
-├── InvalidInput          the request can never succeed as it is; names each field
-├── NotFound              the resource is missing
+├── InvalidInput          the request can never succeed; names each invalid field
+├── NotFound              the resource does not exist
 ├── AlreadyExists         the resource exists
 ├── StaleEtag             the resource has changed since it was read; nothing was written
-├── FailedPrecondition          the request is good, the state of the system is not
-├── RevisionOutOfRange    the revision was compacted away, or has not happened yet
-├── ResourceExhausted               a bound was reached; try with less, or later
-├── DeadlineExceeded               not done in time; it may have happened all the same
-├── DataLoss              what is stored is damaged, and is not served
-└── Unavailable           a backend is away; the same request may succeed later
+├── FailedPrecondition    the request is valid, but the state of the system does not allow it
+├── RevisionOutOfRange    the revision was compacted, or has not happened yet
+├── ResourceExhausted     a limit was reached; try with less, or later
+├── DeadlineExceeded      not done in time; it may have happened all the same
+├── DataLoss              the stored data is damaged, and is not served
+└── Unavailable           a backend can't be reached; the same request may succeed later
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,10 +23,10 @@ from configsvc_client.evaluation import Violation
 
 @dataclass(eq=False)
 class ServiceError(Exception):
-    """Root of all errors that a caller may see.
+    """The root of all errors that a caller may see.
 
-    `reason` is a constant in UPPER_SNAKE that programs can switch on; `message` is for people; `metadata` names
-    what the error is about.
+    `reason` is a constant in UPPER_SNAKE for programs, `message` a text for people. `metadata` has the details that a
+    program needs to react.
     """
 
     default_reason: ClassVar[str] = "INTERNAL"
@@ -44,7 +44,7 @@ class ServiceError(Exception):
 
 
 class InvalidInput(ServiceError):
-    """The request can never succeed as it is."""
+    """The request can never succeed."""
 
     default_reason = "INVALID_INPUT"
 
@@ -54,12 +54,12 @@ class InvalidInput(ServiceError):
 
     @classmethod
     def of(cls, field: str, description: str, reason: str = "") -> "InvalidInput":
-        """One violation of one field."""
+        """An error with a violation of one field."""
         return cls((Violation(field, description),), reason)
 
 
 class NotFound(ServiceError):
-    """The resource is missing."""
+    """The resource does not exist."""
 
     default_reason = "NOT_FOUND"
 
@@ -77,34 +77,34 @@ class StaleEtag(ServiceError):
 
 
 class FailedPrecondition(ServiceError):
-    """The request is good, but the state of the system does not allow it now."""
+    """The request is valid, but the state of the system does not allow it now."""
 
     default_reason = "FAILED_PRECONDITION"
 
 
 class RevisionOutOfRange(ServiceError):
-    """The revision was compacted away, or has not happened yet.
+    """The revision was compacted, or has not happened yet.
 
-    `metadata` has `oldest_revision`, the oldest that a watch can resume after, and `current_revision`.
+    `metadata` has `oldest_revision`, the oldest revision after which a watch can resume, and `current_revision`.
     """
 
     default_reason = "REVISION_OUT_OF_RANGE"
 
 
 class ResourceExhausted(ServiceError):
-    """A bound was reached."""
+    """A limit was reached."""
 
     default_reason = "RESOURCE_EXHAUSTED"
 
 
 class DeadlineExceeded(ServiceError):
-    """Not done in the time that the caller, or the default, gave it. A write may have happened all the same."""
+    """Not done within the deadline. A write may have happened all the same."""
 
     default_reason = "DEADLINE_EXCEEDED"
 
 
 class Unavailable(ServiceError):
-    """A backend is away; the same request may succeed after `retry_after`."""
+    """A backend can't be reached; the same request may succeed after `retry_after`."""
 
     default_reason = "BACKEND_UNAVAILABLE"
 
@@ -120,6 +120,6 @@ class Unavailable(ServiceError):
 
 
 class DataLoss(ServiceError):
-    """What is stored is not what was written. It is not served; the database has to be restored."""
+    """The stored data is not what was written. It is not served; the database must be restored."""
 
     default_reason = "STORAGE_DAMAGED"

@@ -1,4 +1,4 @@
-"""The composition root: everything is built here, opened in order, and closed in reverse order."""
+"""The composition root: builds all parts of a server, opens them in order, and closes them in reverse order."""
 
 import logging
 from collections.abc import AsyncIterator, Sequence
@@ -22,14 +22,14 @@ from configsvc.app.flags.evaluator import Evaluator
 from configsvc.app.flags.sets import FlagSets
 from configsvc.app.flags.sticky import StickyAssignments
 from configsvc.app.flags.store import FlagStore
-from configsvc.app.health import ReplicaHealth
+from configsvc.app.health import Component, ReplicaHealth
 from configsvc.app.health_components import health_components
 from configsvc.app.registry.assembly import RegistryOptions, build_registry
 from configsvc.app.registry.health_checks.checks import Thresholds
 from configsvc.app.registry.self_registration import self_registration
 from configsvc.app.registry.service_watch import ServiceWatches
 from configsvc.app.watch.hub import WatchHub
-from configsvc.backends import open_backends
+from configsvc.backends import Backends, open_backends
 from configsvc.clock import Clock, SystemClock
 from configsvc.domain.addresses import AddressRules
 from configsvc.rpc.interceptors import CallInterceptor
@@ -42,6 +42,7 @@ from configsvc.rpc.servicers.health import HealthServicer
 from configsvc.rpc.servicers.registry import RegistryServicer
 from configsvc.rpc.services import CHANGES, CONFIGS, FLAGS, HEALTH, REGISTRY
 from configsvc.settings import Settings
+from configsvc.storage.port import Storage
 from configsvc.tasks import Supervisor
 
 logger = logging.getLogger(__name__)
@@ -51,16 +52,16 @@ SYSTEM_CLOCK = SystemClock()
 
 @asynccontextmanager
 async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM_CLOCK) -> AsyncIterator[Server]:
-    """A whole server, ready. Leaving the context drains and closes it."""
+    """A server that listens at the addresses in `listen`. Leaving the context drains and closes it."""
     limits = settings.limits
     supervisor = Supervisor(clock)
     async with AsyncExitStack() as stack:
         backends = await stack.enter_async_context(open_backends(settings, clock, supervisor))
-        storage, bus, registry = backends.storage, backends.bus, backends.registry
+        storage = backends.storage
         tail = await stack.enter_async_context(
             LogTail(
                 log=storage,
-                bus=bus,
+                bus=backends.bus,
                 clock=clock,
                 poll_seconds=settings.log_poll_seconds,
                 shared_checkpoint=SharedCheckpoint(backends.cache, clock),
@@ -84,18 +85,9 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             max_bytes=settings.near_cache_bytes,
             fallback_cache=fallback_cache,
         )
-        hub = WatchHub(
-            tail=tail,
-            reader=storage,
-            log=storage,
-            clock=clock,
-            buffer_changes=settings.watch_buffer_messages,
-            buffer_bytes=settings.watch_buffer_bytes,
-            progress_seconds=settings.watch_progress_seconds,
-            supervisor=supervisor,
-        )
+        hub = _watch_hub(settings, storage, tail, clock, supervisor)
         configs = ConfigStore(writer=writer, reader=storage, history=storage, near_cache=near_cache, limits=limits)
-        # Not under the log's history: what a user was given is not undone by a restore, as long as the flag is the same.
+        # These copies outlive the log's history: a user keeps the variant after a restore, as long as the flag is the same.
         assignments = await stack.enter_async_context(
             FallbackCache(
                 backends.assignment_cache,
@@ -109,28 +101,13 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             writer=writer, reader=storage, history=storage, limits=limits, keeps_assignments=assignments.is_enabled
         )
         flag_sets = FlagSets(reader=storage, tail=tail, fallback_cache=fallback_cache)
-        evaluator = Evaluator(
-            sets=flag_sets,
-            assignments=StickyAssignments(assignments),
-            tail=tail,
-            limits=limits,
-        )
+        evaluator = Evaluator(sets=flag_sets, assignments=StickyAssignments(assignments), tail=tail, limits=limits)
         service_registry = build_registry(
-            RegistryOptions(
-                limits=limits,
-                thresholds=Thresholds(
-                    settings.health_check_healthy_threshold, settings.health_check_unhealthy_threshold
-                ),
-                check_interval_seconds=settings.service_health_check_interval,
-                check_timeout_seconds=settings.health_check_timeout_seconds,
-                default_ttl_seconds=settings.lease_default_ttl_seconds,
-                stale_seconds=settings.stale_instances_seconds,
-                addresses=AddressRules(settings.denied_networks, settings.health_check_private_networks),
-            ),
+            _registry_options(settings),
             writer=writer,
             reader=storage,
             heartbeats=storage,
-            registry=registry,
+            registry=backends.registry,
             probe=backends.probe,
             log=tail,
             clock=clock,
@@ -144,22 +121,12 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             registered_ids=service_registry.registrations.ids_in_log,
             is_complete=lambda: service_registry.reconciler.is_complete,
         )
-        # Before anything of them is loaded: a follower that subscribes first and loads then misses nothing.
+        # A follower must subscribe before it loads the state, so that it misses no change in between.
         followers: tuple[LogFollower, ...] = (near_cache, hub, flag_sets, service_registry.log_follower)
         for follower in followers:
             stack.callback(tail.subscribe(follower))
         await stack.enter_async_context(service_registry.running(supervisor))
-        await stack.enter_async_context(
-            Compaction(
-                compactor=storage,
-                clock=clock,
-                keep_changes=settings.compaction_keep_changes,
-                interval_seconds=settings.compaction_interval_seconds,
-                keep_age=timedelta(days=settings.compaction_keep_days) if settings.compaction_keep_days else None,
-                keep_unpublished=backends.publisher is not None,
-                supervisor=supervisor,
-            )
-        )
+        await stack.enter_async_context(_compaction(settings, backends, clock, supervisor))
         if backends.publisher is not None:
             await stack.enter_async_context(
                 OutboxRelay(
@@ -167,15 +134,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
                 )
             )
         health = ReplicaHealth(
-            health_components(
-                storage=storage,
-                cache=backends.cache,
-                bus=bus,
-                outbox=OutboxHealth(bus.ping, storage, clock) if backends.publisher is not None else None,
-                registry=registry,
-                log=tail,
-                supervisor=supervisor,
-            ),
+            _health_components(backends, tail, clock, supervisor),
             clock,
             is_complete=lambda: tail.is_synced and service_registry.registrations.is_loaded,
         )
@@ -229,3 +188,55 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             await server.drain()
             hub.shutdown()
             service_registry.keep_alive.shutdown()
+
+
+def _watch_hub(settings: Settings, storage: Storage, tail: LogTail, clock: Clock, supervisor: Supervisor) -> WatchHub:
+    return WatchHub(
+        tail=tail,
+        reader=storage,
+        log=storage,
+        clock=clock,
+        buffer_changes=settings.watch_buffer_messages,
+        buffer_bytes=settings.watch_buffer_bytes,
+        progress_seconds=settings.watch_progress_seconds,
+        supervisor=supervisor,
+    )
+
+
+def _registry_options(settings: Settings) -> RegistryOptions:
+    return RegistryOptions(
+        limits=settings.limits,
+        thresholds=Thresholds(settings.health_check_healthy_threshold, settings.health_check_unhealthy_threshold),
+        check_interval_seconds=settings.service_health_check_interval,
+        check_timeout_seconds=settings.health_check_timeout_seconds,
+        default_ttl_seconds=settings.lease_default_ttl_seconds,
+        stale_seconds=settings.stale_instances_seconds,
+        addresses=AddressRules(settings.denied_networks, settings.health_check_private_networks),
+    )
+
+
+def _compaction(settings: Settings, backends: Backends, clock: Clock, supervisor: Supervisor) -> Compaction:
+    return Compaction(
+        compactor=backends.storage,
+        clock=clock,
+        keep_changes=settings.compaction_keep_changes,
+        interval_seconds=settings.compaction_interval_seconds,
+        keep_age=timedelta(days=settings.compaction_keep_days) if settings.compaction_keep_days else None,
+        keep_unpublished=backends.publisher is not None,
+        supervisor=supervisor,
+    )
+
+
+def _health_components(
+    backends: Backends, tail: LogTail, clock: Clock, supervisor: Supervisor
+) -> tuple[Component, ...]:
+    publishes = backends.publisher is not None
+    return health_components(
+        storage=backends.storage,
+        cache=backends.cache,
+        bus=backends.bus,
+        outbox=OutboxHealth(backends.bus.ping, backends.storage, clock) if publishes else None,
+        registry=backends.registry,
+        log=tail,
+        supervisor=supervisor,
+    )

@@ -1,22 +1,22 @@
-"""A clock whose hands the test turns."""
+"""A clock that stands still until the test advances it."""
 
 import asyncio
 import heapq
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
-# Rounds of the event loop after which tasks that wait for nothing but each other have come to rest.
+# Iterations of the event loop after which tasks that wait only for each other have stopped making progress.
 ROUNDS = 25
 
 
 async def settle() -> None:
-    """Lets everything run that can run now. It does not wait for threads."""
+    """Runs every task that can run now. Does not wait for threads."""
     for _ in range(ROUNDS):
         await asyncio.sleep(0)
 
 
 class FakeClock:
-    """Stands still until `advance`."""
+    """Wall time and monotonic time that change only in `advance`."""
 
     def __init__(self, start: datetime = datetime(2025, 1, 1, tzinfo=UTC)) -> None:
         self._start = start
@@ -41,13 +41,13 @@ class FakeClock:
         await woken
 
     async def asleep(self, sleepers: int = 1) -> None:
-        """Returns when at least so many sleep: advancing earlier would pass them by."""
+        """Returns when at least so many tasks sleep. If the test advanced earlier, they would start to sleep too late."""
         while sum(not woken.done() for _, _, woken in self._sleepers) < sleepers:
             self._fell_asleep.clear()
             await self._fell_asleep.wait()
 
     async def advance(self, seconds: float) -> None:
-        """Turns the hands, stopping at each moment at which a sleeper wakes, and lets it run."""
+        """Advances step by step: at each time at which a task wakes, lets it run before going on."""
         end = self._seconds + seconds
         await settle()
         while self._sleepers and self._sleepers[0][0] <= end:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tests.e2e import raw
 from tests.e2e.conftest import Running
-from tests.rpc.running import refused
+from tests.rpc.refusals import refused
 
 METHODS = [
     "configsvc.v1.HealthService/GetLiveness", "configsvc.v1.ConfigService/CreateConfig",

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from tests.rpc import resources
+from tests.rpc import strategies
 
 NUMBERS = count(1)
 
@@ -19,7 +19,7 @@ def same(received: Any, sent: Any) -> bool:
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(sent=resources.JSON | resources.DEEP)
+@given(sent=strategies.JSON | strategies.DEEP)
 def test_value_is_the_same_in_every_read(rest: httpx.Client, environment: str, sent: Any) -> None:
     key, scope = f"k{next(NUMBERS)}", {"environment": environment}
     made = rest.post("/api/v1/config", json={"key": key, "value": sent, **scope})

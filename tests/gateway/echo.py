@@ -11,7 +11,7 @@ import httpx
 
 from configsvc.gateway.config import GatewaySettings, envoy_config
 from tests.engines.ports import Port
-from tests.rpc.running import eventually
+from tests.rpc.server_process import eventually
 
 REQUEST_BYTES = 8 << 20
 ECHO_SCRIPT = """

@@ -1,6 +1,6 @@
-"""Who may do what to the nodes that this service makes in ZooKeeper, where it has a credential."""
+"""The rights on the nodes that this service creates in ZooKeeper, if it has a credential."""
 
-from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from kazoo.client import KazooClient
@@ -8,32 +8,14 @@ from kazoo.exceptions import NoAuthError
 
 from configsvc.errors import Unavailable
 from configsvc.registry.port import Node
-from configsvc.registry.zookeeper.client import ZookeeperRegistryClient
+from tests.registry.conftest import session
 
+AUTH: dict[str, Any] = {"auth": ("digest", "u:p"), "connection_seconds": 30}
 NODE = Node("svc", "one", "r1", 1, {"service_url": "http://one:80"})
 
 
-def registry(
-    hosts: str, base: str, password: str = "p", others: str = "r", replica: str = "r1"
-) -> ZookeeperRegistryClient:
-    return ZookeeperRegistryClient(
-        hosts, base, replica, connection_seconds=30, session_seconds=4, auth=("digest", f"u:{password}"), others=others
-    )
-
-
-@pytest.fixture
-def stranger(zookeeper_hosts: str) -> Iterator[KazooClient]:
-    client = KazooClient(zookeeper_hosts)
-    client.start(30)
-    yield client
-    client.stop()
-    client.close()
-
-
-async def test_others_read_and_change_nothing_by_default(
-    zookeeper_hosts: str, chroot: str, stranger: KazooClient
-) -> None:
-    async with registry(zookeeper_hosts, chroot) as client:
+async def test_others_may_only_read_by_default(zookeeper_hosts: str, chroot: str, stranger: KazooClient) -> None:
+    async with session(zookeeper_hosts, chroot, **AUTH) as client:
         await client.put(NODE)
         path = f"{chroot}/svc/one"
         assert b"http" in stranger.get(path)[0]
@@ -46,9 +28,9 @@ async def test_others_read_and_change_nothing_by_default(
         assert await client.nodes("svc") == [NODE]
 
 
-async def test_another_replica_with_the_credential_takes_over(zookeeper_hosts: str, chroot: str) -> None:
+async def test_replica_with_the_credential_takes_over(zookeeper_hosts: str, chroot: str) -> None:
     taken = Node("svc", "one", "r2", 2, NODE.payload)
-    async with registry(zookeeper_hosts, chroot) as one, registry(zookeeper_hosts, chroot, replica="r2") as two:
+    async with session(zookeeper_hosts, chroot, **AUTH) as one, session(zookeeper_hosts, chroot, "r2", **AUTH) as two:
         await one.put(NODE)
         await two.put(taken)
         assert await one.nodes("svc") == [taken]
@@ -56,30 +38,26 @@ async def test_another_replica_with_the_credential_takes_over(zookeeper_hosts: s
         assert await one.nodes("svc") == []
 
 
-async def test_others_may_show_beside_it_where_they_may_create(
+async def test_others_with_the_create_right_may_add_nodes(
     zookeeper_hosts: str, chroot: str, stranger: KazooClient
 ) -> None:
-    async with registry(zookeeper_hosts, chroot, others="cr") as client:
+    async with session(zookeeper_hosts, chroot, **AUTH, others="cr") as client:
         await client.put(NODE)
         stranger.create(f"{chroot}/svc/two", b'{"name":"svc","id":"two","address":"h","port":1}', ephemeral=True)
         assert [node.instance_id for node in await client.nodes("svc")] == ["one", "two"]
 
 
-async def test_nobody_else_even_reads_where_others_may_do_nothing(
-    zookeeper_hosts: str, chroot: str, stranger: KazooClient
-) -> None:
-    async with registry(zookeeper_hosts, chroot, others="") as client:
+async def test_others_without_rights_may_not_read(zookeeper_hosts: str, chroot: str, stranger: KazooClient) -> None:
+    async with session(zookeeper_hosts, chroot, **AUTH, others="") as client:
         await client.put(NODE)
         with pytest.raises(NoAuthError):
             stranger.get(f"{chroot}/svc/one")
 
 
-async def test_a_wrong_credential_is_said(zookeeper_hosts: str, chroot: str) -> None:
-    async with registry(zookeeper_hosts, chroot) as client:
+async def test_wrong_credential_is_named_in_the_error(zookeeper_hosts: str, chroot: str) -> None:
+    async with session(zookeeper_hosts, chroot, **AUTH) as client:
         await client.put(NODE)
-        wrong = ZookeeperRegistryClient(
-            zookeeper_hosts, chroot, "r2", connection_seconds=1, session_seconds=4, auth=("digest", "u:wrong")
-        )
+        wrong = session(zookeeper_hosts, chroot, "r2", auth=("digest", "u:wrong"), connection_seconds=1)
         async with wrong:
             with pytest.raises(Unavailable, match="ZOOKEEPER_AUTH"):
                 await wrong.ping()

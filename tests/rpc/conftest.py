@@ -13,7 +13,7 @@ import grpc
 import pytest
 from configsvc_client.v1 import change_pb2_grpc, config_pb2_grpc, flag_pb2_grpc, registry_pb2_grpc
 
-from tests.rpc.running import Running
+from tests.rpc.server_process import ServerProcess
 
 
 @pytest.fixture(scope="module")
@@ -32,28 +32,28 @@ def grpc_addr() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def grpc_server(
     grpc_addr: str, settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Running]:
-    with Running(grpc_addr, tmp_path_factory.mktemp("server"), settings) as running:
-        running.answers()
+) -> Iterator[ServerProcess]:
+    with ServerProcess(grpc_addr, tmp_path_factory.mktemp("server"), settings) as running:
+        running.wait_until_ready()
         yield running
 
 
 @pytest.fixture
-def server(grpc_server: Running) -> Running:
+def server(grpc_server: ServerProcess) -> ServerProcess:
     return grpc_server
 
 
 @pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+def own_server(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
     """Starts a server that the test may stop: `own_server(SETTING="value")`."""
-    started: list[Running] = []
+    started: list[ServerProcess] = []
 
-    def start(**settings: str) -> Running:
+    def start(**settings: str) -> ServerProcess:
         directory = Path(tempfile.mkdtemp(prefix="rpc-"))
-        running = Running(f"unix:{directory}/server.sock", tmp_path, settings)
+        running = ServerProcess(f"unix:{directory}/server.sock", tmp_path, settings)
         started.append(running)
         running.start()
-        running.answers()
+        running.wait_until_ready()
         return running
 
     yield start

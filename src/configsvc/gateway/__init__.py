@@ -1,1 +1,1 @@
-"""The gateway beside the server: Envoy's configuration, and the process that runs both."""
+"""The gateway: Envoy's configuration, and the supervisor that runs Envoy and the workers."""

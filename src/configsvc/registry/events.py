@@ -1,4 +1,4 @@
-"""Those who listen to a registry's events, each at its own pace."""
+"""Queues of registry events: each subscriber reads at its own pace."""
 
 import asyncio
 from typing import Self
@@ -8,23 +8,23 @@ from configsvc.registry.port import RegistryEvent
 
 
 class EventQueue:
-    """One listener. What it has not taken is held by content: merged, never lost."""
+    """The events of one subscriber. Equal events that wait are merged, so the queue is bounded and loses nothing."""
 
     def __init__(self, closed: bool) -> None:
         self._waiting: dict[RegistryEvent, None] = {}
-        self._wake = asyncio.Event()
+        self._changed = asyncio.Event()
         self._closed = closed
 
-    def hear(self, event: RegistryEvent) -> None:
-        """A newer event goes behind those that wait."""
+    def put(self, event: RegistryEvent) -> None:
+        """Adds an event at the end. An equal event that waits already is moved there."""
         self._waiting.pop(event, None)
         self._waiting[event] = None
-        self._wake.set()
+        self._changed.set()
 
     def close(self) -> None:
-        """The iteration ends after what waits."""
+        """Ends the iteration after the events that wait."""
         self._closed = True
-        self._wake.set()
+        self._changed.set()
 
     def __aiter__(self) -> Self:
         return self
@@ -33,33 +33,33 @@ class EventQueue:
         while not self._waiting:
             if self._closed:
                 raise StopAsyncIteration
-            self._wake.clear()
-            await self._wake.wait()
+            self._changed.clear()
+            await self._changed.wait()
         event = next(iter(self._waiting))
         del self._waiting[event]
         return event
 
 
 class EventQueues:
-    """An iterator that nobody holds any more is forgotten."""
+    """The queues of all subscribers. A queue that its subscriber has dropped is garbage collected."""
 
     def __init__(self) -> None:
-        self._ears: WeakSet[EventQueue] = WeakSet()
+        self._queues: WeakSet[EventQueue] = WeakSet()
         self._closed = False
 
-    def listen(self) -> EventQueue:
-        """Hears from this call on, not only from the first step of the iteration."""
-        ear = EventQueue(self._closed)
-        self._ears.add(ear)
-        return ear
+    def subscribe(self) -> EventQueue:
+        """A queue of all events from this call on, not only from the first step of the iteration."""
+        queue = EventQueue(self._closed)
+        self._queues.add(queue)
+        return queue
 
-    def tell(self, event: RegistryEvent) -> None:
-        """Tells all."""
-        for ear in tuple(self._ears):
-            ear.hear(event)
+    def publish(self, event: RegistryEvent) -> None:
+        """Puts an event into every queue."""
+        for queue in tuple(self._queues):
+            queue.put(event)
 
     def close(self) -> None:
-        """Ends all iterations."""
+        """Closes every queue."""
         self._closed = True
-        for ear in tuple(self._ears):
-            ear.close()
+        for queue in tuple(self._queues):
+            queue.close()

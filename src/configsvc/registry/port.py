@@ -1,8 +1,8 @@
-"""Where live instances show: nodes that go when the session that made them ends. Adapters: `local`, `zookeeper`.
+"""The registry of live instances: nodes that vanish when the session that made them ends. Adapters: `local`, `zookeeper`.
 
-The desired registrations are records in the store. A node is the projection of one, held by the replica that owns it,
-and seen by everyone who reads the same registry, JVM services on Curator included. Each client is one session: when it
-ends, all of its nodes go, and the others are told.
+The desired registrations are records in the store. A node is the projection of a record: it is made by the replica that
+owns the instance, and read by everyone who uses the same registry, including JVM services on Curator. Each client is one
+session. When a session ends, all of its nodes vanish, and the other sessions get events.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -16,8 +16,8 @@ from typing import Protocol, Self
 class Node:
     """A live instance as the registry shows it.
 
-    `owner` is the id of the replica that holds it; empty for a foreign one, made by another program. `generation`
-    rises with each change of owner. `payload` is the instance's JSON.
+    `owner` is the id of the replica that made the node; it is empty for a foreign node, which another program made.
+    `generation` rises with each change of owner. `payload` is the instance's JSON.
     """
 
     service: str
@@ -28,7 +28,7 @@ class Node:
 
 
 class SessionState(StrEnum):
-    """SUSPENDED is not LOST: nodes are still there, and may stay."""
+    """The state of a session. SUSPENDED is not LOST: the session's nodes still exist, and may survive."""
 
     CONNECTED = "connected"
     SUSPENDED = "suspended"
@@ -49,7 +49,7 @@ class ReplicasChanged:
 
 @dataclass(frozen=True, slots=True)
 class SessionChanged:
-    """The session's state. After LOST all own nodes are gone: put them again once CONNECTED comes."""
+    """The session's state has changed. After LOST all own nodes are gone: put them again after the next CONNECTED."""
 
     state: SessionState
 
@@ -62,33 +62,33 @@ class ServiceRegistryClient(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is, for people: `local`, `zookeeper`."""
+        """The adapter's name, for people: `local`, `zookeeper`."""
         ...
 
     @property
     def replica_id(self) -> str:
-        """The id under which this replica shows."""
+        """The id under which this replica is shown."""
         ...
 
     @property
     def notes(self) -> str:
-        """What people should know though it works, such as nodes that can't be read; empty if there is nothing."""
+        """Problems that people should know although the registry works, such as unreadable nodes; empty if there are none."""
         ...
 
     async def put(self, node: Node) -> None:
-        """Shows a node as this session's, in place of an older one without a gap.
+        """Makes a node of this session. It replaces an older node without a gap.
 
         Raises:
-            FailedPrecondition: another live session holds it under a higher generation (reason `NOT_OWNER`).
-            Unavailable: the registry is away.
+            FailedPrecondition: another live session holds the node under a higher generation (reason `NOT_OWNER`).
+            Unavailable: the registry is unreachable.
         """
         ...
 
     async def remove(self, service: str, instance_id: str) -> None:
-        """Takes back a node of this session; nothing happens where there is none.
+        """Removes a node of this session. Does nothing if there is none.
 
         Raises:
-            Unavailable: the registry is away.
+            Unavailable: the registry is unreachable.
         """
         ...
 
@@ -104,15 +104,15 @@ class ServiceRegistryClient(Protocol):
         ...
 
     async def replicas(self) -> frozenset[str]:
-        """The ids of the live replicas, this one included. Raises `Unavailable`."""
+        """The ids of the live replicas, including this one. Raises `Unavailable`."""
         ...
 
     def events(self) -> AsyncIterator[RegistryEvent]:
-        """What happens from this call on. Events may be merged, never lost. Ends when the session is closed."""
+        """The events from this call on. Equal events may be merged, and none is lost. Ends when the session is closed."""
         ...
 
     async def ping(self) -> None:
-        """Returns where the registry answers; raises `Unavailable` where it does not."""
+        """Returns if the registry answers; raises `Unavailable` if it does not."""
         ...
 
     async def __aenter__(self) -> Self: ...

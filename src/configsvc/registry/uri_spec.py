@@ -1,7 +1,7 @@
-"""The URL of an instance that another program shows, as Curator's `UriSpec` and `ServiceInstance.buildUriSpec` make it.
+"""The URL of a foreign instance, as Curator's `UriSpec` and `ServiceInstance.buildUriSpec` make it.
 
-Where Curator's own result could not be used, the one that was meant is given: `{port}` is the port for TLS if there is no
-other, and an IPv6 address gets its brackets.
+If Curator's own result would not be usable, the intended URL is built: `{port}` is the TLS port if there is no other, and an
+IPv6 address gets its brackets.
 """
 
 import re
@@ -16,32 +16,32 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*\Z")
 
 
 def url_of(source: Mapping[str, Any]) -> str:
-    """The URL. Raises `ValueError` if there is none that a caller could use."""
+    """The URL. Raises `ValueError` if no caller could use it."""
     port, ssl_port = _port(source, "port"), _port(source, "sslPort")
     scheme = "http" if ssl_port is None else "https"
-    address, at = _text(source, "address"), source.get("registrationTimeUTC")
+    address, registered_at = _text(source, "address"), source.get("registrationTimeUTC")
     specification = source.get("uriSpec")
     if specification is None:
-        found = ssl_port if port is None else port
-        url = f"{scheme}://{_bracketed(address)}" + ("" if found is None else f":{found}")
+        any_port = ssl_port if port is None else port
+        url = f"{scheme}://{_bracketed(address)}" + ("" if any_port is None else f":{any_port}")
     else:
         values = {
             "[": "{",
             "]": "}",
             "scheme": scheme,
             "address": address,
-            "port": _shown(ssl_port if port is None else port),
-            "ssl-port": _shown(ssl_port),
+            "port": _string(ssl_port if port is None else port),
+            "ssl-port": _string(ssl_port),
             "name": _text(source, "name"),
             "id": _text(source, "id"),
-            "registration-time-utc": _shown(at if isinstance(at, int) else None),
+            "registration-time-utc": _string(registered_at if isinstance(registered_at, int) else None),
             "service-type": _text(source, "serviceType").lower(),
         }
-        url = _built(specification, values)
+        url = _build(specification, values)
     return _checked(url)
 
 
-def _built(specification: object, values: Mapping[str, str]) -> str:
+def _build(specification: object, values: Mapping[str, str]) -> str:
     parts = specification.get("parts") if isinstance(specification, dict) else None
     if not isinstance(parts, list):
         raise ValueError("uriSpec must be an object with a list of parts")
@@ -55,7 +55,7 @@ def _built(specification: object, values: Mapping[str, str]) -> str:
         elif value == "address" and not url.endswith("["):
             url += _bracketed(values["address"])
         else:
-            # A variable that is not known is nothing, as in Curator.
+            # An unknown variable is replaced by nothing, as in Curator.
             url += values.get(value, "")
         if len(url) > URL_CHARACTERS:
             break
@@ -70,32 +70,32 @@ def _checked(url: str) -> str:
     parts = urlsplit(url)
     if not _SCHEME.match(parts.scheme) or not parts.hostname or parts.port == 0:
         raise ValueError(f"'{url[:64]}' is not an absolute URL")
-    # Everyone who discovers the service would read a user and a password; and a port that is not named leaves its colon.
+    # Remove user and password, because everyone who discovers the service would read them, and the colon of a missing port.
     host = parts.netloc.rpartition("@")[2].removesuffix(":")
     return url if host == parts.netloc else url.replace(parts.netloc, host, 1)
 
 
 def _port(source: Mapping[str, Any], name: str) -> int | None:
-    found = source.get(name)
-    if found is None:
+    port = source.get(name)
+    if port is None:
         return None
-    if isinstance(found, str) and found.isascii() and found.isdigit() and len(found) <= len(str(LARGEST_PORT)):
-        found = int(found)
-    if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found <= LARGEST_PORT:
+    if isinstance(port, str) and port.isascii() and port.isdigit() and len(port) <= len(str(LARGEST_PORT)):
+        port = int(port)
+    if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= LARGEST_PORT:
         raise ValueError(f"{name} must be a port from 1 to {LARGEST_PORT}, or null")
-    return found or None
+    return port or None
 
 
 def _text(source: Mapping[str, Any], name: str) -> str:
-    found = source.get(name)
-    if found is None:
+    text = source.get(name)
+    if text is None:
         return ""
-    if not isinstance(found, str):
+    if not isinstance(text, str):
         raise ValueError(f"{name} must be a text")
-    return found
+    return text
 
 
-def _shown(value: object) -> str:
+def _string(value: object) -> str:
     return "" if value is None else str(value)
 
 
