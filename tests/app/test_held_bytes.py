@@ -2,10 +2,8 @@
 
 import json
 import tracemalloc
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -21,27 +19,14 @@ from configsvc.app.watch.hub import WatchHub
 from configsvc.cache.local import LocalCache
 from configsvc.domain.records import Change, Commit, Ref
 from configsvc.domain.sizes import held_bytes
-from configsvc.storage.port import Storage
 from tests.app.changelog.memory_publisher import change
 from tests.app.fake_clock import FakeClock, settle
-from tests.app.replica import Replica, config, open_replica, open_storage, write
+from tests.app.replica import Replica, config, write
 from tests.app.watch.test_hub import ALL, A, B, opened, take, told
 
 pytestmark = pytest.mark.timeout(60)
 
 LARGE = 100_000
-
-
-@pytest.fixture
-async def storage(tmp_path: Path) -> AsyncIterator[Storage]:
-    async with open_storage(tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def replica(storage: Storage) -> AsyncIterator[Replica]:
-    async with open_replica(storage, FakeClock()) as opened:
-        yield opened
 
 
 def sized(made: Change, size: int) -> Change:
@@ -127,19 +112,23 @@ def test_a_backlog_has_the_newest_of_each_ref_within_its_bounds(
 
 
 async def test_values_in_memory_are_bounded_in_bytes_and_the_least_recently_used_go(replica: Replica) -> None:
-    near = replica.following(NearCache(reader=replica.door, tail=replica.tail, max_entries=1_000, max_bytes=5 * LARGE))
+    near = replica.following(
+        NearCache(reader=replica.reader, tail=replica.tail, max_entries=1_000, max_bytes=5 * LARGE)
+    )
     refs = [config(f"key-{number}") for number in range(20)]
     await write(replica.storage, *((ref, "x" * LARGE) for ref in refs))
     for ref in refs:
         assert (await near.get([ref])).records[ref].body["value"] == "x" * LARGE
     assert (len(near), near.held_bytes <= 5 * LARGE) == (4, True)
-    gets = replica.door.gets
+    gets = replica.reader.gets
     await near.get(refs[-4:])
-    assert replica.door.gets == gets
+    assert replica.reader.gets == gets
 
 
 async def test_a_value_that_grows_by_a_change_pushes_others_out(replica: Replica) -> None:
-    near = replica.following(NearCache(reader=replica.door, tail=replica.tail, max_entries=1_000, max_bytes=5 * LARGE))
+    near = replica.following(
+        NearCache(reader=replica.reader, tail=replica.tail, max_entries=1_000, max_bytes=5 * LARGE)
+    )
     refs = [config(f"key-{number}") for number in range(20)]
     for ref in refs:
         await replica.put(ref, "small")

@@ -166,7 +166,7 @@ def test_update_without_fields_is_refused(rest: httpx.Client, environment: str) 
             {"environment": environment},
             {"environment": environment, "reason": "none", "allow_missing": True},
         ):
-            assert "nothing is named" in rest.put(path, json=body).json()["message"]
+            assert "names no field" in rest.put(path, json=body).json()["message"]
 
 
 def test_retry_with_other_fields_is_a_different_request(rest: httpx.Client, environment: str) -> None:

@@ -83,7 +83,7 @@ async def test_every_change_is_published_although_producers_die_repeatedly(
         async with asyncio.timeout(PATIENCE_SECONDS):
             while relay.published < head:  # noqa: ASYNC110 - it has no event to wait for
                 await asyncio.sleep(0.01)
-        assert relay.trouble is None
+        assert relay.failure is None
         assert publisher.producer not in poisoned
     settings = {"KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap, "KAFKA_TOPIC_CONFIG_UPDATES": topic}
     check_published(await asyncio.to_thread(events, settings, head), set(range(1, head + 1)))

@@ -42,7 +42,7 @@ def health_components(
     if outbox is None:
         components.append(Component("bus", bus.name, bus.ping, without_bus))
     else:
-        components.append(Component("bus", bus.name, outbox.ping, outbox.effect, outbox.trouble, outbox.note))
+        components.append(Component("bus", bus.name, outbox.ping, outbox.effect, outbox.degradation, outbox.note))
     components.append(
         Component("registry", registry.name, registry.ping, without_registry, note=lambda: registry.notes)
     )

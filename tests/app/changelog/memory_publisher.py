@@ -1,7 +1,7 @@
 """A topic in memory, for tests of the relay without an engine. It keeps the port's promises: see tests/conformance/bus.
 
-`limit_bytes`: what it takes of one event; 0: anything. `away`: it takes nothing. `tear_after`: from then on it takes so
-many events more, and then it is away.
+`limit_bytes`: the largest event that it takes; 0: no limit. `away`: it takes nothing. `tear_after`: it takes this many more
+events, and then it is away. `error`: what `publish` raises, which an adapter never does.
 """
 
 import asyncio
@@ -29,15 +29,13 @@ def change(
     reason: str = "",
     action: Action = Action.UPDATE,
 ) -> Change:
-    """One of the log. A removal has no value."""
+    """A change of the log. A removal has no value."""
     ref = Ref(kind, "" if kind is Kind.INSTANCE else "test", "", key)
     body = None if action in (Action.DELETE, Action.EXPIRE) else {"value": value}
     return Change(revision, ordinal, ref, action, revision, None, body, 0, AT, "tester", reason, "", AT)
 
 
 class MemoryPublisher:
-    """See `port.Publisher`."""
-
     def __init__(self, limit_bytes: int = 0, batch_changes: int = 500) -> None:
         self.limit_bytes = limit_bytes
         self.batch_changes = batch_changes
@@ -46,11 +44,14 @@ class MemoryPublisher:
         self.events: list[dict[str, Any]] = []
         self.keys: list[str] = []
         self.calls = 0
-        # Set: calls wait for it, as for a slow broker.
+        self.error: Exception | None = None
+        # If it is not None, calls wait for it, as for a slow broker.
         self.gate: asyncio.Event | None = None
 
     async def publish(self, changes: Sequence[Change]) -> Receipt:
         self.calls += 1
+        if self.error is not None:
+            raise self.error
         if self.gate is not None:
             await self.gate.wait()
         deliveries: list[Delivery] = []

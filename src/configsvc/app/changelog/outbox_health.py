@@ -1,6 +1,6 @@
-"""What each replica tells of the outbox: what waits, since when and why, and what left incomplete.
+"""The health of publishing: how many changes wait, since when and why, and which events were published incomplete.
 
-All of it is read from the store, so that every replica tells the same, also while the one that publishes hangs.
+All of it is read from the store. So every replica shows the same, even while the one that publishes hangs.
 """
 
 from collections.abc import Awaitable, Callable
@@ -10,53 +10,50 @@ from configsvc.clock import Clock
 from configsvc.errors import ServiceError
 from configsvc.storage.port import Outbox, OutboxStatus
 
-# A change that waits for longer is late: without trouble an event leaves in milliseconds.
+# A change that has waited this long is late: normally an event is published within milliseconds.
 LATE = timedelta(seconds=5)
-# What waits for less is not worth a word: under load something always does.
+# A shorter wait is not mentioned: under load some change is always waiting.
 SHORT = timedelta(seconds=1)
 
 
 class OutboxHealth:
-    """The bus as a part of the health board, where events leave through the outbox. `ping` is the bus's own."""
+    """Adds the state of the outbox to the health of the bus. `ping` is the bus's own."""
 
     def __init__(self, ping: Callable[[], Awaitable[None]], outbox: Outbox, clock: Clock) -> None:
         self._ping = ping
         self._outbox = outbox
         self._clock = clock
-        # As of the last look; None: the storage did not tell.
+        # As of the last ping; None if the storage could not be read.
         self._status: OutboxStatus | None = None
 
     async def ping(self) -> None:
-        """Raises `Unavailable` if the bus is away."""
-        await self._look()
+        """Raises `Unavailable` if the bus can't be reached."""
+        try:
+            self._status = await self._outbox.outbox_status()
+        except ServiceError:
+            # The storage component shows it.
+            self._status = None
         await self._ping()
 
     async def effect(self) -> str:
-        """What it means that the bus is away."""
+        """What it means that the bus can't be reached."""
         if self._status is None:
             return "changes wait in the outbox"
         return _joined(_waiting(self._status), _losses(self._status))
 
-    def trouble(self) -> str:
-        """Says so if the bus is there, and changes wait for too long all the same."""
+    def degradation(self) -> str:
+        """Why publishing is degraded although the bus answers: changes have waited for too long. Empty if they have not."""
         status = self._status
         if status is None or self._age(status) < LATE:
             return ""
         return _joined(status.failure or "events leave late", _waiting(status), _losses(status))
 
     def note(self) -> str:
-        """What left incomplete, and what waits for a moment."""
+        """What was published incomplete, and what has waited for a moment."""
         status = self._status
         if status is None:
             return ""
         return _joined(_waiting(status) if self._age(status) >= SHORT else "", _losses(status))
-
-    async def _look(self) -> None:
-        try:
-            self._status = await self._outbox.outbox_status()
-        except ServiceError:
-            # The storage's own part tells.
-            self._status = None
 
     def _age(self, status: OutboxStatus) -> timedelta:
         if status.waiting_since is None:

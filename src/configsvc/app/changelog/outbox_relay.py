@@ -1,21 +1,21 @@
-"""The outbox's relay: publishes the change log, in the order of revisions, one replica at a time (docs/architecture.md, law 4).
+"""The outbox's relay: publishes the change log in the order of revisions, one replica at a time (DESIGN, law 4).
 
-The order is: publish, have events acknowledged, then move the durable cursor over the whole revisions before the first
-event that is not. Whatever breaks in between, the events after the cursor are published again: at least once, never not
-at all. What was acknowledged during one turn is not published again in it.
+The order is: publish, wait for acknowledgements, then move the durable cursor over the whole revisions before the first
+event that was not acknowledged. If anything fails in between, the events after the cursor are published again: at least
+once, never not at all. While the lease is held, an acknowledged event is not published again.
 """
 
 import asyncio
 import logging
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import Self
 
+from configsvc.backoff import Backoff
 from configsvc.bus.port import Publisher, Receipt
-from configsvc.clock import Clock
+from configsvc.clock import Clock, wait_within
 from configsvc.domain.events import Delivery, EventLoss
 from configsvc.domain.records import Change
 from configsvc.errors import RevisionOutOfRange, ServiceError, Unavailable
@@ -24,17 +24,17 @@ from configsvc.tasks import SupervisedTask, Supervisor
 
 logger = logging.getLogger(__name__)
 
-# What is read of the log at once; large changes are bounded by their bytes.
+# The changes of one read of the log; large changes are also bounded in bytes.
 READ_CHANGES = 500
-# If nothing tells of news, this is the most that an event is late.
-NEWS_SECONDS = 1.0
-# How often the holder of the turn shows that it is alive, while it publishes.
-KEEP_SECONDS = 1.0
+# Without a notification of a change, an event is at most this late.
+WAIT_SECONDS = 1.0
+# How often the lease holder shows that it is alive while it publishes.
+KEEP_ALIVE_SECONDS = 1.0
 SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class PublishFailure:
     """Why nothing is published, and since when."""
 
     since: datetime
@@ -42,7 +42,7 @@ class Trouble:
 
 
 class OutboxRelay:
-    """Works while its context is open, on each replica; those that do not have the turn wait for it."""
+    """Works while its context is open, on every replica. The replicas without the lease wait for it."""
 
     def __init__(
         self, *, outbox: Outbox, log: Log, publisher: Publisher, clock: Clock, supervisor: Supervisor | None = None
@@ -53,14 +53,13 @@ class OutboxRelay:
         self._publisher = publisher
         self._clock = clock
         self._task: SupervisedTask | None = None
-        self.has_turn = False
-        # Up to where this replica knows that all is published.
+        # This replica knows that everything up to here is published.
         self.published = 0
-        self.trouble: Trouble | None = None
-        # What was read from the log, up to `_read_to`, and is not settled.
-        self._waiting: list[Change] = []
+        self.failure: PublishFailure | None = None
+        # The changes up to `_read_to` that are not settled, in order.
+        self._pending: list[Change] = []
         self._read_to = 0
-        # Of what is settled after the cursor.
+        # The losses after the cursor.
         self._losses: list[EventLoss] = []
 
     async def __aenter__(self) -> Self:
@@ -75,105 +74,97 @@ class OutboxRelay:
             self._task = None
 
     async def _run(self) -> None:
-        pause = SHORTEST_PAUSE_SECONDS
+        backoff = Backoff(SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         while True:
             try:
                 async with self._outbox.outbox_lease() as lease:
-                    self.has_turn, self.trouble = True, None
-                    # Another replica may have published meanwhile.
+                    self.failure = None
+                    # Another replica may have published since this one held the lease.
                     self.published = self._read_to = await lease.published()
-                    self._waiting, self._losses = [], []
-                    pause = SHORTEST_PAUSE_SECONDS
+                    self._pending, self._losses = [], []
+                    backoff.reset()
                     await self._publish(lease)
             except ServiceError as error:
-                self._note(error)
+                self._record_failure(error)
             except Exception as error:
-                logger.exception("the relay failed and starts again")
-                self._note(error)
-            finally:
-                self.has_turn = False
-            await self._clock.sleep(random.uniform(pause / 2, pause))
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                logger.exception("the outbox relay failed, and acquires the lease again")
+                self._record_failure(error)
+            await self._clock.sleep(backoff.next())
 
     async def _publish(self, lease: OutboxLease) -> None:
-        pause = SHORTEST_PAUSE_SECONDS
-        told = ""
+        """Publishes what is pending, for as long as the lease is held."""
+        backoff = Backoff(SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
+        reported = ""
         while True:
-            if not self._waiting:
-                self._waiting = list(await self._unpublished())
-            if not self._waiting:
-                self.trouble = None
-                await lease.wait_for_changes(NEWS_SECONDS)
+            if not self._pending:
+                self._pending = list(await self._read_pending())
+            if not self._pending:
+                self._clear_failure()
+                await lease.wait_for_changes(WAIT_SECONDS)
                 continue
-            receipt = await self._kept(lease)
+            receipt = await self._publish_batch(lease)
             if receipt.deliveries:
                 await self._settle(lease, receipt.deliveries)
-                pause, told = SHORTEST_PAUSE_SECONDS, ""
+                backoff.reset()
+                reported = ""
             if receipt.problem is None:
-                self._end_trouble()
+                self._clear_failure()
                 continue
-            self._note(receipt.problem)
-            if str(receipt.problem) != told:
-                told = str(receipt.problem)
-                await lease.report_failure(told)
-            # The turn is kept: another replica's way to the broker is no better, most likely.
-            await self._clock.sleep(random.uniform(pause / 2, pause))
+            self._record_failure(receipt.problem)
+            if str(receipt.problem) != reported:
+                reported = str(receipt.problem)
+                await lease.report_failure(reported)
+            # The lease is kept: another replica would most likely not reach the broker either.
+            await self._clock.sleep(backoff.next())
             await lease.keep_alive()
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
-    async def _kept(self, lease: OutboxLease) -> Receipt:
-        """Publishes, however long that takes, and keeps the turn meanwhile."""
-        publishing = asyncio.create_task(self._publisher.publish(self._waiting), name="publishing")
+    async def _publish_batch(self, lease: OutboxLease) -> Receipt:
+        """Publishes one batch, however long that takes, and keeps the lease meanwhile."""
+        publishing = asyncio.create_task(self._publisher.publish(self._pending), name="publishing")
         try:
-            while True:
-                pause = asyncio.create_task(self._clock.sleep(KEEP_SECONDS), name="pause")
-                try:
-                    await asyncio.wait({publishing, pause}, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    pause.cancel()
-                if publishing.done():
-                    return publishing.result()
+            while not await wait_within(self._clock, KEEP_ALIVE_SECONDS, publishing):
                 await lease.keep_alive()
+            return publishing.result()
         finally:
             publishing.cancel()
             await asyncio.gather(publishing, return_exceptions=True)
 
     async def _settle(self, lease: OutboxLease, deliveries: Sequence[Delivery]) -> None:
-        """Takes what is settled from what waits, and moves the cursor over the whole revisions before the first."""
+        """Removes settled changes, and moves the cursor over the whole revisions before the first pending one."""
         settled = {(delivery.change.revision, delivery.change.ordinal) for delivery in deliveries}
-        self._waiting = [change for change in self._waiting if (change.revision, change.ordinal) not in settled]
+        self._pending = [change for change in self._pending if (change.revision, change.ordinal) not in settled]
         losses = [delivery.loss for delivery in deliveries if delivery.loss is not None]
         for loss in losses:
             logger.warning("an event is incomplete: %s", loss)
         self._losses += losses
-        published = self._waiting[0].revision - 1 if self._waiting else self._read_to
+        published = self._pending[0].revision - 1 if self._pending else self._read_to
         if published > self.published:
-            # With the cursor, so that each is counted once.
+            # The losses are stored together with the cursor, so that each is counted once.
             await lease.advance(published, [loss for loss in self._losses if loss.revision <= published])
             self.published = published
             self._losses = [loss for loss in self._losses if loss.revision > published]
 
-    async def _unpublished(self) -> Sequence[Change]:
+    async def _read_pending(self) -> Sequence[Change]:
         try:
             changes = await self._log.read(self._read_to, READ_CHANGES)
         except RevisionOutOfRange:
             state = await self._log.state()
             if self._read_to > state.head:
-                # An older copy was restored. Its own cursor counts, which the next turn reads.
+                # An older backup was restored. Its own cursor is the right one, and the next lease reads it.
                 raise Unavailable("the log ends before what was published", "LOG_DIVERGED") from None
-            # The bus is new to this database, and the oldest changes are gone: what is left is published.
+            # The bus is new to this database, and the oldest changes were compacted away: the rest is published.
             self.published = self._read_to = state.compacted
             changes = await self._log.read(self._read_to, READ_CHANGES)
         if changes:
             self._read_to = changes[-1].revision
         return changes
 
-    def _end_trouble(self) -> None:
-        if self.trouble is not None:
-            logger.info("changes are published again; they were not since %s", self.trouble.since.isoformat())
-            self.trouble = None
-
-    def _note(self, error: Exception) -> None:
-        if self.trouble is None:
+    def _record_failure(self, error: Exception) -> None:
+        if self.failure is None:
             logger.warning("changes are not published: %s", error)
-            self.trouble = Trouble(self._clock.now(), str(error))
+            self.failure = PublishFailure(self._clock.now(), str(error))
+
+    def _clear_failure(self) -> None:
+        if self.failure is not None:
+            logger.info("changes are published again; they were not since %s", self.failure.since.isoformat())
+            self.failure = None

@@ -1,4 +1,4 @@
-"""Writes that this process's followers of the log have seen when `write` returns."""
+"""The writer that the use cases get: a replica reads what it has just written."""
 
 import contextlib
 
@@ -7,20 +7,20 @@ from configsvc.domain.records import Commit, Write
 from configsvc.errors import Unavailable
 from configsvc.storage.port import Writer
 
-# A commit is applied in the same turn of the loop, or as soon as the commits before it are. Where even that takes this
-# long, the log can't be read; the write stands, and the caller has its revision to ask for.
+# A commit is applied at once, or as soon as the commits before it are. If even that takes this long, the log can't be
+# read. The write stands, and the caller can ask for its revision.
 APPLY_SECONDS = 2.0
 
 
 class AppliedWriter:
-    """A writer whose commits go to the log's tail, so that a replica reads what it has just written."""
+    """A writer whose commits are applied by this process's followers of the log when `write` returns."""
 
     def __init__(self, writer: Writer, tail: LogTail) -> None:
         self._writer = writer
         self._tail = tail
 
     async def write(self, write: Write) -> Commit:
-        """Writes, and waits until this replica has applied it. The same law as the port's."""
+        """Writes, and waits until this replica has applied the commit. Raises what the storage's `write` raises."""
         try:
             commit = await self._writer.write(write)
         except Unavailable as error:

@@ -1,0 +1,79 @@
+"""A server in this process with methods for tests, behind the interceptor."""
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from configsvc_client.v1.config_pb2 import Config, GetConfigRequest, GetConfigResponse
+
+from configsvc.clock import SystemClock
+from configsvc.errors import NotFound
+from configsvc.rpc.interceptors import CallInterceptor
+from configsvc.rpc.services import CONFIGS, HEALTH
+from tests.app.replica import Replica, open_replica, open_storage
+
+DEADLINE_SECONDS = 30.0
+
+
+async def answer(request: GetConfigRequest, context: Any) -> GetConfigResponse:
+    """The response is of the revision in the request's key. `missing` is not found, `broken` is a bug."""
+    if request.key == "missing":
+        raise NotFound("no such thing", "CONFIG_NOT_FOUND")
+    if request.key == "broken":
+        raise KeyError("hunter2")
+    return GetConfigResponse(config=Config(key=request.key), revision=int(request.key or "0"))
+
+
+async def watch(request: GetConfigRequest, context: Any) -> AsyncIterator[GetConfigResponse]:
+    """One message, and then what `answer` does."""
+    yield GetConfigResponse()
+    yield await answer(request, context)
+
+
+def method(create: Callable[..., Any], behaviour: Callable[..., Any]) -> Any:
+    return create(
+        behaviour,
+        request_deserializer=GetConfigRequest.FromString,
+        response_serializer=GetConfigResponse.SerializeToString,
+    )
+
+
+@pytest.fixture
+async def replica(tmp_path: Path) -> AsyncIterator[Replica]:
+    async with open_storage(tmp_path) as storage, open_replica(storage, SystemClock()) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def channel(replica: Replica) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to two services with the names of this service's own, and the methods above."""
+    interceptor = CallInterceptor(tail=replica.tail, default_deadline_seconds=DEADLINE_SECONDS)
+    server = grpc.aio.server(interceptors=[interceptor])
+    methods = {
+        "GetConfig": method(grpc.unary_unary_rpc_method_handler, answer),
+        "WatchConfigs": method(grpc.unary_stream_rpc_method_handler, watch),
+    }
+    for service in (CONFIGS, HEALTH):
+        handler = grpc.method_handlers_generic_handler(service.descriptor.full_name, methods)
+        server.add_generic_rpc_handlers((handler,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as opened:
+        yield opened
+    await server.stop(0)
+
+
+Get = Callable[..., Any]
+
+
+@pytest.fixture
+def get(channel: grpc.aio.Channel) -> Get:
+    """A unary call of ConfigService."""
+    call: Any = channel.unary_unary(
+        "/configsvc.v1.ConfigService/GetConfig",
+        request_serializer=GetConfigRequest.SerializeToString,
+        response_deserializer=GetConfigResponse.FromString,
+    )
+    return lambda key="1", **options: call(GetConfigRequest(key=key), **options)
