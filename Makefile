@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-packages chaos fuzz bench lint format proto services constraints clean
+.PHONY: help run test test-packages chaos fuzz mutants bench lint format proto services constraints clean
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -39,6 +39,9 @@ $(VENV)/.bench: $(VENV)/.made
 
 fuzz: $(VENV)/.made ## Sends random requests, and checks that a neighbour is not affected: REQUESTS=100000 SEED=7
 	FUZZ_REQUESTS=$(or $(REQUESTS),100000) FUZZ_SEED=$(SEED) $(BIN)/python -m pytest -q -s --timeout 0 tests/fuzz/test_fuzz.py
+
+mutants: $(VENV)/.made ## Changes the code in small ways and names those that no fast test notices: BASE=main COUNT=40 SEED=7 MODULES="src/…"
+	@$(BIN)/python -m scripts.mutants $(if $(BASE),--base $(BASE)) $(if $(MODULES),--modules "$(MODULES)") $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
 
 bench: $(VENV)/.bench ## Compares speeds with peers, side by side, in 4 minutes: ONLY="evaluation server" OUT=figures
 	@$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(OUT),--out $(OUT))

@@ -170,9 +170,8 @@ STARTED_OTHERWISE = {
     "app/changelog/outbox_relay.py": 1,  # a publication that the relay waits for
     "app/registry/leases/keep_alive.py": 2,  # a race that its caller awaits
     "app/registry/ownership/reconciler.py": 1,  # in a task group
-    "registry/zookeeper/session.py": 1,  # a wait that its caller bounds
-    "storage/postgres/pools.py": 1,  # a statement that its caller waits for
-    "rpc/server.py": 1,  # the stop
+    "storage/postgres/pools.py": 1,  # a statement that its caller awaits
+    "rpc/server.py": 1,  # the shutdown
 }
 
 

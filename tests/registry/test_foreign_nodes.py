@@ -1,4 +1,4 @@
-"""Whatever another program writes: a node is one that can be discovered and sent, or it is left out."""
+"""Whatever another program writes, its node can be discovered and sent, or is left out."""
 
 import gc
 import json
@@ -42,7 +42,7 @@ parts = st.builds(
 
 
 def mostly(good: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Something good, or something wrong at this place."""
+    """A valid value, or any other value."""
     return st.one_of(good, good, good, anything)
 
 
@@ -66,7 +66,7 @@ documents = st.fixed_dictionaries(
 
 
 def discovered(data: bytes, instance_id: str = "one") -> Instance | None:
-    """The instance as callers get it, in both encodings; None if the node is left out."""
+    """The instance as callers get it, in both encodings; None if the node is left out or own."""
     try:
         node = curator.from_json("svc", instance_id, data)
     except ValueError:
@@ -91,13 +91,13 @@ def test_any_bytes_are_an_instance_or_left_out(data: bytes) -> None:
 
 @settings(max_examples=400, deadline=None)
 @given(documents)
-def test_any_wrong_type_at_any_member_is_an_instance_or_left_out(document: dict[str, Any]) -> None:
+def test_wrong_type_of_any_member_is_an_instance_or_left_out(document: dict[str, Any]) -> None:
     discovered(json.dumps(document).encode())
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.text(max_size=300))
-def test_any_name_of_a_node_is_an_instance_or_left_out(name: str) -> None:
+def test_any_node_name_is_an_instance_or_left_out(name: str) -> None:
     discovered(b'{"address":"h","port":80}', name)
 
 
@@ -106,7 +106,7 @@ def test_any_name_of_a_node_is_an_instance_or_left_out(name: str) -> None:
     st.text(st.characters(exclude_categories=["Cs"])),
     st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), anything),
 )
-def test_what_is_ours_comes_back_as_it_was(owner: str, more: dict[str, Any]) -> None:
+def test_own_node_round_trips(owner: str, more: dict[str, Any]) -> None:
     payload = {"service_url": "http://h:80", "metadata": {owner or "a": "ü"}}
     node = Node("svc", "one", owner or "r", 3, payload)
     assert curator.from_json("svc", "one", curator.to_json(node)) == node
@@ -133,8 +133,8 @@ BROKEN = (
 
 
 @pytest.mark.parametrize("data", BROKEN, ids=range(len(BROKEN)))
-def test_what_broke_it_is_left_out(data: bytes) -> None:
-    # A collection in the depth of a nested document would call hypothesis there, which has no room left.
+def test_data_that_once_caused_a_failure_is_left_out(data: bytes) -> None:
+    # A garbage collection deep inside a nested document would call hypothesis, which then exceeds the recursion limit.
     gc.disable()
     try:
         found = discovered(data)
@@ -143,7 +143,7 @@ def test_what_broke_it_is_left_out(data: bytes) -> None:
     assert found is None or found.metadata == {}
 
 
-# How other programs' nodes are read. `None`: left out.
+# The URLs of foreign nodes. None: the node is left out.
 SPEC = "{scheme}://{address}:{port}"
 READ = {
     "no spec": ({"address": "h", "port": 80}, "http://h:80"),
@@ -194,7 +194,7 @@ def parts_of(spec: str) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize(("document", "url"), READ.values(), ids=READ)
-def test_urls_of_other_programs(document: dict[str, Any], url: str | None) -> None:
+def test_url_of_a_foreign_instance(document: dict[str, Any], url: str | None) -> None:
     source = dict(document)
     if "uriSpec" in source:
         source["uriSpec"] = {"parts": parts_of(source["uriSpec"])}
@@ -204,7 +204,7 @@ def test_urls_of_other_programs(document: dict[str, Any], url: str | None) -> No
     assert (found.service_url if found else None) == url
 
 
-def test_a_payload_that_is_no_text_is_given_as_json_and_what_is_too_long_is_left_out() -> None:
+def test_payload_becomes_metadata_with_values_as_json_and_long_ones_left_out() -> None:
     payload = {
         "@class": "java.util.HashMap", "port": 8080, "on": True, "list": ["a", 1], "object": {"b": "ü"}, "half": 0.5,
         "nothing": None, "text": "x", "": "y", "long": "z" * 2_000, "k" * 200: "w",
@@ -230,13 +230,13 @@ def test_a_payload_that_is_no_text_is_given_as_json_and_what_is_too_long_is_left
         ({"payload": {"@class": "x", "metadata": {"instance_status": "DOWN"}}}, OUT_OF_SERVICE),
     ],
 )
-def test_an_instance_whose_program_takes_no_requests_is_out_of_service(member: dict[str, Any], status: str) -> None:
+def test_foreign_instance_that_takes_no_requests_is_out_of_service(member: dict[str, Any], status: str) -> None:
     found = discovered(json.dumps({"address": "h", "port": 1, **member}).encode())
     assert found is not None
     assert found.status == status
 
 
-def test_the_time_of_registration_is_the_programs_own_if_it_is_one() -> None:
+def test_time_of_registration_is_read_if_it_is_valid() -> None:
     def at(value: object) -> datetime:
         found = discovered(json.dumps({"address": "h", "port": 1, "registrationTimeUTC": value}).encode())
         assert found is not None

@@ -1,4 +1,4 @@
-"""Who may do what to the nodes that this service makes in ZooKeeper, where it has a credential."""
+"""The rights on the nodes that this service creates in ZooKeeper, if it has a credential."""
 
 from typing import Any
 
@@ -14,9 +14,7 @@ AUTH: dict[str, Any] = {"auth": ("digest", "u:p"), "connection_seconds": 30}
 NODE = Node("svc", "one", "r1", 1, {"service_url": "http://one:80"})
 
 
-async def test_others_read_and_change_nothing_by_default(
-    zookeeper_hosts: str, chroot: str, stranger: KazooClient
-) -> None:
+async def test_others_may_only_read_by_default(zookeeper_hosts: str, chroot: str, stranger: KazooClient) -> None:
     async with session(zookeeper_hosts, chroot, **AUTH) as client:
         await client.put(NODE)
         path = f"{chroot}/svc/one"
@@ -30,7 +28,7 @@ async def test_others_read_and_change_nothing_by_default(
         assert await client.nodes("svc") == [NODE]
 
 
-async def test_another_replica_with_the_credential_takes_over(zookeeper_hosts: str, chroot: str) -> None:
+async def test_replica_with_the_credential_takes_over(zookeeper_hosts: str, chroot: str) -> None:
     taken = Node("svc", "one", "r2", 2, NODE.payload)
     async with session(zookeeper_hosts, chroot, **AUTH) as one, session(zookeeper_hosts, chroot, "r2", **AUTH) as two:
         await one.put(NODE)
@@ -40,7 +38,7 @@ async def test_another_replica_with_the_credential_takes_over(zookeeper_hosts: s
         assert await one.nodes("svc") == []
 
 
-async def test_others_may_show_beside_it_where_they_may_create(
+async def test_others_with_the_create_right_may_add_nodes(
     zookeeper_hosts: str, chroot: str, stranger: KazooClient
 ) -> None:
     async with session(zookeeper_hosts, chroot, **AUTH, others="cr") as client:
@@ -49,16 +47,14 @@ async def test_others_may_show_beside_it_where_they_may_create(
         assert [node.instance_id for node in await client.nodes("svc")] == ["one", "two"]
 
 
-async def test_nobody_else_even_reads_where_others_may_do_nothing(
-    zookeeper_hosts: str, chroot: str, stranger: KazooClient
-) -> None:
+async def test_others_without_rights_may_not_read(zookeeper_hosts: str, chroot: str, stranger: KazooClient) -> None:
     async with session(zookeeper_hosts, chroot, **AUTH, others="") as client:
         await client.put(NODE)
         with pytest.raises(NoAuthError):
             stranger.get(f"{chroot}/svc/one")
 
 
-async def test_a_wrong_credential_is_said(zookeeper_hosts: str, chroot: str) -> None:
+async def test_wrong_credential_is_named_in_the_error(zookeeper_hosts: str, chroot: str) -> None:
     async with session(zookeeper_hosts, chroot, **AUTH) as client:
         await client.put(NODE)
         wrong = session(zookeeper_hosts, chroot, "r2", auth=("digest", "u:wrong"), connection_seconds=1)

@@ -1,4 +1,4 @@
-"""What others do to ZooKeeper, and what happens to it, takes nothing from those who go on."""
+"""Faults of ZooKeeper, and of its other clients, do not affect the replicas that go on."""
 
 import asyncio
 import logging
@@ -45,11 +45,11 @@ async def ids(client: ZookeeperRegistryClient) -> list[str]:
     return [node.instance_id for node in await client.nodes("svc")]
 
 
-async def test_nodes_that_cant_be_read_are_left_out_counted_and_named_once(
+async def test_unreadable_nodes_are_left_out_counted_and_logged_once(
     zookeeper_hosts: str, chroot: str, stranger: KazooClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    # The others are instances that leave out no more than a member.
+    # The others are valid instances of which only a member is left out.
     broken = [data for data in BROKEN if not is_instance(data)]
     assert len(broken) > 10
 
@@ -71,16 +71,16 @@ async def test_nodes_that_cant_be_read_are_left_out_counted_and_named_once(
                 assert list(await client.services()) == ["svc"]
                 assert client.notes.startswith(f"{bad} nodes can't be read, and are left out: "), client.notes
                 assert len(client.notes) < 1_000
-            told = [record.getMessage() for record in caplog.records if "is left out" in record.getMessage()]
-            assert len(told) == 2 * bad, "once for each, at each replica"
-            assert len(set(told)) == bad
+            logged = [record.getMessage() for record in caplog.records if "is left out" in record.getMessage()]
+            assert len(logged) == 2 * bad, "once for each node, at each replica"
+            assert len(set(logged)) == bad
             await expire_session(zookeeper_hosts, after)
             await eventually(lambda: _is(ids(after), ["good"]))
             stranger.set(f"{chroot}/svc/broken00", GOOD)
             stranger.delete(f"{chroot}/my service", recursive=True)
             await eventually(lambda: _is(ids(after), ["broken00", "good"]))
             await eventually(lambda: _notes(after, f"{bad - 2} nodes"))
-            assert len([r for r in caplog.records if "is left out" in r.getMessage()]) == 2 * bad, "not said again"
+            assert len([r for r in caplog.records if "is left out" in r.getMessage()]) == 2 * bad, "not logged again"
 
 
 async def _is(found: Awaitable[Any], wanted: Any) -> bool:
@@ -91,27 +91,25 @@ async def _notes(client: ZookeeperRegistryClient, start: str) -> bool:
     return client.notes.startswith(start)
 
 
-async def test_a_replica_that_starts_or_follows_among_them_goes_on(
+async def test_replica_works_among_unreadable_nodes(
     zookeeper_hosts: str, chroot: str, stranger: KazooClient, world: World
 ) -> None:
     stranger.create(f"{chroot}/svc/broken", BROKEN[0], makepath=True)
-    async with session(zookeeper_hosts, chroot, "a") as client, world.replica("a", client=client) as directory:
-        assert not (await directory.discovery.discover("svc")).stale
+    async with session(zookeeper_hosts, chroot, "a") as client, world.replica("a", client=client) as replica:
+        assert not (await replica.discovery.discover("svc")).stale
         stranger.create(f"{chroot}/svc/worse", BROKEN[-1])
         stranger.create(f"{chroot}/svc/good", GOOD, ephemeral=True)
-        await eventually(lambda: _discovers(directory, ["good"], stale=False))
-        await directory.directory.register(registration("one"), ME)
-        await eventually(lambda: _discovers(directory, ["good", "one"], stale=False))
+        await eventually(lambda: _discovers(replica, ["good"], stale=False))
+        await replica.directory.register(registration("one"), ME)
+        await eventually(lambda: _discovers(replica, ["good", "one"], stale=False))
 
 
-async def _discovers(directory: Any, wanted: list[str], *, stale: bool) -> bool:
-    listing = await directory.discovery.discover("svc")
+async def _discovers(replica: Any, wanted: list[str], *, stale: bool) -> bool:
+    listing = await replica.discovery.discover("svc")
     return listing.stale is stale and [i.instance_id for i in listing.instances] == wanted
 
 
-async def test_a_service_that_may_not_be_read_is_left_out(
-    zookeeper_hosts: str, chroot: str, stranger: KazooClient
-) -> None:
+async def test_forbidden_service_is_left_out(zookeeper_hosts: str, chroot: str, stranger: KazooClient) -> None:
     stranger.create(f"{chroot}/svc/good", GOOD, makepath=True, ephemeral=True)
     stranger.add_auth("digest", "other:secret")
     stranger.create(f"{chroot}/closed", b"", acl=CREATOR_ALL_ACL)
@@ -122,50 +120,50 @@ async def test_a_service_that_may_not_be_read_is_left_out(
         assert client.notes.startswith("2 nodes can't be read")
 
 
-async def test_a_replica_that_starts_without_zookeeper_is_stale_and_ends_no_lease_until_it_has_read_it(
+async def test_replica_started_without_zookeeper_is_stale_and_ends_no_lease_until_it_has_read_it(
     own_zookeeper: ZooKeeper, world: World
 ) -> None:
     base = f"/{secrets.token_hex(4)}"
     own_zookeeper.kill()
     async with (
         session(own_zookeeper.address, base, "a", connection_seconds=0.1) as client,
-        world.replica("a", client=client) as directory,
+        world.replica("a", client=client) as replica,
     ):
-        await directory.directory.register(registration("one"), ME)
-        assert await _discovers(directory, ["one"], stale=True)
+        await replica.directory.register(registration("one"), ME)
+        assert await _discovers(replica, ["one"], stale=True)
         world.clock.forward(10_000)
-        # So often has the sweep looked.
+        # Time for many sweeps.
         for _ in range(200):
             await SystemClock().sleep(0.001)
-        assert await _discovers(directory, ["one"], stale=True)
+        assert await _discovers(replica, ["one"], stale=True)
         own_zookeeper.start()
-        await eventually(lambda: _discovers(directory, ["one"], stale=False))
+        await eventually(lambda: _discovers(replica, ["one"], stale=False))
         await eventually(lambda: _is(ids(client), ["one"]))
 
 
-async def test_a_zookeeper_that_lost_its_data_is_joined_again(own_zookeeper: ZooKeeper, world: World) -> None:
+async def test_client_joins_a_zookeeper_that_lost_its_data(own_zookeeper: ZooKeeper, world: World) -> None:
     base = f"/{secrets.token_hex(4)}"
     async with (
         session(own_zookeeper.address, base, "a", session_seconds=2) as client,
-        world.replica("a", client=client) as directory,
+        world.replica("a", client=client) as replica,
     ):
-        # So that it has seen later changes than an empty server has for a while.
+        # So that the client has seen later changes than the empty server will have for a while.
         for number in range(30):
-            await directory.directory.register(registration("one", weight=number + 1), ME)
+            await replica.directory.register(registration("one", weight=number + 1), ME)
         await eventually(lambda: _is(ids(client), ["one"]))
         own_zookeeper.kill()
         own_zookeeper.wipe()
         own_zookeeper.start()
         await eventually(lambda: _is(ids(client), ["one"]))
-        await eventually(lambda: _discovers(directory, ["one"], stale=False))
+        await eventually(lambda: _discovers(replica, ["one"], stale=False))
         assert await client.replicas() == {"a"}
 
 
-async def test_what_somebody_removed_is_shown_again(
+async def test_nodes_that_others_removed_are_created_again(
     zookeeper_hosts: str, chroot: str, stranger: KazooClient, world: World
 ) -> None:
-    async with session(zookeeper_hosts, chroot, "a") as client, world.replica("a", client=client) as directory:
-        await directory.directory.register(registration("one"), ME)
+    async with session(zookeeper_hosts, chroot, "a") as client, world.replica("a", client=client) as replica:
+        await replica.directory.register(registration("one"), ME)
         await eventually(lambda: _is(ids(client), ["one"]))
         old = stranger.exists(f"{chroot}/svc/one").czxid
         stranger.delete(chroot, recursive=True)
@@ -177,11 +175,11 @@ async def test_what_somebody_removed_is_shown_again(
 
         await eventually(again)
         stranger.create(f"{chroot}/svc/good", GOOD, ephemeral=True)
-        await eventually(lambda: _discovers(directory, ["good", "one"], stale=False))
+        await eventually(lambda: _discovers(replica, ["good", "one"], stale=False))
 
 
 @pytest.mark.parametrize("path", ["/{}", "/{}/b/c", "/{}/"])
-async def test_the_path_of_the_hosts_is_made(path: str, zookeeper_hosts: str, stranger: KazooClient) -> None:
+async def test_chroot_of_the_hosts_is_created(path: str, zookeeper_hosts: str, stranger: KazooClient) -> None:
     given = path.format(f"chroot-{secrets.token_hex(4)}")
     async with session(f"{zookeeper_hosts}{given}", "/services") as client:
         await client.put(Node("svc", "one", "r1", 1, {"service_url": "http://one:80"}))
@@ -190,29 +188,29 @@ async def test_the_path_of_the_hosts_is_made(path: str, zookeeper_hosts: str, st
         assert stranger.get_children(f"{made}/services-replicas") == ["r1"]
 
 
-async def test_a_path_of_the_hosts_that_may_not_be_made_is_said(zookeeper_hosts: str, stranger: KazooClient) -> None:
+async def test_forbidden_chroot_is_named_in_the_error(zookeeper_hosts: str, stranger: KazooClient) -> None:
     closed = f"/closed-{secrets.token_hex(4)}"
     stranger.create(closed, b"", acl=[make_acl("world", "anyone", read=True)])
     async with session(f"{zookeeper_hosts}{closed}/inner", "/services", connection_seconds=1) as client:
 
-        async def said() -> bool:
+        async def is_named() -> bool:
             try:
                 await client.ping()
             except Unavailable as error:
                 return "ZOOKEEPER_HOSTS" in str(error) and f"{closed}/inner/services" in str(error)
             return False
 
-        await eventually(said)
+        await eventually(is_named)
 
 
 @pytest.mark.parametrize("hosts", ["h:1/a,g:2/b", "h:1/a,g:2", "h:1,", "h", "h:x", "h:1//a", "h:1/a b"])
-def test_hosts_that_zookeeper_would_not_understand_are_refused(hosts: str) -> None:
+def test_invalid_hosts_are_refused(hosts: str) -> None:
     with pytest.raises(SettingsError, match="ZOOKEEPER_HOSTS"):
         load(zookeeper_hosts=hosts)
 
 
 @pytest.mark.parametrize("hosts", ["h:1", "h:1,g:2", "h:1,g:2/a/b", "h:1/", "[::1]:2181/x"])
-def test_hosts_as_zookeeper_has_them_are_taken(hosts: str) -> None:
+def test_valid_hosts_are_accepted(hosts: str) -> None:
     assert load(zookeeper_hosts=hosts).zookeeper_hosts == hosts
 
 
@@ -220,7 +218,7 @@ AUTH: dict[str, Any] = {"auth": ("digest", "u:p")}
 NODE = Node("svc", "one", "r1", 1, {"service_url": "http://one:80"})
 
 
-async def test_paths_that_were_open_are_closed_but_not_those_of_others(
+async def test_open_paths_are_restricted_but_not_those_of_others(
     zookeeper_hosts: str, chroot: str, stranger: KazooClient
 ) -> None:
     async with session(zookeeper_hosts, chroot, "early") as early:
@@ -231,13 +229,13 @@ async def test_paths_that_were_open_are_closed_but_not_those_of_others(
         for path in (chroot, f"{chroot}-replicas", f"{chroot}/svc"):
             with pytest.raises(NoAuthError):
                 stranger.create(f"{path}/mine", b"")
-            assert stranger.get_children(path), "it may be read"
-        # Whoever made it goes on to use it: nothing of this service is there.
+            assert stranger.get_children(path), "others may read it"
+        # The other program can still use its path: no node of this service is there.
         stranger.create(f"{chroot}/jvm/two", GOOD, ephemeral=True)
         assert client.notes == ""
 
 
-async def test_an_open_path_that_may_not_be_closed_is_said_with_what_to_do(
+async def test_open_path_that_can_not_be_restricted_is_reported_with_a_remedy(
     zookeeper_hosts: str, chroot: str, stranger: KazooClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     everything_else = [make_acl("world", "anyone", read=True, write=True, create=True, delete=True)]

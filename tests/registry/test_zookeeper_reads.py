@@ -1,4 +1,4 @@
-"""What following ZooKeeper costs, told by the server's own count of requests."""
+"""The requests that following ZooKeeper costs, as the server counts them."""
 
 import asyncio
 import re
@@ -9,14 +9,14 @@ from tests.engines import ZooKeeper
 from tests.registry.conftest import session
 
 NODES = 200
-# The list, the new node, and the same again for whoever asks; far below one for each node.
+# The list and the new node, and the same for a caller. That is far below one request for each node.
 FEW_REQUESTS = 20
-# Reached only where the test fails.
-PATIENCE_SECONDS = 30.0
+# Reached only if the test fails.
+TIMEOUT_SECONDS = 30.0
 
 
 def requests(server: ZooKeeper, client: ZookeeperRegistryClient) -> int:
-    """How many this session has sent."""
+    """The number of requests that this session has sent."""
     session = f"sid={client._session._client.client_id[0]:#x},"
     (line,) = [line for line in server.ask("cons").splitlines() if session in line]
     received = re.search(r"recved=(\d+)", line)
@@ -25,15 +25,13 @@ def requests(server: ZooKeeper, client: ZookeeperRegistryClient) -> int:
 
 
 async def until_seen(client: ZookeeperRegistryClient, count: int) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         async for _ in client.events():
             if len(await client.nodes("svc")) == count:
                 return
 
 
-async def test_an_instance_that_comes_or_changes_costs_no_reading_of_the_others(
-    zookeeper_hosts: str, chroot: str
-) -> None:
+async def test_new_or_changed_instance_does_not_cause_reads_of_the_others(zookeeper_hosts: str, chroot: str) -> None:
     async with (
         session(zookeeper_hosts, chroot, "writer", session_seconds=10) as writer,
         session(zookeeper_hosts, chroot, "reader", session_seconds=10) as reader,
@@ -43,8 +41,8 @@ async def test_an_instance_that_comes_or_changes_costs_no_reading_of_the_others(
         await asyncio.sleep(0)
         await asyncio.gather(*(writer.put(Node("svc", f"i{n}", "writer", 1)) for n in range(NODES)))
         await seen
-        # What it has been told of and still reads is over when all of it is held.
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        # All reads have ended when every node is cached.
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             while len(reader._cache.nodes("svc")) < NODES or not reader._cache.is_idle:  # noqa: ASYNC110 - kazoo tells nobody
                 await asyncio.sleep(0.01)
         before = requests(server, reader)
@@ -55,5 +53,5 @@ async def test_an_instance_that_comes_or_changes_costs_no_reading_of_the_others(
         await seen
         found = {node.instance_id: node.generation for node in await reader.nodes("svc")}
         assert len(found) == NODES + 1
-        assert found["i7"] == 2, "what is held is what ZooKeeper has"
+        assert found["i7"] == 2, "the cache has ZooKeeper's state"
         assert requests(server, reader) - before < FEW_REQUESTS

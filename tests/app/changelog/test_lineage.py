@@ -24,7 +24,7 @@ from configsvc.domain.records import Kind
 from configsvc.errors import RevisionOutOfRange, Unavailable
 from configsvc.storage.port import Storage
 from tests.app.fake_clock import FakeClock, settle
-from tests.app.replica import POLL_SECONDS, Seen, config, write
+from tests.app.replica import POLL_SECONDS, RecordingFollower, config, write
 from tests.conformance.storage.databases import Database, sqlite_database
 
 pytestmark = pytest.mark.timeout(120)
@@ -117,7 +117,7 @@ async def restore(world: World) -> Callable[[], None]:
 async def test_everyone_reloads_at_the_new_history_above_all_that_was_seen(
     world: World, restore: Callable[[], None]
 ) -> None:
-    seen = Seen()
+    seen = RecordingFollower()
     world.tail.subscribe(seen)
     before = world.tail.checkpoint
     restore()

@@ -19,7 +19,7 @@ from configsvc.domain.limits import Limits
 from configsvc.domain.records import Record
 from configsvc.errors import InvalidInput
 from tests.app.flags.world import AUTHOR
-from tests.app.replica import AT, Door, open_storage
+from tests.app.replica import AT, FaultyReader, open_storage
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -34,24 +34,24 @@ def _small_reads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def opened() -> AsyncIterator[tuple[FlagStore, Door]]:
+async def opened() -> AsyncIterator[tuple[FlagStore, FaultyReader]]:
     with TemporaryDirectory() as folder:
         async with open_storage(Path(folder)) as storage:
-            door = Door(storage)
+            reader = FaultyReader(storage)
             yield (
-                FlagStore(writer=storage, reader=door, history=storage, limits=Limits(), keeps_assignments=True),
-                door,
+                FlagStore(writer=storage, reader=reader, history=storage, limits=Limits(), keeps_assignments=True),
+                reader,
             )
 
 
-async def everything(store: FlagStore, door: Door, wanted: FlagFilter, page_size: int) -> list[Record]:
+async def everything(store: FlagStore, reader: FaultyReader, wanted: FlagFilter, page_size: int) -> list[Record]:
     """All pages of a list, each at a bounded cost."""
     found: list[Record] = []
     token = ""
     while True:
-        door.pages = 0
+        reader.pages = 0
         page = await store.list("test", wanted, page_size, token)
-        assert door.pages <= SCANNED // READ + 1
+        assert reader.pages <= SCANNED // READ + 1
         assert len(page.items) <= page_size
         found += page.items
         token = page.next_page_token
@@ -84,7 +84,7 @@ FILTERS = st.builds(
 async def test_the_pages_of_any_filter_are_together_all_that_match(
     made: list[tuple[bool, str, set[str], int, int]], wanted: FlagFilter, page_size: int
 ) -> None:
-    async with opened() as (store, door):
+    async with opened() as (store, reader):
         expected = []
         for number, (enabled, owner, tags, created, passed) in enumerate(made):
             flag = {
@@ -102,18 +102,18 @@ async def test_the_pages_of_any_filter_are_together_all_that_match(
                 and (wanted.updated_before is None or day(created + passed) < wanted.updated_before)
             ):
                 expected.append(flag["name"])
-        found = await everything(store, door, wanted, page_size)
+        found = await everything(store, reader, wanted, page_size)
         assert [record.ref.key for record in found] == expected
 
 
 async def test_a_filter_that_nothing_matches_ends_after_bounded_calls() -> None:
-    async with opened() as (store, door):
+    async with opened() as (store, reader):
         for number in range(20):
             await store.create({"name": f"f{number:02}", "environment": "test"}, AUTHOR)
         first = await store.list("test", FlagFilter(owner="nobody"), 5, "")
         assert first.items == ()
         assert first.next_page_token, "it has not looked at all of them yet"
-        assert await everything(store, door, FlagFilter(owner="nobody"), 5) == []
+        assert await everything(store, reader, FlagFilter(owner="nobody"), 5) == []
 
 
 async def test_a_token_belongs_to_its_filter_and_what_no_flag_can_have_is_refused() -> None:

@@ -62,7 +62,7 @@ async def test_a_rollback_writes_the_definition_of_any_version_again(versions: l
                 if newest.after is not None:
                     await world.store.delete(flags.flag_ref("test", "f"), AUTHOR)
                 restored = await back(world, version)
-                assert flags.shown(restored.body) == flags.shown(wanted)
+                assert flags.definition_of(restored.body) == flags.definition_of(wanted)
                 assert (await diff(world, version)).differences == ()
 
 
@@ -82,7 +82,7 @@ async def test_salt_and_later_variants_stay_as_they_are(world: World) -> None:
     await world.flag(rollout_percentage=50)
     await world.flag(variants=THREE, default_variant="later", on_variant="later")
     record = await back(world, 1)
-    flag = flags.stored(record)
+    flag = flags.flag_of(record)
     assert [variant.name for variant in flag.all_variants] == ["on", "off", "later"]
     assert (flag.served_on, flag.served_off, flag.served_default, flag.rollout_percentage) == ("on", "off", "off", 50)
     evaluator = await world.evaluator()
@@ -165,7 +165,7 @@ async def test_a_diff_of_a_version_from_before_a_member_existed_does_not_show_it
     await world.flag()
     ((ref, record),) = ((r.ref, r) for r in [(await world.store.get("test", "f")).value])
     old = {name: member for name, member in record.body.items() if name not in ("sticky", "incarnation")}
-    assert flags.shown(old) == flags.shown(record.body)
+    assert flags.definition_of(old) == flags.definition_of(record.body)
     assert ref.key == "f"
     await world.flag(description="new")
     assert [d.path for d in (await diff(world, 1)).differences] == ["/description"]

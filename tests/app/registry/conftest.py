@@ -1,4 +1,4 @@
-"""The world that tests of the directory share."""
+"""The world of replicas that the tests of the service registry share."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

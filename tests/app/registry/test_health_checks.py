@@ -1,4 +1,4 @@
-"""Health checks on a clock that the test turns: in time, fair, bounded, and never a result that was none."""
+"""Health checks on a fake clock: in time, fair, and bounded; a check that could not run is not a result."""
 
 import asyncio
 from collections import Counter, defaultdict
@@ -32,7 +32,8 @@ def registered(service: str, instance_id: str, url: str, ttl: int = 30, incarnat
 
 
 class Targets:
-    """What is looked at: `well` answers at once, `hang` takes the whole time-out, `busy` is not looked at at all."""
+    """A probe. The kind of target is the first part of the host: `well` passes at once, `ill` fails at once, `hang` takes the
+    whole time-out, and `busy` is not checked at all."""
 
     def __init__(self, clock: FakeClock) -> None:
         self._clock = clock
@@ -60,15 +61,15 @@ class Targets:
                 self.now[name] -= 1
 
 
-class Told:
-    """What becomes of results."""
+class Results:
+    """Records the results."""
 
     def __init__(self) -> None:
-        self.results: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
+        self.by_instance: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
         self.failing = False
 
     async def __call__(self, instance: Instance, passed: bool, is_threshold_reached: bool) -> None:
-        self.results[instance.instance_id].append((passed, is_threshold_reached))
+        self.by_instance[instance.instance_id].append((passed, is_threshold_reached))
         if self.failing:
             raise Unavailable("the store is down")
 
@@ -76,13 +77,13 @@ class Told:
 class World:
     def __init__(self) -> None:
         self.clock = FakeClock()
-        self.targets, self.told = Targets(self.clock), Told()
+        self.targets, self.results = Targets(self.clock), Results()
 
     @asynccontextmanager
     async def checks(self, owns: Callable[[Record], bool] = lambda _: True) -> AsyncIterator[HealthChecks]:
         async with HealthChecks(
             probe=self.targets, clock=self.clock, thresholds=Thresholds(1, 3), interval_seconds=INTERVAL_SECONDS,
-            timeout_seconds=TIMEOUT_SECONDS, owns=owns, on_result=self.told, supervisor=Supervisor(self.clock),
+            timeout_seconds=TIMEOUT_SECONDS, owns=owns, on_result=self.results, supervisor=Supervisor(self.clock),
         ) as checks:  # fmt: skip
             await self.clock.asleep()
             yield checks
@@ -97,8 +98,7 @@ def gaps(times: list[float], until: float) -> list[float]:
     return [later - earlier for earlier, later in zip([0.0, *times], [*times, until], strict=True)]
 
 
-async def test_each_instance_is_looked_at_once_an_interval(world: World) -> None:
-    """Mutant 2: checks that never run, or run at every tick."""
+async def test_each_instance_is_checked_once_an_interval(world: World) -> None:
     async with world.checks() as checks:
         for number in range(20):
             checks.on_put(registered("svc", f"i{number}", f"http://well.svc:{number}", ttl=3600), None)
@@ -110,7 +110,7 @@ async def test_each_instance_is_looked_at_once_an_interval(world: World) -> None
 
 
 @pytest.mark.parametrize("ttl", [5, 10, 12, 29])
-async def test_a_lease_that_is_shorter_than_the_interval_is_checked_in_time(world: World, ttl: int) -> None:
+async def test_instance_with_a_lease_shorter_than_the_interval_is_checked_in_time(world: World, ttl: int) -> None:
     async with world.checks() as checks:
         for number in range(20):
             checks.on_put(registered("svc", f"i{number}", f"http://well.svc:{number}", ttl=ttl), None)
@@ -119,7 +119,7 @@ async def test_a_lease_that_is_shorter_than_the_interval_is_checked_in_time(worl
             assert max(gaps(times, 100)) < ttl / 2
 
 
-async def test_a_service_that_hangs_does_not_keep_another_waiting(world: World) -> None:
+async def test_hanging_service_does_not_delay_another_service(world: World) -> None:
     async with world.checks() as checks:
         for number in range(2_000):
             checks.on_put(registered("bad", f"b{number}", f"http://hang.bad:{number}"), None)
@@ -129,17 +129,15 @@ async def test_a_service_that_hangs_does_not_keep_another_waiting(world: World) 
         await world.clock.advance(60)
         for number in range(5):
             assert max(gaps([t - 20 for t in world.targets.at[f"http://well.good:{number}"]], 60)) < 30 / 2
-            assert world.told.results[f"g{number}"][0] == (True, True)
+            assert world.results.by_instance[f"g{number}"][0] == (True, True)
         assert world.targets.most["bad"] == SERVICE_CHECKS
         assert world.targets.most[""] <= CONCURRENT_CHECKS
-        assert max(world.targets.most[url] for url in world.targets.at) == 1, "one look at an instance at a time"
-        looked = len([url for url in world.targets.at if "hang" in url])
-        assert looked >= 0.9 * SERVICE_CHECKS * 80 / (TIMEOUT_SECONDS + 0.25), (
-            "and it goes on with them, one after the other"
-        )
+        assert max(world.targets.most[url] for url in world.targets.at) == 1, "one check of an instance at a time"
+        checked = len([url for url in world.targets.at if "hang" in url])
+        assert checked >= 0.9 * SERVICE_CHECKS * 80 / (TIMEOUT_SECONDS + 0.25), "its checks go on, one after the other"
 
 
-async def test_many_services_that_hang_do_not_keep_those_that_pass_waiting(world: World) -> None:
+async def test_many_hanging_services_do_not_delay_passing_instances(world: World) -> None:
     async with world.checks() as checks:
         for number in range(5):
             checks.on_put(registered("good", f"g{number}", f"http://well.good:{number}"), None)
@@ -152,7 +150,7 @@ async def test_many_services_that_hang_do_not_keep_those_that_pass_waiting(world
         assert world.targets.most[""] <= UNPROVEN_CHECKS + 5
 
 
-async def test_what_waits_is_bounded_by_the_number_of_instances(world: World) -> None:
+async def test_waiting_checks_are_bounded_by_the_number_of_instances(world: World) -> None:
     async with world.checks() as checks:
         for number in range(500):
             checks.on_put(registered("bad", f"b{number}", f"http://hang.bad:{number}", ttl=5), None)
@@ -161,21 +159,21 @@ async def test_what_waits_is_bounded_by_the_number_of_instances(world: World) ->
         assert len(checks._background._tasks) <= CONCURRENT_CHECKS + 1
 
 
-async def test_a_look_that_could_not_take_place_is_no_result(world: World) -> None:
+async def test_busy_target_gives_no_result_and_is_tried_again(world: World) -> None:
     async with world.checks() as checks:
         record = registered("svc", "one", "http://busy.svc:1")
         checks.on_put(record, None)
         await world.clock.advance(100)
-        assert not world.told.results
-        assert 10 <= len(world.targets.at["http://busy.svc:1"]) <= 30, "it is tried again, at longer and longer pauses"
-        assert checks.check_before_expiry(record), "no lease ends for want of it"
-        asked = asyncio.create_task(checks.check(Instance.of(record)))
+        assert not world.results.by_instance
+        assert 10 <= len(world.targets.at["http://busy.svc:1"]) <= 30, "tried again, with growing pauses"
+        assert checks.check_before_expiry(record), "the lease waits for a check"
+        caller = asyncio.create_task(checks.check(Instance.of(record)))
         await world.clock.advance(20)
-        result = await asked
+        result = await caller
         assert (result.skipped, result.passed, result.error) == (True, True, BUSY)
 
 
-async def test_a_lease_is_owed_a_look_unless_the_last_one_failed(world: World) -> None:
+async def test_check_comes_before_expiry_unless_the_last_check_failed(world: World) -> None:
     async with world.checks() as checks:
         well, ill = (
             registered("svc", "well", "http://well.svc:1", ttl=3600),
@@ -183,77 +181,77 @@ async def test_a_lease_is_owed_a_look_unless_the_last_one_failed(world: World) -
         )
         for record in (well, ill):
             checks.on_put(record, None)
-            assert checks.check_before_expiry(record), "nobody has looked yet"
+            assert checks.check_before_expiry(record), "there was no check yet"
         await world.clock.advance(10)
         assert not checks.check_before_expiry(ill)
-        looks = len(world.targets.at["http://well.svc:1"])
+        count = len(world.targets.at["http://well.svc:1"])
         assert checks.check_before_expiry(well)
         await world.clock.advance(0.5)
-        assert len(world.targets.at["http://well.svc:1"]) == looks + 1, "it is due at once"
+        assert len(world.targets.at["http://well.svc:1"]) == count + 1, "due at once"
         again = registered("svc", "ill", "http://ill.svc:2", incarnation=3)
         checks.on_put(again, None)
-        assert checks.check_before_expiry(again), "what was learnt of the one before ends with it"
+        assert checks.check_before_expiry(again), "the failure of the earlier incarnation does not count"
         unchecked = registered("svc", "unchecked", "")
         checks.on_put(unchecked, None)
         assert not checks.check_before_expiry(unchecked)
 
 
-async def test_those_who_ask_for_the_same_instance_share_one_look(world: World) -> None:
+async def test_concurrent_callers_share_one_check(world: World) -> None:
     async with world.checks(owns=lambda _: False) as checks:
         instance = Instance.of(registered("svc", "one", "http://hang.svc:1"))
-        asked = [asyncio.create_task(checks.check(instance)) for _ in range(50)]
+        callers = [asyncio.create_task(checks.check(instance)) for _ in range(50)]
         await world.clock.advance(5)
-        results = await asyncio.gather(*asked)
+        results = await asyncio.gather(*callers)
         assert len(world.targets.at["http://hang.svc:1"]) == 1
         assert {(r.passed, r.skipped, r.latency_ms) for r in results} == {(False, False, 0.0)}
         await world.clock.advance(60)
-        assert len(world.targets.at["http://hang.svc:1"]) == 1, "another replica's instance is not looked at again"
+        assert len(world.targets.at["http://hang.svc:1"]) == 1, "an instance of another replica is not checked again"
         assert not checks._states
 
 
-async def test_a_result_without_an_answer_comes_as_late_as_any_other(world: World) -> None:
-    """Else the time would tell a refused connection from one that hangs."""
+async def test_checks_without_an_answer_take_equally_long(world: World) -> None:
+    """Else the time would distinguish a refused connection from one that hangs."""
 
     async def refused(url: str) -> None:
         raise ProbeUnansweredError("refused")
 
     world.targets.check = refused  # type: ignore[method-assign]
     async with world.checks() as checks:
-        asked = asyncio.create_task(checks.check(Instance.of(registered("svc", "one", "http://h:1"))))
+        caller = asyncio.create_task(checks.check(Instance.of(registered("svc", "one", "http://h:1"))))
         await world.clock.advance(TIMEOUT_SECONDS - 0.1)
-        assert not asked.done()
+        assert not caller.done()
         await world.clock.advance(0.2)
-        assert (await asked).error == str(ProbeUnansweredError("anything"))
+        assert (await caller).error == str(ProbeUnansweredError("anything"))
 
 
-async def test_a_status_that_could_not_be_written_is_told_again_and_whoever_asked_is_told(world: World) -> None:
-    world.told.failing = True
+async def test_failed_write_of_a_status_is_repeated_and_raised_to_the_caller(world: World) -> None:
+    world.results.failing = True
     async with world.checks() as checks:
         record = registered("svc", "one", "http://well.svc:1")
         checks.on_put(record, None)
         await world.clock.advance(60)
-        assert len(world.told.results["one"]) >= 4
+        assert len(world.results.by_instance["one"]) >= 4
         with pytest.raises(Unavailable):
             await checks.check(Instance.of(record))
 
 
-async def test_a_fault_of_a_probe_ends_no_checks(world: World) -> None:
-    looks = 0
+async def test_checks_go_on_after_a_bug_in_a_probe(world: World) -> None:
+    count = 0
 
     async def broken(url: str) -> None:
-        nonlocal looks
-        looks += 1
+        nonlocal count
+        count += 1
         raise RuntimeError("a bug")
 
     world.targets.check = broken  # type: ignore[method-assign]
     async with world.checks() as checks:
         checks.on_put(registered("svc", "one", "http://h:1"), None)
         await world.clock.advance(100)
-        assert looks >= 8
+        assert count >= 8
         assert not checks._queue.running
 
 
-async def test_an_instance_that_left_or_moved_is_not_looked_at(world: World) -> None:
+async def test_removed_or_transferred_instance_is_not_checked(world: World) -> None:
     owned = True
     async with world.checks(owns=lambda _: owned) as checks:
         left, moved = registered("svc", "left", "http://well.svc:1"), registered("svc", "moved", "http://well.svc:2")
@@ -267,13 +265,13 @@ async def test_an_instance_that_left_or_moved_is_not_looked_at(world: World) -> 
         await settle()
 
 
-def test_each_service_has_its_turn() -> None:
-    turns = FairQueue[str]()
+def test_fair_queue_takes_groups_in_turn() -> None:
+    queue = FairQueue[str]()
     for number in range(3):
-        turns.put("a", f"a{number}")
-    turns.put("b", "b0")
-    turns.put("c", "c0")
-    order = [turns.take(lambda service: service != "c") for _ in range(5)]
+        queue.put("a", f"a{number}")
+    queue.put("b", "b0")
+    queue.put("c", "c0")
+    order = [queue.take(lambda service: service != "c") for _ in range(5)]
     assert order == ["a0", "b0", "a1", "a2", None]
-    assert turns.take(lambda _: True) == "c0"
-    assert turns.take(lambda _: True) is None
+    assert queue.take(lambda _: True) == "c0"
+    assert queue.take(lambda _: True) is None

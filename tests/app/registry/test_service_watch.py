@@ -1,4 +1,4 @@
-"""What a watcher of a service holds is what discovery gives, whoever shows the instances, and whatever it missed."""
+"""A watcher of a service holds what discovery returns: registered and foreign instances, after any interruption."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -35,7 +35,7 @@ def ref(name: str) -> Ref:
 
 @dataclass
 class Client:
-    """A client as the proto tells it to be."""
+    """A client that applies events as the proto says."""
 
     state: dict[str, tuple[str, Any]] = field(default_factory=dict)
     after: int | None = None
@@ -61,7 +61,7 @@ class Client:
             case ForeignChanged(revision, instance, previous, is_gone):
                 assert revision == self.after, "resuming after it loses nothing"
                 held = self.state.get(instance.instance_id)
-                assert held == (None if previous is None else (THEIRS, previous.service_url)), "nothing twice"
+                assert held == (None if previous is None else (THEIRS, previous.service_url)), "nothing is sent twice"
                 if is_gone:
                     del self.state[instance.instance_id]
                 else:
@@ -69,7 +69,7 @@ class Client:
 
 
 class World:
-    """A replica, what is registered there, and what others show."""
+    """A replica, its registrations, and foreign instances."""
 
     def __init__(self, replica: Replica) -> None:
         self.replica = replica
@@ -116,8 +116,8 @@ class World:
         self.foreign.update(SERVICE, [Node(SERVICE, n, "", 0, {"service_url": u}) for n, u in self.shown.items()])
 
     @property
-    def truth(self) -> dict[str, tuple[str, Any]]:
-        """As discovery has it."""
+    def current(self) -> dict[str, tuple[str, Any]]:
+        """The state that discovery returns."""
         ours = {name: (OURS, record.body["value"]) for name, record in self.registered.items()}
         return {**{name: (THEIRS, url) for name, url in self.shown.items()}, **ours}
 
@@ -131,13 +131,13 @@ class World:
 
 
 class Watching:
-    """One stream of a client's, which can be held up."""
+    """One stream of a client. The test can hold it up."""
 
     def __init__(self, world: World, client: Client) -> None:
         self._world, self._client = world, client
         self.flows = asyncio.Event()
         self.flows.set()
-        self._news = asyncio.Event()
+        self._received = asyncio.Event()
         self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
@@ -145,20 +145,20 @@ class Watching:
         async for event in self._world.watches.watch(selector, self._client.after):
             await self.flows.wait()
             self._client.take(event)
-            self._news.set()
+            self._received.set()
 
-    async def until_true(self) -> None:
-        """Returns when the client holds the truth; with its error, if the stream has one."""
-        await self.until(lambda: self._client.after is not None and self._client.state == self._world.truth)
+    async def until_current(self) -> None:
+        """Returns when the client holds the state of discovery. Raises the stream's error."""
+        await self.until(lambda: self._client.after is not None and self._client.state == self._world.current)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         self.flows.set()
         async with asyncio.timeout(20):
             while not condition():
-                self._news.clear()
-                news = asyncio.create_task(self._news.wait())
-                await asyncio.wait((news, self._task), return_when=asyncio.FIRST_COMPLETED)
-                news.cancel()
+                self._received.clear()
+                received = asyncio.create_task(self._received.wait())
+                await asyncio.wait((received, self._task), return_when=asyncio.FIRST_COMPLETED)
+                received.cancel()
                 if self._task.done():
                     self._task.result()
 
@@ -175,59 +175,59 @@ async def world_in(folder: Path) -> AsyncIterator[World]:
         yield World(replica)
 
 
-async def test_a_watch_shows_put_change_and_delete_of_what_others_show(tmp_path: Path) -> None:
+async def test_watch_sends_put_change_and_delete_of_foreign_instances(tmp_path: Path) -> None:
     async with world_in(tmp_path) as world:
         world.show("jvm", "http://a:1")
         await world.write("one", 1)
         client = Client()
         async with world.watched(client) as stream:
-            await stream.until_true()
-            assert isinstance(client.seen[-1], Synced), "the opening state has them"
+            await stream.until_current()
+            assert isinstance(client.seen[-1], Synced), "the foreign instances come before Synced"
             world.show("jvm", "http://b:1")
-            await stream.until_true()
+            await stream.until_current()
             world.show("jvm", None)
-            await stream.until_true()
+            await stream.until_current()
             world.show("jvm", None)
             await world.write("one", 2)
-            await stream.until_true()
+            await stream.until_current()
         kinds = [type(event).__name__ for event in client.seen]
         assert kinds == ["Snapshot", "ForeignSnapshot", "Synced", "ForeignChanged", "ForeignChanged", "Changed"]
 
 
-async def test_a_resume_learns_what_came_and_went_meanwhile(tmp_path: Path) -> None:
+async def test_resumed_watch_gets_the_current_foreign_instances(tmp_path: Path) -> None:
     async with world_in(tmp_path) as world:
         world.show("goes", "http://a:1")
         client = Client()
         async with world.watched(client) as stream:
-            await stream.until_true()
+            await stream.until_current()
         world.show("goes", None)
         world.show("comes", "http://b:1")
         async with world.watched(client) as stream:
-            await stream.until_true()
+            await stream.until_current()
         assert client.state == {"comes": (THEIRS, "http://b:1")}
 
 
-async def test_a_registration_takes_the_place_of_a_foreign_one_and_leaves_it_without_a_gap(tmp_path: Path) -> None:
+async def test_registration_replaces_a_foreign_instance_and_gives_way_without_a_gap(tmp_path: Path) -> None:
     async with world_in(tmp_path) as world:
         world.show("one", "http://a:1")
         client = Client()
         async with world.watched(client) as stream:
-            await stream.until_true()
+            await stream.until_current()
             await world.write("one", 1)
-            await stream.until_true()
+            await stream.until_current()
             assert not any(isinstance(event, ForeignChanged) and event.is_gone for event in client.seen)
             world.show("one", "http://hidden:1")
             await world.write("one", None)
-            await stream.until_true()
+            await stream.until_current()
         assert client.state == {"one": (THEIRS, "http://hidden:1")}
 
 
-async def test_a_replica_that_has_not_read_the_registry_takes_nothing_from_its_watchers(tmp_path: Path) -> None:
+async def test_watcher_keeps_foreign_instances_until_the_registry_is_read(tmp_path: Path) -> None:
     async with world_in(tmp_path) as world:
         world.show("jvm", "http://a:1")
         client = Client()
         async with world.watched(client) as stream:
-            await stream.until_true()
+            await stream.until_current()
         held = dict(client.state)
         world.show("jvm", None)
         world.is_complete = False
@@ -237,7 +237,7 @@ async def test_a_replica_that_has_not_read_the_registry_takes_nothing_from_its_w
             assert {**held, "one": (OURS, 1)} == client.state
             world.is_complete = True
             await world.write("one", 2)
-            await stream.until_true()
+            await stream.until_current()
         assert client.state == {"one": (OURS, 2)}
 
 
@@ -252,7 +252,7 @@ STEPS = st.lists(
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example([("write", "a", 0), ("show", "a", 0), ("write", "a", None), ("cut", "a", None)])
 @given(STEPS)
-async def test_whatever_happens_in_whatever_order_a_watcher_ends_with_what_discovery_has(
+async def test_watcher_ends_with_the_state_of_discovery_in_random_runs(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str, int | None]]
 ) -> None:
     async with world_in(tmp_path_factory.mktemp("world")) as world:
@@ -274,4 +274,4 @@ async def test_whatever_happens_in_whatever_order_a_watcher_ends_with_what_disco
                     case _:
                         await stack.aclose()
                         stream = await stack.enter_async_context(world.watched(client))
-            await stream.until_true()
+            await stream.until_current()

@@ -1,4 +1,4 @@
-"""A directory on a clock that the test turns, over the real SQLite storage and the real local registry."""
+"""Replicas on a clock that the test moves, over the real SQLite storage and the real local registry."""
 
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -29,7 +29,7 @@ ME = Author("tester", "", "", datetime(2025, 1, 1, tzinfo=UTC))
 
 
 class HandClock(SystemClock):
-    """Real sleeps, cut short; a monotonic time that only `forward` moves."""
+    """A clock whose monotonic time only `forward` moves. Sleeps are real, and cut short."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -47,12 +47,12 @@ class HandClock(SystemClock):
 
 
 class Switch:
-    """A probe that says what it is told to."""
+    """A probe whose result the test sets."""
 
-    well = True
+    is_healthy = True
 
     async def check(self, url: str) -> None:
-        if not self.well:
+        if not self.is_healthy:
             raise ProbeFailedError("switched off")
 
 
@@ -65,10 +65,10 @@ class World:
     sessions: dict[str, LocalRegistryClient] = field(default_factory=dict)
 
     async def pass_time(self, seconds: float) -> None:
-        """Moves the clock, half a second at a time, and lets every replica sweep its leases each time."""
+        """Moves the clock in steps of half a second, and lets every replica sweep its leases after each step."""
         for _ in range(round(seconds / SWEEP_SECONDS)):
             self.clock.forward(SWEEP_SECONDS)
-            # Each begins a sweep after now, and ends it.
+            # Enough sleeps for each replica to begin and end a sweep after this step.
             enough = self.clock.naps[SWEEP_SECONDS] + 2 * len(self.registry.sessions) + 1
             while self.registry.sessions and self.clock.naps[SWEEP_SECONDS] < enough:
                 await SystemClock().sleep(0.0005)
@@ -83,7 +83,7 @@ class World:
         poll_seconds: float = 0.02,
         client: ServiceRegistryClient | None = None,
     ) -> AsyncIterator[ServiceRegistry]:
-        """`client` is a session that is open, in place of one of the local registry."""
+        """Runs a replica. `client`: an open session, in place of one of the local registry."""
         async with AsyncExitStack() as stack:
             local = LocalRegistryClient(registry or self.registry, replica_id)
             session: ServiceRegistryClient = local
@@ -126,6 +126,6 @@ def registration(name: str = "one", **more: Any) -> Registration:
 
 
 async def gone(replica: ServiceRegistry, instance_id: str) -> None:
-    """Returns when the sweeper, which runs on its own, has expired the instance."""
+    """Returns when the lease sweep has removed the instance."""
     while any(i.instance_id == instance_id for i in (await replica.discovery.discover("svc")).instances):
         await SystemClock().sleep(0.001)

@@ -53,8 +53,8 @@ def open_hub(replica: Replica, clock: FakeClock, buffer_changes: int = 100, max_
     return replica.following(
         WatchHub(
             tail=replica.tail,
-            reader=replica.door,
-            log=replica.door,
+            reader=replica.reader,
+            log=replica.reader,
             clock=clock,
             buffer_changes=buffer_changes,
             progress_seconds=PROGRESS_SECONDS,
@@ -263,12 +263,12 @@ async def test_resuming_at_the_head_asks_nothing_of_the_store(replica: Replica, 
     """All clients come back at once after a disconnection."""
     await replica.put(A, 1)
     await settle()
-    before = (replica.door.states, replica.door.reads, replica.door.pages)
+    before = (replica.reader.states, replica.reader.reads, replica.reader.pages)
     events = hub.watch(ALL, 1)
     assert await anext(events) == Synced(1)
     await replica.put(A, 2)
     assert told([await anext(events)]) == [(2, "a", 2)]
-    assert (replica.door.states, replica.door.reads, replica.door.pages) == before
+    assert (replica.reader.states, replica.reader.reads, replica.reader.pages) == before
 
 
 async def test_a_replica_that_lags_does_not_refuse_what_the_log_has(replica: Replica, hub: WatchHub) -> None:
@@ -388,7 +388,7 @@ async def test_progress_never_goes_back_on_a_replica_that_lags(
         await write(replica.storage, (A, value))
     events = hub.watch(ALL, 3)
     assert await anext(events) == Synced(3)
-    replica.door.shut = True
+    replica.reader.is_down = True
     waiting = asyncio.ensure_future(anext(events))
     await clock.advance(PROGRESS_SECONDS)
     assert replica.tail.applied == 0
@@ -397,12 +397,12 @@ async def test_progress_never_goes_back_on_a_replica_that_lags(
 
 async def test_no_progress_before_the_mark(replica: Replica, hub: WatchHub, clock: FakeClock) -> None:
     await replica.put(A, 1)
-    replica.door.held = asyncio.Event()
+    replica.reader.release = asyncio.Event()
     events = hub.watch(ALL, None)
     opening = asyncio.ensure_future(anext(events))
-    await replica.door.in_hand.wait()
+    await replica.reader.is_holding.wait()
     await clock.advance(PROGRESS_SECONDS * 3)
-    replica.door.held.set()
+    replica.reader.release.set()
     assert isinstance(await opening, Snapshot)
     assert await anext(events) == Synced(1)
 
@@ -439,15 +439,15 @@ async def test_shutting_down_ends_every_watch_and_refuses_new_ones(replica: Repl
     for events in (idle, busy):
         await opened(events)
     waiting = asyncio.ensure_future(anext(idle))
-    replica.door.held = asyncio.Event()
+    replica.reader.release = asyncio.Event()
     at_the_store = asyncio.ensure_future(anext(opening))
-    await replica.door.in_hand.wait()
+    await replica.reader.is_holding.wait()
     await replica.put(A, 1)
     await replica.put(A, 2)
     await waiting
     waiting = asyncio.ensure_future(anext(idle))
     hub.shutdown()
-    replica.door.held.set()
+    replica.reader.release.set()
     for ended in (waiting, at_the_store, anext(busy), anext(hub.watch(ALL, None))):
         with pytest.raises(Unavailable) as caught:
             await ended
@@ -457,7 +457,7 @@ async def test_shutting_down_ends_every_watch_and_refuses_new_ones(replica: Repl
 
 async def test_a_store_that_is_away_fails_the_opening(replica: Replica, hub: WatchHub) -> None:
     await replica.put(A, 1)
-    replica.door.shut = True
+    replica.reader.is_down = True
     with pytest.raises(Unavailable):
         await anext(hub.watch(ALL, None))
     with pytest.raises(Unavailable):

@@ -123,7 +123,7 @@ async def test_more_keys_than_the_buffer_holds_come_from_the_log_and_none_is_los
     first = await take(events, 10)
     commit = await replica.put(A, 1)
     assert told(first + await take(events, len(wanted) - 9)) == [*wanted, (commit.revision, "a", 1)]
-    assert replica.door.reads > 0
+    assert replica.reader.reads > 0
 
 
 async def test_a_batch_that_overflows_the_buffer_in_its_middle_is_sent_whole(replica: Replica, hub: WatchHub) -> None:

@@ -1,4 +1,4 @@
-"""The adapters that the suite runs over. An adapter yields a `Bench`; add it to `ADAPTERS`."""
+"""The adapters that the suite runs on. An adapter yields a `Backend`; add a new one to `ADAPTERS`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,15 +17,15 @@ SESSION_SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
-    """One registry. `open` opens a replica's session; `expire` ends one as a long silence would."""
+class Backend:
+    """One registry. `open` opens a replica's session; `expire` makes one expire."""
 
     open: Callable[[str], Awaitable[ServiceRegistryClient]]
     expire: Callable[[Any], Awaitable[None]]
 
 
 @asynccontextmanager
-async def local(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+async def local(request: pytest.FixtureRequest) -> AsyncIterator[Backend]:
     registry = LocalRegistry()
 
     async def expire(client: LocalRegistryClient) -> None:
@@ -37,11 +37,11 @@ async def local(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
         async def open_(replica_id: str) -> ServiceRegistryClient:
             return await stack.enter_async_context(LocalRegistryClient(registry, replica_id))
 
-        yield Bench(open_, expire)
+        yield Backend(open_, expire)
 
 
 @asynccontextmanager
-async def zookeeper(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+async def zookeeper(request: pytest.FixtureRequest) -> AsyncIterator[Backend]:
     hosts: str = request.getfixturevalue("zookeeper_hosts")
     base_path: str = request.getfixturevalue("chroot")
 
@@ -54,11 +54,11 @@ async def zookeeper(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
                 )
             )
 
-        yield Bench(open_, lambda client: expire_session(hosts, client))
+        yield Backend(open_, lambda client: expire_session(hosts, client))
 
 
 async def expire_session(hosts: str, client: Any) -> None:
-    """Ends a ZooKeeper session behind its client's back: another one takes it over, and closes it."""
+    """Expires a ZooKeeper session without its client's knowledge: another client takes it over, and closes it."""
 
     def run() -> None:
         thief = KazooClient(hosts, client_id=client._session._client.client_id)
@@ -69,13 +69,13 @@ async def expire_session(hosts: str, client: Any) -> None:
     await asyncio.get_running_loop().run_in_executor(None, run)
 
 
-ADAPTERS: dict[str, Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Bench]]] = {
+ADAPTERS: dict[str, Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Backend]]] = {
     "local": local,
     "zookeeper": zookeeper,
 }
 
 
 @pytest.fixture(params=ADAPTERS)
-async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+async def backend(request: pytest.FixtureRequest) -> AsyncIterator[Backend]:
     async with ADAPTERS[request.param](request) as opened:
         yield opened

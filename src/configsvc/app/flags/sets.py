@@ -99,7 +99,7 @@ class FlagSets:
             page = await self._reader.page(RecordQuery(Kind.FLAG, environment, limit=FLAGS_PER_ENVIRONMENT))
             if page.more:
                 raise ResourceExhausted(f"environment '{environment}' has more than {FLAGS_PER_ENVIRONMENT} flags")
-            flag_set = FlagSet(environment, (flags.stored(record) for record in page.records), page.revision)
+            flag_set = FlagSet(environment, (flags.flag_of(record) for record in page.records), page.revision)
             if page.history != self._tail.history:
                 # The log has another history and the tail does not know yet, or this page is of the one before.
                 self._tail.request_read()
@@ -127,7 +127,7 @@ def _changed(flag_set: FlagSet, change: Change) -> FlagSet:
     record = change.record
     if record is None:
         return flag_set.without_flag(change.ref.key, revision=change.revision)
-    return flag_set.with_flag(flags.stored(record), revision=change.revision)
+    return flag_set.with_flag(flags.flag_of(record), revision=change.revision)
 
 
 def _fallback_entry(flag_set: FlagSet) -> FallbackEntry:

@@ -5,7 +5,7 @@ keeps the first content at each revision of an entry. An assignment is made if c
 gave nothing, so that nobody is kept out. It ends when a rule or the targeted users decide for its user: the entry's next
 revision is empty, and the revision after that may be the next assignment.
 
-An assignment also ends with the flag's incarnation (`domain.flags.incarnated`), which is part of its key. So nothing has
+An assignment also ends with the flag's incarnation (`domain.flags.with_incarnation`), which is part of its key. So nothing has
 to be found and deleted, and a replica that evaluates an older flag set assigns in the older incarnation.
 """
 

@@ -14,13 +14,13 @@ from kazoo.exceptions import KazooException, NoNodeError
 from kazoo.protocol.states import KazooState
 
 from configsvc.backoff import Backoff
-from configsvc.clock import Clock, SystemClock
+from configsvc.clock import Clock, SystemClock, wait_for_event
 from configsvc.errors import FailedPrecondition, Unavailable
 from configsvc.registry import curator
 from configsvc.registry.events import EventQueues
 from configsvc.registry.port import Node, NodesChanged, RegistryEvent, ReplicasChanged, SessionChanged, SessionState
 from configsvc.registry.zookeeper.acl import AclRepair, access_list
-from configsvc.registry.zookeeper.session import ZookeeperSession, is_set_within
+from configsvc.registry.zookeeper.session import ZookeeperSession
 from configsvc.registry.zookeeper.tree_cache import LONGEST_PAUSE_SECONDS, SHORTEST_PAUSE_SECONDS, TreeCache
 from configsvc.tasks import SupervisedTask, Supervisor
 
@@ -91,7 +91,7 @@ class ZookeeperRegistryClient:
 
     async def __aenter__(self) -> Self:
         self._session.start()
-        if not await is_set_within(self._clock, self._connection_seconds, self._is_settled):
+        if not await wait_for_event(self._clock, self._connection_seconds, self._is_settled):
             logger.error("ZooKeeper is away; it is connected to as soon as it answers")
         return self
 

@@ -22,7 +22,7 @@ from kazoo.exceptions import (
 from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.protocol.states import EventType, KazooState, WatchedEvent
 
-from configsvc.clock import Clock, wait_within
+from configsvc.clock import Clock, wait_for_event, wait_within
 from configsvc.errors import Unavailable
 from configsvc.registry.zookeeper.kazoo_client import close_client, new_client
 from configsvc.tasks import SupervisedTask, Supervisor
@@ -254,7 +254,7 @@ class ZookeeperSession:
         """
         while True:
             await self._disconnected.wait()
-            if await is_set_within(self._clock, self._seconds, self._connected):
+            if await wait_for_event(self._clock, self._seconds, self._connected):
                 continue
             logger.warning("ZooKeeper is away for longer than the session lasts: a new one is begun")
             old, self._client = self._client, new_client(self._hosts, self._seconds, self._auth, self._acl)
@@ -262,12 +262,3 @@ class ZookeeperSession:
             self._on_state(KazooState.LOST)
             self._start_client()
             await close_client(old, self._clock)
-
-
-async def is_set_within(clock: Clock, seconds: float, event: asyncio.Event) -> bool:
-    """Whether an event was set before `seconds` had passed."""
-    waiting = asyncio.ensure_future(event.wait())
-    try:
-        return await wait_within(clock, seconds, waiting)
-    finally:
-        waiting.cancel()
