@@ -92,6 +92,6 @@ async def variants_by_user(evaluator: Evaluator, name: str = "f") -> dict[str, s
     """The variant that each user is served."""
     found = {}
     for user in USERS:
-        evaluation, _ = await evaluator.one("test", name, Context(user))
+        evaluation = (await evaluator.one("test", name, Context(user))).value
         found[user] = evaluation.variant
     return found
