@@ -50,8 +50,8 @@ def test_reflection_lists_and_describes_every_service(grpc_channel: grpc.Channel
     (listed,) = stub.ServerReflectionInfo(iter([request(list_services="")]))
     names = {service.name for service in listed.list_services_response.service}
     assert names == SERVICES
-    asked = [request(file_containing_symbol=name) for name in sorted(names)]
-    for name, answer in zip(sorted(names), stub.ServerReflectionInfo(iter(asked)), strict=True):
+    queries = [request(file_containing_symbol=name) for name in sorted(names)]
+    for name, answer in zip(sorted(names), stub.ServerReflectionInfo(iter(queries)), strict=True):
         files = map(
             descriptor_pb2.FileDescriptorProto.FromString, answer.file_descriptor_response.file_descriptor_proto
         )

@@ -22,6 +22,7 @@ from tests.app.replica import Replica, config, open_replica, open_storage, write
 
 pytestmark = pytest.mark.timeout(60)
 
+LARGE = 100_000
 A, B, C = config("a"), config("b"), config("c")
 
 
@@ -241,6 +242,35 @@ async def test_least_recently_used_entries_are_evicted_first(replica: Replica) -
     assert replica.reader.gets == gets
     await near_cache.get([B])
     assert replica.reader.gets == gets + 1
+
+
+async def test_least_recently_used_values_are_evicted_beyond_the_bytes(replica: Replica) -> None:
+    near_cache = replica.following(
+        NearCache(reader=replica.reader, tail=replica.tail, max_entries=1_000, max_bytes=5 * LARGE)
+    )
+    refs = [config(f"key-{number}") for number in range(20)]
+    await write(replica.storage, *((ref, "x" * LARGE) for ref in refs))
+    for ref in refs:
+        assert (await near_cache.get([ref])).records[ref].body["value"] == "x" * LARGE
+    assert (len(near_cache), near_cache.held_bytes <= 5 * LARGE) == (4, True)
+    gets = replica.reader.gets
+    await near_cache.get(refs[-4:])
+    assert replica.reader.gets == gets
+
+
+async def test_others_are_evicted_if_a_change_makes_a_value_larger(replica: Replica) -> None:
+    near_cache = replica.following(
+        NearCache(reader=replica.reader, tail=replica.tail, max_entries=1_000, max_bytes=5 * LARGE)
+    )
+    refs = [config(f"key-{number}") for number in range(20)]
+    for ref in refs:
+        await replica.put(ref, "small")
+    await near_cache.get(refs)
+    for ref in refs:
+        await replica.put(ref, "x" * LARGE)
+    assert near_cache.held_bytes <= 5 * LARGE
+    near_cache.close()
+    assert near_cache.held_bytes == 0
 
 
 async def test_read_of_more_refs_than_fit_is_complete(replica: Replica) -> None:

@@ -61,39 +61,39 @@ def test_largest_value_of_each_kind_is_in_every_read(stubs: Stubs, environment: 
 
 
 def test_value_before_a_change_is_omitted_and_marked_if_both_values_are_large(stubs: Stubs, environment: str) -> None:
-    where: dict[str, Any] = {"environment": environment}
-    watch = config_pb2.WatchConfigsRequest(**where)
+    scope: dict[str, Any] = {"environment": environment}
+    watch = config_pb2.WatchConfigsRequest(**scope)
     first, second = text(NEAR, "a"), text(NEAR, "b")
     with synced_watch(stubs.configs.WatchConfigs, watch) as live:
         for sent in (first, second):
-            request = config_pb2.UpdateConfigRequest(key="k", value=sent, allow_missing=True, **where)
+            request = config_pb2.UpdateConfigRequest(key="k", value=sent, allow_missing=True, **scope)
             made = stubs.configs.UpdateConfig(request, timeout=LARGE_SECONDS).config
             change = next_change(live)
     assert (change.config.value, change.HasField("previous"), change.previous_omitted) == (second, False, True)
     resumed = reads.first_change_after(stubs.configs.WatchConfigs, watch, made.revision - 1)
     assert resumed == change
     versions = list_all(
-        stubs.configs.ListConfigHistory, config_pb2.ListConfigHistoryRequest(key="k", **where), "versions"
+        stubs.configs.ListConfigHistory, config_pb2.ListConfigHistoryRequest(key="k", **scope), "versions"
     )
     assert [(v.after, v.before_omitted) for v in versions] == [(second, True), (first, False)]
-    trail = list_all(stubs.changes.ListChanges, change_pb2.ListChangesRequest(**where), "changes")
+    trail = list_all(stubs.changes.ListChanges, change_pb2.ListChangesRequest(**scope), "changes")
     assert [(c.after.fields["value"], c.before_omitted) for c in trail] == [(second, True), (first, False)]
     diff = stubs.configs.DiffConfig(
-        config_pb2.DiffConfigRequest(key="k", from_version=1, **where), timeout=LARGE_SECONDS
+        config_pb2.DiffConfigRequest(key="k", from_version=1, **scope), timeout=LARGE_SECONDS
     )
     (change,) = diff.differences
     assert (change.op, change.path, diff.to.after_omitted) == ("replace", "", True)
     rolled = stubs.configs.RollbackConfig(
-        config_pb2.RollbackConfigRequest(key="k", version=1, **where), timeout=LARGE_SECONDS
+        config_pb2.RollbackConfigRequest(key="k", version=1, **scope), timeout=LARGE_SECONDS
     )
     assert rolled.config.value == first
 
 
 def test_pages_and_snapshots_are_split_by_size_and_lose_nothing(stubs: Stubs, environment: str) -> None:
-    where: dict[str, Any] = {"environment": environment}
+    scope: dict[str, Any] = {"environment": environment}
     sent = {f"k{number:03}": text(60_000, str(number % 10)) for number in range(180)}
     for key, one in sent.items():
-        stubs.configs.CreateConfig(config_pb2.CreateConfigRequest(key=key, value=one, **where))
+        stubs.configs.CreateConfig(config_pb2.CreateConfigRequest(key=key, value=one, **scope))
     pages: list[int] = []
 
     def counted(request: Any, timeout: float) -> Any:
@@ -101,27 +101,27 @@ def test_pages_and_snapshots_are_split_by_size_and_lose_nothing(stubs: Stubs, en
         pages.append(len(answer.configs))
         return answer
 
-    listed = list_all(counted, config_pb2.ListConfigsRequest(page_size=1000, **where), "configs")
+    listed = list_all(counted, config_pb2.ListConfigsRequest(page_size=1000, **scope), "configs")
     assert {c.key: c.value for c in listed} == sent
     assert 3 <= len(pages) <= 4, "a page is as full as a message may be"
     effective = list_all(
-        stubs.configs.GetEffectiveConfig, config_pb2.GetEffectiveConfigRequest(service_name="s", **where), "configs"
+        stubs.configs.GetEffectiveConfig, config_pb2.GetEffectiveConfigRequest(service_name="s", **scope), "configs"
     )
     assert {c.key: c.value for c in effective} == sent
-    parts = read_snapshot(stubs.configs.WatchConfigs, config_pb2.WatchConfigsRequest(**where), "configs")
+    parts = read_snapshot(stubs.configs.WatchConfigs, config_pb2.WatchConfigsRequest(**scope), "configs")
     assert {c.key: c.value for c in parts} == sent
-    trail = list_all(stubs.changes.ListChanges, change_pb2.ListChangesRequest(page_size=1000, **where), "changes")
+    trail = list_all(stubs.changes.ListChanges, change_pb2.ListChangesRequest(page_size=1000, **scope), "changes")
     assert [c.key for c in trail] == sorted(sent, reverse=True)
 
 
 def test_bulk_get_lists_the_keys_that_did_not_fit(stubs: Stubs, environment: str) -> None:
-    where: dict[str, Any] = {"environment": environment}
+    scope: dict[str, Any] = {"environment": environment}
     sent = {f"k{number:03}": text(500_000) for number in range(20)}
     for key, one in sent.items():
-        stubs.configs.CreateConfig(config_pb2.CreateConfigRequest(key=key, value=one, **where))
+        stubs.configs.CreateConfig(config_pb2.CreateConfigRequest(key=key, value=one, **scope))
     keys, found, missing, rounds = ["none", *sent], {}, [], 0
     while keys:
-        bulk = stubs.configs.BulkGetConfigs(config_pb2.BulkGetConfigsRequest(keys=keys, **where))
+        bulk = stubs.configs.BulkGetConfigs(config_pb2.BulkGetConfigsRequest(keys=keys, **scope))
         listed = [*(config.key for config in bulk.configs), *bulk.missing, *bulk.not_included]
         assert sorted(listed) == sorted(keys), "each key is in one of the lists"
         found.update({config.key: config.value for config in bulk.configs})
@@ -163,9 +163,9 @@ def test_batch_whose_answer_would_not_fit_is_refused(own_server: Callable[..., S
     "sent", [text(RESOURCE_BYTES), many(Value(number_value=1), RESOURCE_BYTES + 20)], ids=["text", "numbers"]
 )
 def test_value_too_large_to_send_is_refused(stubs: Stubs, environment: str, sent: Value) -> None:
-    where: dict[str, Any] = {"environment": environment}
+    scope: dict[str, Any] = {"environment": environment}
     put(stubs.configs, environment, "old", 1)
-    one = config_pb2.CreateConfigRequest(key="k", value=sent, **where)
+    one = config_pb2.CreateConfigRequest(key="k", value=sent, **scope)
     found = refused(lambda: stubs.configs.CreateConfig(one, timeout=LARGE_SECONDS))
     assert (found.code, found.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["value"])
     assert f"at most {RESOURCE_BYTES} bytes" in found.message
@@ -173,23 +173,23 @@ def test_value_too_large_to_send_is_refused(stubs: Stubs, environment: str, sent
         config_pb2.ConfigOperation(key="old", value=value(2)),
         config_pb2.ConfigOperation(key="k", value=sent),
     ]
-    batch = config_pb2.BatchWriteConfigsRequest(operations=operations, **where)
+    batch = config_pb2.BatchWriteConfigsRequest(operations=operations, **scope)
     assert refused(lambda: stubs.configs.BatchWriteConfigs(batch, timeout=LARGE_SECONDS)).fields == [
         "operations[1].value"
     ]
-    (old,) = stubs.configs.ListConfigs(config_pb2.ListConfigsRequest(**where)).configs
+    (old,) = stubs.configs.ListConfigs(config_pb2.ListConfigsRequest(**scope)).configs
     assert (old.key, old.version) == ("old", 1)
 
 
 def test_flag_with_the_most_targeted_users_is_watched_and_resumed(stubs: Stubs, environment: str) -> None:
     users = [f"{number:036}" for number in range(100_000)]
-    where: dict[str, Any] = {"name": "f", "environment": environment}
+    scope: dict[str, Any] = {"name": "f", "environment": environment}
     watch = flag_pb2.WatchFlagsRequest(environment=environment)
     with synced_watch(stubs.flags.WatchFlags, watch) as live:
-        request = flag_pb2.CreateFlagRequest(targeted_users=users, enabled=True, **where)
+        request = flag_pb2.CreateFlagRequest(targeted_users=users, enabled=True, **scope)
         made = stubs.flags.CreateFlag(request, timeout=LARGE_SECONDS).flag
         assert next_change(live).flag == made
-        update = flag_pb2.UpdateFlagRequest(targeted_users=users[::-1], enabled=True, **where)
+        update = flag_pb2.UpdateFlagRequest(targeted_users=users[::-1], enabled=True, **scope)
         new = stubs.flags.UpdateFlag(update, timeout=LARGE_SECONDS).flag
         change = next_change(live)
     assert (change.flag, change.HasField("previous"), change.previous_omitted) == (new, False, True)
