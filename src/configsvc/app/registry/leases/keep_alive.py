@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 from configsvc.app.registry.registrations import Registrations
 from configsvc.domain.instances import HEALTHY, SUSPECT, Incarnation, Instance
 from configsvc.domain.preconditions import NO_PRECONDITION, Precondition
-from configsvc.domain.records import Record
+from configsvc.domain.records import AtRevision, Record
 from configsvc.errors import Unavailable
 from configsvc.tasks import BackgroundTasks
 
@@ -31,7 +31,7 @@ class LeaseRenewal(Protocol):
         precondition: Precondition = NO_PRECONDITION,
         *,
         incarnation: Incarnation | None = None,
-    ) -> tuple[Instance, int]:
+    ) -> AtRevision[Instance]:
         """Renews a lease. Raises `NotFound` if the instance, or this incarnation of it, is not registered."""
         ...
 
