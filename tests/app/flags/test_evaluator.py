@@ -83,8 +83,8 @@ async def test_an_assignment_ends_when_the_user_has_not_come_back_for_its_life(w
     evaluator = await world.evaluator()
     for _ in range(6):
         await world.clock.advance(HOUR.total_seconds() / 3)
-        assert (await evaluator.one("test", "f", Context("comes")))[0].variant == "on"
-    assert (await evaluator.one("test", "f", Context("stays away")))[0].variant == "off"
+        assert (await evaluator.one("test", "f", Context("comes"))).value.variant == "on"
+    assert (await evaluator.one("test", "f", Context("stays away"))).value.variant == "off"
 
 
 async def test_a_whole_batch_costs_one_look_and_one_writing(world: World) -> None:
@@ -92,7 +92,7 @@ async def test_a_whole_batch_costs_one_look_and_one_writing(world: World) -> Non
         await world.flag(f"f{number}", sticky=True, rollout_percentage=100)
     await world.flag("loose", rollout_percentage=100)
     evaluator = await world.evaluator()
-    outcomes, _ = await evaluator.batch("test", [], Context("u"))
+    outcomes = (await evaluator.batch("test", [], Context("u"))).value
     assert len(outcomes) == 21
     assert world.cache.trips == 3, "found, made, and found again as they were made"
     world.cache.trips = 0
@@ -106,7 +106,7 @@ async def test_many_requests_of_one_environment_are_looked_up_together(world: Wo
     requests = [EvaluationRequest("test", EvaluationQuery("f", Context(user))) for user in USERS]
     requests.insert(1, EvaluationRequest("", EvaluationQuery("f", Context("nowhere"))))
     requests.insert(3, EvaluationRequest("test", EvaluationQuery("missing", Context("u"))))
-    outcomes, _ = await evaluator.many(requests)
+    outcomes = (await evaluator.many(requests)).value
     assert world.cache.trips == 3
     codes = [getattr(outcome, "code", "") for outcome in outcomes]
     assert (codes[1], codes[3]) == ("INVALID_CONTEXT", "FLAG_NOT_FOUND")
@@ -143,21 +143,21 @@ async def test_change_of_a_flag_or_of_its_prerequisite_changes_the_evaluation(wo
     }  # fmt: skip
     await world.flag("child", **child)
     evaluator = await world.evaluator()
-    assert (await evaluator.one("test", "child", Context("u")))[0].value is True
+    assert (await evaluator.one("test", "child", Context("u"))).value.value is True
     await world.flag("parent", enabled=False)
     evaluator = await world.evaluator()
-    assert (await evaluator.one("test", "child", Context("u")))[0].reason is Reason.DISABLED
+    assert (await evaluator.one("test", "child", Context("u"))).value.reason is Reason.DISABLED
     await world.flag("child", rollout_percentage=100)
     evaluator = await world.evaluator()
-    assert (await evaluator.one("test", "child", Context("u")))[0].value is True
+    assert (await evaluator.one("test", "child", Context("u"))).value.value is True
 
 
 async def test_single_batch_and_many_give_the_same_evaluation(world: World) -> None:
     await world.flag(rollout_percentage=100)
     evaluator = await world.evaluator()
-    single, _ = await evaluator.one("test", "f", Context("u"))
-    batch, _ = await evaluator.batch("test", [], Context("u"))
-    many, _ = await evaluator.many([EvaluationRequest("test", EvaluationQuery("f", Context("u")))])
+    single = (await evaluator.one("test", "f", Context("u"))).value
+    batch = (await evaluator.batch("test", [], Context("u"))).value
+    many = (await evaluator.many([EvaluationRequest("test", EvaluationQuery("f", Context("u")))])).value
     assert [single] == list(batch) == list(many)
 
 
@@ -166,7 +166,7 @@ async def test_contexts_that_differ_in_the_type_of_a_value_are_told_apart(world:
     await world.flag(rules=rules)
     evaluator = await world.evaluator()
     contexts = [Context("u", {"n": 1}), Context("u", {"n": "1"}), Context("u", {"n": True}), Context("u"), Context("1")]
-    values = [(await evaluator.one("test", "f", context))[0].value for context in contexts]
+    values = [(await evaluator.one("test", "f", context)).value.value for context in contexts]
     assert values == [True, False, False, False, False]
 
 
@@ -174,9 +174,9 @@ async def test_explanation_is_given_if_the_query_asks_for_it(world: World) -> No
     await world.flag(rollout_percentage=50)
     evaluator = await world.evaluator()
     for explain in (True, False):
-        evaluation, _ = await evaluator.one("test", "f", Context("u"), explain=explain)
+        evaluation = (await evaluator.one("test", "f", Context("u"), explain=explain)).value
         assert (evaluation.explanation is not None) is explain
-    (failed,), _ = await evaluator.batch("test", ["missing"], Context("u"), explain=True)
+    (failed,) = (await evaluator.batch("test", ["missing"], Context("u"), explain=True)).value
     assert isinstance(failed, FailedItem)
     assert failed.code == "FLAG_NOT_FOUND"
 
@@ -194,8 +194,8 @@ async def test_a_flag_that_another_replica_just_made_is_found(world: World) -> N
     await evaluator.one("test", "first", Context("u"))
     # The clock stands still, so this replica's poll never comes, and nobody tells it.
     await world.flag("second", rollout_percentage=100)
-    assert (await evaluator.one("test", "second", Context("u")))[0].value is True
+    assert (await evaluator.one("test", "second", Context("u"))).value.value is True
     await world.flag("third", rollout_percentage=100)
-    outcomes, _ = await evaluator.batch("test", ["third", "fourth"], Context("u"))
+    outcomes = (await evaluator.batch("test", ["third", "fourth"], Context("u"))).value
     assert isinstance(outcomes[0], Evaluation)
     assert isinstance(outcomes[1], FailedItem)

@@ -175,5 +175,5 @@ async def test_evaluation_follows_a_rollback(world: World) -> None:
     await world.flag(rollout_percentage=100)
     await world.flag(rollout_percentage=0)
     await back(world, 1)
-    evaluation, _ = await (await world.evaluator()).one("test", "f", Context("u"))
+    evaluation = (await (await world.evaluator()).one("test", "f", Context("u"))).value
     assert (evaluation.value, evaluation.version) == (True, 3)

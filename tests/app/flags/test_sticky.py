@@ -42,7 +42,7 @@ async def on(world: World) -> set[str]:
     """Who has the feature, at a replica that comes now."""
     evaluator = await world.evaluator()
     requests = [EvaluationRequest("test", EvaluationQuery("f", context)) for context in CONTEXTS]
-    outcomes, _ = await evaluator.many(requests)
+    outcomes = (await evaluator.many(requests)).value
     return {one.user_id for one, found in zip(CONTEXTS, outcomes, strict=True) if getattr(found, "value", False)}
 
 
@@ -148,10 +148,10 @@ async def test_of_replicas_that_end_and_assign_at_once_all_agree_in_the_end(worl
 async def test_units_that_share_a_bucket_share_their_assignment(world: World, one: Any, other: Any) -> None:
     await sticky(world, 100, bucket_by="account")
     evaluator = await world.evaluator()
-    assert (await evaluator.one("test", "f", Context("u", {"account": one})))[0].value is True
+    assert (await evaluator.one("test", "f", Context("u", {"account": one}))).value.value is True
     await sticky(world, bucket_by="account")
     evaluator = await world.evaluator()
-    assert (await evaluator.one("test", "f", Context("u", {"account": other})))[0].value is True
+    assert (await evaluator.one("test", "f", Context("u", {"account": other}))).value.value is True
 
 
 async def test_flags_and_assignments_from_before_there_were_incarnations_still_count(world: World) -> None:

@@ -92,6 +92,6 @@ async def given(evaluator: Evaluator, name: str = "f") -> dict[str, str]:
     """Which variant each user gets."""
     found = {}
     for user in USERS:
-        evaluation, _ = await evaluator.one("test", name, Context(user))
+        evaluation = (await evaluator.one("test", name, Context(user))).value
         found[user] = evaluation.variant
     return found

@@ -119,24 +119,24 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
     async def EvaluateFlag(
         self, request: flag_pb2.EvaluateFlagRequest, context: CallContext
     ) -> flag_pb2.EvaluateFlagResponse:
-        found, revision = await self._evaluator.one(
+        found = await self._evaluator.one(
             request.environment, request.flag_name, _context(request), explain=request.explain
         )
-        evaluation = fit_item(lambda outcome, detail: convert.evaluation(outcome, request.user_id, detail), found)
-        return flag_pb2.EvaluateFlagResponse(evaluation=evaluation, revision=revision)
+        evaluation = fit_item(lambda outcome, detail: convert.evaluation(outcome, request.user_id, detail), found.value)
+        return flag_pb2.EvaluateFlagResponse(evaluation=evaluation, revision=found.revision)
 
     async def BatchEvaluateFlags(
         self, request: flag_pb2.BatchEvaluateFlagsRequest, context: CallContext
     ) -> flag_pb2.BatchEvaluateFlagsResponse:
         if request.requests:
-            outcomes, revision = await self._evaluator.many(_evaluation_requests(request))
+            found = await self._evaluator.many(_evaluation_requests(request))
             users = [one.user_id for one in request.requests]
         else:
-            outcomes, revision = await self._evaluator.batch(
+            found = await self._evaluator.batch(
                 request.environment, list(request.flag_names), _context(request), explain=request.explain
             )
-            users = [request.user_id] * len(outcomes)
-        return flag_pb2.BatchEvaluateFlagsResponse(results=evaluations(outcomes, users), revision=revision)
+            users = [request.user_id] * len(found.value)
+        return flag_pb2.BatchEvaluateFlagsResponse(results=evaluations(found.value, users), revision=found.revision)
 
     def WatchFlags(
         self, request: flag_pb2.WatchFlagsRequest, context: CallContext

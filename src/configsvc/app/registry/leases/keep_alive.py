@@ -31,7 +31,7 @@ class KeepAliveStream:
     async def renew(self) -> int:
         """Renews the lease; returns its length in seconds. Raises `NotFound` if the incarnation has left."""
         ref = self._incarnation.ref
-        instance, _ = await self._directory.heartbeat(ref.service, ref.key, incarnation=self._incarnation)
+        instance = (await self._directory.heartbeat(ref.service, ref.key, incarnation=self._incarnation)).value
         return instance.lease_ttl_seconds
 
 
@@ -48,7 +48,7 @@ class KeepAliveStreams:
     @asynccontextmanager
     async def open(self, service: str, instance_id: str) -> AsyncIterator[KeepAliveStream]:
         """An instance's stream. Raises `NotFound` if the instance is not registered."""
-        instance, _ = await self._directory.heartbeat(service, instance_id)
+        instance = (await self._directory.heartbeat(service, instance_id)).value
         incarnation = Incarnation(instance.ref, instance.incarnation)
         self._open[incarnation] += 1
         try:
