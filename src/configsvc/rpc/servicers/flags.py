@@ -16,11 +16,11 @@ from configsvc.errors import InvalidInput
 from configsvc.rpc import convert
 from configsvc.rpc.context import CallContext
 from configsvc.rpc.convert import FLAG_FIELDS
+from configsvc.rpc.convert.message_budget import fit_item, fit_page
 from configsvc.rpc.offload import offload, offload_items, offload_request
 from configsvc.rpc.requests import field_mask, preconditions, request_metadata
 from configsvc.rpc.responses import answers, response_metadata
 from configsvc.rpc.responses.evaluations import evaluations
-from configsvc.rpc.responses.message_budget import fit_item, fit_page
 from configsvc.rpc.responses.watch_streams import WatchStreams
 
 

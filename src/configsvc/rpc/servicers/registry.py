@@ -17,9 +17,9 @@ from configsvc.domain.records import Kind
 from configsvc.errors import InvalidInput
 from configsvc.rpc import convert
 from configsvc.rpc.context import CallContext
+from configsvc.rpc.convert.message_budget import MessageBudget, fit_page
 from configsvc.rpc.requests import preconditions, request_metadata
 from configsvc.rpc.responses import response_metadata
-from configsvc.rpc.responses.message_budget import MessageBudget, fit_page
 from configsvc.rpc.responses.watch_streams import WatchStreams
 
 
