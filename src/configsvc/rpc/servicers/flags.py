@@ -64,13 +64,11 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
         self, request: flag_pb2.UpdateFlagRequest, context: CallContext
     ) -> flag_pb2.UpdateFlagResponse:
         fields = field_mask.fields_to_write(context, request, FLAG_FIELDS)
-        change = await self._store.update(
-            flag_ref(request.environment, request.name),
-            await offload_request(request, lambda: convert.members(request, fields)),
-            request_metadata.author(context, request, self._clock),
-            precondition=preconditions.from_call(context, request),
-            allow_missing=request.allow_missing,
-        )
+        ref, missing = flag_ref(request.environment, request.name), request.allow_missing
+        members = await offload_request(request, lambda: convert.members(request, fields))
+        author = request_metadata.author(context, request, self._clock)
+        precondition = preconditions.from_call(context, request)
+        change = await self._store.update(ref, members, author, precondition=precondition, allow_missing=missing)
         _add_metadata(change.written, status=201 if change.written.is_new else 0)
         changed = await offload(change.held_bytes, lambda: convert.changed_flag_fields(change))
         flag = await _flag(change.written)
