@@ -20,7 +20,7 @@ from configsvc.app.watch.selector import Selector
 from configsvc.bus.local import LocalBus
 from configsvc.cache.local import LocalCache
 from configsvc.domain.lineage import LEAP_REVISIONS, Checkpoint
-from configsvc.domain.records import Kind
+from configsvc.domain.records import AtRevision, Kind
 from configsvc.errors import RevisionOutOfRange, Unavailable
 from configsvc.storage.port import Storage
 from tests.app.fake_clock import FakeClock, settle
@@ -342,7 +342,9 @@ async def test_copies_lie_under_the_history_and_are_not_found_under_another(
         log.history = "two"
         assert await fallback_cache.get(["k"]) == {}
         # A lower revision of the later history is not kept out by the higher one.
-        assert await fallback_cache.put_if_absent([FallbackEntry("k", 3, lambda: "found")]) == {"k": (3, "found")}
+        assert await fallback_cache.put_if_absent([FallbackEntry("k", 3, lambda: "found")]) == {
+            "k": AtRevision("found", 3)
+        }
         await settle()
         assert await fallback_cache.get(["late"]) == {}
 
