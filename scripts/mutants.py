@@ -1,6 +1,6 @@
 """Changes the code in small ways, one at a time, and names the changes that no fast test notices (`make mutants`).
 
-    BASE=main         the modules that differ from there
+    BASE=main         the modules that differ from this commit
     MODULES="a b"     these files or folders instead
     COUNT=40 SEED=7   so many changes, chosen by the seed; the same seed chooses the same ones on the same code
     SECONDS=120       how long the tests may take for one change
@@ -216,7 +216,7 @@ def chosen(root: Path, modules: Sequence[str], count: int, seed: int) -> list[tu
 
 
 def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
-    """Prints each change and what became of it; then those that lived. Returns 0, or 2 if there is nothing to change."""
+    """Prints each change with its result, then the changes that lived. Returns 0, or 2 if no module can be changed."""
     parser = argparse.ArgumentParser(description="Names small changes of the code that no fast test notices.")
     parser.add_argument("--base", default="main")
     parser.add_argument("--modules", default="")

@@ -1,4 +1,4 @@
-"""Small changes of the code: which there are, which tests a module has, and that a change without a test is named."""
+"""`make mutants`: the changes of a module, the tests of a module, and the report of changes that no test notices."""
 
 import ast
 import subprocess
