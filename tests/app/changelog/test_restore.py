@@ -11,6 +11,7 @@ from configsvc.app.fallback_cache import FallbackCache, FallbackEntry
 from configsvc.app.flags.sets import FlagSets
 from configsvc.cache.local import LocalCache
 from configsvc.domain.lineage import LEAP_REVISIONS
+from configsvc.domain.records import AtRevision
 from configsvc.errors import Unavailable
 from tests.app.changelog.restoring import A, B, RestorableReplica
 from tests.app.fake_clock import FakeClock, settle
@@ -129,7 +130,9 @@ async def test_fallback_entries_of_one_history_are_not_found_in_another(cache: L
         log.history = "two"
         assert await fallback_cache.get(["k"]) == {}
         # A lower revision of the later history is not kept out by the higher one.
-        assert await fallback_cache.put_if_absent([FallbackEntry("k", 3, lambda: "found")]) == {"k": (3, "found")}
+        assert await fallback_cache.put_if_absent([FallbackEntry("k", 3, lambda: "found")]) == {
+            "k": AtRevision("found", 3)
+        }
         await settle()
         assert await fallback_cache.get(["late"]) == {}
 
