@@ -46,7 +46,7 @@ mutants: $(VENV)/.made ## Changes the code in small ways and names those that no
 bench: $(VENV)/.bench ## Compares speeds with peers, side by side, in 4 minutes: ONLY="evaluation server" OUT=figures
 	@$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(OUT),--out $(OUT))
 
-lint: $(VENV)/.made ## Checks the protos, the code, the layers, the types, the stubs, the gateway and the image
+lint: $(VENV)/.made ## Checks the protos, the stubs, the code, the types, the layers, the file lengths, the gateway and the image
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code proto
 	$(BIN)/buf breaking proto --against proto/baseline.binpb
@@ -55,6 +55,7 @@ lint: $(VENV)/.made ## Checks the protos, the code, the layers, the types, the s
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/check_sizes.py
 	$(BIN)/configsvc gateway-config --check
 	$(BIN)/hadolint deploy/Dockerfile
 

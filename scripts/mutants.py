@@ -1,6 +1,6 @@
 """Changes the code in small ways, one at a time, and names the changes that no fast test notices (`make mutants`).
 
-    BASE=main         the modules that differ from there
+    BASE=main         the modules that differ from this commit
     MODULES="a b"     these files or folders instead
     COUNT=40 SEED=7   so many changes, chosen by the seed; the same seed chooses the same ones on the same code
     SECONDS=120       how long the tests may take for one change
@@ -23,11 +23,13 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -171,19 +173,23 @@ class Runner:
 
     def _run(self, tests: Sequence[str], seconds: float) -> str:
         pytest = [sys.executable, "-m", "pytest", "-q", "-x", "--no-services", "-p", "no:cacheprovider", "--no-header"]
+        # Few examples of each property, and a failure as it was found (tests/conftest.py).
+        pytest.append("--hypothesis-profile=quick")
         path = os.pathsep.join(str(self._checkout.folder / source) for source in SOURCES)
         environment = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-        process = subprocess.Popen(
+        with subprocess.Popen(
             [*pytest, *tests],
             cwd=self._checkout.folder, env=environment, text=True, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        try:
-            output, _ = process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9)
-            process.communicate()
-            return ""
+        ) as process:  # fmt: skip
+            try:
+                output, _ = process.communicate(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                return ""
+            finally:
+                # Its own session: nothing that a test started outlives it, also if this run is interrupted.
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
         if process.returncode in (0, NO_TESTS_RAN):
             return ""
         failure = FAILURE.search(output)
@@ -216,7 +222,7 @@ def chosen(root: Path, modules: Sequence[str], count: int, seed: int) -> list[tu
 
 
 def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
-    """Prints each change and what became of it; then those that lived. Returns 0, or 2 if there is nothing to change."""
+    """Prints each change with its result, then the changes that lived. Returns 0, or 2 if no module can be changed."""
     parser = argparse.ArgumentParser(description="Names small changes of the code that no fast test notices.")
     parser.add_argument("--base", default="main")
     parser.add_argument("--modules", default="")

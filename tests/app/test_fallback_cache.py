@@ -40,7 +40,7 @@ class World:
         return [entry(key, revision) for key, revision in self.held.items()]
 
     async def found(self) -> dict[str, int]:
-        return {key: revision for key, (revision, _) in (await self.fallback_cache.get([*self.held])).items()}
+        return {key: entry.revision for key, entry in (await self.fallback_cache.get([*self.held])).items()}
 
     async def until_found(self) -> None:
         """Advances the clock until the cache has all that is held."""

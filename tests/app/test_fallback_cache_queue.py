@@ -7,6 +7,7 @@ import pytest
 from configsvc.app import fallback_cache
 from configsvc.app.fallback_cache import FallbackCache, FallbackEntry
 from configsvc.cache.local import LocalCache
+from configsvc.domain.records import AtRevision
 from tests.app.fake_clock import FakeClock, settle
 
 LARGE = 100_000
@@ -35,14 +36,14 @@ async def test_older_entry_does_not_replace_a_queued_newer_one() -> None:
         for revision in (2, 3, 1):
             shared.put(FallbackEntry("key", revision, lambda revision=revision: revision))  # type: ignore[misc]
         await settle()
-    assert await shared.get(["key", "other"]) == {"key": (3, 3)}
+    assert await shared.get(["key", "other"]) == {"key": AtRevision(3, 3)}
 
 
 async def test_first_of_two_entries_at_one_revision_is_kept() -> None:
     cache, clock = LocalCache(1 << 20, FakeClock()), FakeClock()
     one, other = (FallbackCache(cache, clock, timedelta(days=1)) for _ in range(2))
-    assert await one.put_if_absent([FallbackEntry("key", 1, lambda: "first")]) == {"key": (1, "first")}
-    assert await other.put_if_absent([FallbackEntry("key", 1, lambda: "second")]) == {"key": (1, "first")}
+    assert await one.put_if_absent([FallbackEntry("key", 1, lambda: "first")]) == {"key": AtRevision("first", 1)}
+    assert await other.put_if_absent([FallbackEntry("key", 1, lambda: "second")]) == {"key": AtRevision("first", 1)}
 
 
 async def test_without_a_cache_nothing_is_kept() -> None:

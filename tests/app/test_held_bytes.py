@@ -14,7 +14,7 @@ from configsvc.domain.records import Change, Commit, Ref
 from tests.app.changelog.memory_publisher import change
 from tests.app.fake_clock import FakeClock
 from tests.app.replica import Replica, config
-from tests.app.watch.test_hub import ALL, A, B, opened, take, told
+from tests.app.watch.watching import ALL, A, B, changes_in, open_snapshot, take
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -35,13 +35,13 @@ def open_hub(replica: Replica, buffer_bytes: int) -> WatchHub:
 async def test_large_changes_of_one_key_are_conflated_within_the_byte_bound(replica: Replica) -> None:
     hub = open_hub(replica, 5 * LARGE)
     events = hub.watch(ALL, None)
-    await opened(events)
+    await open_snapshot(events)
     for number in range(50):
         await replica.put(A, f"{number:0{LARGE}}")
     await replica.put(B, 1)
     (watcher,) = hub._watchers
     assert sum(event.change.held_bytes for event in watcher.backlog) <= 5 * LARGE
-    assert told(await take(events, 2)) == [(50, "a", f"{49:0{LARGE}}"), (51, "b", 1)]
+    assert changes_in(await take(events, 2)) == [(50, "a", f"{49:0{LARGE}}"), (51, "b", 1)]
     await events.aclose()
     hub.shutdown()
 
@@ -49,12 +49,12 @@ async def test_large_changes_of_one_key_are_conflated_within_the_byte_bound(repl
 async def test_large_changes_of_many_keys_are_read_from_the_log_and_none_is_lost(replica: Replica) -> None:
     hub = open_hub(replica, 5 * LARGE)
     events = hub.watch(ALL, None)
-    await opened(events)
+    await open_snapshot(events)
     for number in range(50):
         await replica.put(config(f"key-{number}"), f"{number:0{LARGE}}")
     (watcher,) = hub._watchers
     assert not watcher.backlog
-    assert [key for _, key, _ in told(await take(events, 50))] == [f"key-{number}" for number in range(50)]
+    assert [key for _, key, _ in changes_in(await take(events, 50))] == [f"key-{number}" for number in range(50)]
     await events.aclose()
     hub.shutdown()
 
@@ -62,11 +62,11 @@ async def test_large_changes_of_many_keys_are_read_from_the_log_and_none_is_lost
 async def test_change_above_the_byte_bound_is_sent_without_a_read_of_the_log(replica: Replica) -> None:
     hub = open_hub(replica, 10)
     events = hub.watch(ALL, None)
-    await opened(events)
+    await open_snapshot(events)
     await replica.put(A, "x" * LARGE)
     (watcher,) = hub._watchers
     assert not watcher.is_behind
-    assert told(await take(events, 1)) == [(1, "a", "x" * LARGE)]
+    assert changes_in(await take(events, 1)) == [(1, "a", "x" * LARGE)]
     await events.aclose()
     hub.shutdown()
 

@@ -1,4 +1,4 @@
-"""Small changes of the code: which there are, which tests a module has, and that a change without a test is named."""
+"""`make mutants`: the changes of a module, the tests of a module, and the report of changes that no test notices."""
 
 import ast
 import subprocess
@@ -85,7 +85,10 @@ def repository(tmp_path: Path) -> Path:
         "src/configsvc/app/__init__.py": "",
         "src/configsvc/app/doors.py": "def is_open(x, y):\n    return x > y\n\n\ndef is_shut(x, y):\n    return x < y\n",
         "src/configsvc/app/user.py": "from configsvc.app import doors\n",
-        "tests/conftest.py": "def pytest_addoption(parser):\n    parser.addoption('--no-services', action='store_true')\n",
+        "tests/conftest.py": (
+            "from hypothesis import settings\n\nsettings.register_profile('quick')\n\n\n"
+            "def pytest_addoption(parser):\n    parser.addoption('--no-services', action='store_true')\n"
+        ),
         "tests/app/test_doors.py": (
             "from configsvc.app.doors import is_open\n\n\n"
             "def test_boundary():\n    assert [is_open(2, 2), is_open(3, 2)] == [False, True]\n"

@@ -35,7 +35,7 @@ async def create_together(world: World, *definitions: dict[str, Any]) -> None:
 
 
 async def stored_names(world: World) -> list[str]:
-    outcomes, _ = await (await world.evaluator()).batch("test", [], Context("u"))
+    outcomes = (await (await world.evaluator()).batch("test", [], Context("u"))).value
     return [outcome.flag_name for outcome in outcomes]
 
 

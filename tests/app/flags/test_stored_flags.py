@@ -16,7 +16,7 @@ async def test_unreadable_flag_leaves_its_environment_as_it_is(tmp_path: Path) -
     async with opened(tmp_path) as world:
         await world.flag("good", rollout_percentage=100)
         evaluator = await world.evaluator()
-        assert (await evaluator.one("test", "good", Context("u")))[0].value is True
+        assert (await evaluator.one("test", "good", Context("u"))).value.value is True
         # A newer release's flag with an unknown operator: one replica gets it from the log, another reads it at its start.
         ref = flag_ref("test", "newer")
         condition = {"attribute": "a", "operator": "sounds_like", "values": ["x"], "negate": False}
@@ -24,7 +24,7 @@ async def test_unreadable_flag_leaves_its_environment_as_it_is(tmp_path: Path) -
             {"name": "", "conditions": [condition], "variant": "on", "split": []}]}  # fmt: skip
         await world.storage.write(Write(AUTHOR, (ref,), lambda view: (Put(ref, body, Action.CREATE),)))
         for one in (evaluator, await world.evaluator()):
-            outcomes, _ = await one.batch("test", ["newer", "good"], Context("u"), explain=True)
+            outcomes = (await one.batch("test", ["newer", "good"], Context("u"), explain=True)).value
             codes = [getattr(outcome, "error_code", None) for outcome in outcomes]
             assert codes == [ErrorCode.PARSE_ERROR, None]
             assert getattr(outcomes[1], "value", None) is True
@@ -32,7 +32,7 @@ async def test_unreadable_flag_leaves_its_environment_as_it_is(tmp_path: Path) -
         await world.flag("other", rollout_percentage=100)
         await world.flag("newer", rollout_percentage=100)
         mended = await world.evaluator()
-        assert (await mended.one("test", "newer", Context("u")))[0].value is True
+        assert (await mended.one("test", "newer", Context("u"))).value.value is True
 
 
 async def test_row_of_an_earlier_release_has_defaults_for_the_members_it_lacks(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ async def test_row_of_an_earlier_release_has_defaults_for_the_members_it_lacks(t
         body = {"name": "old", "environment": "test", "enabled": True, "rollout_percentage": 100}
         await world.storage.write(Write(AUTHOR, (ref,), lambda view: (Put(ref, body, Action.CREATE),)))
         evaluator = await world.evaluator()
-        assert (await evaluator.one("test", "old", Context("u")))[0].value is True
+        assert (await evaluator.one("test", "old", Context("u"))).value.value is True
         for matching in (FlagFilter(), FlagFilter(enabled=True), FlagFilter(owner="")):
             assert len((await world.store.list("test", matching, 10, "")).items) == 1
         assert (await world.store.list("test", FlagFilter(tags=("t",)), 10, "")).items == ()

@@ -13,7 +13,7 @@ from configsvc.domain.configs import Config, config_ref
 from configsvc.domain.instances import HEALTHY, instance_ref
 from configsvc.domain.records import Action, Change, JsonObject, Ref, etag_of
 from configsvc.rpc import convert
-from configsvc.rpc.responses.message_budget import Detail
+from configsvc.rpc.convert.message_budget import Detail
 
 AT = datetime(2025, 1, 1, tzinfo=UTC)
 REF = config_ref("production", "billing", "limits/a")

@@ -18,9 +18,9 @@ from configsvc.clock import SystemClock
 from configsvc.domain.limits import Limits
 from configsvc.domain.records import Change
 from configsvc.rpc import convert
+from configsvc.rpc.convert.message_budget import Detail
 from configsvc.rpc.interceptors import CallInterceptor
 from configsvc.rpc.responses import encoded_changes
-from configsvc.rpc.responses.message_budget import Detail
 from configsvc.rpc.responses.watch_streams import WatchStreams
 from configsvc.rpc.servicers.configs import ConfigServicer
 from tests.app.replica import Replica, config, open_replica, open_storage

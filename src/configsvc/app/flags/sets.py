@@ -87,9 +87,8 @@ class FlagSets:
             found = (await self._fallback_cache.get([key])).get(key)
             if found is None:
                 return None
-            revision, definitions = found
             # The set stays whole: a flag that this release can't read is in it, as an error of its own.
-            self._copied[environment] = FlagSet(environment, map(Flag.from_stored, definitions), revision)
+            self._copied[environment] = FlagSet(environment, map(Flag.from_stored, found.value), found.revision)
         return self._copied[environment]
 
     async def _read(self, environment: str) -> FlagSet:

@@ -13,7 +13,7 @@ from configsvc.domain.pages import page_of
 from configsvc.domain.records import Kind
 from configsvc.errors import InvalidInput
 from configsvc.rpc import convert
-from configsvc.rpc.responses.message_budget import ITEM_OVERHEAD_BYTES, Detail, MessageBudget, fit_item, fit_page
+from configsvc.rpc.convert.message_budget import ITEM_OVERHEAD_BYTES, Detail, MessageBudget, fit_item, fit_page
 from tests.rpc.strategies import DEEP, JSON
 
 
