@@ -1,5 +1,7 @@
 """The registry shows an instance as its record is, whatever happens to its node or to the session."""
 
+import asyncio
+import logging
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +12,8 @@ from configsvc.registry.port import Node, NodesChanged
 from tests.app.registry.world import ME, World, registration
 
 KEY = ("svc", "one")
+# Reached only if the test fails.
+TIMEOUT_SECONDS = 10.0
 
 
 def node(world: World) -> Node | None:
@@ -18,8 +22,9 @@ def node(world: World) -> Node | None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await SystemClock().sleep(0.001)
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while not condition():
+            await SystemClock().sleep(0.001)
 
 
 async def test_each_change_of_a_record_is_shown_when_the_write_returns(world: World) -> None:
@@ -57,11 +62,15 @@ async def test_nodes_are_created_again_in_a_new_session(world: World) -> None:
         await until(lambda: node(world) is not None)
 
 
-async def test_node_of_an_instance_deregistered_during_an_outage_is_removed(world: World) -> None:
+async def test_node_of_an_instance_deregistered_during_an_outage_is_removed(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
     async with world.replica("a") as replica:
         await replica.directory.register(registration(), ME)
         world.sessions["a"].suspend()
         await replica.directory.deregister("svc", "one", ME)
+        await until(lambda: "does not show instance 'one'" in caplog.text)
         assert node(world) is not None
         world.sessions["a"].resume()
         await until(lambda: node(world) is None)
