@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-packages chaos fuzz bench lint format proto services constraints clean
+.PHONY: help run test test-packages chaos fuzz mutants bench lint format proto services constraints clean
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -40,10 +40,13 @@ $(VENV)/.bench: $(VENV)/.made
 fuzz: $(VENV)/.made ## Sends random requests, and checks that a neighbour is not affected: REQUESTS=100000 SEED=7
 	FUZZ_REQUESTS=$(or $(REQUESTS),100000) FUZZ_SEED=$(SEED) $(BIN)/python -m pytest -q -s --timeout 0 tests/fuzz/test_fuzz.py
 
+mutants: $(VENV)/.made ## Changes the code in small ways and names those that no fast test notices: BASE=main COUNT=40 SEED=7 MODULES="src/…"
+	@$(BIN)/python -m scripts.mutants $(if $(BASE),--base $(BASE)) $(if $(MODULES),--modules "$(MODULES)") $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
+
 bench: $(VENV)/.bench ## Compares speeds with peers, side by side, in 4 minutes: ONLY="evaluation server" OUT=figures
 	@$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(OUT),--out $(OUT))
 
-lint: $(VENV)/.made ## Checks the protos, the code, the layers, the types, the stubs, the gateway and the image
+lint: $(VENV)/.made ## Checks the protos, the stubs, the code, the types, the layers, the file lengths, the gateway and the image
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code proto
 	$(BIN)/buf breaking proto --against proto/baseline.binpb
@@ -52,6 +55,7 @@ lint: $(VENV)/.made ## Checks the protos, the code, the layers, the types, the s
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/check_sizes.py
 	$(BIN)/configsvc gateway-config --check
 	$(BIN)/hadolint deploy/Dockerfile
 

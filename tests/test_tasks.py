@@ -1,11 +1,13 @@
 """Supervised tasks: whatever ends one, it is restarted, and the supervisor reports the failure."""
 
 import asyncio
+import gc
 import logging
+import weakref
 
 import pytest
 
-from configsvc.tasks import HEALTHY_SECONDS, LONGEST_PAUSE_SECONDS, SupervisedTask, Supervisor
+from configsvc.tasks import HEALTHY_SECONDS, LONGEST_PAUSE_SECONDS, BackgroundTasks, SupervisedTask, Supervisor
 from tests.app.fake_clock import FakeClock, settle
 
 pytestmark = pytest.mark.timeout(60)
@@ -126,3 +128,108 @@ async def test_task_that_fails_immediately_does_not_block_the_loop() -> None:
     await settle()
     assert task.starts == 1, "the restart waits for the clock"
     await task.stop()
+
+
+async def test_cancel_stops_the_task_without_waiting() -> None:
+    work = Work()
+    supervisor = Supervisor(FakeClock())
+    task = await started(work, supervisor)
+    ended: list[SupervisedTask] = []
+    task.add_done_callback(ended.append)
+    task.cancel()
+    assert (ended, supervisor.tasks) == ([], (task,))
+    await settle()
+    assert (ended, supervisor.tasks, work.starts) == ([task], (), 1)
+
+
+async def test_failure_says_how_often_and_since_when() -> None:
+    clock, work = FakeClock(), Work()
+    supervisor = Supervisor(clock)
+    task = await started(work, supervisor)
+    since = clock.now().isoformat()
+    work.end_with(ValueError("a"))
+    await settle()
+    assert str(supervisor.failures[0]) == f"'the work' failed once since {since}, and was started again: ValueError: a"
+    await clock.advance(1)
+    work.end_with(ValueError("b"))
+    await settle()
+    assert str(supervisor.failures[0]).startswith(f"'the work' failed 2 times since {since}, ")
+    await task.stop()
+
+
+async def test_recovery_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    clock, work = FakeClock(), Work()
+    supervisor = Supervisor(clock)
+    task = await started(work, supervisor)
+    work.end_with(ValueError("bad"))
+    await settle()
+    await clock.advance(1 + HEALTHY_SECONDS)
+    with caplog.at_level(logging.INFO):
+        assert supervisor.failures == supervisor.failures == ()
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.INFO] == [
+        "the task 'the work' runs well again"
+    ]
+    await task.stop()
+
+
+async def test_background_task_is_referenced_until_it_is_done() -> None:
+    background = BackgroundTasks("owner")
+    # Nothing but `background` refers to the task, nor to the future that it awaits.
+    reference = weakref.ref(background.start(_wait_forever()))
+    await settle()
+    gc.collect()
+    task = reference()
+    assert task is not None
+    assert not task.done()
+    task.cancel()
+    await settle()
+    del task
+    gc.collect()
+    assert reference() is None
+
+
+async def test_background_task_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    background = BackgroundTasks("owner")
+    work = Work()
+    background.start(work())
+    await settle()
+    work.end_with(ValueError("bad"))
+    await settle()
+    (record,) = caplog.records
+    assert (record.getMessage(), record.levelno) == ("a task of the owner failed", logging.ERROR)
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], ValueError)
+
+
+async def test_background_task_that_succeeds_or_is_cancelled_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    background = BackgroundTasks("owner")
+    work, cancelled = Work(), background.start(_wait_forever())
+    done = background.start(work())
+    await settle()
+    work.end_with(None)
+    cancelled.cancel()
+    await settle()
+    assert (done.done(), cancelled.cancelled(), caplog.text) == (True, True, "")
+
+
+async def test_stop_cancels_background_tasks_and_waits_until_they_are_done() -> None:
+    background = BackgroundTasks("owner")
+    ended: list[str] = []
+
+    async def slow_to_end() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await settle()
+            ended.append("ended")
+            raise ValueError("ignored: the stop does not fail")
+
+    tasks = [background.start(slow_to_end()) for _ in range(2)]
+    await settle()
+    await background.stop()
+    assert ended == ["ended", "ended"]
+    assert all(task.done() for task in tasks)
+
+
+async def _wait_forever() -> None:
+    await asyncio.get_running_loop().create_future()

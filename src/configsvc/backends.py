@@ -133,13 +133,14 @@ async def _open_bus(
 ) -> tuple[Bus, Publisher | None, str]:
     if settings.kafka_bootstrap_servers:
         servers, topic = settings.kafka_bootstrap_servers, settings.kafka_topic_config_updates
-        kafka = await stack.enter_async_context(KafkaBus(servers, topic, supervisor))
+        kafka = await stack.enter_async_context(KafkaBus(servers, topic, supervisor, clock))
         publisher = await stack.enter_async_context(
             KafkaPublisher(
                 servers,
                 topic,
                 keys_with_kind=settings.kafka_event_keys == "kind",
                 tombstones=settings.kafka_tombstones,
+                clock=clock,
             )
         )
         return kafka, publisher, f"{kafka.name} ({servers}, topic {topic})"

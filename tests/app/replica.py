@@ -1,4 +1,4 @@
-"""A replica as the tests of the log's readers need it: real storage, real bus, real tail, and a door to shut."""
+"""One replica without a server: real storage, bus and log tail, and a reader of the storage that can fail."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -59,26 +59,27 @@ async def write_all(storage: Storage, *mutations: Mutation) -> Commit:
 
 
 async def live(storage: Storage, scope: Scope) -> dict[Ref, Record]:
-    """The store's own word on what is live."""
+    """All live records of a scope, read from the store."""
     page = await storage.page(RecordQuery(scope.kind, scope.environment, 100_000))
     return {record.ref: record for record in page.records}
 
 
 @dataclass
-class Door:
-    """The storage's reading side, which a test can shut, or keep answers in.
+class FaultyReader:
+    """The reading side of the storage, which counts its calls.
 
-    `shut`: every read fails. `held`: an answer that was read goes out only when this is set, as on a slow network.
+    `is_down`: every read fails. `release`: answers are held back until this event is set, as on a slow network;
+    `is_holding` is set while an answer is held back.
     """
 
     storage: Storage
-    shut: bool = False
-    held: asyncio.Event | None = None
+    is_down: bool = False
+    release: asyncio.Event | None = None
     gets: int = 0
     reads: int = 0
     pages: int = 0
     states: int = 0
-    in_hand: asyncio.Event = field(default_factory=asyncio.Event)
+    is_holding: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def get(self, refs: Sequence[Ref]) -> View:
         self.gets += 1
@@ -118,13 +119,13 @@ class Door:
         return await self.storage.new_history_if_diverged(seen, reason)
 
     def _check(self) -> None:
-        if self.shut:
-            raise Unavailable("the door is shut")
+        if self.is_down:
+            raise Unavailable("the store is down")
 
     async def _out(self) -> None:
-        if self.held is not None:
-            self.in_hand.set()
-            await self.held.wait()
+        if self.release is not None:
+            self.is_holding.set()
+            await self.release.wait()
 
 
 @dataclass
@@ -132,7 +133,7 @@ class Replica:
     """One replica. Writes through `put` are its own; `write(replica.storage, ...)` is another replica's."""
 
     storage: Storage
-    door: Door
+    reader: FaultyReader
     bus: LocalBus
     tail: LogTail
 
@@ -142,27 +143,27 @@ class Replica:
         return follower
 
     async def put(self, ref: Ref, value: object) -> Commit:
-        """An own write, told to the tail."""
+        """A write of this replica, of which the tail hears at once."""
         commit = await write(self.storage, (ref, value))
         self.tail.on_commit(commit)
         return commit
 
 
-class Seen:
-    """A follower that remembers."""
+class RecordingFollower:
+    """A follower that records what it was given."""
 
     def __init__(self) -> None:
         self.batches: list[list[Change]] = []
         self.resets: list[int] = []
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
 
     def apply(self, changes: Sequence[Change]) -> None:
         self.batches.append(list(changes))
-        self._news.set()
+        self._changed.set()
 
     def reset(self, revision: int) -> None:
         self.resets.append(revision)
-        self._news.set()
+        self._changed.set()
 
     @property
     def revisions(self) -> list[int]:
@@ -171,8 +172,8 @@ class Seen:
     async def until(self, revision: int) -> None:
         """Returns when `revision` was seen or reset to. Does not wake the tail, which `wait_for` does."""
         while revision not in self.revisions + self.resets:
-            self._news.clear()
-            await self._news.wait()
+            self._changed.clear()
+            await self._changed.wait()
 
 
 @asynccontextmanager
@@ -183,9 +184,9 @@ async def open_storage(folder: Path) -> AsyncIterator[Storage]:
 
 @asynccontextmanager
 async def open_replica(storage: Storage, clock: Clock, bus: LocalBus | None = None) -> AsyncIterator[Replica]:
-    door = Door(storage)
+    reader = FaultyReader(storage)
     async with (
         bus or LocalBus() as opened,
-        LogTail(log=door, bus=opened, clock=clock, poll_seconds=POLL_SECONDS) as tail,
+        LogTail(log=reader, bus=opened, clock=clock, poll_seconds=POLL_SECONDS) as tail,
     ):
-        yield Replica(storage, door, opened, tail)
+        yield Replica(storage, reader, opened, tail)

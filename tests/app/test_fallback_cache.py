@@ -1,4 +1,4 @@
-"""What replicas leave in the shared cache, with a real server that is emptied, hung and slow."""
+"""The fallback cache on a real server that is emptied, restarted, hung and slow."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -21,36 +21,36 @@ DAY = timedelta(days=1)
 
 @dataclass
 class World:
-    """Copies on a cache on a server; what the replica holds, and how often all of it was asked for."""
+    """A fallback cache on a server. `held`: what the replica holds; `listed`: how often the cache asked for all of it."""
 
     server: Valkey
     clock: FakeClock
     cache: RedisCache
     fallback_cache: FallbackCache
     held: dict[str, int] = field(default_factory=dict)
-    asked: int = 0
+    listed: int = 0
 
     def hold(self, key: str, revision: int) -> None:
-        """As the replica's caches do: it is held, and left once."""
+        """Holds an entry, and puts it once, as the caches of a replica do."""
         self.held[key] = revision
-        self.fallback_cache.put(copy(key, revision))
+        self.fallback_cache.put(entry(key, revision))
 
     def all(self) -> Sequence[FallbackEntry]:
-        self.asked += 1
-        return [copy(key, revision) for key, revision in self.held.items()]
+        self.listed += 1
+        return [entry(key, revision) for key, revision in self.held.items()]
 
     async def found(self) -> dict[str, int]:
-        return {key: revision for key, (revision, _) in (await self.fallback_cache.get([*self.held])).items()}
+        return {key: entry.revision for key, entry in (await self.fallback_cache.get([*self.held])).items()}
 
     async def until_found(self) -> None:
-        """Lets time pass until the cache has all that is held."""
+        """Advances the clock until the cache has all that is held."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             while await self.found() != self.held:
                 await self.clock.advance(MARKER_SECONDS)
                 await asyncio.sleep(0.01)
 
 
-def copy(key: str, revision: int) -> FallbackEntry:
+def entry(key: str, revision: int) -> FallbackEntry:
     return FallbackEntry(key, revision, lambda: revision)
 
 
@@ -71,20 +71,20 @@ async def world(private_valkey: Callable[[], Valkey]) -> AsyncIterator[World]:
         yield world
 
 
-async def test_an_emptied_cache_is_filled_anew(world: World) -> None:
+async def test_emptied_cache_is_filled_again(world: World) -> None:
     with world.server.client() as client:
         client.flushall()
     assert await world.found() == {}
     await world.until_found()
 
 
-async def test_a_restarted_cache_is_filled_anew(world: World) -> None:
+async def test_restarted_cache_is_filled_again(world: World) -> None:
     await asyncio.to_thread(world.server.kill)
     await asyncio.to_thread(world.server.start)
     await world.until_found()
 
 
-async def test_what_a_hung_cache_missed_it_gets_later(world: World) -> None:
+async def test_hung_cache_gets_what_it_missed_later(world: World) -> None:
     world.server.pause()
     try:
         for _ in range(FAILURES):
@@ -97,20 +97,20 @@ async def test_what_a_hung_cache_missed_it_gets_later(world: World) -> None:
     await world.until_found()
 
 
-async def test_while_all_is_well_nothing_is_left_twice(world: World) -> None:
-    asked = world.asked
+async def test_nothing_is_put_again_while_the_cache_keeps_it(world: World) -> None:
+    listed = world.listed
     for _ in range(10):
         await world.clock.advance(MARKER_SECONDS)
         await world.found()
-    assert world.asked == asked
+    assert world.listed == listed
 
 
-async def test_closing_ends_at_whatever_point_of_sending_it_comes(world: World) -> None:
+async def test_closing_ends_at_any_point_of_sending(world: World) -> None:
     for rounds in range(80):
         closing = FallbackCache(world.cache, world.clock, DAY)
         await closing.__aenter__()
         for number in range(3 * BATCH_ENTRIES):
-            closing.put(copy(f"closing-{number}", rounds + 1))
+            closing.put(entry(f"closing-{number}", rounds + 1))
         for _ in range(rounds):
             await asyncio.sleep(0)
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -118,13 +118,13 @@ async def test_closing_ends_at_whatever_point_of_sending_it_comes(world: World) 
 
 
 class Content:
-    """Something that can be counted."""
+    """Content whose instances can be counted."""
 
     def __call__(self) -> str:
         return "x"
 
 
-async def test_what_waits_for_a_hung_cache_is_bounded_and_the_newest_stay(world: World) -> None:
+async def test_queue_for_a_hung_cache_is_bounded(world: World) -> None:
     alive: WeakSet[Content] = WeakSet()
     world.server.pause()
     try:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 
 from configsvc.domain.json_values import ABSENT, Difference, changed_members, differences, problem
-from tests.rpc.convert.values import VALUES
+from tests.domain.json_strategies import VALUES
 
 
 def digits_changed(text: str) -> str:

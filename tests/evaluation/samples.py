@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 Json = Any
 ENVIRONMENT = "test"
 
-# How long an example takes is the machine's affair, not a property of the code.
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The time of an example depends on the machine, not on the code.
+no_deadline = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 COLOURS: Json = {
     "value_type": "string",
@@ -129,8 +129,8 @@ def valid_flags(draw: st.DrawFn, name: str = "f", others: tuple[str, ...] = ()) 
         st.builds(lambda c, v: rule(*c, variant=v), st.lists(valid_conditions(), max_size=3), one),
         st.builds(lambda c, s: rule(*c, split=s), st.lists(valid_conditions(), max_size=3), splits.filter(bool)),
     )
-    asked = st.lists(st.sampled_from(others), max_size=2) if others else st.just([])
-    wanted = st.lists(st.sampled_from(["on", "off", "a", "b"]), min_size=1, max_size=2)
+    required = st.lists(st.sampled_from(others), max_size=2) if others else st.just([])
+    accepted = st.lists(st.sampled_from(["on", "off", "a", "b"]), min_size=1, max_size=2)
     return flag(
         name=name,
         enabled=draw(st.integers(0, 4)) > 0,
@@ -144,7 +144,7 @@ def valid_flags(draw: st.DrawFn, name: str = "f", others: tuple[str, ...] = ()) 
         targeted_users=draw(st.lists(st.sampled_from(["u1", "u2"]) | texts(1), max_size=3)),
         bucket_by=draw(st.just("") | attribute_names()),
         rules=draw(st.lists(rules, max_size=3)),
-        prerequisites=[{"flag_name": other, "variants": draw(wanted)} for other in draw(asked)],
+        prerequisites=[{"flag_name": other, "variants": draw(accepted)} for other in draw(required)],
         salt=draw(texts()),
         description=draw(texts()),
         tags=draw(st.lists(texts(1), max_size=2)),

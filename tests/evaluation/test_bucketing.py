@@ -1,4 +1,4 @@
-"""The promises of the published algorithm."""
+"""The properties that the published bucketing algorithm promises."""
 
 from collections import Counter
 from itertools import pairwise
@@ -9,9 +9,9 @@ from configsvc_client.evaluation.bucketing import BUCKETS, length_prefixed, spli
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.evaluation.samples import COLOURS, ENVIRONMENT, arm, evaluate, flag, texts, unhurried
+from tests.evaluation.samples import COLOURS, ENVIRONMENT, arm, evaluate, flag, no_deadline, texts
 
-# Critical values of chi-square at p = 0.001. The units below are fixed, so a test that passes passes always.
+# Critical values of chi-square at p = 0.001. The units are fixed, so the results never vary.
 CHI_SQUARE = {1: 10.83, 2: 13.82, 9: 27.88, 99: 148.23}
 UNITS = [f"user-{number}" for number in range(20_000)]
 
@@ -21,32 +21,32 @@ def chi_square(observed: list[int], shares: list[float]) -> float:
     return sum((o - total * s) ** 2 / (total * s) for o, s in zip(observed, shares, strict=True))
 
 
-@unhurried
+@no_deadline
 @given(texts(), texts())
 def test_bucket_is_a_thousandth_of_a_percent(salt: str, unit: str) -> None:
     assert 0 <= bucket(salt, unit) < BUCKETS
 
 
-@unhurried
+@no_deadline
 @given(texts(), texts(), st.lists(st.integers(0, 1_000_000), min_size=1, max_size=100).filter(any))
 def test_split_never_gives_an_arm_without_weight(salt: str, unit: str, weights: list[int]) -> None:
     assert weights[split(salt, unit, weights)] > 0
 
 
 @pytest.mark.parametrize("weights", [[], [0], [0, 0], [-1, 2]])
-def test_split_refuses_weights_that_share_nothing(weights: list[int]) -> None:
+def test_split_refuses_weights_without_a_positive_sum(weights: list[int]) -> None:
     with pytest.raises(ValueError, match="weights"):
         split("s", "u", weights)
 
 
-@unhurried
+@no_deadline
 @given(texts(), texts(), st.integers(0, BUCKETS), st.integers(0, BUCKETS))
 def test_raising_a_percentage_never_removes_a_user(salt: str, user: str, one: int, other: int) -> None:
     low, high = (flag(salt=salt, rollout_percentage=steps / 1000) for steps in sorted((one, other)))
     assert not evaluate(low, user).value or evaluate(high, user).value
 
 
-@unhurried
+@no_deadline
 @given(texts(), st.integers(1, BUCKETS - 1))
 def test_raising_a_percentage_keeps_the_arm_of_a_user(user: str, steps: int) -> None:
     halves = [arm("green", 1), arm("blue", 1)]
@@ -57,7 +57,7 @@ def test_raising_a_percentage_keeps_the_arm_of_a_user(user: str, steps: int) -> 
     assert before in ("red", after)
 
 
-def test_a_rollout_has_exactly_the_users_whose_bucket_is_below_it() -> None:
+def test_rollout_has_exactly_the_users_whose_bucket_is_below_it() -> None:
     for steps in (1, 12_345, 50_000, 99_999):
         flags = FlagSet(ENVIRONMENT, [flag(rollout_percentage=steps / 1000)])
         for user in UNITS[:2_000]:
@@ -78,9 +78,9 @@ def test_split_is_proportional_to_the_weights(weights: list[int]) -> None:
     assert chi_square(observed, [w / sum(weights) for w in weights]) < CHI_SQUARE[2]
 
 
-@unhurried
+@no_deadline
 @given(st.lists(st.integers(0, 1_000_000), min_size=1, max_size=100).filter(any))
-def test_hash_values_are_shared_out_exactly_by_weight(weights: list[int]) -> None:
+def test_hash_values_are_divided_exactly_by_weight(weights: list[int]) -> None:
     # The arm of weight w has the hashes from ceil(start * 2^32 / total) on: w * 2^32 / total of them, to within one.
     total = sum(weights)
     bounds = [0, *(sum(weights[: i + 1]) for i in range(len(weights)))]
@@ -115,7 +115,7 @@ def test_lengths_keep_salt_and_unit_apart() -> None:
     assert bucket("1", ":1:1") != bucket("1:1", ":1")
 
 
-def test_order_of_the_weights_moves_nobody() -> None:
+def test_order_of_the_weights_moves_no_user() -> None:
     arms = [arm("red", 1), arm("green", 2), arm("blue", 3)]
     one, other = (
         FlagSet(ENVIRONMENT, [flag(**COLOURS, rollout_percentage=100, rollout_split=order)])

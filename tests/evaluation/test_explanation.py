@@ -1,4 +1,4 @@
-"""An explanation tells the steps, and never another story than the evaluation itself."""
+"""Explanations name each step, and agree with the evaluation itself."""
 
 import json
 from typing import Any
@@ -22,8 +22,8 @@ from tests.evaluation.samples import (
     contexts,
     evaluate,
     flag,
+    no_deadline,
     rule,
-    unhurried,
     valid_flags,
 )
 
@@ -36,22 +36,28 @@ def explained(subject: Flag, user_id: str = "u", **attributes: Json) -> Explanat
     return explanation
 
 
-@settings(unhurried, max_examples=150)
+@settings(no_deadline, max_examples=150)
 @given(
     valid_flags(others=("p", "q")), valid_flags("p", ("q",)), st.lists(valid_flags("q", ("f",)), max_size=1), contexts()
 )
 def test_explanation_agrees_with_the_evaluation(f: Flag, p: Flag, q: list[Flag], context: Context) -> None:
     flags = FlagSet(ENVIRONMENT, [f, p, *q])
-    for plain, told in zip(flags.evaluate_all(context), flags.evaluate_all(context, explain=True), strict=True):
-        explanation = told.explanation
+    for plain, explained_result in zip(
+        flags.evaluate_all(context), flags.evaluate_all(context, explain=True), strict=True
+    ):
+        explanation = explained_result.explanation
         assert explanation is not None
-        assert (told.variant, told.reason, told.error_code) == (plain.variant, plain.reason, plain.error_code)
+        assert (explained_result.variant, explained_result.reason, explained_result.error_code) == (
+            plain.variant,
+            plain.reason,
+            plain.error_code,
+        )
         assert (explanation.variant, explanation.reason) == (plain.variant, plain.reason)
-        assert repr(flags.evaluate(plain.flag_name, context, explain=True)) == repr(told)
+        assert repr(flags.evaluate(plain.flag_name, context, explain=True)) == repr(explained_result)
         assert json.loads(json.dumps(explanation.to_json())) == explanation.to_json()
 
 
-def test_rollout_tells_bucket_and_threshold() -> None:
+def test_explanation_has_bucket_and_threshold() -> None:
     subject = flag(rollout_percentage=12.345)
     for user in ("a", "b", "c", "d", "e", "f", "g", "h"):
         gate = explained(subject, user).rollout
@@ -69,7 +75,7 @@ def test_user_whose_bucket_is_the_threshold_is_outside() -> None:
         assert gate.inside is evaluate(subject).value is inside
 
 
-def test_every_condition_of_a_reached_rule_is_told() -> None:
+def test_explanation_has_every_condition_of_a_reached_rule() -> None:
     subject = flag(
         rules=[
             {"name": "no", **rule(condition("country", "equals", "de"), condition("gone", "equals", 1, negate=True))},
@@ -77,21 +83,21 @@ def test_every_condition_of_a_reached_rule_is_told() -> None:
             {"name": "later", **rule()},
         ]
     )
-    told = explained(subject, country="fr")
-    assert told.decided_by == "rules[1]"
-    assert [(r.name, r.reached, r.matched) for r in told.rules] == [
+    explanation = explained(subject, country="fr")
+    assert explanation.decided_by == "rules[1]"
+    assert [(r.name, r.reached, r.matched) for r in explanation.rules] == [
         ("no", True, False),
         ("yes", True, True),
         ("later", False, False),
     ]
-    assert [(c.present, c.negate, c.holds) for c in told.rules[0].conditions] == [
+    assert [(c.present, c.negate, c.holds) for c in explanation.rules[0].conditions] == [
         (True, False, False),
         (False, True, False),
     ]
-    assert told.rollout is None
+    assert explanation.rollout is None
 
 
-def test_split_tells_the_point_and_the_ranges_in_the_order_of_variants() -> None:
+def test_explanation_has_the_point_and_the_ranges_in_the_order_of_variants() -> None:
     subject = flag(**COLOURS, rollout_percentage=100, rollout_split=[arm("blue", 30), arm("green", 70)])
     split = explained(subject).split
     assert split is not None
@@ -105,9 +111,9 @@ def test_explanation_says_which_prerequisite_is_not_met() -> None:
     child = flag(
         prerequisites=[{"flag_name": "parent", "variants": ["off"]}, {"flag_name": "gone", "variants": ["on"]}]
     )
-    found = FlagSet(ENVIRONMENT, [child, flag(name="parent")]).evaluate("f", Context("u"), explain=True)
-    assert found.explanation is not None
-    assert found.explanation.to_json() == {
+    result = FlagSet(ENVIRONMENT, [child, flag(name="parent")]).evaluate("f", Context("u"), explain=True)
+    assert result.explanation is not None
+    assert result.explanation.to_json() == {
         "decided_by": "prerequisites",
         "variant": "off",
         "reason": "DISABLED",
@@ -133,7 +139,7 @@ def test_each_step_can_be_the_one_that_decided() -> None:
     assert explained(flag(), "").reason == Reason.STATIC
 
 
-def test_targeted_says_whether_targeted_users_decided_once_they_were_looked_at() -> None:
+def test_targeted_is_false_if_a_later_step_decided_and_none_if_it_was_not_reached() -> None:
     everything: Json = {"targeted_users": ["t"], "rules": [rule(condition("x", "present"))], "rollout_percentage": 50}
     inside = next(u for u in map(str, range(99)) if bucket("f-1", u) < 50_000)
     outside = next(u for u in map(str, range(99)) if bucket("f-1", u) >= 50_000)

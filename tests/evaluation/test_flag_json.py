@@ -17,8 +17,8 @@ from tests.evaluation.samples import (
     flag,
     flag_json,
     json_values,
+    no_deadline,
     rule,
-    unhurried,
     valid_flags,
 )
 
@@ -45,7 +45,7 @@ FULL = flag_json(
 )
 
 
-@unhurried
+@no_deadline
 @given(valid_flags(others=("p", "q")))
 def test_json_round_trip_is_exact(subject: Flag) -> None:
     check_flag(subject)
@@ -54,7 +54,7 @@ def test_json_round_trip_is_exact(subject: Flag) -> None:
     assert json.dumps(Flag.from_json(source).to_json()) == json.dumps(source)
 
 
-@unhurried
+@no_deadline
 @given(st.integers(0, 100_000))
 def test_every_thousandth_of_a_percent_survives_json(steps: int) -> None:
     read = flag(rollout_percentage=steps / 1000)
@@ -71,16 +71,16 @@ def test_percentage_that_is_out_of_range_or_too_fine_is_refused(finer: Json) -> 
     assert "0 to 100 in steps of 0.001" in violation.description
 
 
-def test_hand_made_flag_may_leave_everything_out() -> None:
+def test_flag_needs_only_its_identity() -> None:
     assert Flag("f", "test") == Flag.from_json({"name": "f", "environment": "test"})
 
 
-def test_missing_null_and_default_members_mean_the_same() -> None:
+def test_missing_null_and_default_members_are_the_same() -> None:
     nothing = dict.fromkeys(FULL, None) | {"name": "f", "environment": "test"}
     assert Flag.from_json(nothing) == Flag("f", "test")
 
 
-def test_what_rest_shows_beside_a_definition_is_no_part_of_it() -> None:
+def test_output_only_members_are_ignored() -> None:
     shown = {"etag": "x", "revision": "7", "created_at": "", "updated_at": None, "updated_by": "ana"}
     assert Flag.from_json({**FULL, **shown, "definition_omitted": False}) == Flag.from_json(FULL)
 
@@ -123,26 +123,26 @@ def test_unknown_members_are_refused_by_name_at_every_depth(path: tuple[Json, ..
     assert not Flag.from_stored(source).problem, "a newer release may have written it"
 
 
-def test_a_name_in_camel_case_is_told_what_is_meant() -> None:
+def test_member_in_camel_case_is_refused_with_a_suggestion() -> None:
     with pytest.raises(
         InvalidFlag, match="rolloutPercentage: is no member of a flag; 'rollout_percentage' may be meant"
     ):
         Flag.from_json(flag_json() | {"rolloutPercentage": 50})
 
 
-def test_any_number_of_unknown_members_makes_a_bounded_answer() -> None:
+def test_error_text_is_bounded_for_any_number_of_unknown_members() -> None:
     with pytest.raises(InvalidFlag) as caught:
         Flag.from_json(flag_json() | {f"{number}-{'x' * 10_000}": 1 for number in range(10_000)})
     assert len(str(caught.value)) < 100_000
 
 
-def test_whole_numbers_may_be_written_as_doubles() -> None:
+def test_integers_may_be_written_as_doubles() -> None:
     assert Flag.from_json(
         {**FULL, "version": 4.0, "rollout_split": [arm("a", 1), {"variant": "b", "weight": 2.0}]}
     ) == (Flag.from_json(FULL))
 
 
-def test_any_mapping_will_do() -> None:
+def test_any_mapping_is_accepted() -> None:
     assert Flag.from_json(UserDict(FULL)) == Flag.from_json(FULL)
 
 
@@ -195,7 +195,7 @@ def test_malformed_json_in_any_place_raises_nothing_but_invalid_flag(path: tuple
         assert refused_well
 
 
-@settings(unhurried, max_examples=400)
+@settings(no_deadline, max_examples=400)
 @given(st.sampled_from(paths(FULL)), json_values() | st.floats() | st.integers() | st.text(), contexts())
 def test_fuzzed_json_is_refused_or_can_be_evaluated(path: tuple[Json, ...], value: Json, context: Any) -> None:
     try:
@@ -206,9 +206,9 @@ def test_fuzzed_json_is_refused_or_can_be_evaluated(path: tuple[Json, ...], valu
     FlagSet(read.environment, [read]).evaluate(read.name, context, explain=True)
 
 
-@unhurried
+@no_deadline
 @given(json_values())
-def test_any_json_at_all_raises_nothing_but_invalid_flag(value: Json) -> None:
+def test_any_json_raises_nothing_but_invalid_flag(value: Json) -> None:
     with pytest.raises(InvalidFlag):
         Flag.from_json(value)
 
@@ -247,7 +247,7 @@ def test_one_answer_names_everything_that_is_wrong() -> None:
     assert "targeted_users[1]: must be a string" in str(caught.value)
 
 
-def test_hand_made_flag_is_checked_by_the_same_rules() -> None:
+def test_check_flag_applies_the_rules_of_from_json() -> None:
     with pytest.raises(InvalidFlag) as caught:
         check_flag(replace(Flag.from_json(FULL), rollout_thousandths=100_001, version=-1, on_variant="zzz"))
     assert {v.field for v in caught.value.violations} == {"rollout_percentage", "version", "on_variant"}

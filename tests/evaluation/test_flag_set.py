@@ -12,14 +12,14 @@ from configsvc_client.evaluation import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.evaluation.samples import ENVIRONMENT, contexts, flag, unhurried, valid_flags
+from tests.evaluation.samples import ENVIRONMENT, contexts, flag, no_deadline, valid_flags
 
 USER = Context("u")
 
 
 def requiring(name: str, *others: str, variants: tuple[str, ...] = ("on",), enabled: bool = True) -> Flag:
-    asked = [{"flag_name": other, "variants": list(variants)} for other in others]
-    return flag(name=name, rollout_percentage=100, prerequisites=asked, enabled=enabled)
+    prerequisites = [{"flag_name": other, "variants": list(variants)} for other in others]
+    return flag(name=name, rollout_percentage=100, prerequisites=prerequisites, enabled=enabled)
 
 
 def flag_set(*flags: Flag) -> FlagSet:
@@ -38,16 +38,16 @@ def test_prerequisite_decides_between_the_flag_and_its_off_variant(explain: bool
     met = flag_set(requiring("child", "parent"), requiring("parent"))
     assert met.evaluate("child", USER, explain).value is True
     unmet = flag_set(requiring("child", "parent"), requiring("parent", enabled=False))
-    found = unmet.evaluate("child", USER, explain)
-    assert (found.variant, found.reason, found.value) == ("off", Reason.DISABLED, False)
+    result = unmet.evaluate("child", USER, explain)
+    assert (result.variant, result.reason, result.value) == ("off", Reason.DISABLED, False)
 
 
-def test_every_prerequisite_has_to_be_met() -> None:
+def test_all_prerequisites_have_to_be_met() -> None:
     flags = flag_set(requiring("child", "one", "two"), requiring("one"), requiring("two", enabled=False))
     assert flags.evaluate("child", USER).reason is Reason.DISABLED
 
 
-def test_prerequisite_is_about_the_variant_served_even_by_a_disabled_flag() -> None:
+def test_prerequisite_compares_the_served_variant_even_of_a_disabled_flag() -> None:
     flags = flag_set(requiring("child", "parent", variants=("off",)), requiring("parent", enabled=False))
     assert flags.evaluate("child", USER).value is True
 
@@ -69,15 +69,15 @@ def test_flag_with_prerequisites_is_never_static() -> None:
 def test_flag_may_be_required_twice() -> None:
     prerequisites = [{"flag_name": "parent", "variants": ["on"]}, {"flag_name": "parent", "variants": ["off"]}]
     flags = flag_set(flag(name="child", prerequisites=prerequisites), requiring("parent"))
-    found = flags.evaluate("child", USER, explain=True)
-    assert found.explanation is not None
-    assert [p.met for p in found.explanation.prerequisites] == [True, False]
+    result = flags.evaluate("child", USER, explain=True)
+    assert result.explanation is not None
+    assert [p.met for p in result.explanation.prerequisites] == [True, False]
 
 
 def test_chain_of_prerequisites_may_be_longer_than_the_stack() -> None:
     flags = flag_set(requiring("f0"), *(requiring(f"f{i}", f"f{i - 1}") for i in range(1, 5_000)))
     assert flags.evaluate("f4999", USER).value is True
-    assert all(found.value for found in flags.evaluate_all(USER))
+    assert all(result.value for result in flags.evaluate_all(USER))
 
 
 def test_cycle_is_found_and_named() -> None:
@@ -91,7 +91,7 @@ def test_cycle_of_disabled_flags_is_found() -> None:
     assert find_cycle([requiring("a", "b", enabled=False), requiring("b", "a", enabled=False)]) is not None
 
 
-def test_cycle_is_not_met_wherever_evaluation_starts() -> None:
+def test_flags_on_a_cycle_are_unmet_whichever_is_evaluated() -> None:
     flags = flag_set(
         requiring("a", "b", variants=("on", "off")),
         requiring("b", "a", variants=("on", "off")),
@@ -103,10 +103,10 @@ def test_cycle_is_not_met_wherever_evaluation_starts() -> None:
         explanation = flags.evaluate(name, USER, explain=True).explanation
         assert explanation is not None
         assert [p.problem for p in explanation.prerequisites] == ["cycle"]
-    assert [found.value for found in flags.evaluate_all(USER)] == [False, False, True, False]
+    assert [result.value for result in flags.evaluate_all(USER)] == [False, False, True, False]
 
 
-@unhurried
+@no_deadline
 @given(
     st.lists(valid_flags("p", ("q", "r")), max_size=1),
     valid_flags("q", ("r", "p")),
@@ -115,15 +115,15 @@ def test_cycle_is_not_met_wherever_evaluation_starts() -> None:
 )
 def test_flags_evaluated_together_and_alone_agree(first: list[Flag], q: Flag, r: Flag, context: Context) -> None:
     flags = FlagSet(ENVIRONMENT, [*first, q, r])
-    alone = tuple(flags.evaluate(found.name, context) for found in flags)
+    alone = tuple(flags.evaluate(one.name, context) for one in flags)
     assert flags.evaluate_all(context) == alone
 
 
 def test_all_flags_come_in_the_order_of_name() -> None:
     flags = flag_set(requiring("b"), requiring("c"), requiring("a", "c"))
-    assert [found.flag_name for found in flags.evaluate_all(USER)] == ["a", "b", "c"]
-    assert [found.name for found in flags] == ["a", "b", "c"]
-    assert all(found.explanation for found in flags.evaluate_all(USER, explain=True))
+    assert [result.flag_name for result in flags.evaluate_all(USER)] == ["a", "b", "c"]
+    assert [one.name for one in flags] == ["a", "b", "c"]
+    assert all(result.explanation for result in flags.evaluate_all(USER, explain=True))
 
 
 def test_change_makes_a_new_set_and_leaves_the_old_one() -> None:

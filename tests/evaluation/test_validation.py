@@ -1,4 +1,4 @@
-"""What is refused in a flag, with the path of the field and what is allowed."""
+"""Invalid flags are refused with the path of the field and what is allowed."""
 
 from typing import Any
 
@@ -155,7 +155,7 @@ def test_condition_is_refused_with_the_field_and_what_is_allowed(
     assert allowed in violation.description
 
 
-def test_what_refers_to_wrong_variants_is_not_reported_on_top() -> None:
+def test_references_to_invalid_variants_are_not_reported_too() -> None:
     (violation,) = violations(**{**COLOURS, "variants": "red", "on_variant": "red"})
     assert violation.field == "variants"
 
@@ -183,7 +183,7 @@ def test_implied_variants_keep_their_positions_when_they_are_written_out() -> No
         check_successor(flag(), flag(variants=spelled[::-1], default_variant="off"))
 
 
-def test_prerequisite_has_to_name_a_flag_and_a_variant_that_exist() -> None:
+def test_prerequisite_has_to_name_an_existing_flag_and_variant() -> None:
     child = flag(
         prerequisites=[{"flag_name": "gone", "variants": ["on"]}, {"flag_name": "there", "variants": ["on", "pink"]}]
     )

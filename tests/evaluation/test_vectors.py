@@ -1,4 +1,4 @@
-"""The published data: the package agrees with it, and it is what its script writes."""
+"""The published vectors: the package agrees with them, and they are what the independent script writes."""
 
 import json
 import runpy
@@ -19,7 +19,7 @@ def test_seeds_are_the_published_ones() -> None:
     assert (VECTORS["gate_seed"], VECTORS["split_seed"]) == (GATE_SEED, SPLIT_SEED)
 
 
-def test_the_hash_is_murmur3_as_published() -> None:
+def test_hash_is_murmur3_as_published() -> None:
     for case in VECTORS["murmur3_32"]:
         assert mmh3.mmh3_32_uintdigest(bytes.fromhex(case["input_hex"]), case["seed"]) == case["hash"]
 
@@ -41,15 +41,15 @@ def test_every_split_vector_matches() -> None:
 @pytest.mark.parametrize("case", VECTORS["evaluations"], ids=lambda case: case["what"])
 def test_every_whole_evaluation_matches(case: Json) -> None:
     flags = FlagSet("test", [Flag.from_json(source) for source in case["flags"]])
-    found = flags.evaluate(case["flag_name"], Context(**case["context"]))
+    result = flags.evaluate(case["flag_name"], Context(**case["context"]))
     assert {
-        "variant": found.variant,
-        "value": found.value,
-        "reason": found.reason,
-        "error_code": found.error_code,
+        "variant": result.variant,
+        "value": result.value,
+        "reason": result.reason,
+        "error_code": result.error_code,
     } == case["expected"]
 
 
-def test_the_data_is_what_the_independent_script_writes() -> None:
+def test_committed_vectors_are_what_the_independent_script_writes() -> None:
     written = runpy.run_path(str(FOLDER / "generate.py"))["vectors"]()
     assert json.loads(json.dumps(written)) == VECTORS

@@ -1,6 +1,6 @@
-"""A real server of our own behind pytest-grpc's channel and stub fixtures. (Its server hosts sync servicers only.)
+"""Starts a server process behind pytest-grpc's channel and stub fixtures. pytest-grpc's own server is synchronous.
 
-Each module has a server, on embedded defaults and a unix socket; a module that wants other settings has its own
+Each module has one server, on the embedded backends and a unix socket. A module that needs other settings overrides the
 `settings` fixture.
 """
 
@@ -23,7 +23,7 @@ def settings() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def grpc_addr() -> Iterator[str]:
-    """A socket's path must be short, which pytest's own directories are not."""
+    """A new directory, since the path of a socket must be short, and those of pytest are not."""
     directory = tempfile.mkdtemp(prefix="rpc-")
     yield f"unix:{directory}/server.sock"
     shutil.rmtree(directory)
@@ -84,5 +84,5 @@ def changes(grpc_channel: grpc.Channel) -> change_pb2_grpc.ChangeServiceStub:
 
 @pytest.fixture
 def environment(request: pytest.FixtureRequest) -> str:
-    """An environment of the test's own."""
+    """An environment that no other test uses."""
     return f"e{abs(hash(request.node.nodeid)) % 10**12}"

@@ -5,9 +5,9 @@ from typing import Any
 from hypothesis import strategies as st
 
 EXACT = 2**53 - 1
-# What travels in UTF-8: anything but lone surrogates. NUL included: it is text in JSON.
+# UTF-8 can carry everything except lone surrogates. NUL is included: JSON has it as text.
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-# What is shown to people, and stands alone in a field: no control characters either.
+# Labels have no control characters either.
 LABEL = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12)
 NUMBERS = (
     st.integers(-EXACT, EXACT)
@@ -23,7 +23,7 @@ JSON = st.recursive(
 
 
 def nested(levels: int, inner: Any, *, lists: bool) -> Any:
-    """JSON so deep: the deepest is what is hardest to carry."""
+    """JSON with so many levels around `inner`."""
     for _ in range(levels):
         inner = [inner] if lists else {"a": inner}
     return inner
@@ -31,7 +31,7 @@ def nested(levels: int, inner: Any, *, lists: bool) -> Any:
 
 DEEP = st.builds(nested, st.integers(25, 30), SCALARS, lists=st.booleans())
 
-# No NUL in the values of a flag.
+# The values of a flag have no NUL.
 FLAG_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 FLAG_JSON = st.recursive(
     st.none() | st.booleans() | NUMBERS | FLAG_TEXT,
@@ -71,7 +71,7 @@ CONDITIONS = (
 
 @st.composite
 def flags(draw: Any) -> dict[str, Any]:
-    """A flag's definition, without name and environment, as REST writes it."""
+    """The JSON of a flag, without name and environment."""
     kind = draw(st.sampled_from(sorted(VALUES)))
     names = draw(st.lists(LABEL, min_size=1, max_size=3, unique=True))
     one_of = st.sampled_from(names)

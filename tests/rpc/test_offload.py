@@ -10,8 +10,8 @@ from configsvc_client.v1 import config_pb2
 from configsvc.clock import SystemClock
 from configsvc.domain.records import Change
 from configsvc.rpc import convert
+from configsvc.rpc.convert.message_budget import Detail
 from configsvc.rpc.offload import LARGE_BYTES, offload
-from configsvc.rpc.responses.message_budget import Detail
 from configsvc.rpc.responses.watch_streams import WatchStreams
 from tests.app.replica import config, open_replica, open_storage
 from tests.rpc.local_watches import ALL, open_hub, put, snapshot

@@ -1,4 +1,4 @@
-"""The server itself: reflection, the sizes that it takes, and clients that ping."""
+"""The server itself: reflection, message sizes, and clients that ping."""
 
 import threading
 import time
@@ -39,7 +39,7 @@ def settings() -> dict[str, str]:
 
 @pytest.fixture
 def large(server: ServerProcess) -> Iterator[config_pb2_grpc.ConfigServiceStub]:
-    """A client that takes and sends messages of any size."""
+    """A client that receives and sends messages of any size."""
     with server.channel(max_receive_message_length=-1, max_send_message_length=-1) as channel:
         yield config_pb2_grpc.ConfigServiceStub(channel)
 
@@ -50,27 +50,25 @@ def test_reflection_lists_and_describes_every_service(grpc_channel: grpc.Channel
     (listed,) = stub.ServerReflectionInfo(iter([request(list_services="")]))
     names = {service.name for service in listed.list_services_response.service}
     assert names == SERVICES
-    asked = [request(file_containing_symbol=name) for name in sorted(names)]
-    for name, answer in zip(sorted(names), stub.ServerReflectionInfo(iter(asked)), strict=True):
+    queries = [request(file_containing_symbol=name) for name in sorted(names)]
+    for name, answer in zip(sorted(names), stub.ServerReflectionInfo(iter(queries)), strict=True):
         files = map(
             descriptor_pb2.FileDescriptorProto.FromString, answer.file_descriptor_response.file_descriptor_proto
         )
         assert name in {f"{file.package}.{service.name}" for file in files for service in file.service}
 
 
-def test_a_value_of_the_largest_size_is_taken_and_given_back(
+def test_value_of_the_largest_size_is_stored_and_returned(
     large: config_pb2_grpc.ConfigServiceStub, environment: str
 ) -> None:
-    # Two bytes are its quotes.
+    # The quotes take two bytes.
     text = "x" * (VALUE_BYTES - 2)
     put(large, environment, "k", text)
     get = config_pb2.GetConfigRequest(key="k", environment=environment)
     assert large.GetConfig(get).config.value.string_value == text
 
 
-def test_a_value_that_is_too_large_is_refused_with_the_fields_name(
-    large: config_pb2_grpc.ConfigServiceStub, environment: str
-) -> None:
+def test_too_large_value_is_refused_with_its_field(large: config_pb2_grpc.ConfigServiceStub, environment: str) -> None:
     text = "x" * (VALUE_BYTES - 1)
     found = refused(lambda: put(large, environment, "k", text))
     assert (found.code, found.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["value"])
@@ -81,8 +79,8 @@ def test_a_value_that_is_too_large_is_refused_with_the_fields_name(
     assert not listed.configs
 
 
-def test_many_large_values_go_in_one_message_and_come_back_in_several(server: ServerProcess, environment: str) -> None:
-    """What is sent may be as large as MAX_REQUEST_BYTES; each answer fits into what a stock client takes."""
+def test_large_values_written_in_one_message_are_read_in_several(server: ServerProcess, environment: str) -> None:
+    """A request may have MAX_REQUEST_BYTES. Each answer fits into what a stock client receives."""
     texts = {f"k{number:02}": f"{number:02}" + "x" * (VALUE_BYTES - 4) for number in range(16)}
     operations = [config_pb2.ConfigOperation(key=key, value=value(text)) for key, text in texts.items()]
     batch = config_pb2.BatchWriteConfigsRequest(environment=environment, operations=operations)
@@ -108,31 +106,31 @@ def test_many_large_values_go_in_one_message_and_come_back_in_several(server: Se
         assert found == texts
 
 
-def test_the_longest_key_fits_into_the_answers_headers(
+def test_answer_for_the_longest_key_fits_into_the_clients_header_limit(
     own_server: Callable[..., ServerProcess], environment: str
 ) -> None:
-    """Percent-encoded in `location`, it can be larger than what clients take; then the answer goes without."""
+    """Percent-encoded in `location`, a key can exceed the limit. The answer then has no location."""
     server = own_server(MAX_KEY_CHARACTERS="4096")
     with server.channel() as channel:
         configs = config_pb2_grpc.ConfigServiceStub(channel)
-        for characters, located in ((512, True), (4096, False)):
+        for characters, has_location in ((512, True), (4096, False)):
             request = config_pb2.CreateConfigRequest(
                 key="\N{GRINNING FACE}" * characters, environment=environment, value=value(1)
             )
             answer, call = configs.CreateConfig.with_call(request)
             assert answer.config.version == 1
-            assert ("location" in dict(call.trailing_metadata())) == located
+            assert ("location" in dict(call.trailing_metadata())) == has_location
 
 
-def test_a_message_beyond_what_the_server_receives_is_resource_exhausted(
+def test_message_over_max_request_bytes_is_resource_exhausted(
     large: config_pb2_grpc.ConfigServiceStub, environment: str
 ) -> None:
     request = config_pb2.GetConfigRequest(key="x" * (REQUEST_BYTES + 1), environment=environment)
     assert refused(lambda: large.GetConfig(request, timeout=60)).code == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_the_limit_holds_while_a_message_is_decompressed(own_server: Callable[..., ServerProcess]) -> None:
-    """Ten bombs at once, 60 KiB each and 60 MiB decompressed, took the server to 1.3 GB."""
+def test_max_request_bytes_holds_while_a_message_is_decompressed(own_server: Callable[..., ServerProcess]) -> None:
+    """Ten gzip bombs at once, 60 KiB each and 60 MiB decompressed, once took the server to 1.3 GB."""
     server = own_server(MAX_REQUEST_BYTES=str(1 << 20))
     before = server.peak_memory_bytes()
     with server.channel(max_send_message_length=-1) as channel:
@@ -140,7 +138,7 @@ def test_the_limit_holds_while_a_message_is_decompressed(own_server: Callable[..
         bomb = config_pb2.GetConfigRequest(key="x" * (60 << 20), environment="e")
         calls = [configs.GetConfig.future(bomb, timeout=60, compression=grpc.Compression.Gzip) for _ in range(10)]
         assert {call.code() for call in calls} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
-        # What fits is taken, compressed or not.
+        # A message within the limit is accepted, compressed or not.
         assert put(configs, "e", "k", "x" * 500_000).revision
         fits = config_pb2.GetConfigRequest(key="k", environment="e")
         assert configs.GetConfig(fits, compression=grpc.Compression.Gzip).config.version == 1
@@ -150,8 +148,8 @@ def test_the_limit_holds_while_a_message_is_decompressed(own_server: Callable[..
 PINGS = {"keepalive_time_ms": 50, "http2.max_pings_without_data": 0, "keepalive_timeout_ms": 20_000}
 
 
-def seconds_until_cut_off() -> float:
-    """How long a server with gRPC's own defaults bears such a client."""
+def seconds_until_disconnected() -> float:
+    """After how long a server with gRPC's defaults disconnects a client that pings like `PINGS`."""
     held = threading.Event()
 
     def hold(request: bytes, context: Any) -> Iterator[bytes]:
@@ -173,24 +171,24 @@ def seconds_until_cut_off() -> float:
     return time.monotonic() - began
 
 
-def test_an_idle_watch_of_a_client_that_pings_is_not_cut_off(server: ServerProcess, environment: str) -> None:
-    """Clients may ping every 10 s. This one does so 200 times as often, and for much longer than others bear it."""
-    borne = seconds_until_cut_off()
+def test_idle_watch_of_a_client_that_pings_is_not_disconnected(server: ServerProcess, environment: str) -> None:
+    """Clients may ping every 10 s. This one pings 200 times as often, for twice as long as gRPC's defaults allow."""
+    default_seconds = seconds_until_disconnected()
     with server.channel(**PINGS) as channel:
         configs = config_pb2_grpc.ConfigServiceStub(channel)
         with ResponseStream(configs.WatchConfigs(config_pb2.WatchConfigsRequest(environment=environment))) as stream:
             assert stream.take().HasField("synced")
             ended = threading.Event()
             assert stream.call.add_callback(ended.set)
-            assert not ended.wait(2 * borne), "it was cut off"
+            assert not ended.wait(2 * default_seconds), "the watch was disconnected"
             revision = put(configs, environment, "k", 1).revision
             assert stream.take().change.revision == revision
 
 
-def test_a_list_that_is_too_large_is_refused_where_it_is(
+def test_too_large_list_is_refused_at_its_field_by_its_size(
     large: config_pb2_grpc.ConfigServiceStub, server: ServerProcess, environment: str
 ) -> None:
-    """By its size as a message, before its items are looked at: that took the loop seconds."""
+    """The size of the message is checked before the items: reading all items once blocked the loop for seconds."""
     many = Value(list_value=ListValue(values=[Value(number_value=1)] * (RESOURCE_BYTES // 11 + 1)))
     few = config_pb2.ConfigOperation(key="few", value=value(1))
     one = config_pb2.CreateConfigRequest(key="many", environment=environment, value=many)

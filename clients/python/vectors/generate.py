@@ -1,4 +1,4 @@
-"""Writes bucketing.json. It has its own MurmurHash3 and imports nothing of this project, so the data checks both.
+"""Writes bucketing.json with its own MurmurHash3, and imports nothing of this project: the two check each other.
 
 python generate.py
 """
@@ -80,7 +80,7 @@ PAIRS = (
     ("", ""),
     ("", "u123"),
     ("new_ui", ""),
-    # Would be one input without the lengths.
+    # Pairs that would have the same bytes without the lengths.
     ("ab", "c"),
     ("a", "bc"),
     ("1", ":1:1"),
@@ -137,12 +137,12 @@ THREE: Json = {
 
 
 def served(variant: str, value: Json, reason: str, error_code: str | None = None) -> Json:
-    """What an evaluation has to give."""
+    """The expected result of an evaluation."""
     return {"variant": variant, "value": value, "reason": reason, "error_code": error_code}
 
 
 def split_served(salt: str, unit: str, arms: Sequence[tuple[str, int]]) -> Json:
-    """What a split over the three colours has to give."""
+    """The expected result of a split over the three colours."""
     name = arms[arm(salt, unit, [weight for _, weight in arms])[1]][0]
     return served(name, name.upper(), "SPLIT")
 
@@ -214,7 +214,7 @@ def vectors() -> Json:
     """The whole of bucketing.json."""
     for data, seed, expected in KNOWN:
         if murmur3_32(bytes.fromhex(data), seed) != expected:
-            raise AssertionError(f"murmur3_32({data}, {seed}) is not what is published")
+            raise AssertionError(f"murmur3_32({data}, {seed}) is not the published hash")
     return {
         "gate_seed": GATE_SEED,
         "split_seed": SPLIT_SEED,

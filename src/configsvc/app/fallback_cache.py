@@ -25,7 +25,7 @@ from configsvc.app.changelog.position import LogPosition
 from configsvc.backoff import Backoff
 from configsvc.cache.port import Cache, CacheEntry
 from configsvc.clock import Clock, SystemClock
-from configsvc.domain.records import Ref
+from configsvc.domain.records import AtRevision, Ref
 from configsvc.tasks import SupervisedTask, Supervisor
 
 logger = logging.getLogger(__name__)
@@ -122,21 +122,21 @@ class FallbackCache:
         if self._cache is not None:
             self._sources.append(source)
 
-    async def get(self, keys: Sequence[str]) -> Mapping[str, tuple[int, Any]]:
-        """Revision and content of the entries that the cache has."""
-        found: dict[str, tuple[int, Any]] = {}
+    async def get(self, keys: Sequence[str]) -> Mapping[str, AtRevision[Any]]:
+        """The contents of the entries that the cache has, by key."""
+        found: dict[str, AtRevision[Any]] = {}
         if self._cache is None:
             return found
         names = {self._cache_key(key): key for key in keys}
         for cache_key, entry in (await self._cache.get([*names])).items():
             key = names[cache_key]
             try:
-                found[key] = (entry.revision, json.loads(entry.payload))
+                found[key] = AtRevision(json.loads(entry.payload), entry.revision)
             except ValueError:
                 logger.warning("the entry '%s' of the fallback cache can't be read: it is not JSON", key)
         return found
 
-    async def put_if_absent(self, entries: Sequence[FallbackEntry]) -> Mapping[str, tuple[int, Any]]:
+    async def put_if_absent(self, entries: Sequence[FallbackEntry]) -> Mapping[str, AtRevision[Any]]:
         """Sends entries now, and returns what the cache has then.
 
         The cache keeps the first of several entries that replicas send at the same revision; a higher revision replaces

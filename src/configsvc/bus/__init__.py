@@ -1,1 +1,1 @@
-"""News that the change log has grown. `port` is the law; the other modules are its adapters."""
+"""Announcements that the change log has grown, and its events. `port` has the interfaces; the other modules implement them."""

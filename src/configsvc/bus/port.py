@@ -1,9 +1,9 @@
-"""How replicas tell each other that the log has grown, and how its changes leave as events.
+"""How replicas tell each other that the log has grown, and how its changes are published as events.
 
-Adapters of `Bus`: `local`, `notify`, `kafka.bus`; of `Publisher`: `kafka.publisher`.
+Adapters of `Bus`: `local`, `postgres`, `kafka.bus`. Adapter of `Publisher`: `kafka.publisher`.
 
-Nobody trusts the bus for correctness. A message says "the log reached N", no more; it may be lost, doubled, late or
-out of order, and that costs latency, never data, since every reader polls the log too.
+Correctness does not depend on the bus. A message says no more than "the log has reached revision N". It may be lost,
+duplicated, late or out of order. That costs latency but no data, because every reader of the log polls it too.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -21,22 +21,22 @@ class Bus(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is, for people: `local`, `kafka`."""
+        """The backend's name for operators, one word: `local`, `postgresql`, `kafka`."""
         ...
 
     def announce(self, changes: Sequence[Change]) -> None:
-        """Says that these changes, in order, are committed. Never waits and never raises for the backend's sake."""
+        """Announces that these changes, in order, are committed. Never waits, and never raises if the backend fails."""
         ...
 
     def subscribe(self) -> AsyncIterator[int]:
-        """Revisions that the log is said to have reached, by any replica, from now on.
+        """The revisions that any replica announces from this call on, not only from the first step of the iterator.
 
-        Several are merged into the highest where the caller is slow. Ends when the bus is closed.
+        If the caller is slow, several revisions are merged into the highest. Ends when the bus is closed.
         """
         ...
 
     async def ping(self) -> None:
-        """Returns where the backend answers; raises `Unavailable` where it does not."""
+        """Raises `Unavailable` if the backend does not answer."""
         ...
 
     async def __aenter__(self) -> Self: ...
@@ -48,10 +48,11 @@ class Bus(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of a batch.
+    """The result of publishing a batch.
 
-    `deliveries`: the events that are settled, in the order of the changes: acknowledged, or refused for good in every
-    form. `problem`: why it ended before all that was begun is settled. Without a problem there is at least one delivery.
+    `deliveries`: the settled events, in the order of the changes. An event is settled if it was acknowledged, or refused
+    permanently in every form. `problem`: why some events of the batch are not settled. Without a problem there is at
+    least one delivery.
     """
 
     deliveries: Sequence[Delivery]
@@ -64,13 +65,13 @@ class Publisher(Protocol):
     async def publish(self, changes: Sequence[Change]) -> Receipt:
         """Publishes the first of the changes, as many as make one batch: at least one, bounded in bytes.
 
-        It goes on as long as acknowledgements come in, however slowly. Each key's events are published in the order
-        given. Changes that the receipt does not name may have been published too: publish them again, before any later
-        change of their keys. When this has returned or was cancelled, nothing of the batch is sent any more.
+        It continues as long as acknowledgements arrive, however slowly. The events of one key are published in the given
+        order. Changes that are not in the receipt may have been published too: publish them again, before any later
+        change of their keys. After this has returned or was cancelled, no event of the batch is sent any more.
 
-        An event that the backend will never take is published with less in it: see `domain.events.EventForm`.
+        An event that the backend refuses permanently is published in a smaller form: see `domain.events.EventForm`.
 
-        Never raises for the backend's sake.
+        Never raises if the backend fails.
         """
         ...
 

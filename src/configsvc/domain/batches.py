@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from configsvc_client.evaluation import Violation
 
-from configsvc.domain.prerequisites import problems
+from configsvc.domain.prerequisites import prerequisite_errors
 from configsvc.domain.records import Decision, Mutation, Put, Ref, View
 from configsvc.domain.sizes import check_sendable, message_bytes, sending_problem
 from configsvc.errors import InvalidInput, ServiceError
@@ -37,7 +37,7 @@ def all_or_none(steps: Sequence[Step]) -> Decision:
                 for mutation in decided:
                     _check_size(view, mutation)
                 mutations.extend(decided)
-        for ref, error in problems(view, mutations):
+        for ref, error in prerequisite_errors(view, mutations):
             with errors_at(paths[ref]):
                 raise error
         return mutations

@@ -1,7 +1,7 @@
-"""A change as the event that other systems get. Its schema: bus/config-updates.schema.json.
+"""A change as the event that other systems get. Its schema is bus/config-updates.schema.json.
 
-An event that the broker does not take is published with less in it; `EventForm` has the order. So the size of one event
-never stops those behind it.
+If the broker refuses an event, smaller forms of it are tried, in the order of `EventForm`. So an event that is too large
+never stops the events behind it.
 """
 
 import json
@@ -13,32 +13,32 @@ from typing import Any
 
 from configsvc.domain.records import Change, Kind, Ref
 
-# Of the schema. It goes in a header: version 1 closed the event's object, so that one more member in each event would
-# have broken the consumers that check it.
+# The version of the schema. It is a header of the message and not a member of the event: version 1 allowed no further
+# members, so a new one would have broken consumers that validate events.
 SCHEMA_VERSION = 2
 
 
 class EventForm(StrEnum):
-    """How much of an event is published, most first."""
+    """How much of an event is published; the largest form first."""
 
     WHOLE = "whole"
     WITHOUT_VALUE = "without its value"
     BARE = "without its value, reason and actor"
-    # Nothing: not even the bare event was taken.
+    # Even the bare event was refused.
     SKIPPED = "not at all"
 
 
 class RefusalReason(StrEnum):
-    """Why an event is published with less in it: what the event's `…_omitted` members say."""
+    """Why the whole event was refused: the value of the event's `…_omitted` members."""
 
     TOO_LARGE = "too_large"
-    # By a rule of the broker other than its size limit.
+    # The broker has another rule than its size limit.
     REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A refusal of the whole event. `event_bytes`: what it has; `limit_bytes`: what the topic takes; 0: not known."""
+    """The refusal of a whole event of `event_bytes`. `limit_bytes`: the topic's limit, 0 if it is not known."""
 
     reason: RefusalReason
     event_bytes: int
@@ -47,7 +47,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What became of a change's event, for good. `refusal` is there if the form is not the whole event."""
+    """The form in which a change's event was published, which is final. `refusal`: set if it is not the whole event."""
 
     change: Change
     form: EventForm
@@ -56,7 +56,7 @@ class Delivery:
 
     @property
     def loss(self) -> "EventLoss | None":
-        """What consumers have not got; None if they got all."""
+        """What consumers did not get; None if they got the whole event."""
         if self.refusal is None:
             return None
         return EventLoss(self.change.revision, self.change.ref, self.form, self.refusal)
@@ -64,7 +64,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class EventLoss:
-    """An event that was published with less in it, or not at all."""
+    """An event that was published in a smaller form, or not at all."""
 
     revision: int
     ref: Ref
@@ -72,14 +72,14 @@ class EventLoss:
     refusal: Refusal
 
     def __str__(self) -> str:
-        where = "/".join(filter(None, (self.ref.environment, self.ref.service, self.ref.key)))
+        name = "/".join(filter(None, (self.ref.environment, self.ref.service, self.ref.key)))
         limit = f"the topic takes {self.refusal.limit_bytes}" if self.refusal.limit_bytes else "its limit is not known"
         size = f"it has {self.refusal.event_bytes} bytes, {limit}"
         why = size if self.refusal.reason is RefusalReason.TOO_LARGE else "the broker refuses it"
-        return f"revision {self.revision} ({self.ref.kind} {where}) was published {self.form}: {why}"
+        return f"revision {self.revision} ({self.ref.kind} {name}) was published {self.form}: {why}"
 
     def to_json(self) -> str:
-        """For the store."""
+        """The text that the storage keeps."""
         ref, refusal = self.ref, self.refusal
         return json.dumps(
             {
@@ -94,7 +94,7 @@ class EventLoss:
 
     @classmethod
     def from_json(cls, text: str) -> "EventLoss":
-        """What `to_json` wrote."""
+        """Parses what `to_json` wrote."""
         source = json.loads(text)
         kind, environment, service, key = source["ref"]
         refusal = Refusal(RefusalReason[source["why"]], source["event_bytes"], source["limit_bytes"])
@@ -102,23 +102,23 @@ class EventLoss:
 
 
 def event_key(change: Change, *, with_kind: bool = True) -> str:
-    """What orders events, and what a compacted topic keeps the last of: those of one key stay in order.
+    """The message key. Events with the same key stay in order, and a compacted topic keeps the last of them.
 
-    No part but the last can have a slash, so that two resources never share a key. Without the kind (schema version 1)
-    a configuration that all services share and a flag of the same name do.
+    Only the last part can contain a slash, so two resources never have the same key. Without the kind (schema version 1)
+    a flag and a configuration of the same name that all services share have the same key.
     """
     ref = change.ref
-    plain = f"{ref.environment}/{ref.service}/{ref.key}"
-    return f"{ref.kind.value}/{plain}" if with_kind else plain
+    path = f"{ref.environment}/{ref.service}/{ref.key}"
+    return f"{ref.kind.value}/{path}" if with_kind else path
 
 
 def forms_of(change: Change) -> Sequence[EventForm]:
-    """The forms that an event can have, in the order in which they are tried."""
+    """The possible forms of an event, in the order in which they are tried."""
     return tuple(form for form in EventForm if change.after is not None or form is not EventForm.WITHOUT_VALUE)
 
 
 def event_of(change: Change, form: EventForm = EventForm.WHOLE, refusal: Refusal | None = None) -> dict[str, Any]:
-    """The event. `value` is absent for a removal, and if it was omitted: `value_omitted` says so."""
+    """The event. A removal has no `value`. If the value was omitted, `value_omitted` says why."""
     is_bare = form is EventForm.BARE
     event: dict[str, Any] = {
         "revision": change.revision,

@@ -1,4 +1,4 @@
-"""Which flags a list is about."""
+"""The filter of a list of flags."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -6,14 +6,15 @@ from datetime import datetime
 from configsvc_client.evaluation import limits
 
 from configsvc.domain.fields import Fields
+from configsvc.domain.flags import member
 from configsvc.domain.records import Record
 
 
 @dataclass(frozen=True, slots=True)
 class FlagFilter:
-    """Everything that is given must hold. None, and no tags: all flags.
+    """A flag matches if it satisfies every part that is given. None, and no tags: all flags.
 
-    `tags`: the flag has all of them. `owner`: exactly this; empty: flags that nobody owns. `created_before` and
+    `tags`: the flag has all of them. `owner`: exactly this; empty: flags without an owner. `created_before` and
     `updated_before` are exclusive.
     """
 
@@ -24,19 +25,19 @@ class FlagFilter:
     updated_before: datetime | None = None
 
     def check(self, fields: Fields) -> None:
-        """Refuses what no flag could have."""
+        """Refuses values that no flag could have."""
         fields.count("tags", len(self.tags), limits.TAGS)
         for index, tag in enumerate(self.tags[: limits.TAGS]):
             fields.text(f"tags[{index}]", tag, limits.LABEL_CHARACTERS, required=True)
         fields.text("owner", self.owner or "", limits.OWNER_CHARACTERS)
 
     def matches(self, record: Record) -> bool:
-        """Whether the list has this flag."""
+        """Whether a flag, given its record, is in the list."""
         body = record.body
         return (
-            self.enabled in (None, body["enabled"])
-            and self.owner in (None, body["owner"])
-            and set(self.tags) <= set(body["tags"])
+            self.enabled in (None, member(body, "enabled"))
+            and self.owner in (None, member(body, "owner"))
+            and set(self.tags) <= set(member(body, "tags"))
             and (self.created_before is None or record.created_at < self.created_before)
             and (self.updated_before is None or record.updated_at < self.updated_before)
         )
@@ -48,7 +49,7 @@ class FlagFilter:
 
     @property
     def query(self) -> tuple[object, ...]:
-        """What a page token is bound to. Of lists that could be had before there were more filters, as it was then."""
+        """What a page token is bound to. A filter by `enabled` alone has the form of earlier releases, whose tokens stay valid."""
         times = [None if time is None else time.isoformat() for time in (self.created_before, self.updated_before)]
         more = (sorted(set(self.tags)), self.owner, *times)
         return (self.enabled,) if more == ([], None, None, None) else (self.enabled, *more)

@@ -1,13 +1,13 @@
-"""Going back to an earlier version of a flag."""
+"""Rollback of a flag to an earlier version."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 from configsvc_client.evaluation import Flag, InvalidFlag, check_flag, check_successor
 
-from configsvc.domain.flags import body, incarnated, read, refused, stored
+from configsvc.domain.flags import body_of, flag_of, invalid_input, parse, with_incarnation
 from configsvc.domain.preconditions import Precondition
-from configsvc.domain.prerequisites import judged
+from configsvc.domain.prerequisites import with_prerequisite_check
 from configsvc.domain.records import Action, Decision, JsonObject, Mutation, Put, Ref, View
 from configsvc.domain.resources import error_metadata
 from configsvc.errors import FailedPrecondition, InvalidInput
@@ -16,24 +16,25 @@ from configsvc.errors import FailedPrecondition, InvalidInput
 def rollback(ref: Ref, version: int, definition: JsonObject, token: str, precondition: Precondition) -> Decision:
     """Writes an earlier version's definition again; brings a deleted flag back. `token`: see `flags.creation`.
 
-    What never changes stays as it is now: the salt, and the variants that came later, behind the earlier ones. Raises
-    `FailedPrecondition` (reason `VERSION_NOT_RESTORABLE`) if the flag, or the others, don't allow the definition any more.
+    The salt stays as it is now, and so do the variants that came later, behind the earlier ones: neither may ever change.
+    Raises `FailedPrecondition` (reason `VERSION_NOT_RESTORABLE`) if the current flag, or another flag, forbids the earlier
+    definition.
     """
 
     def decide(view: View) -> Sequence[Mutation]:
         current = view.get(ref)
-        before = None if current is None else stored(current)
-        earlier = read(definition)
+        before = None if current is None else flag_of(current)
+        earlier = parse(definition)
         try:
-            after = earlier if before is None else _succeeding(before, earlier)
+            after = earlier if before is None else _successor(before, earlier)
         except InvalidFlag as error:
-            raise refused(error) from error
-        return (Put(ref, body(incarnated(before, after, token)), Action.ROLLBACK),)
+            raise invalid_input(error) from error
+        return (Put(ref, body_of(with_incarnation(before, after, token)), Action.ROLLBACK),)
 
-    def decide_or_say_why_not(view: View) -> Sequence[Mutation]:
+    def decide_or_explain(view: View) -> Sequence[Mutation]:
         precondition.check(ref, view.get(ref))
         try:
-            return judged(decide)(view)
+            return with_prerequisite_check(decide)(view)
         except InvalidInput as error:
             raise FailedPrecondition(
                 f"version {version} of flag '{ref.key}' can't be written again as things are now: {error}",
@@ -41,15 +42,15 @@ def rollback(ref: Ref, version: int, definition: JsonObject, token: str, precond
                 {**error_metadata(ref), "version": str(version)},
             ) from error
 
-    return decide_or_say_why_not
+    return decide_or_explain
 
 
-def _succeeding(before: Flag, earlier: Flag) -> Flag:
-    """An earlier version as the one that follows `before`. Raises `InvalidFlag` if it can't be."""
+def _successor(before: Flag, earlier: Flag) -> Flag:
+    """The earlier version, changed so that it can follow `before`. Raises `InvalidFlag` if that is impossible."""
     after = replace(earlier, salt=before.salt)
     later = before.all_variants[len(earlier.all_variants) :]
     if later and not earlier.variants:
-        # Implied variants are written out, and so is what is implied with them.
+        # The implied variants have to be written out, and then so do the variants that they imply for each case.
         after = replace(
             after,
             variants=earlier.all_variants,

@@ -1,7 +1,7 @@
-"""Flags in the store: the decisions of each write. What a flag is and does is the evaluation package's.
+"""Flags in the store: what a record of one holds, and the decision of each write.
 
-A decision here is about its flag alone. What the flags of an environment must be together is judged after it, by
-`prerequisites`.
+What a flag is and how it is evaluated is in `configsvc_client.evaluation`. A decision here is about its flag alone;
+`prerequisites` checks the flags of an environment together, after it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,8 +16,9 @@ from configsvc.domain.records import Action, Decision, JsonObject, Kind, Mutatio
 from configsvc.domain.resources import already_exists, not_found
 from configsvc.errors import InvalidInput
 
-_DEFAULTS = Flag("", "").to_json()
-_NOT_SHOWN = ("name", "environment", "version", "incarnation")
+# What a member stands for that a record was stored without: every reader of a body has to know it.
+DEFAULTS = Flag("", "").to_json()
+_NOT_IN_DEFINITION = ("name", "environment", "version", "incarnation")
 
 
 def flag_ref(environment: str, name: str) -> Ref:
@@ -25,28 +26,33 @@ def flag_ref(environment: str, name: str) -> Ref:
     return Ref(Kind.FLAG, environment, "", name)
 
 
-def read(definition: Mapping[str, Any]) -> Flag:
+def parse(definition: Mapping[str, Any]) -> Flag:
     """The flag that JSON describes. Raises `InvalidInput` with every field that can't be accepted."""
     try:
         return Flag.from_json(definition)
     except InvalidFlag as error:
-        raise refused(error) from error
+        raise invalid_input(error) from error
 
 
-def stored(record: Record) -> Flag:
+def flag_of(record: Record) -> Flag:
     """The flag that a record holds, whatever the limits are now. Its version is the record's."""
     ref = record.ref
     return replace(Flag.from_stored(record.body), name=ref.key, environment=ref.environment, version=record.version)
 
 
-def shown(body: JsonObject) -> JsonObject:
-    """The definition in a body, as people know it: without the identity, and with what the body was written before."""
-    return {name: body.get(name, member) for name, member in _DEFAULTS.items() if name not in _NOT_SHOWN}
+def member(body: JsonObject, name: str) -> Any:
+    """A member of a body; its default if the record was stored without it."""
+    return body.get(name, DEFAULTS[name])
 
 
-def body(flag: Flag) -> JsonObject:
-    """What a record of a flag holds. The version is the record's, and not repeated."""
-    return {name: member for name, member in flag.to_json().items() if name != "version"}
+def definition_of(body: JsonObject) -> JsonObject:
+    """The definition in a body, as users know it: without the identity, with members that came later."""
+    return {name: member(body, name) for name in DEFAULTS if name not in _NOT_IN_DEFINITION}
+
+
+def body_of(flag: Flag) -> JsonObject:
+    """The body of a flag's record. The version is the record's, and not repeated."""
+    return {name: value for name, value in flag.to_json().items() if name != "version"}
 
 
 def creation(flag: Flag, token: str) -> Decision:
@@ -56,8 +62,8 @@ def creation(flag: Flag, token: str) -> Decision:
         ref = flag_ref(flag.environment, flag.name)
         if (current := view.get(ref)) is not None:
             raise already_exists(current)
-        after = incarnated(None, replace(flag, salt=flag.salt or token), token)
-        return (Put(ref, body(after), Action.CREATE),)
+        after = with_incarnation(None, replace(flag, salt=flag.salt or token), token)
+        return (Put(ref, body_of(after), Action.CREATE),)
 
     return decide
 
@@ -67,7 +73,7 @@ def update(
 ) -> Decision:
     """Writes these members of the definition over the current one; all others stay.
 
-    The flag must exist, unless `allow_missing`, and be as the precondition says. What results is checked as a whole:
+    The flag must exist, unless `allow_missing`, and satisfy the precondition. The new definition is checked as a whole:
     raises `InvalidInput`. `token`: see `creation`.
     """
 
@@ -77,52 +83,52 @@ def update(
         if current is None:
             if not (allow_missing or precondition.requires_absence):
                 raise not_found(ref)
-            return creation(read({"name": ref.key, "environment": ref.environment, **changes}), token)(view)
-        after = read({**current.body, **changes})
-        before = _former(current.body)
+            return creation(parse({"name": ref.key, "environment": ref.environment, **changes}), token)(view)
+        after = parse({**current.body, **changes})
+        before = _predecessor(ref, current.body)
         after = replace(after, salt=after.salt or before.salt)
         try:
             check_successor(before, after)
         except InvalidFlag as error:
-            raise refused(error) from error
-        return (Put(ref, body(incarnated(before, after, token)), Action.UPDATE),)
+            raise invalid_input(error) from error
+        return (Put(ref, body_of(with_incarnation(before, after, token)), Action.UPDATE),)
 
     return decide
 
 
-def incarnated(before: Flag | None, after: Flag, token: str) -> Flag:
-    """`after` in the incarnation that it belongs to: that of `before`, or a new one, named by `token`.
+def with_incarnation(before: Flag | None, after: Flag, token: str) -> Flag:
+    """`after` in its incarnation: that of `before`, or a new one, named by `token`.
 
-    What is assigned by a sticky flag belongs to one incarnation. One ends where the flag is deleted, disabled or no
-    longer sticky, and where an assignment would mean something else: to other units, or of another type. So a new one
-    begins with each write that changes any of this, and never with the ones that an assignment is kept through.
+    The assignments of a sticky flag belong to one incarnation. It ends when the flag is deleted, disabled or no longer
+    sticky, and when an assignment would mean something else: for other units, or of another type. So each write that
+    changes one of these begins a new incarnation; every other write keeps it.
     """
     if not after.sticky:
         return replace(after, incarnation="")
-    if before is not None and _assigning(before) == _assigning(after):
+    if before is not None and _meaning_of_assignments(before) == _meaning_of_assignments(after):
         return replace(after, incarnation=before.incarnation)
     return replace(after, incarnation=token)
 
 
-def _assigning(flag: Flag) -> tuple[object, ...]:
+def _meaning_of_assignments(flag: Flag) -> tuple[object, ...]:
     return flag.enabled, flag.sticky, flag.bucket_by or USER_ID, flag.value_type
 
 
-def refused(error: InvalidFlag) -> InvalidInput:
+def invalid_input(error: InvalidFlag) -> InvalidInput:
     """The evaluation package's error as the service's."""
     return InvalidInput(error.violations)
 
 
-def _former(body: JsonObject) -> Flag:
-    """What is asked of a flag when the next version follows it. The rest need not be read while the store is locked."""
+def _predecessor(ref: Ref, body: JsonObject) -> Flag:
+    """The members of a flag that its next version depends on. The others are not read while the store is locked."""
     return Flag(
-        body["name"],
-        body["environment"],
-        enabled=body["enabled"],
-        value_type=body["value_type"],
-        variants=tuple(Variant(variant["name"], variant["value"]) for variant in body["variants"]),
-        bucket_by=body["bucket_by"],
-        sticky=body.get("sticky", False),
-        incarnation=body.get("incarnation", ""),
-        salt=body["salt"],
+        ref.key,
+        ref.environment,
+        enabled=member(body, "enabled"),
+        value_type=member(body, "value_type"),
+        variants=tuple(Variant(variant["name"], variant["value"]) for variant in member(body, "variants")),
+        bucket_by=member(body, "bucket_by"),
+        sticky=member(body, "sticky"),
+        incarnation=member(body, "incarnation"),
+        salt=member(body, "salt"),
     )

@@ -1,4 +1,4 @@
-"""The bounds of what the service accepts. Settings can change them; the protos name the defaults."""
+"""The limits of what the service accepts. Settings can change them; the protos name the defaults."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ LARGEST_KEY_CHARACTERS = 4_096
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes in the unit that each name ends with; counts where it names no unit."""
+    """Sizes in the unit that ends each name; a name without a unit is a count."""
 
     key_characters: int = 512
     value_bytes: int = 1 << 20
@@ -16,7 +16,7 @@ class Limits:
     batch_size: int = 1_000
     metadata_entries: int = 64
 
-    # A page where the caller named no size: enough for a screen, small enough to be quick.
+    # The page of a caller that names no size: enough for a screen, small enough to be quick.
     default_page_size: int = 100
     description_characters: int = 4_096
     reason_characters: int = 1_024

@@ -1,13 +1,13 @@
-"""The identity of the change log, and how one tells that it is not the log that it was.
+"""The identity of the change log, and how to detect that the log is not the one that was seen before.
 
-A *history* is a random id. The database gets one when it is made, and another one whenever its log is no continuation
-of what somebody has seen of it: an older copy was restored, or a server took over that lacked acknowledged writes. With
-the history goes whatever was derived from a log: etags, page tokens, resume points, copies in caches.
+A *history* is a random id. The database gets one when it is created. It gets another one if its log does not continue
+what was seen of it: an older backup was restored, or a failover went to a server that lacked acknowledged writes. What
+was derived from the log belongs to its history: etags, page tokens, resume points, cached entries.
 
-A restore may go unsaid, and then the old history would stand for two futures. Two things show it. The log ends before a
-revision that was seen in it. Or it has gone on since, and says something else at that revision: each change has a digest
-of all before it and itself, h(n) = H(h(n-1), row n), so that two logs which agree in a digest agree in everything up to
-there (Haber and Stornetta, "How to time-stamp a digital document", 1991).
+Nobody may have announced a restore, and the same history then has two continuations. There are two signs of it. The log
+ends before a revision that was seen in it. Or the log has grown since, and has other content at that revision. To detect
+the latter, each change has a digest of itself and everything before it, h(n) = H(h(n-1), row n). Two logs with the same
+digest are equal up to there (Haber and Stornetta, "How to time-stamp a digital document", 1991).
 """
 
 import hashlib
@@ -21,23 +21,24 @@ from typing import Any
 
 from configsvc.errors import RevisionOutOfRange
 
-# A new history begins this far above every revision that is known to have been given out, since others may have seen
-# more: whoever compares revisions alone (`min_revision`, Kafka consumers) sees them rise. A bigint has room for 10^13.
+# A new history begins this far above the highest revision that is known. Other systems may have seen higher ones, and
+# those that compare revisions without histories (`min_revision`, Kafka consumers) must see them rise. A bigint has room
+# for 10^13 leaps.
 LEAP_REVISIONS = 1_000_000
-# A million of these fit into a bigint.
+# A bigint has room for a million of these.
 LARGEST_LEAP = 10**12
 
-# Why a database has the first history that it has.
-MADE = "made with the database, or when it first met a release that knows of histories"
+# The reason of a database's first history.
+FIRST_HISTORY_REASON = "made with the database, or when it first met a release that knows of histories"
 
 _HISTORY_BYTES, _DIGEST_BYTES = 16, 16
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A place in a log: `revision` of `history`, with the log's digest there (empty: not known).
+    """How far a log was seen: `revision` of `history`, and the log's digest there (empty if it is not known).
 
-    Without a history it is nowhere: nothing was seen.
+    Without a history, nothing was seen.
     """
 
     history: str
@@ -47,10 +48,10 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class LogState:
-    """`head` is the newest revision, 0 before the first write. Changes up to `compacted` are gone.
+    """`head` is the newest revision, 0 before the first write. Changes up to `compacted` were compacted away.
 
-    `history` began at revision `since`: what came before is what it has in common with earlier ones. `digest` is that of
-    the whole log; empty where an older release alone has written.
+    `history` began at revision `since`; earlier changes belong to earlier histories too. `digest` covers the whole log;
+    it is empty if only an older release has written.
     """
 
     head: int
@@ -61,26 +62,26 @@ class LogState:
 
     @property
     def end(self) -> Checkpoint:
-        """The place of the newest revision."""
+        """The checkpoint at the newest revision."""
         return Checkpoint(self.history, self.head, self.digest)
 
     def with_new_history(self, above: int = 0, leap: int = LEAP_REVISIONS) -> "LogState":
-        """This log under a new history, which begins `leap` above its head, and above a revision that was seen."""
+        """The state with a new history, which begins `leap` above the head, and above a revision `above` that was seen."""
         since = max(self.head, above) + leap
         return LogState(since, self.compacted, new_history(), since, self.digest)
 
     def continues(self, seen: Checkpoint, stored_digest: str) -> bool:
-        """Whether this log is a continuation of one in which `seen` was seen.
+        """Whether this log continues the one in which `seen` was seen.
 
-        `stored_digest` is the digest that this log has at that revision; empty: it has none, or it was compacted away.
-        A later history is one that began above: it was made by somebody who knew.
+        `stored_digest` is this log's digest at that revision; empty if it has none, or it was compacted away. If this log
+        has another history that began above `seen.revision`, that history was started with `seen` in mind.
         """
         if not seen.history:
             return True
         if self.history != seen.history:
             return self.since > seen.revision
-        is_other = bool(seen.digest and stored_digest and seen.digest != stored_digest)
-        return self.head >= seen.revision and not is_other
+        is_different = bool(seen.digest and stored_digest and seen.digest != stored_digest)
+        return self.head >= seen.revision and not is_different
 
 
 def new_history() -> str:
@@ -89,18 +90,18 @@ def new_history() -> str:
 
 
 def next_digest(before: str, row: Sequence[Any], text: str | None) -> str:
-    """The digest of the log up to a row, from that up to the row before. `text` is the row's longest part."""
-    found = hashlib.blake2b(json.dumps((before, text is None, *row)).encode(), digest_size=_DIGEST_BYTES)
+    """The digest of the log up to a row, given the digest up to the row before. `text` is the row's longest part."""
+    digest = hashlib.blake2b(json.dumps((before, text is None, *row)).encode(), digest_size=_DIGEST_BYTES)
     if text is not None:
-        found.update(text.encode("utf-8", "surrogatepass"))
-    return found.hexdigest()
+        digest.update(text.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryOrigin:
-    """Where a history comes from: `reason`, for people, and when. `since`: its first revision comes after this one.
+    """Why a history was started (`reason`, a text for operators), and when (`made_at`, None if it is not known now).
 
-    `made_at` None: that is not known now.
+    Its revisions are those after `since`.
     """
 
     history: str
@@ -110,7 +111,7 @@ class HistoryOrigin:
 
 
 def history_changed(current: str, since: int, head: int) -> RevisionOutOfRange:
-    """What was sent is of another history of the log than the one that it has now."""
+    """The error for a request that refers to another history than the current one."""
     return RevisionOutOfRange(
         f"this is of another history of the change log, which has the history {current} since revision {since}: the"
         " database was restored, or lost acknowledged writes; read again from the start",

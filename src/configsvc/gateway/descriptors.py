@@ -49,7 +49,7 @@ def _return_resources(proto: FileDescriptorProto, file: FileDescriptor) -> None:
     """Makes the resource itself the answer of each method that has a `response_body`.
 
     Envoy supports `response_body` only for google.api.HttpBody. So the method returns the field's message in Envoy's
-    descriptors, and the server sends just that message if the call comes from the gateway (`rpc/interceptors.py`).
+    descriptors, and the server sends just that message if the call comes from the gateway (`rpc/interceptors/messages.py`).
     """
     for service in proto.service:
         for method in service.method:

@@ -1,1 +1,1 @@
-"""gRPC: the only place that knows of it."""
+"""The gRPC server: the only part of the service that knows gRPC."""

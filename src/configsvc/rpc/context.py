@@ -4,6 +4,7 @@ grpc.aio's own class is generic in its stubs only, and the generated servicers n
 asynchronous. A servicer takes a `CallContext`; only the interceptors write to the call, through a `ServerContext`.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn, Protocol
 
@@ -12,6 +13,14 @@ import grpc
 # As gRPC takes it, and as this service makes it.
 Metadata = Sequence[tuple[str, str | bytes]]
 TextMetadata = Sequence[tuple[str, str]]
+
+# gRPC allows spaces, too, but an answer to REST separates its metadata by them (`response_metadata.status_message`).
+_METADATA_VALUE = re.compile(r"[!-~]+")
+
+
+def is_metadata_value(text: str) -> bool:
+    """Whether an answer's metadata can carry this text."""
+    return _METADATA_VALUE.fullmatch(text) is not None
 
 
 class CallContext(Protocol):

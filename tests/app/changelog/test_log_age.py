@@ -1,15 +1,13 @@
-"""Age of the log's changes, by clocks that jump: one jump erases nothing that is young."""
+"""The age of changes, on clocks that jump: one jump deletes no young change."""
 
 import logging
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from configsvc.app.changelog.log_age import UNWITNESSED, LogAge
+from configsvc.app.changelog.log_age import UNOBSERVED_PART, LogAge
 from configsvc.domain.records import Action, Author, Kind, Put, Ref, Write
 from configsvc.storage.port import RetentionPolicy, Storage
 from tests.app.fake_clock import FakeClock
@@ -31,12 +29,6 @@ class JumpingClock(FakeClock):
         self.jumped += timedelta(days=days)
 
 
-@pytest.fixture
-async def storage(tmp_path: Path) -> AsyncIterator[Storage]:
-    async with open_storage(tmp_path) as opened:
-        yield opened
-
-
 async def write(storage: Storage, clock: FakeClock) -> None:
     ref = Ref(Kind.CONFIG, "test", "", "key")
     put = Put(ref, {"value": 1}, Action.UPDATE)
@@ -47,52 +39,52 @@ async def compact(storage: Storage, age: LogAge) -> int:
     return await storage.compact(RetentionPolicy(1_000_000, await age.oldest_kept()))
 
 
-async def live_through(storage: Storage, clock: FakeClock, days: int) -> None:
+async def write_daily(storage: Storage, clock: FakeClock, days: int) -> None:
     """One change a day."""
     for _ in range(days):
         await write(storage, clock)
         await clock.advance(DAY)
 
 
-async def test_age_is_counted_while_the_clock_is_right(storage: Storage) -> None:
+async def test_changes_beyond_the_age_are_compacted_if_the_clock_is_right(storage: Storage) -> None:
     clock = JumpingClock()
-    await live_through(storage, clock, 40)
+    await write_daily(storage, clock, 40)
     assert await compact(storage, LogAge(storage, clock, KEEP)) == 10
 
 
 @pytest.mark.parametrize("days", [400, 31, -400])
 @pytest.mark.parametrize("writes_after", [0, 1, 5])
-async def test_a_jump_of_the_clock_erases_nothing_that_is_young(
+async def test_jump_of_the_clock_deletes_no_young_change(
     storage: Storage, days: float, writes_after: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = JumpingClock()
     age = LogAge(storage, clock, KEEP)
-    await live_through(storage, clock, 20)
+    await write_daily(storage, clock, 20)
     assert await compact(storage, age) == 0
     clock.jump(days)
     with caplog.at_level(logging.WARNING):
         assert await compact(storage, age) == 0
     assert "the clock has jumped" in caplog.text
-    await live_through(storage, clock, writes_after)
+    await write_daily(storage, clock, writes_after)
     assert await compact(storage, age) == 0
-    # Started anew on the wrong clock, and set right again.
+    # Restarted on the wrong clock, and then corrected.
     assert await compact(storage, LogAge(storage, clock, KEEP)) == 0
     clock.jump(-days)
     assert await compact(storage, age) == 0
     assert await compact(storage, LogAge(storage, clock, KEEP)) == 0
 
 
-async def test_forward_back_and_forward_again(storage: Storage) -> None:
+async def test_repeated_jumps_delete_no_young_change(storage: Storage) -> None:
     clock = JumpingClock()
     age = LogAge(storage, clock, KEEP)
-    await live_through(storage, clock, 5)
+    await write_daily(storage, clock, 5)
     for days in (400, -400, 400):
         clock.jump(days)
-        await live_through(storage, clock, 2)
+        await write_daily(storage, clock, 2)
         assert await compact(storage, age) == 0
 
 
-async def test_silence_that_the_process_lived_through_counts_whole(storage: Storage) -> None:
+async def test_quiet_period_that_the_process_observed_counts_in_full(storage: Storage) -> None:
     clock = JumpingClock()
     age = LogAge(storage, clock, KEEP)
     await write(storage, clock)
@@ -110,7 +102,7 @@ async def test_silence_that_the_process_lived_through_counts_whole(storage: Stor
     jump_days=st.floats(-1_000, 1_000),
     restarts=st.booleans(),
 )
-async def test_whatever_is_younger_than_nine_tenths_of_the_age_is_kept(
+async def test_changes_younger_than_nine_tenths_of_the_age_are_kept(
     tmp_path_factory: pytest.TempPathFactory, hours: list[float], jump_at: int, jump_days: float, restarts: bool
 ) -> None:
     clock = JumpingClock()
@@ -124,6 +116,6 @@ async def test_whatever_is_younger_than_nine_tenths_of_the_age_is_kept(
             written.append(clock.monotonic())
             await clock.advance(pause * 3_600)
             compacted = await compact(storage, LogAge(storage, clock, KEEP) if restarts else age)
-            young = KEEP.total_seconds() * (1 - UNWITNESSED)
-            forgotten = written[:compacted]
-            assert all(clock.monotonic() - at >= young for at in forgotten)
+            young = KEEP.total_seconds() * (1 - UNOBSERVED_PART)
+            deleted = written[:compacted]
+            assert all(clock.monotonic() - at >= young for at in deleted)

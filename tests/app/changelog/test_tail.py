@@ -21,7 +21,7 @@ from configsvc.domain.records import Change
 from configsvc.errors import Unavailable
 from configsvc.storage.port import RetentionPolicy, Storage
 from tests.app.fake_clock import FakeClock, settle
-from tests.app.replica import POLL_SECONDS, Replica, Seen, config, open_replica, open_storage, write
+from tests.app.replica import POLL_SECONDS, RecordingFollower, Replica, config, open_replica, open_storage, write
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -44,8 +44,8 @@ async def replica(storage: Storage, clock: FakeClock) -> AsyncIterator[Replica]:
 
 
 @pytest.fixture
-def seen(replica: Replica) -> Seen:
-    listener = Seen()
+def seen(replica: Replica) -> RecordingFollower:
+    listener = RecordingFollower()
     replica.tail.subscribe(listener)
     return listener
 
@@ -55,26 +55,28 @@ async def test_it_starts_at_the_head_and_tells_only_what_comes_after(storage: St
         await write(storage, (config("a"), value))
     async with open_replica(storage, clock) as replica:
         assert replica.tail.applied == 3
-        seen = Seen()
+        seen = RecordingFollower()
         replica.tail.subscribe(seen)
         await replica.put(config("a"), 4)
         assert seen.revisions == [4]
 
 
-async def test_an_own_commit_is_applied_at_once_without_a_read(replica: Replica, seen: Seen, clock: FakeClock) -> None:
+async def test_an_own_commit_is_applied_at_once_without_a_read(
+    replica: Replica, seen: RecordingFollower, clock: FakeClock
+) -> None:
     await clock.asleep()
-    reads = replica.door.reads
+    reads = replica.reader.reads
     commit = await write(replica.storage, (config("a"), 1))
     replica.tail.on_commit(commit)
     assert (replica.tail.applied, seen.revisions) == (1, [1])
     await settle()
-    assert replica.door.reads == reads
+    assert replica.reader.reads == reads
 
 
 async def test_listeners_are_told_before_applied_advances(replica: Replica) -> None:
     applied: list[int] = []
 
-    class Listener(Seen):
+    class Listener(RecordingFollower):
         def apply(self, changes: Sequence[Change]) -> None:
             applied.append(replica.tail.applied)
 
@@ -86,20 +88,20 @@ async def test_listeners_are_told_before_applied_advances(replica: Replica) -> N
 
 
 async def test_group_committed_writes_arrive_in_any_order_and_are_told_in_order(
-    replica: Replica, seen: Seen, clock: FakeClock
+    replica: Replica, seen: RecordingFollower, clock: FakeClock
 ) -> None:
     await clock.asleep()
-    reads = replica.door.reads
+    reads = replica.reader.reads
     commits = [await write(replica.storage, (config("a"), value)) for value in range(20)]
     Random(1).shuffle(commits)
     for commit in commits:
         replica.tail.on_commit(commit)
     assert seen.revisions == list(range(1, 21))
     await settle()
-    assert replica.door.reads == reads
+    assert replica.reader.reads == reads
 
 
-async def test_more_early_commits_than_are_held_come_from_the_log(replica: Replica, seen: Seen) -> None:
+async def test_more_early_commits_than_are_held_come_from_the_log(replica: Replica, seen: RecordingFollower) -> None:
     commits = [await write(replica.storage, (config("a"), value)) for value in range(MAX_COMMITS + 50)]
     for commit in reversed(commits):
         replica.tail.on_commit(commit)
@@ -107,14 +109,14 @@ async def test_more_early_commits_than_are_held_come_from_the_log(replica: Repli
     assert seen.revisions == list(range(1, len(commits) + 1))
 
 
-async def test_the_writes_of_others_before_an_own_one_are_read(replica: Replica, seen: Seen) -> None:
+async def test_the_writes_of_others_before_an_own_one_are_read(replica: Replica, seen: RecordingFollower) -> None:
     await write(replica.storage, (config("theirs"), 1))
     await replica.put(config("ours"), 2)
     await seen.until(2)
     assert seen.revisions == [1, 2]
 
 
-async def test_the_bus_wakes_it_before_the_poll(replica: Replica, seen: Seen, clock: FakeClock) -> None:
+async def test_the_bus_wakes_it_before_the_poll(replica: Replica, seen: RecordingFollower, clock: FakeClock) -> None:
     await clock.asleep()
     commit = await write(replica.storage, (config("a"), 1))
     replica.bus.announce(commit.changes)
@@ -122,7 +124,7 @@ async def test_the_bus_wakes_it_before_the_poll(replica: Replica, seen: Seen, cl
     assert clock.monotonic() == 0
 
 
-async def test_a_lost_message_costs_one_poll(replica: Replica, seen: Seen, clock: FakeClock) -> None:
+async def test_a_lost_message_costs_one_poll(replica: Replica, seen: RecordingFollower, clock: FakeClock) -> None:
     await clock.asleep()
     await write(replica.storage, (config("a"), 1))
     await clock.advance(POLL_SECONDS * 0.99)
@@ -131,7 +133,9 @@ async def test_a_lost_message_costs_one_poll(replica: Replica, seen: Seen, clock
     await seen.until(1)
 
 
-async def test_doubled_late_and_untrue_messages_change_nothing(replica: Replica, seen: Seen, clock: FakeClock) -> None:
+async def test_doubled_late_and_untrue_messages_change_nothing(
+    replica: Replica, seen: RecordingFollower, clock: FakeClock
+) -> None:
     commits = [await write(replica.storage, (config("a"), value)) for value in range(5)]
     untrue = [replace(change, revision=10**9) for change in commits[0].changes]
     for changes in (commits[4].changes, commits[0].changes, untrue, commits[4].changes):
@@ -140,9 +144,9 @@ async def test_doubled_late_and_untrue_messages_change_nothing(replica: Replica,
     await seen.until(5)
     assert seen.revisions == [1, 2, 3, 4, 5]
     await clock.asleep()
-    reads = replica.door.reads
+    reads = replica.reader.reads
     await settle()
-    assert replica.door.reads == reads, "it reads on and on for a revision that does not exist"
+    assert replica.reader.reads == reads, "it reads on and on for a revision that does not exist"
 
 
 async def test_an_own_commit_is_announced_once_and_a_replayed_one_is_not(replica: Replica) -> None:
@@ -154,13 +158,15 @@ async def test_an_own_commit_is_announced_once_and_a_replayed_one_is_not(replica
     assert await anext(messages) == 2
 
 
-async def test_a_replayed_commit_that_is_not_applied_yet_wakes_the_reader(replica: Replica, seen: Seen) -> None:
+async def test_a_replayed_commit_that_is_not_applied_yet_wakes_the_reader(
+    replica: Replica, seen: RecordingFollower
+) -> None:
     commit = await write(replica.storage, (config("a"), 1))
     replica.tail.on_commit(replace(commit, replayed=True))
     await seen.until(1)
 
 
-async def test_a_revision_is_never_cut(replica: Replica, seen: Seen) -> None:
+async def test_a_revision_is_never_cut(replica: Replica, seen: RecordingFollower) -> None:
     refs = [config(f"key-{n}") for n in range(READ_CHANGES + 20)]
     await write(replica.storage, (config("first"), 0))
     commit = await write(replica.storage, *((ref, 1) for ref in refs))
@@ -172,7 +178,7 @@ async def test_a_revision_is_never_cut(replica: Replica, seen: Seen) -> None:
         assert [change.ordinal for change in inside] == list(range(len(inside)))
 
 
-async def test_a_long_way_behind_is_read_in_parts(replica: Replica, seen: Seen) -> None:
+async def test_a_long_way_behind_is_read_in_parts(replica: Replica, seen: RecordingFollower) -> None:
     commits = [await write(replica.storage, (config("a"), value)) for value in range(READ_CHANGES * 3 + 7)]
     replica.bus.announce(commits[-1].changes)
     await seen.until(len(commits))
@@ -181,14 +187,14 @@ async def test_a_long_way_behind_is_read_in_parts(replica: Replica, seen: Seen) 
 
 
 async def test_a_listener_that_raises_is_reset_and_stops_nobody(
-    replica: Replica, seen: Seen, caplog: pytest.LogCaptureFixture
+    replica: Replica, seen: RecordingFollower, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Broken(Seen):
+    class Broken(RecordingFollower):
         def apply(self, changes: Sequence[Change]) -> None:
             raise RuntimeError("broken")
 
     broken = replica.following(Broken())
-    after = Seen()
+    after = RecordingFollower()
     replica.tail.subscribe(after)
     with caplog.at_level(logging.ERROR):
         await replica.put(config("a"), 1)
@@ -200,7 +206,7 @@ async def test_a_listener_that_raises_is_reset_and_stops_nobody(
 
 
 async def test_an_unsubscribed_listener_hears_no_more(replica: Replica) -> None:
-    seen = Seen()
+    seen = RecordingFollower()
     unsubscribe = replica.tail.subscribe(seen)
     await replica.put(config("a"), 1)
     unsubscribe()
@@ -262,19 +268,19 @@ async def test_closing_ends_the_waiting(storage: Storage, clock: FakeClock) -> N
 
 
 async def test_it_is_stale_from_the_last_good_read_until_the_log_is_back(
-    replica: Replica, seen: Seen, clock: FakeClock
+    replica: Replica, seen: RecordingFollower, clock: FakeClock
 ) -> None:
     await clock.asleep()
     assert replica.tail.stale_since is None
     last_good = clock.now()
-    replica.door.shut = True
+    replica.reader.is_down = True
     await clock.advance(POLL_SECONDS)
     await clock.asleep()
     assert replica.tail.stale_since == last_good
     await write(replica.storage, (config("a"), 1))
     await clock.advance(60)
     assert replica.tail.stale_since == last_good
-    replica.door.shut = False
+    replica.reader.is_down = False
     await clock.advance(LONGEST_PAUSE_SECONDS)
     await seen.until(1)
     assert replica.tail.stale_since is None
@@ -282,26 +288,26 @@ async def test_it_is_stale_from_the_last_good_read_until_the_log_is_back(
 
 async def test_a_log_that_is_away_is_asked_ever_more_seldom(replica: Replica, clock: FakeClock) -> None:
     await clock.asleep()
-    replica.door.shut = True
+    replica.reader.is_down = True
     await clock.advance(600)
-    assert 600 / LONGEST_PAUSE_SECONDS <= replica.door.reads <= 600 / (LONGEST_PAUSE_SECONDS / 2) + 10
+    assert 600 / LONGEST_PAUSE_SECONDS <= replica.reader.reads <= 600 / (LONGEST_PAUSE_SECONDS / 2) + 10
 
 
 async def test_an_own_commit_ends_the_pause(replica: Replica, clock: FakeClock) -> None:
     await clock.asleep()
-    replica.door.shut = True
+    replica.reader.is_down = True
     await clock.advance(120)
     assert replica.tail.stale_since is not None
-    replica.door.shut = False
-    reads = replica.door.reads
+    replica.reader.is_down = False
+    reads = replica.reader.reads
     await replica.put(config("a"), 1)
     assert replica.tail.stale_since is None
     await settle()
-    assert replica.door.reads > reads
+    assert replica.reader.reads > reads
 
 
 async def test_falling_behind_compaction_resets_the_listeners_and_goes_on_from_the_head(
-    replica: Replica, seen: Seen, clock: FakeClock
+    replica: Replica, seen: RecordingFollower, clock: FakeClock
 ) -> None:
     await clock.asleep()
     for value in range(20):
@@ -333,7 +339,7 @@ async def test_whoever_writes_in_whatever_order_each_replica_tells_every_revisio
                 open_replica(storage, SystemClock(), bus) as here,
                 open_replica(storage, SystemClock()) as there,
             ):
-                listeners = [Seen(), Seen()]
+                listeners = [RecordingFollower(), RecordingFollower()]
                 here.tail.subscribe(listeners[0])
                 there.tail.subscribe(listeners[1])
 
@@ -359,12 +365,12 @@ async def test_news_is_what_was_committed_before_it_was_asked_for(replica: Repli
 
 async def test_those_who_ask_for_news_together_share_a_look(replica: Replica) -> None:
     await write(replica.storage, (config("a"), 1))
-    states = replica.door.states
+    states = replica.reader.states
     assert any(await asyncio.gather(*(replica.tail.catch_up() for _ in range(50))))
-    assert replica.door.states <= states + 2
+    assert replica.reader.states <= states + 2
 
 
 async def test_where_the_log_cannot_be_read_there_is_no_news_and_no_error(replica: Replica) -> None:
     await write(replica.storage, (config("a"), 1))
-    replica.door.shut = True
+    replica.reader.is_down = True
     assert not await replica.tail.catch_up()

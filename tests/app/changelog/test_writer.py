@@ -8,7 +8,7 @@ from configsvc.app.changelog.writer import APPLY_SECONDS, AppliedWriter
 from configsvc.domain.records import Author, Commit, Write
 from configsvc.errors import Unavailable
 from tests.app.fake_clock import FakeClock, settle
-from tests.app.replica import AT, Replica, Seen, config, mutation, write
+from tests.app.replica import AT, RecordingFollower, Replica, config, mutation, write
 
 A = config("a")
 
@@ -19,13 +19,13 @@ def put(value: object) -> Write:
 
 async def test_write_costs_no_read_of_the_log(replica: Replica, clock: FakeClock) -> None:
     await clock.asleep()
-    seen = replica.following(Seen())
-    before = (replica.door.reads, replica.door.states)
+    seen = replica.following(RecordingFollower())
+    before = (replica.reader.reads, replica.reader.states)
     commit = await AppliedWriter(replica.storage, replica.tail).write(put(1))
     assert replica.tail.applied == commit.revision == 1
     assert seen.revisions == [1]
     await settle()
-    assert (replica.door.reads, replica.door.states) == before
+    assert (replica.reader.reads, replica.reader.states) == before
 
 
 async def test_write_after_another_replicas_write_is_applied_when_it_returns(
@@ -40,7 +40,7 @@ async def test_write_after_another_replicas_write_is_applied_when_it_returns(
 async def test_write_returns_its_commit_although_the_log_cannot_be_read(replica: Replica, clock: FakeClock) -> None:
     await clock.asleep()
     await write(replica.storage, (config("theirs"), 1))
-    replica.door.shut = True
+    replica.reader.is_down = True
     # The log is not read until the write is done, so these sleepers are the pause of the tail and the wait of the writer.
     writing = asyncio.ensure_future(AppliedWriter(replica.storage, replica.tail).write(put(1)))
     await clock.asleep(2)
@@ -56,8 +56,8 @@ async def test_refused_write_to_a_diverged_log_makes_the_tail_read(replica: Repl
             raise Unavailable("the log has diverged", "LOG_DIVERGED")
 
     await clock.asleep()
-    reads = replica.door.reads
+    reads = replica.reader.reads
     with pytest.raises(Unavailable):
         await AppliedWriter(Diverged(), replica.tail).write(put(1))
     await settle()
-    assert replica.door.reads > reads
+    assert replica.reader.reads > reads

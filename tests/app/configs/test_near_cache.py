@@ -22,12 +22,13 @@ from tests.app.replica import Replica, config, open_replica, open_storage, write
 
 pytestmark = pytest.mark.timeout(60)
 
+LARGE = 100_000
 A, B, C = config("a"), config("b"), config("c")
 
 
 @pytest.fixture
 def near_cache(replica: Replica) -> NearCache:
-    return replica.following(NearCache(reader=replica.door, tail=replica.tail, max_entries=100))
+    return replica.following(NearCache(reader=replica.reader, tail=replica.tail, max_entries=100))
 
 
 def value_of(view: View, ref: Ref) -> object:
@@ -37,16 +38,16 @@ def value_of(view: View, ref: Ref) -> object:
 
 def hold(replica: Replica) -> asyncio.Event:
     """Holds back the answers of the store until the event is set."""
-    replica.door.held = asyncio.Event()
-    replica.door.in_hand.clear()
-    return replica.door.held
+    replica.reader.release = asyncio.Event()
+    replica.reader.is_holding.clear()
+    return replica.reader.release
 
 
 async def test_second_read_comes_from_memory(replica: Replica, near_cache: NearCache) -> None:
     await replica.put(A, 1)
     assert value_of(await near_cache.get([A]), A) == 1
     view = await near_cache.get([A])
-    assert (view.revision, value_of(view, A), replica.door.gets) == (1, 1, 1)
+    assert (view.revision, value_of(view, A), replica.reader.gets) == (1, 1, 1)
 
 
 async def test_entry_follows_the_log(replica: Replica, near_cache: NearCache) -> None:
@@ -55,21 +56,21 @@ async def test_entry_follows_the_log(replica: Replica, near_cache: NearCache) ->
     await replica.put(A, 2)
     await replica.put(B, 3)
     view = await near_cache.get([A])
-    assert (view.revision, value_of(view, A), replica.door.gets) == (3, 2, 1)
+    assert (view.revision, value_of(view, A), replica.reader.gets) == (3, 2, 1)
     record = view.get(A)
     assert record == (await replica.storage.get([A])).get(A)
     await replica.put(A, None)
     view = await near_cache.get([A])
-    assert (view.revision, value_of(view, A), replica.door.gets) == (4, None, 1)
+    assert (view.revision, value_of(view, A), replica.reader.gets) == (4, None, 1)
 
 
 async def test_absence_is_cached_until_created(replica: Replica, near_cache: NearCache) -> None:
     assert value_of(await near_cache.get([A]), A) is None
     await near_cache.get([A])
-    assert replica.door.gets == 1
+    assert replica.reader.gets == 1
     await replica.put(A, 1)
     assert value_of(await near_cache.get([A]), A) == 1
-    assert replica.door.gets == 1
+    assert replica.reader.gets == 1
 
 
 async def test_read_of_no_refs_is_empty_at_the_applied_revision(replica: Replica, near_cache: NearCache) -> None:
@@ -81,7 +82,7 @@ async def test_concurrent_reads_of_a_record_share_one_fill(replica: Replica, nea
     await replica.put(A, 1)
     views = await asyncio.gather(*(near_cache.get([A]) for _ in range(50)))
     assert [value_of(view, A) for view in views] == [1] * 50
-    assert replica.door.gets == 1
+    assert replica.reader.gets == 1
 
 
 async def test_ref_that_is_named_twice_is_read_once(replica: Replica, near_cache: NearCache) -> None:
@@ -93,20 +94,20 @@ async def test_late_fill_does_not_restore_an_old_value(replica: Replica, near_ca
     await replica.put(A, "old")
     release = hold(replica)
     asking = asyncio.ensure_future(near_cache.get([A]))
-    await replica.door.in_hand.wait()
+    await replica.reader.is_holding.wait()
     await replica.put(A, "new")
     release.set()
     view = await asking
     assert (view.revision, value_of(view, A)) == (2, "new")
     assert value_of(await near_cache.get([A]), A) == "new"
-    assert replica.door.gets == 1
+    assert replica.reader.gets == 1
 
 
 async def test_late_fill_does_not_restore_a_removed_record(replica: Replica, near_cache: NearCache) -> None:
     await replica.put(A, "old")
     release = hold(replica)
     asking = asyncio.ensure_future(near_cache.get([A]))
-    await replica.door.in_hand.wait()
+    await replica.reader.is_holding.wait()
     await replica.put(A, None)
     release.set()
     assert value_of(await asking, A) is None
@@ -118,14 +119,14 @@ async def test_late_fill_is_kept_if_only_other_records_were_written(replica: Rep
     await replica.put(A, 1)
     release = hold(replica)
     asking = asyncio.ensure_future(near_cache.get([A]))
-    await replica.door.in_hand.wait()
+    await replica.reader.is_holding.wait()
     for number in range(5):
         await replica.put(B, number)
     release.set()
     view = await asking
     assert (view.revision, value_of(view, A)) == (6, 1)
     await near_cache.get([A])
-    assert replica.door.gets == 1
+    assert replica.reader.gets == 1
 
 
 async def test_fill_ahead_of_the_tail_is_not_replaced_by_older_changes(replica: Replica, near_cache: NearCache) -> None:
@@ -152,7 +153,7 @@ async def test_entries_of_different_revisions_are_read_again_together(replica: R
 async def test_memory_answers_while_the_store_is_down(replica: Replica, near_cache: NearCache) -> None:
     await replica.put(A, 1)
     await near_cache.get([A, B])
-    replica.door.shut = True
+    replica.reader.is_down = True
     view = await near_cache.get([A, B])
     assert (value_of(view, A), value_of(view, B)) == (1, None)
     with pytest.raises(Unavailable):
@@ -166,7 +167,7 @@ async def test_entries_of_different_revisions_answer_while_the_store_is_down(
     await near_cache.get([A])
     await write(replica.storage, (B, 2))
     await near_cache.get([B])
-    replica.door.shut = True
+    replica.reader.is_down = True
     view = await near_cache.get([A, B])
     assert (value_of(view, A), value_of(view, B)) == (1, 2)
 
@@ -181,13 +182,13 @@ async def test_stale_replica_answers_from_memory_and_fallback_cache_without_aski
         other = NearCache(reader=replica.storage, tail=replica.tail, max_entries=100, fallback_cache=sending)
         await other.get([B, C])
     fallback_cache = FallbackCache(cache, clock, timedelta(hours=1))
-    near_cache = NearCache(reader=replica.door, tail=replica.tail, max_entries=100, fallback_cache=fallback_cache)
+    near_cache = NearCache(reader=replica.reader, tail=replica.tail, max_entries=100, fallback_cache=fallback_cache)
     await near_cache.get([A])
-    gets, replica.door.shut = replica.door.gets, True
+    gets, replica.reader.is_down = replica.reader.gets, True
     replica.tail.mark_stale(Unavailable("the store is down"))
     view = await near_cache.get([A, B, C])
     assert (value_of(view, A), value_of(view, B), value_of(view, C)) == (1, 2, None)
-    assert replica.door.gets == gets
+    assert replica.reader.gets == gets
     with pytest.raises(Unavailable):
         await near_cache.get([A, config("in neither")])
 
@@ -206,11 +207,11 @@ async def test_large_read_stops_at_its_bytes_and_names_what_it_did_not_read(
 
 
 async def test_failed_fill_fails_all_waiters_and_the_next_read_retries(replica: Replica, near_cache: NearCache) -> None:
-    replica.door.shut = True
+    replica.reader.is_down = True
     failed = await asyncio.gather(*(near_cache.get([A]) for _ in range(3)), return_exceptions=True)
     assert all(isinstance(error, Unavailable) for error in failed)
-    assert replica.door.gets == 1
-    replica.door.shut = False
+    assert replica.reader.gets == 1
+    replica.reader.is_down = False
     await replica.put(A, 1)
     assert value_of(await near_cache.get([A]), A) == 1
 
@@ -219,32 +220,61 @@ async def test_cancelled_caller_does_not_cancel_the_fill_of_the_others(replica: 
     await replica.put(A, 1)
     release = hold(replica)
     first, second = (asyncio.ensure_future(near_cache.get([A])) for _ in range(2))
-    await replica.door.in_hand.wait()
+    await replica.reader.is_holding.wait()
     first.cancel()
     await settle()
     release.set()
     assert value_of(await second, A) == 1
     assert first.cancelled()
-    assert replica.door.gets == 1
+    assert replica.reader.gets == 1
 
 
 async def test_least_recently_used_entries_are_evicted_first(replica: Replica) -> None:
-    near_cache = replica.following(NearCache(reader=replica.door, tail=replica.tail, max_entries=2))
+    near_cache = replica.following(NearCache(reader=replica.reader, tail=replica.tail, max_entries=2))
     await near_cache.get([A])
     await near_cache.get([B])
     await near_cache.get([A])
     await near_cache.get([C])
     assert len(near_cache) == 2
-    gets = replica.door.gets
+    gets = replica.reader.gets
     await near_cache.get([A])
     await near_cache.get([C])
-    assert replica.door.gets == gets
+    assert replica.reader.gets == gets
     await near_cache.get([B])
-    assert replica.door.gets == gets + 1
+    assert replica.reader.gets == gets + 1
+
+
+async def test_least_recently_used_values_are_evicted_beyond_the_bytes(replica: Replica) -> None:
+    near_cache = replica.following(
+        NearCache(reader=replica.reader, tail=replica.tail, max_entries=1_000, max_bytes=5 * LARGE)
+    )
+    refs = [config(f"key-{number}") for number in range(20)]
+    await write(replica.storage, *((ref, "x" * LARGE) for ref in refs))
+    for ref in refs:
+        assert (await near_cache.get([ref])).records[ref].body["value"] == "x" * LARGE
+    assert (len(near_cache), near_cache.held_bytes <= 5 * LARGE) == (4, True)
+    gets = replica.reader.gets
+    await near_cache.get(refs[-4:])
+    assert replica.reader.gets == gets
+
+
+async def test_others_are_evicted_if_a_change_makes_a_value_larger(replica: Replica) -> None:
+    near_cache = replica.following(
+        NearCache(reader=replica.reader, tail=replica.tail, max_entries=1_000, max_bytes=5 * LARGE)
+    )
+    refs = [config(f"key-{number}") for number in range(20)]
+    for ref in refs:
+        await replica.put(ref, "small")
+    await near_cache.get(refs)
+    for ref in refs:
+        await replica.put(ref, "x" * LARGE)
+    assert near_cache.held_bytes <= 5 * LARGE
+    near_cache.close()
+    assert near_cache.held_bytes == 0
 
 
 async def test_read_of_more_refs_than_fit_is_complete(replica: Replica) -> None:
-    near_cache = replica.following(NearCache(reader=replica.door, tail=replica.tail, max_entries=2))
+    near_cache = replica.following(NearCache(reader=replica.reader, tail=replica.tail, max_entries=2))
     refs = [config(f"key-{n}") for n in range(10)]
     await write(replica.storage, *((ref, 1) for ref in refs))
     assert set((await near_cache.get(refs)).records) == set(refs)
@@ -257,11 +287,11 @@ async def test_no_old_value_is_answered_after_a_gap_in_the_log(replica: Replica,
     await near_cache.get([A])
     release = hold(replica)
     asking = asyncio.ensure_future(near_cache.get([B]))
-    await replica.door.in_hand.wait()
+    await replica.reader.is_holding.wait()
     for number in range(20):
         await write(replica.storage, (A, number), (B, number))
     await replica.storage.compact(RetentionPolicy(2))
-    replica.door.held = None
+    replica.reader.release = None
     await replica.tail.wait_for(21, None)
     release.set()
     await asking
@@ -292,7 +322,7 @@ async def test_each_answer_is_the_state_at_its_revision_in_any_interleaving(seed
             open_storage(Path(folder)) as storage,
             open_replica(storage, SystemClock()) as replica,
         ):
-            near_cache = replica.following(NearCache(reader=replica.door, tail=replica.tail, max_entries=max_entries))
+            near_cache = replica.following(NearCache(reader=replica.reader, tail=replica.tail, max_entries=max_entries))
             writing = asyncio.Lock()
 
             async def pause() -> None:
@@ -317,10 +347,10 @@ async def test_each_answer_is_the_state_at_its_revision_in_any_interleaving(seed
 
             async def hold_some() -> None:
                 for _ in range(8):
-                    held = replica.door.held = asyncio.Event()
+                    held = replica.reader.release = asyncio.Event()
                     await pause()
                     await pause()
-                    replica.door.held = None
+                    replica.reader.release = None
                     held.set()
                     await pause()
 

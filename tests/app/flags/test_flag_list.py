@@ -1,4 +1,4 @@
-"""Lists of flags: whatever the filter and the pages, all that match, once, in order, at a bounded cost for each call."""
+"""Lists of flags: the pages of a filter have all matches once, in order, at a bounded cost for each call."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,7 +19,7 @@ from configsvc.domain.limits import Limits
 from configsvc.domain.records import Record
 from configsvc.errors import InvalidInput
 from tests.app.flags.world import AUTHOR
-from tests.app.replica import AT, Door, open_storage
+from tests.app.replica import AT, FaultyReader, open_storage
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -34,29 +34,29 @@ def _small_reads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def opened() -> AsyncIterator[tuple[FlagStore, Door]]:
+async def opened() -> AsyncIterator[tuple[FlagStore, FaultyReader]]:
     with TemporaryDirectory() as folder:
         async with open_storage(Path(folder)) as storage:
-            door = Door(storage)
+            reader = FaultyReader(storage)
             yield (
-                FlagStore(writer=storage, reader=door, history=storage, limits=Limits(), keeps_assignments=True),
-                door,
+                FlagStore(writer=storage, reader=reader, history=storage, limits=Limits(), keeps_assignments=True),
+                reader,
             )
 
 
-async def everything(store: FlagStore, door: Door, wanted: FlagFilter, page_size: int) -> list[Record]:
+async def all_pages(store: FlagStore, reader: FaultyReader, flag_filter: FlagFilter, page_size: int) -> list[Record]:
     """All pages of a list, each at a bounded cost."""
-    found: list[Record] = []
+    records: list[Record] = []
     token = ""
     while True:
-        door.pages = 0
-        page = await store.list("test", wanted, page_size, token)
-        assert door.pages <= SCANNED // READ + 1
+        reader.pages = 0
+        page = await store.list("test", flag_filter, page_size, token)
+        assert reader.pages <= SCANNED // READ + 1
         assert len(page.items) <= page_size
-        found += page.items
+        records += page.items
         token = page.next_page_token
         if not token:
-            return found
+            return records
 
 
 def day(number: int) -> datetime:
@@ -80,13 +80,13 @@ FILTERS = st.builds(
 
 
 @settings(max_examples=40, deadline=None)
-@given(made=MADE, wanted=FILTERS, page_size=st.integers(1, 8))
-async def test_the_pages_of_any_filter_are_together_all_that_match(
-    made: list[tuple[bool, str, set[str], int, int]], wanted: FlagFilter, page_size: int
+@given(flags_made=MADE, flag_filter=FILTERS, page_size=st.integers(1, 8))
+async def test_pages_of_any_filter_together_have_all_matches(
+    flags_made: list[tuple[bool, str, set[str], int, int]], flag_filter: FlagFilter, page_size: int
 ) -> None:
-    async with opened() as (store, door):
+    async with opened() as (store, reader):
         expected = []
-        for number, (enabled, owner, tags, created, passed) in enumerate(made):
+        for number, (enabled, owner, tags, created, passed) in enumerate(flags_made):
             flag = {
                 "name": f"f{number:02}", "environment": "test", "enabled": enabled, "owner": owner, "tags": [*tags],
             }  # fmt: skip
@@ -95,28 +95,28 @@ async def test_the_pages_of_any_filter_are_together_all_that_match(
                 later = replace(AUTHOR, at=day(created + passed))
                 await store.update(flag_ref("test", f"f{number:02}"), flag, later)
             if (
-                wanted.enabled in (None, enabled)
-                and wanted.owner in (None, owner)
-                and set(wanted.tags) <= tags
-                and (wanted.created_before is None or day(created) < wanted.created_before)
-                and (wanted.updated_before is None or day(created + passed) < wanted.updated_before)
+                flag_filter.enabled in (None, enabled)
+                and flag_filter.owner in (None, owner)
+                and set(flag_filter.tags) <= tags
+                and (flag_filter.created_before is None or day(created) < flag_filter.created_before)
+                and (flag_filter.updated_before is None or day(created + passed) < flag_filter.updated_before)
             ):
                 expected.append(flag["name"])
-        found = await everything(store, door, wanted, page_size)
-        assert [record.ref.key for record in found] == expected
+        records = await all_pages(store, reader, flag_filter, page_size)
+        assert [record.ref.key for record in records] == expected
 
 
-async def test_a_filter_that_nothing_matches_ends_after_bounded_calls() -> None:
-    async with opened() as (store, door):
+async def test_list_without_matches_ends_after_a_bounded_number_of_calls() -> None:
+    async with opened() as (store, reader):
         for number in range(20):
             await store.create({"name": f"f{number:02}", "environment": "test"}, AUTHOR)
         first = await store.list("test", FlagFilter(owner="nobody"), 5, "")
         assert first.items == ()
         assert first.next_page_token, "it has not looked at all of them yet"
-        assert await everything(store, door, FlagFilter(owner="nobody"), 5) == []
+        assert await all_pages(store, reader, FlagFilter(owner="nobody"), 5) == []
 
 
-async def test_a_token_belongs_to_its_filter_and_what_no_flag_can_have_is_refused() -> None:
+async def test_page_token_of_another_filter_and_impossible_filters_are_refused() -> None:
     async with opened() as (store, _):
         for number in range(3):
             await store.create({"name": f"f{number}", "environment": "test", "tags": ["a"]}, AUTHOR)

@@ -1,4 +1,4 @@
-"""Prerequisites are judged on the state after a write: alone, and for flags that are written together."""
+"""Prerequisites are checked on the state after a write: alone, and for flags that are written together."""
 
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from configsvc_client.evaluation import Context
 
-from configsvc.domain.flags import creation, flag_ref, read
-from configsvc.domain.prerequisites import judged
+from configsvc.domain.flags import creation, flag_ref, parse
+from configsvc.domain.prerequisites import with_prerequisite_check
 from configsvc.domain.records import Kind, Mutation, Ref, Scope, View, Write
 from configsvc.errors import FailedPrecondition, InvalidInput
 from tests.app.flags.world import AUTHOR, World, opened
@@ -25,17 +25,17 @@ def requiring(name: str, variant: str = "on") -> dict[str, Any]:
 
 
 async def create_together(world: World, *definitions: dict[str, Any]) -> None:
-    flags = [read({"environment": "test", **definition}) for definition in definitions]
+    flags = [parse({"environment": "test", **definition}) for definition in definitions]
 
     def decide(view: View) -> Sequence[Mutation]:
         return [mutation for flag in flags for mutation in creation(flag, "token")(view)]
 
     reads: tuple[Ref | Scope, ...] = (*(flag_ref("test", flag.name) for flag in flags), Scope(Kind.FLAG, "test"))
-    await world.storage.write(Write(AUTHOR, reads, judged(decide)))
+    await world.storage.write(Write(AUTHOR, reads, with_prerequisite_check(decide)))
 
 
 async def stored_names(world: World) -> list[str]:
-    outcomes, _ = await (await world.evaluator()).batch("test", [], Context("u"))
+    outcomes = (await (await world.evaluator()).batch("test", [], Context("u"))).value
     return [outcome.flag_name for outcome in outcomes]
 
 

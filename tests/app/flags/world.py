@@ -28,29 +28,29 @@ HOUR = timedelta(hours=1)
 USERS = [f"u{number}" for number in range(60)]
 
 
-class Counted:
-    """A cache that counts its round trips, but for those of the marks behind the scenes, and can be away."""
+class CountingCache:
+    """A cache that counts its round trips, without those of the marks in the background, and can be away."""
 
-    name = "counted"
+    name = "counting"
 
     def __init__(self, inner: Cache) -> None:
         self._inner = inner
-        self.trips = 0
+        self.round_trips = 0
         self.is_away = False
 
     async def get(self, keys: Sequence[str]) -> Mapping[str, CacheEntry]:
-        self.trips += not any(key.startswith("mark:") for key in keys)
+        self.round_trips += not any(key.startswith("mark:") for key in keys)
         return {} if self.is_away else await self._inner.get(keys)
 
     async def put(self, entries: Mapping[str, CacheEntry], ttl: timedelta) -> None:
-        self.trips += not any(key.startswith("mark:") for key in entries)
+        self.round_trips += not any(key.startswith("mark:") for key in entries)
         if not self.is_away:
             await self._inner.put(entries, ttl)
 
     async def ping(self) -> None:
         await self._inner.ping()
 
-    async def __aenter__(self) -> "Counted":
+    async def __aenter__(self) -> "CountingCache":
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -62,14 +62,14 @@ class World:
 
     def __init__(self, storage: Storage, stack: AsyncExitStack) -> None:
         self.clock = FakeClock()
-        self.cache = Counted(LocalCache(1 << 24, self.clock))
+        self.cache = CountingCache(LocalCache(1 << 24, self.clock))
         self.storage = storage
         self._stack = stack
         self._bus = LocalBus()
         self.store = FlagStore(writer=storage, reader=storage, history=storage, limits=Limits(), keeps_assignments=True)
 
     async def evaluator(self) -> Evaluator:
-        """A replica's."""
+        """The evaluator of a new replica."""
         replica = await self._stack.enter_async_context(open_replica(self.storage, self.clock))
         fallback_cache = await self._stack.enter_async_context(FallbackCache(self.cache, self.clock, HOUR))
         sets = FlagSets(reader=replica.storage, tail=replica.tail)
@@ -77,7 +77,7 @@ class World:
         return Evaluator(sets=sets, assignments=StickyAssignments(fallback_cache), tail=replica.tail, limits=Limits())
 
     async def flag(self, name: str = "f", **members: Any) -> None:
-        """Writes the whole flag: what is not given has its default."""
+        """Writes the whole flag: members that are not given have their defaults."""
         definition = Flag.from_json({"name": name, "environment": "test", "enabled": True, **members}).to_json()
         await self.store.update(flag_ref("test", name), definition, AUTHOR, allow_missing=True)
 
@@ -88,10 +88,10 @@ async def opened(folder: Path) -> AsyncIterator[World]:
         yield World(storage, stack)
 
 
-async def given(evaluator: Evaluator, name: str = "f") -> dict[str, str]:
-    """Which variant each user gets."""
+async def variants_by_user(evaluator: Evaluator, name: str = "f") -> dict[str, str]:
+    """The variant that each user is served."""
     found = {}
     for user in USERS:
-        evaluation, _ = await evaluator.one("test", name, Context(user))
+        evaluation = (await evaluator.one("test", name, Context(user))).value
         found[user] = evaluation.variant
     return found

@@ -36,11 +36,12 @@ async def test_heartbeats_renew_a_lease_without_a_write_to_the_log(world: World)
 
 async def test_identical_registration_takes_no_revision_and_another_updates_in_place(world: World) -> None:
     async with world.replica("a") as replica:
-        first, revision = await replica.directory.register(registration(), ME)
-        again, same = await replica.directory.register(registration(), ME)
-        changed, later = await replica.directory.register(registration(weight=7), ME)
-        assert (again.revision, same) == (first.revision, revision)
-        assert (changed.weight, changed.registered_at, later) == (7, first.registered_at, revision + 1)
+        first = await replica.directory.register(registration(), ME)
+        again = await replica.directory.register(registration(), ME)
+        changed = await replica.directory.register(registration(weight=7), ME)
+        assert (again.value.revision, again.revision) == (first.value.revision, first.revision)
+        assert (changed.value.weight, changed.value.registered_at) == (7, first.value.registered_at)
+        assert changed.revision == first.revision + 1
 
 
 async def test_deregistered_instance_stays_away_after_a_restart(world: World) -> None:
@@ -66,7 +67,7 @@ async def test_instances_of_a_dead_replica_are_adopted_with_a_fresh_lease_at_the
 async def test_survivor_takes_over_instances_of_a_stopping_replica_without_a_gap(world: World) -> None:
     async with world.replica("b") as survivor:
         async with world.replica("a") as dying:
-            _, revision = await dying.directory.register(registration(), ME)
+            revision = (await dying.directory.register(registration(), ME)).revision
             survivor.log_follower.apply(await world.storage.read(revision - 1, 10))
         while (await survivor.discovery.discover("svc")).instances[0].owner != "b":
             await SystemClock().sleep(0.001)
@@ -77,7 +78,7 @@ async def test_registration_at_another_replica_is_visible_at_once(world: World) 
         await one.directory.register(registration("first"), ME)
         assert [i.instance_id for i in (await two.discovery.discover("svc")).instances] == ["first"]
         await one.directory.register(registration("second"), ME)
-        instance, _ = await two.directory.heartbeat("svc", "second")
+        instance = (await two.directory.heartbeat("svc", "second")).value
         assert instance.instance_id == "second"
 
 
@@ -121,7 +122,7 @@ async def test_of_three_concurrent_claims_of_an_orphan_one_wins(world: World) ->
     names = [f"i{number:02}" for number in range(20)]
     async with world.replica("a") as dying:
         for name in names:
-            _, revision = await dying.directory.register(registration(name), ME)
+            revision = (await dying.directory.register(registration(name), ME)).revision
     together, over = Together(world.storage, 3), asyncio.Barrier(3)
     owners: list[dict[str, str]] = []
 
@@ -187,7 +188,7 @@ async def test_suspect_instance_with_a_stream_to_another_replica_becomes_healthy
 ) -> None:
     """Its old replica notices late that the old connection is gone."""
     async with world.replica("a") as old, world.replica("b") as new:
-        _, revision = await old.directory.register(registration(), ME)
+        revision = (await old.directory.register(registration(), ME)).revision
         await known(new, "HEALTHY")
         async with new.keep_alive.open("svc", "one"):
             async with old.keep_alive.open("svc", "one"):

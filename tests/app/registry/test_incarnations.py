@@ -43,10 +43,10 @@ async def status(world: World, name: str = "one") -> str:
 
 async def test_end_of_an_old_stream_does_not_affect_the_next_incarnation(world: World) -> None:
     async with world.replica("a") as replica:
-        first, _ = await replica.directory.register(registration(), ME)
+        first = (await replica.directory.register(registration(), ME)).value
         async with replica.keep_alive.open("svc", "one") as old:
             await replica.directory.deregister("svc", "one", ME)
-            second, _ = await replica.directory.register(registration(), ME)
+            second = (await replica.directory.register(registration(), ME)).value
             assert second.incarnation > first.incarnation
             with pytest.raises(NotFound):
                 await old.renew()
@@ -123,7 +123,7 @@ async def test_unhealthy_instance_stays_unhealthy_when_it_registers_again(world:
         assert await status(world) == UNHEALTHY
         head = (await world.storage.state()).head
         for _ in range(5):
-            again, _ = await replica.directory.register(registration(**{**CHECKED, **change}), ME)
+            again = (await replica.directory.register(registration(**{**CHECKED, **change}), ME)).value
             assert again.status == UNHEALTHY
         assert (await world.storage.state()).head == head + bool(change)
         world.probe.is_healthy = True
@@ -137,7 +137,7 @@ async def test_unhealthy_instance_that_registers_without_a_check_url_is_healthy(
         world.probe.is_healthy = False
         for _ in range(3):
             await replica.service_check.check("svc")
-        again, _ = await replica.directory.register(registration(lease_ttl_seconds=3600), ME)
+        again = (await replica.directory.register(registration(lease_ttl_seconds=3600), ME)).value
         assert again.status == HEALTHY
 
 
@@ -148,7 +148,7 @@ async def test_suspect_instance_that_registers_again_is_healthy(world: World) ->
             pass
         while await status(world) != "SUSPECT":
             await SystemClock().sleep(0.001)
-        again, _ = await replica.directory.register(registration(), ME)
+        again = (await replica.directory.register(registration(), ME)).value
         assert again.status == HEALTHY
 
 
@@ -156,14 +156,14 @@ async def test_suspect_instance_that_registers_again_is_healthy(world: World) ->
 async def test_generations_go_on_so_a_paused_owner_can_not_win(world: World, end: str) -> None:
     """The paused owner holds a node of the first incarnation. Its session is alive, and it does not know the second one."""
     async with LocalRegistryClient(world.registry, "paused") as paused, world.replica("a") as replica:
-        first, _ = await replica.directory.register(registration(), ME)
+        first = (await replica.directory.register(registration(), ME)).value
         await paused.put(Node("svc", "one", "paused", first.generation))
         if end == "deregistered":
             await replica.directory.deregister("svc", "one", ME)
         else:
             world.clock.forward(31)
             await gone(replica, "one")
-        second, _ = await replica.directory.register(registration(), ME)
+        second = (await replica.directory.register(registration(), ME)).value
         assert second.generation > first.generation
         assert second.incarnation > first.incarnation
         (node,) = await paused.nodes("svc")

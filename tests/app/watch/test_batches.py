@@ -1,4 +1,4 @@
-"""Batches in a watch: a client that is cut after any message, and resumes as the proto says, has lost nothing."""
+"""Batches in a watch: a client that is cut off after any message, and resumes as the proto says, loses nothing."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -20,7 +20,7 @@ from tests.app.replica import Replica, config, open_replica, open_storage, write
 pytestmark = pytest.mark.timeout(120)
 
 ALL = Selector(Kind.CONFIG, "test")
-# The last change of a batch that each of them is about is rarely the batch's last.
+# For most of them, the last matching change of a batch is not the last change of the batch.
 SELECTORS = (
     ALL,
     Selector(Kind.CONFIG, "test", service="svc"),
@@ -58,7 +58,7 @@ async def opened(buffer_changes: int = 1_000) -> AsyncIterator[tuple[Replica, Wa
 
 
 async def write_all(replica: Replica, batches: Sequence[Sequence[Ref]]) -> list[Change]:
-    """One revision for each batch; the tail hears of them one after the other."""
+    """One revision for each batch, each applied by the tail after its write."""
     changes: list[Change] = []
     for number, batch in enumerate(batches):
         commit = await write(replica.storage, *((ref, number) for ref in batch))
@@ -67,8 +67,8 @@ async def write_all(replica: Replica, batches: Sequence[Sequence[Ref]]) -> list[
     return changes
 
 
-def resume_point(events: Sequence[WatchEvent]) -> int:
-    """What the proto says: the revision of the last message that completes one."""
+def resume_revision(events: Sequence[WatchEvent]) -> int:
+    """As the proto says: the revision of the last message that completes a revision."""
     marks = [
         event.change.revision if isinstance(event, Changed) else event.revision
         for event in events
@@ -87,7 +87,7 @@ async def take(events: AsyncGenerator[WatchEvent, None], number: int) -> list[Wa
 
 @settings(max_examples=60, deadline=None)
 @given(batches=BATCHES, selector=st.sampled_from(SELECTORS), way=st.sampled_from(["replayed", "live"]))
-async def test_cut_after_any_message_and_resumed_nothing_is_lost(
+async def test_client_cut_off_after_any_message_resumes_without_loss(
     batches: list[list[Ref]], selector: Selector, way: str
 ) -> None:
     async with opened() as (replica, hub, _):
@@ -95,47 +95,47 @@ async def test_cut_after_any_message_and_resumed_nothing_is_lost(
         live = [hub.watch(selector, None) for _ in range(number + 1)] if way == "live" else []
         for events in live:
             assert await anext(events) == Synced(0)
-        wanted = [change for change in await write_all(replica, batches) if selector.matches(change.ref)]
+        expected = [change for change in await write_all(replica, batches) if selector.matches(change.ref)]
         for length in range(number + 1):
             async with aclosing(live[length] if live else hub.watch(selector, 0)) as events:
                 seen: list[WatchEvent] = [Synced(0) if live else await anext(events)]
                 seen += await take(events, length)
-            after = resume_point(seen)
-            # What is complete is whole, and nothing is cut that need not be.
+            after = resume_revision(seen)
+            # Complete revisions have all their changes, and only the last revision can be incomplete.
             left_over = [change for change in changes_in(seen) if change.revision > after]
-            assert changes_in(seen)[: length - len(left_over)] == [c for c in wanted if c.revision <= after]
-            assert {change.revision for change in left_over} <= {wanted[length].revision if length < number else 0}
+            assert changes_in(seen)[: length - len(left_over)] == [c for c in expected if c.revision <= after]
+            assert {change.revision for change in left_over} <= {expected[length].revision if length < number else 0}
             async with aclosing(hub.watch(selector, after)) as events:
                 again = await take(events, 1 + number - length + len(left_over))
             assert again[0] == Synced(after)
-            assert changes_in(seen)[: length - len(left_over)] + changes_in(again) == wanted
+            assert changes_in(seen)[: length - len(left_over)] + changes_in(again) == expected
 
 
 @settings(max_examples=40, deadline=None)
 @given(batches=BATCHES, buffer_changes=st.sampled_from((1, 2, 4, 1_000)), length=st.integers(0, 20))
-async def test_a_slow_watcher_that_is_cut_resumes_without_loss(
+async def test_slow_watcher_that_is_cut_off_resumes_without_loss(
     batches: list[list[Ref]], buffer_changes: int, length: int
 ) -> None:
-    """What was conflated away has a newer change of its record behind it, so the state at the end is right."""
+    """A conflated change is followed by a newer one of its record, so the final state is right."""
     async with opened(buffer_changes) as (replica, hub, _):
         watcher = hub.watch(ALL, None)
         assert await anext(watcher) == Synced(0)
-        wanted = [change for change in await write_all(replica, batches) if ALL.matches(change.ref)]
-        newest = {change.ref: change.revision for change in wanted}
+        expected = [change for change in await write_all(replica, batches) if ALL.matches(change.ref)]
+        newest = {change.ref: change.revision for change in expected}
         held: dict[Ref, int] = {}
         seen: list[WatchEvent] = [Synced(0)]
         while len(seen) <= length and held != newest:
             seen.append(event := await anext(watcher))
             held |= {change.ref: change.revision for change in changes_in([event])}
         await watcher.aclose()
-        after = resume_point(seen)
+        after = resume_revision(seen)
         async with aclosing(hub.watch(ALL, after)) as events:
-            again = await take(events, 1 + sum(change.revision > after for change in wanted))
+            again = await take(events, 1 + sum(change.revision > after for change in expected))
         held |= {change.ref: change.revision for change in changes_in(again)}
         assert held == newest
 
 
-async def test_progress_after_a_batch_is_a_place_to_resume() -> None:
+async def test_client_can_resume_at_the_progress_after_a_batch() -> None:
     async with opened() as (replica, hub, clock), aclosing(hub.watch(SELECTORS[2], None)) as events:
         assert await anext(events) == Synced(0)
         await write_all(replica, [[config("a"), config("b"), config("k1"), config("k2")]])

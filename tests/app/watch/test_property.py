@@ -1,4 +1,4 @@
-"""Any writers, any watchers, any pace: each watcher ends with the store's state, by a way that never goes back."""
+"""Random writers and watchers: each watcher ends with the store's state, and never goes back on its way there."""
 
 import asyncio
 from collections.abc import Iterator
@@ -30,40 +30,47 @@ SELECTORS = (
     Selector(Kind.CONFIG, "test", prefix="k"),
 )
 REFS = [config(key, service) for key in ("a", "b", "c", "e", "k1", "k2", "k3") for service in ("", "svc")]
-# Every selector sees the end.
+# Every selector matches it.
 LAST = config("k-last")
 BIG = 10_000
 
 
 @dataclass
 class Client:
-    """A client that believes what it is sent, and complains where that goes back or comes out of order."""
+    """A client that applies what it is sent, and asserts that this never goes back and is in order."""
 
     selector: Selector
     # Set once `Synced` has come: the revision to resume after, as proto/configsvc/v1/watch.proto says it.
     revision: int | None = None
     state: dict[Ref, Record] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
-    # What it held at the mark, and the mark's revision.
+    # What it held at `Synced`, the revision of `Synced`, and the head of the log when it had come.
     opening: dict[Ref, Record] = field(default_factory=dict)
     began_after: int = 0
-    # It has resumed before something that it holds: at a mark older than parts of its snapshot (see app/watch/hub.py), or
-    # before a batch that was cut. What it holds comes again then.
-    knows_more: bool = False
+    opened_by: int = 0
+    # It has resumed at a revision below that of a record that it holds: at a `Synced` that is older than parts of its
+    # snapshot (see app/watch/snapshot.py), or before a batch that was cut off. The changes to those records come again.
+    is_ahead: bool = False
+
+    @property
+    def has_everything(self) -> bool:
+        """Whether nothing up to the last write is missing. A snapshot can show the last write before it is complete."""
+        last = self.state.get(LAST)
+        return last is not None and self.revision is not None and self.revision >= last.revision
 
     def take(self, event: WatchEvent) -> None:
         if isinstance(event, Snapshot):
-            assert self.revision is None, "a snapshot after the mark"
+            assert self.revision is None, "a snapshot after Synced"
             for record in event.records:
                 held = self.state.get(record.ref)
                 assert held is None or held.revision < record.revision, "a snapshot goes back"
                 self.state[record.ref] = record
         elif isinstance(event, Synced):
-            assert self.revision is None, "a second mark"
+            assert self.revision is None, "a second Synced"
             self.began_after, self.opening = event.revision, dict(self.state)
             self.revision = event.revision
         elif isinstance(event, Progress):
-            assert self.revision is not None, "progress before the mark"
+            assert self.revision is not None, "progress before Synced"
             assert event.revision >= self.revision, "progress goes back"
             self.revision = event.revision
         elif isinstance(event, Changed):
@@ -71,14 +78,14 @@ class Client:
 
     def _change(self, event: Changed) -> None:
         change = event.change
-        assert self.revision is not None, "a change before the mark"
+        assert self.revision is not None, "a change before Synced"
         assert self.selector.matches(change.ref)
         if self.changes:
             last = self.changes[-1]
             assert (change.revision, change.ordinal) > (last.revision, last.ordinal), "out of order or twice"
-        assert change.revision > self.revision, "the revision was said to be complete"
+        assert change.revision > self.revision, "a change of a revision that was complete"
         held = self.state.get(change.ref)
-        if not self.knows_more:
+        if not self.is_ahead:
             assert held is None or held.revision < change.revision, "an older change over a newer state"
         self.changes.append(change)
         if event.completes:
@@ -91,7 +98,7 @@ class Client:
 
 @dataclass
 class World:
-    """One storage, two replicas with a hub each, and chance."""
+    """One storage, and two replicas with a hub each."""
 
     random: Random
     storage: Storage
@@ -103,45 +110,47 @@ class World:
             await asyncio.sleep(0)
 
     async def write_some(self, number: int, owned: list[Ref]) -> None:
-        """Writers own their refs, so that each knows what is live; the revisions are everyone's."""
-        there: set[Ref] = set()
+        """Each writer has its own refs, so that it knows which of them are live."""
+        live_refs: set[Ref] = set()
         for turn in range(number):
             chosen = self.random.sample(owned, self.random.randint(1, min(3, len(owned))))
-            values = [(ref, None if ref in there and self.random.random() < 0.4 else turn) for ref in chosen]
+            values = [(ref, None if ref in live_refs and self.random.random() < 0.4 else turn) for ref in chosen]
             for ref, value in values:
-                (there.discard if value is None else there.add)(ref)
+                (live_refs.discard if value is None else live_refs.add)(ref)
             commit = await write(self.storage, *values)
             await self.pause(4)
             self.random.choice(self.replicas).tail.on_commit(commit)
 
     async def watch_to_the_end(self, slowness: int, whole: bool) -> Client:
-        """Watches from a snapshot until the last write is seen, disconnecting now and then, on any replica."""
+        """Watches from a snapshot until the last write; unless `whole`, disconnects now and then, and resumes anywhere."""
         client = Client(self.random.choice(SELECTORS))
         await self.pause(60)
-        while LAST not in client.state:
-            patience = BIG if whole else self.random.randint(1, 30)
-            await self._connect(client, slowness, patience)
+        while not client.has_everything:
+            events = BIG if whole else self.random.randint(1, 30)
+            await self._connect(client, slowness, events)
         return client
 
-    async def _connect(self, client: Client, slowness: int, patience: int) -> None:
+    async def _connect(self, client: Client, slowness: int, most_events: int) -> None:
         if client.revision is None:
-            # Cut off before the mark: the client throws away what it has.
+            # It was cut off before `Synced`, and drops what it has.
             client.state.clear()
         resumed = client.revision is not None
         after = client.revision
         if after is not None:
-            # A batch that was cut comes again, whole.
+            # A batch that was cut off comes again as a whole.
             while client.changes and client.changes[-1].revision > after:
                 client.changes.pop()
-            client.knows_more = any(record.revision > after for record in client.state.values())
+            client.is_ahead = any(record.revision > after for record in client.state.values())
         async with aclosing(self.random.choice(self.hubs).watch(client.selector, after)) as events:
             async for event in events:
                 if resumed and isinstance(event, Synced):
                     assert event.revision == after
                     continue
                 client.take(event)
-                patience -= 1
-                if LAST in client.state or patience <= 0:
+                if isinstance(event, Synced):
+                    client.opened_by = (await self.storage.state()).head
+                most_events -= 1
+                if client.has_everything or most_events <= 0:
                     return
                 await self.pause(slowness)
 
@@ -194,18 +203,23 @@ async def check(storage: Storage, clients: list[Client], *, complete: bool) -> N
     for client in clients:
         matching = [change for change in log if client.selector.matches(change.ref)]
         assert client.state == {ref: record for ref, record in state.items() if client.selector.matches(ref)}
-        wanted = [change for change in matching if change.revision > client.began_after]
-        missing = [change for change in wanted if change not in client.changes]
-        assert [change for change in wanted if change not in missing] == client.changes
+        expected = [change for change in matching if change.revision > client.began_after]
+        missing = [change for change in expected if change not in client.changes]
+        assert [change for change in expected if change not in missing] == client.changes
         if complete:
-            # The snapshot had them: where it was exactly the state at its mark there are none.
+            # The snapshot shows them. If it is exactly the state at `Synced`, it shows no later change.
             assert not missing or client.opening != state_at(client.began_after, matching)
             for ref in {change.ref for change in missing}:
-                had = max(change.revision for change in missing if change.ref == ref)
-                # The opening has it, or a later one, which comes again if the client has resumed before that.
-                later = [change.record for change in matching if change.ref == ref and change.revision >= had]
-                assert client.opening.get(ref) in later
-                assert not any(change.ref == ref and change.revision < had for change in client.changes)
+                shown = max(change.revision for change in missing if change.ref == ref)
+                # The opening has the last of them, or a later state from before the snapshot was complete. The change to
+                # that later state has come if the client has resumed below it.
+                states = [
+                    change.record
+                    for change in matching
+                    if change.ref == ref and shown <= change.revision <= client.opened_by
+                ]
+                assert client.opening.get(ref) in states
+                assert not any(change.ref == ref and change.revision < shown for change in client.changes)
 
 
 @pytest.fixture(autouse=True)
@@ -216,7 +230,7 @@ def _small_pages() -> Iterator[None]:
 
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 2**32))
-async def test_a_stream_without_conflation_is_complete_and_in_order(seed: int) -> None:
+async def test_stream_without_conflation_is_complete_and_in_order(seed: int) -> None:
     await play(seed, buffer_changes=BIG, watchers=8, slowness=4, whole=True)
 
 
@@ -228,7 +242,7 @@ async def test_slow_watchers_end_with_the_state_of_the_store(seed: int, buffer_c
 
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 2**32), buffer_changes=st.sampled_from((1, 4, BIG)), slowness=st.integers(1, 30))
-async def test_watchers_that_disconnect_and_resume_anywhere_end_with_the_state_of_the_store(
+async def test_watchers_that_resume_on_any_replica_end_with_the_state_of_the_store(
     seed: int, buffer_changes: int, slowness: int
 ) -> None:
     await play(seed, buffer_changes=buffer_changes, watchers=8, slowness=slowness, whole=False)

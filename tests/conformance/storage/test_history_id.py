@@ -35,6 +35,16 @@ async def wait_until_usable(storage: Storage) -> None:
                 await asyncio.sleep(0.01)
 
 
+async def lose_writes(database: Database, storage: Storage) -> Checkpoint:
+    """Restores a copy that has `a` alone; returns the end of the log before, which had `b` and `c`, too."""
+    await write_keys(storage, "a")
+    restore = database.back_up()
+    await wait_until_usable(storage)
+    lost = await write_keys(storage, "b", "c")
+    restore()
+    return lost
+
+
 class TestHistoryId:
     async def test_new_database_gets_a_history_and_keeps_it(self, open_storage: StorageFactory) -> None:
         async with open_storage() as storage:
@@ -203,11 +213,7 @@ class TestRestoredCopy:
 
     async def test_restored_log_does_not_continue(self, database: Database) -> None:
         async with database.open() as storage:
-            await write_keys(storage, "a")
-            restore = database.back_up()
-            await wait_until_usable(storage)
-            lost = await write_keys(storage, "b", "c")
-            restore()
+            lost = await lose_writes(database, storage)
             await wait_until_usable(storage)
             page = await storage.resume(lost, 10)
             assert not page.continues(lost)
@@ -217,11 +223,7 @@ class TestRestoredCopy:
 
     async def test_restored_log_that_grew_longer_does_not_continue(self, database: Database) -> None:
         async with database.open() as storage:
-            await write_keys(storage, "a")
-            restore = database.back_up()
-            await wait_until_usable(storage)
-            lost = await write_keys(storage, "b", "c")
-            restore()
+            lost = await lose_writes(database, storage)
             # A process that has seen nothing of the lost log writes.
             await storage.__aexit__(None, None, None)
             async with database.open() as other:
@@ -234,11 +236,7 @@ class TestRestoredCopy:
 
     async def test_write_is_refused_until_the_restored_log_has_a_new_history(self, database: Database) -> None:
         async with database.open() as storage:
-            await write_keys(storage, "a")
-            restore = database.back_up()
-            await wait_until_usable(storage)
-            lost = await write_keys(storage, "b", "c")
-            restore()
+            lost = await lose_writes(database, storage)
             await wait_until_usable(storage)
             with pytest.raises(Unavailable) as caught:
                 await storage.write(put(config("d")))

@@ -13,7 +13,7 @@ from configsvc.domain.configs import Config, config_ref
 from configsvc.domain.instances import HEALTHY, instance_ref
 from configsvc.domain.records import Action, Change, JsonObject, Ref, etag_of
 from configsvc.rpc import convert
-from configsvc.rpc.responses.message_budget import Detail
+from configsvc.rpc.convert.message_budget import Detail
 
 AT = datetime(2025, 1, 1, tzinfo=UTC)
 REF = config_ref("production", "billing", "limits/a")
@@ -79,7 +79,7 @@ def definition_of(flag: flag_pb2.Flag) -> flag_pb2.Flag:
 def test_flag_with_rules_is_the_same_in_each_way_of_showing_it() -> None:
     request = ParseDict(DEFINITION, flag_pb2.CreateFlagRequest())
     sent = ParseDict(DEFINITION, flag_pb2.Flag())
-    body = flags.body(Flag.from_json(convert.definition(request)))
+    body = flags.body_of(Flag.from_json(convert.definition(request)))
     ref = flags.flag_ref("production", "checkout")
     created, deleted = change(ref, None, body), change(ref, body, None)
     shown = {
@@ -110,7 +110,7 @@ def test_previous_state_has_the_version_revision_and_etag_that_it_had() -> None:
     assert (config.previous.value.number_value, config.previous.description) == (1, "d")
     assert (config.config.version, config.config.revision, config.config.etag) == (8, 301, etag_of(8, 301, "h"))
 
-    body = flags.body(Flag.from_json(DEFINITION))
+    body = flags.body_of(Flag.from_json(DEFINITION))
     update = change(flags.flag_ref("production", "checkout"), body, {**body, "enabled": False})
     for previous in (convert.flag_change(update).change.previous, convert.flag_version(update).before):
         assert (previous.version, previous.revision, previous.etag) == (7, 300, etag)

@@ -14,7 +14,7 @@ from configsvc.domain.json_values import MISSING
 from configsvc.domain.sizes import message_bytes
 from configsvc.errors import InvalidInput
 from configsvc.rpc import convert
-from tests.rpc.convert.values import LISTS
+from tests.domain.json_strategies import LISTS
 
 
 def item_by_item(value: Any) -> Value:

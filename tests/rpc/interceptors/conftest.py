@@ -1,6 +1,5 @@
 """A server in this process with methods for tests, behind the interceptor."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,6 @@ async def answer(request: GetConfigRequest, context: Any) -> GetConfigResponse:
         raise NotFound("no such thing", "CONFIG_NOT_FOUND")
     if request.key == "broken":
         raise KeyError("hunter2")
-    if request.key == "endless":
-        await asyncio.Event().wait()
     return GetConfigResponse(config=Config(key=request.key), revision=int(request.key or "0"))
 
 
@@ -51,7 +48,7 @@ async def replica(tmp_path: Path) -> AsyncIterator[Replica]:
 
 @pytest.fixture
 async def channel(replica: Replica) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel to services with the names of this service's own, and one method more."""
+    """A channel to two services with the names of this service's own, and the methods above."""
     interceptor = CallInterceptor(tail=replica.tail, default_deadline_seconds=DEADLINE_SECONDS)
     server = grpc.aio.server(interceptors=[interceptor])
     methods = {

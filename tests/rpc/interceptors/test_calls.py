@@ -1,8 +1,10 @@
-"""What every call goes through: its id, its line in the log, its deadline, the revision that it waits for and tells."""
+"""What surrounds every call: request id, access log, deadline, and the revision that it waits for and returns."""
 
 import asyncio
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import grpc
@@ -23,13 +25,13 @@ def settings() -> dict[str, str]:
     return {"DEFAULT_DEADLINE_SECONDS": str(DEADLINE_SECONDS), "HEALTH_CHECK_TIMEOUT_SECONDS": "30"}
 
 
-def told(call: Any) -> dict[str, Any]:
-    """What an answer says of itself, at its end."""
+def trailing_metadata(call: Any) -> dict[str, Any]:
+    """The metadata of a unary answer."""
     return dict(call.trailing_metadata())
 
 
-def told_first(stream: Any) -> dict[str, Any]:
-    """What a stream says of itself, at its beginning."""
+def initial_metadata(stream: Any) -> dict[str, Any]:
+    """The metadata that a stream begins with."""
     return dict(stream.initial_metadata())
 
 
@@ -37,41 +39,39 @@ def get(environment: str, key: str = "k", min_revision: int = 0) -> config_pb2.G
     return config_pb2.GetConfigRequest(key=key, environment=environment, min_revision=min_revision)
 
 
-def test_the_callers_request_id_comes_back_and_one_is_made_for_who_has_none(
-    configs: config_pb2_grpc.ConfigServiceStub, environment: str
-) -> None:
+def test_request_id_is_the_callers_or_a_new_one(configs: config_pb2_grpc.ConfigServiceStub, environment: str) -> None:
     put(configs, environment, "k", 1)
     _, call = configs.GetConfig.with_call(get(environment), metadata=(("x-request-id", "mine"),))
-    assert told(call)["x-request-id"] == "mine"
-    made = {told(configs.GetConfig.with_call(get(environment))[1])["x-request-id"] for _ in range(3)}
+    assert trailing_metadata(call)["x-request-id"] == "mine"
+    made = {trailing_metadata(configs.GetConfig.with_call(get(environment))[1])["x-request-id"] for _ in range(3)}
     assert len(made) == 3
     stream = configs.WatchConfigs(
         config_pb2.WatchConfigsRequest(environment=environment), metadata=(("x-request-id", "watch"),)
     )
-    assert told_first(stream)["x-request-id"] == "watch"
+    assert initial_metadata(stream)["x-request-id"] == "watch"
     stream.cancel()
 
 
-def test_a_refused_call_has_its_request_id_too(configs: config_pb2_grpc.ConfigServiceStub, environment: str) -> None:
+def test_failed_call_has_its_request_id(configs: config_pb2_grpc.ConfigServiceStub, environment: str) -> None:
     with pytest.raises(grpc.RpcError) as raised:
         configs.GetConfig(get(environment), metadata=(("x-request-id", "mine"),))
-    assert told(raised.value)["x-request-id"] == "mine"
+    assert trailing_metadata(raised.value)["x-request-id"] == "mine"
     watch = config_pb2.WatchConfigsRequest(environment=environment, after_revision=10**9)
     found = refused(lambda: configs.WatchConfigs(watch, metadata=(("x-request-id", "watch"),)))
     assert found.trailing["x-request-id"] == "watch"
 
 
-def test_the_answer_says_the_applied_revision(configs: config_pb2_grpc.ConfigServiceStub, environment: str) -> None:
+def test_answer_has_the_applied_revision(configs: config_pb2_grpc.ConfigServiceStub, environment: str) -> None:
     revision = put(configs, environment, "k", 1).revision
     _, call = configs.GetConfig.with_call(get(environment))
-    assert int(told(call)["x-revision"]) >= revision
-    assert "x-stale" not in told(call)
+    assert int(trailing_metadata(call)["x-revision"]) >= revision
+    assert "x-stale" not in trailing_metadata(call)
     stream = configs.WatchConfigs(config_pb2.WatchConfigsRequest(environment=environment))
-    assert int(told_first(stream)["x-revision"]) >= revision
+    assert int(initial_metadata(stream)["x-revision"]) >= revision
     stream.cancel()
 
 
-def test_the_log_has_one_json_line_a_call_and_no_values(
+def test_access_log_has_one_json_line_for_each_call_and_no_values(
     configs: config_pb2_grpc.ConfigServiceStub, server: ServerProcess, environment: str
 ) -> None:
     def metadata(name: str) -> tuple[tuple[str, str], ...]:
@@ -113,7 +113,7 @@ class Silent:
 
     async def __aexit__(self, *error: object) -> None:
         self._server.close()
-        # A check goes on when its caller has left, until its own time-out.
+        # A health check continues without its caller until its own timeout.
         for _, held in self._held:
             held.transport.abort()
         await asyncio.gather(*(handler for handler, _ in self._held), return_exceptions=True)
@@ -126,7 +126,7 @@ class Silent:
         writer.close()
 
 
-async def test_a_call_without_a_deadline_gets_one(
+async def test_call_without_deadline_gets_the_default_one(
     registry: registry_pb2_grpc.RegistryServiceStub, server: ServerProcess, environment: str
 ) -> None:
     async with Silent() as url:
@@ -148,9 +148,7 @@ async def test_a_call_without_a_deadline_gets_one(
         registry.DeregisterInstance(registry_pb2.DeregisterInstanceRequest(service_name=environment, instance_id="one"))
 
 
-def test_a_read_waits_for_the_revision_that_it_asks_for(
-    configs: config_pb2_grpc.ConfigServiceStub, environment: str
-) -> None:
+def test_read_waits_for_min_revision(configs: config_pb2_grpc.ConfigServiceStub, environment: str) -> None:
     revision = put(configs, environment, "k", "before").revision
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(configs.GetConfig, get(environment, min_revision=revision + 1), timeout=20)
@@ -159,7 +157,7 @@ def test_a_read_waits_for_the_revision_that_it_asks_for(
 
 
 @pytest.mark.parametrize("timeout", [0.5, None])
-def test_a_revision_that_does_not_come_within_the_deadline_is_unavailable(
+def test_min_revision_not_reached_before_the_deadline_is_unavailable(
     configs: config_pb2_grpc.ConfigServiceStub, server: ServerProcess, environment: str, timeout: float | None
 ) -> None:
     revision = put(configs, environment, "k", 1).revision
@@ -170,30 +168,31 @@ def test_a_revision_that_does_not_come_within_the_deadline_is_unavailable(
     assert (timeout or DEADLINE_SECONDS) * 500 < line["duration_ms"] < (timeout or DEADLINE_SECONDS) * 1000
 
 
-def test_reads_of_every_service_wait_for_a_revision(
+def test_reads_of_every_service_wait_for_min_revision(
     configs: config_pb2_grpc.ConfigServiceStub,
     flags: flag_pb2_grpc.FlagServiceStub,
     registry: registry_pb2_grpc.RegistryServiceStub,
     environment: str,
 ) -> None:
     future = put(configs, environment, "k", 1).revision + 100
-    asked = 0
+    calls: dict[str, Callable[[], Any]] = {}
     for stub, module, name in (
         (configs, config_pb2, "ConfigService"),
         (flags, flag_pb2, "FlagService"),
         (registry, registry_pb2, "RegistryService"),
     ):
         for method in module.DESCRIPTOR.services_by_name[name].methods:
-            if "min_revision" not in method.input_type.fields_by_name:
-                continue
-            request = getattr(module, method.input_type.name)(min_revision=future)
-            found = refused(lambda s=stub, m=method, r=request: getattr(s, m.name)(r, timeout=0.3))  # type: ignore[misc]
-            assert (method.name, found.info.reason) == (method.name, "REVISION_NOT_REACHED")
-            asked += 1
-    assert asked >= 10
+            if "min_revision" in method.input_type.fields_by_name:
+                request = getattr(module, method.input_type.name)(min_revision=future)
+                calls[method.name] = partial(getattr(stub, method.name), request)
+    assert len(calls) >= 10
+    # All at once, and without a deadline of the client, which could end before the answer arrives.
+    with ThreadPoolExecutor(len(calls)) as pool:
+        refusals = dict(zip(calls, pool.map(refused, calls.values()), strict=True))
+    assert {name: error.info.reason for name, error in refusals.items()} == dict.fromkeys(calls, "REVISION_NOT_REACHED")
 
 
-def test_a_cancelled_call_is_logged_as_such(
+def test_cancelled_call_is_logged_as_cancelled(
     configs: config_pb2_grpc.ConfigServiceStub, server: ServerProcess, environment: str
 ) -> None:
     revision = put(configs, environment, "k", 1).revision

@@ -1,4 +1,4 @@
-"""The one status table, on unary calls and on streams: the code, one ErrorInfo, and what belongs to the code."""
+"""The status table, on unary calls and on streams: the code, one ErrorInfo, and the details of each code."""
 
 import re
 import sqlite3
@@ -31,7 +31,7 @@ Code = grpc.StatusCode
 
 
 def check(found: Refusal, code: grpc.StatusCode, reason: str) -> Refusal:
-    """What every error has."""
+    """Checks the parts that every error has."""
     assert (found.code, found.info.reason) == (code, reason)
     assert re.fullmatch(r"[A-Z][A-Z0-9_]+", found.info.reason)
     assert found.info.domain == "configsvc"
@@ -39,7 +39,7 @@ def check(found: Refusal, code: grpc.StatusCode, reason: str) -> Refusal:
     return found
 
 
-def test_a_missing_resource_is_not_found(
+def test_missing_resource_is_not_found(
     configs: config_pb2_grpc.ConfigServiceStub,
     flags: flag_pb2_grpc.FlagServiceStub,
     registry: registry_pb2_grpc.RegistryServiceStub,
@@ -56,12 +56,12 @@ def test_a_missing_resource_is_not_found(
     check(refused(lambda: registry.Heartbeat(heartbeat)), Code.NOT_FOUND, "INSTANCE_NOT_FOUND")
 
 
-def test_a_stream_about_a_missing_instance_is_not_found(registry: registry_pb2_grpc.RegistryServiceStub) -> None:
+def test_stream_about_missing_instance_is_not_found(registry: registry_pb2_grpc.RegistryServiceStub) -> None:
     alive = registry_pb2.KeepAliveRequest(service_name="none", instance_id="none")
     check(refused(lambda: registry.KeepAlive(iter([alive]))), Code.NOT_FOUND, "INSTANCE_NOT_FOUND")
 
 
-def test_a_resource_that_is_there_already_exists(
+def test_create_of_existing_resource_is_already_exists(
     configs: config_pb2_grpc.ConfigServiceStub, flags: flag_pb2_grpc.FlagServiceStub, environment: str
 ) -> None:
     config = config_pb2.CreateConfigRequest(key="k", environment=environment, value=value(1))
@@ -73,13 +73,13 @@ def test_a_resource_that_is_there_already_exists(
     check(refused(lambda: flags.CreateFlag(flag)), Code.ALREADY_EXISTS, "FLAG_ALREADY_EXISTS")
 
 
-def test_bad_input_names_every_field(
+def test_invalid_argument_names_every_field(
     configs: config_pb2_grpc.ConfigServiceStub,
     flags: flag_pb2_grpc.FlagServiceStub,
     registry: registry_pb2_grpc.RegistryServiceStub,
     changes: change_pb2_grpc.ChangeServiceStub,
 ) -> None:
-    asked: list[tuple[Callable[[], object], set[str]]] = [
+    calls: list[tuple[Callable[[], object], set[str]]] = [
         (lambda: configs.CreateConfig(config_pb2.CreateConfigRequest()), {"key", "environment", "value"}),
         (
             lambda: flags.CreateFlag(flag_pb2.CreateFlagRequest(name="f", environment="e", rollout_percentage=101)),
@@ -97,14 +97,14 @@ def test_bad_input_names_every_field(
             {"min_revision"},
         ),
     ]
-    for call, fields in asked:
+    for call, fields in calls:
         found = check(refused(call), Code.INVALID_ARGUMENT, "INVALID_INPUT")
         assert set(found.fields) >= fields
         for violation in found.all(error_details_pb2.BadRequest)[0].field_violations:
             assert violation.description
 
 
-def test_bad_input_of_a_stream_names_every_field(
+def test_invalid_argument_of_a_stream_names_every_field(
     configs: config_pb2_grpc.ConfigServiceStub, registry: registry_pb2_grpc.RegistryServiceStub
 ) -> None:
     watch = config_pb2.WatchConfigsRequest(prefix="p" * (LARGEST_KEY_CHARACTERS + 1))
@@ -118,10 +118,10 @@ def test_bad_input_of_a_stream_names_every_field(
     assert found.fields == ["instance_id"]
 
 
-def test_very_much_that_is_wrong_fits_into_the_trailers(
+def test_many_violations_fit_into_the_trailers(
     configs: config_pb2_grpc.ConfigServiceStub, registry: registry_pb2_grpc.RegistryServiceStub, environment: str
 ) -> None:
-    """Clients refuse more than 8 KiB of trailers, and would show RESOURCE_EXHAUSTED in place of what is wrong."""
+    """Clients refuse more than 8 KiB of trailers, and would show RESOURCE_EXHAUSTED in place of the error."""
     names = [f"{number:02}" + "\N{GRINNING FACE}" * 126 for number in range(60)]
     request = registry_pb2.RegisterInstanceRequest(
         service_name="s", service_url="http://h:1", metadata=dict.fromkeys(names, "x" * 1_025)
@@ -137,7 +137,7 @@ def test_very_much_that_is_wrong_fits_into_the_trailers(
     check(refused(lambda: configs.GetConfig(key)), Code.NOT_FOUND, "CONFIG_NOT_FOUND")
 
 
-def test_a_stale_etag_aborts_and_changes_nothing(configs: config_pb2_grpc.ConfigServiceStub, environment: str) -> None:
+def test_stale_etag_aborts_and_changes_nothing(configs: config_pb2_grpc.ConfigServiceStub, environment: str) -> None:
     old = put(configs, environment, "k", 1).config.etag
     new = put(configs, environment, "k", 2).config.etag
     found = check(refused(lambda: put(configs, environment, "k", 3, etag=old)), Code.ABORTED, "STALE_ETAG")
@@ -146,7 +146,7 @@ def test_a_stale_etag_aborts_and_changes_nothing(configs: config_pb2_grpc.Config
     assert configs.GetConfig(get).config.value.number_value == 2
 
 
-def test_a_state_that_forbids_is_a_failed_precondition(
+def test_rollback_to_a_delete_is_failed_precondition(
     configs: config_pb2_grpc.ConfigServiceStub, environment: str
 ) -> None:
     put(configs, environment, "k", 1)
@@ -155,7 +155,7 @@ def test_a_state_that_forbids_is_a_failed_precondition(
     check(refused(lambda: configs.RollbackConfig(rollback)), Code.FAILED_PRECONDITION, "VERSION_IS_DELETE")
 
 
-def test_a_future_revision_of_a_watch_is_out_of_range(
+def test_watch_from_future_revision_is_out_of_range(
     configs: config_pb2_grpc.ConfigServiceStub, environment: str
 ) -> None:
     current = put(configs, environment, "k", 1).revision
@@ -164,7 +164,7 @@ def test_a_future_revision_of_a_watch_is_out_of_range(
     assert dict(found.info.metadata) == {"oldest_revision": "0", "current_revision": str(current)}
 
 
-def test_a_revision_that_is_not_reached_is_unavailable_with_a_delay_to_retry(
+def test_min_revision_not_reached_is_unavailable_with_retry_delay(
     configs: config_pb2_grpc.ConfigServiceStub, environment: str
 ) -> None:
     current = put(configs, environment, "k", 1).revision
@@ -175,18 +175,18 @@ def test_a_revision_that_is_not_reached_is_unavailable_with_a_delay_to_retry(
     assert found.info.metadata["required"] == str(current + 1)
 
 
-def test_what_no_one_expected_is_internal_with_a_fixed_text_and_its_cause_in_the_log(
+def test_unexpected_error_is_internal_with_fixed_text_and_logged_cause(
     configs: config_pb2_grpc.ConfigServiceStub, server: ServerProcess, environment: str
 ) -> None:
     put(configs, environment, "k", "hunter2")
     with closing(sqlite3.connect(server.database)) as database, database:
-        # With the checksum that belongs to it, so that it is no damage of the disk's.
+        # The checksum is correct, so this is not reported as corruption of the disk.
         database.create_function("checksum_of", -1, checksum)
-        of = ", ".join(RECORD_COLUMNS)
-        spoilt = database.execute("UPDATE records SET body = '{hunter2' WHERE environment = ?", [environment])
-        assert spoilt.rowcount == 1
-        database.execute(f"UPDATE records SET checksum = checksum_of({of}) WHERE environment = ?", [environment])
-    metadata = (("x-request-id", f"spoilt-{environment}"),)
+        columns = ", ".join(RECORD_COLUMNS)
+        corrupted = database.execute("UPDATE records SET body = '{hunter2' WHERE environment = ?", [environment])
+        assert corrupted.rowcount == 1
+        database.execute(f"UPDATE records SET checksum = checksum_of({columns}) WHERE environment = ?", [environment])
+    metadata = (("x-request-id", f"corrupted-{environment}"),)
     calls: list[Callable[[], object]] = [
         lambda: configs.ListConfigs(config_pb2.ListConfigsRequest(environment=environment), metadata=metadata),
         lambda: configs.WatchConfigs(config_pb2.WatchConfigsRequest(environment=environment), metadata=metadata),
@@ -196,21 +196,21 @@ def test_what_no_one_expected_is_internal_with_a_fixed_text_and_its_cause_in_the
         assert found.message == "internal error; the log has its cause"
         assert not found.info.metadata
         causes = [line for line in server.log_lines() if "JSONDecodeError" in line.get("exception", "")]
-        assert [line["request_id"] for line in causes] == [f"spoilt-{environment}"] * number
+        assert [line["request_id"] for line in causes] == [f"corrupted-{environment}"] * number
     assert "hunter2" not in server.log.read_text()
 
 
-def test_an_error_in_the_middle_of_a_stream_has_its_status(
+def test_error_in_the_middle_of_a_stream_has_its_status(
     registry: registry_pb2_grpc.RegistryServiceStub, environment: str
 ) -> None:
     registry.RegisterInstance(
         registry_pb2.RegisterInstanceRequest(service_name=environment, instance_id="one", service_url="http://h:1")
     )
-    said = [
+    messages = [
         registry_pb2.KeepAliveRequest(service_name=environment, instance_id="one"),
         registry_pb2.KeepAliveRequest(service_name=environment, instance_id="two"),
     ]
-    with ResponseStream(registry.KeepAlive(iter(said))) as stream:
+    with ResponseStream(registry.KeepAlive(iter(messages))) as stream:
         assert stream.take().lease_ttl_seconds == 30
         rest, found = stream.end()
     assert not rest
@@ -218,7 +218,7 @@ def test_an_error_in_the_middle_of_a_stream_has_its_status(
     assert check(found, Code.INVALID_ARGUMENT, "INVALID_INPUT").fields == ["instance_id"]
 
 
-def test_a_request_that_is_no_message_is_bad_input(grpc_channel: grpc.Channel) -> None:
+def test_malformed_request_is_invalid_argument(grpc_channel: grpc.Channel) -> None:
     unary: Any = grpc_channel.unary_unary("/configsvc.v1.ConfigService/GetConfig")
     found = check(refused(lambda: unary(b"\xff\xff\xff")), Code.INVALID_ARGUMENT, "MALFORMED_REQUEST")
     assert found.fields == ["request"]
@@ -228,7 +228,7 @@ def test_a_request_that_is_no_message_is_bad_input(grpc_channel: grpc.Channel) -
     check(refused(lambda: alive(iter([b"\xff\xff\xff"]))), Code.INVALID_ARGUMENT, "MALFORMED_REQUEST")
 
 
-def test_the_deepest_value_that_is_taken_is_read_everywhere_and_a_deeper_one_is_bad_input(
+def test_deepest_allowed_value_is_in_every_read_and_a_deeper_one_is_refused(
     configs: config_pb2_grpc.ConfigServiceStub, flags: flag_pb2_grpc.FlagServiceStub, environment: str
 ) -> None:
     deepest: dict[str, object] = {"a": {}}
@@ -253,7 +253,7 @@ def test_the_deepest_value_that_is_taken_is_read_everywhere_and_a_deeper_one_is_
     assert found.fields == ["variants[0].value"]
 
 
-def test_an_unknown_method_is_unimplemented_and_in_the_log(grpc_channel: grpc.Channel, server: ServerProcess) -> None:
+def test_unknown_method_is_unimplemented_and_logged(grpc_channel: grpc.Channel, server: ServerProcess) -> None:
     call: Any = grpc_channel.unary_unary("/configsvc.v1.ConfigService/Forget")
     assert refused(lambda: call(b"")).code == Code.UNIMPLEMENTED
     logged = [line for line in server.log_lines() if line.get("method", "").endswith("/Forget")]

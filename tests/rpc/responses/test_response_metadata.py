@@ -5,6 +5,7 @@ from contextvars import copy_context
 
 import pytest
 
+from configsvc.rpc.context import is_metadata_value
 from configsvc.rpc.responses import response_metadata
 from configsvc.rpc.responses.response_metadata import LOCATION_CHARACTERS, RESPONSE_METADATA
 
@@ -59,4 +60,4 @@ def test_status_message_has_no_percent_signs() -> None:
     ("text", "fits"), [("a-B.9~!", True), ("", False), ("a b", False), ("é", False), ("a\n", False)]
 )
 def test_metadata_value_is_printable_ascii_without_spaces(text: str, fits: bool) -> None:
-    assert response_metadata.is_metadata_value(text) is fits
+    assert is_metadata_value(text) is fits

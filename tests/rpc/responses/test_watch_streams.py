@@ -1,4 +1,4 @@
-"""What a watch costs the server: one encoding for all who watch, and nothing once the caller has gone."""
+"""What a watch costs the server: one encoding for all watchers, and nothing after the caller has left."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,9 +18,9 @@ from configsvc.clock import SystemClock
 from configsvc.domain.limits import Limits
 from configsvc.domain.records import Change
 from configsvc.rpc import convert
+from configsvc.rpc.convert.message_budget import Detail
 from configsvc.rpc.interceptors import CallInterceptor
 from configsvc.rpc.responses import encoded_changes
-from configsvc.rpc.responses.message_budget import Detail
 from configsvc.rpc.responses.watch_streams import WatchStreams
 from configsvc.rpc.servicers.configs import ConfigServicer
 from tests.app.replica import Replica, config, open_replica, open_storage
@@ -42,8 +42,8 @@ def hub(replica: Replica) -> WatchHub:
     return open_hub(replica, max_watchers=WATCHERS)
 
 
-class Encoding:
-    """Counts how often a change is made into a message."""
+class CountingEncoder:
+    """Counts how often a change is encoded."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -53,10 +53,10 @@ class Encoding:
         return convert.config_change(change, detail)
 
 
-async def test_a_change_is_encoded_once_for_all_who_watch(replica: Replica, hub: WatchHub) -> None:
-    encoding = Encoding()
+async def test_change_is_encoded_once_for_all_watchers(replica: Replica, hub: WatchHub) -> None:
+    encoder = CountingEncoder()
     watches = WatchStreams(
-        hub, response=config_pb2.WatchConfigsResponse, snapshot=snapshot, item=convert.config, change=encoding.change
+        hub, response=config_pb2.WatchConfigsResponse, snapshot=snapshot, item=convert.config, change=encoder.change
     )
     async with AsyncExitStack() as stack:
         streams: list[Any] = [
@@ -69,16 +69,16 @@ async def test_a_change_is_encoded_once_for_all_who_watch(replica: Replica, hub:
             sent = [await anext(stream) for stream in streams]
             assert sent[0] is sent[1]
             assert config_pb2.WatchConfigsResponse.FromString(sent[0]).change.revision == number
-    assert encoding.count == 3
+    assert encoder.count == 3
 
 
-async def test_the_encoded_changes_that_are_kept_are_bounded_in_bytes(
+async def test_cache_of_encoded_changes_is_bounded_in_bytes(
     replica: Replica, hub: WatchHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encoded_changes, "MAX_BYTES", 3_000)
-    encoding = Encoding()
+    encoder = CountingEncoder()
     watches = WatchStreams(
-        hub, response=config_pb2.WatchConfigsResponse, snapshot=snapshot, item=convert.config, change=encoding.change
+        hub, response=config_pb2.WatchConfigsResponse, snapshot=snapshot, item=convert.config, change=encoder.change
     )
     for number in range(10):
         await put(replica, config(f"k{number}"), "x" * 1_000)
@@ -89,21 +89,21 @@ async def test_the_encoded_changes_that_are_kept_are_bounded_in_bytes(
                 await anext(stream)
 
     await replay(0)
-    assert encoding.count == 10
+    assert encoder.count == 10
     await replay(8)
-    assert encoding.count == 10, "the newest two are there"
+    assert encoder.count == 10, "the newest two are there"
     await replay(0)
-    assert encoding.count > 12, "the oldest are not"
+    assert encoder.count > 12, "the oldest are not"
 
 
-async def test_an_error_that_no_one_expected_is_told_in_band_too(replica: Replica, hub: WatchHub) -> None:
-    """The end of an HTTP/1.1 stream can't say that it is none."""
+async def test_unexpected_error_is_sent_as_a_message_too(replica: Replica, hub: WatchHub) -> None:
+    """The end of an HTTP/1.1 stream can't carry an error."""
 
-    def spoilt(change: Change, detail: Detail) -> Any:
+    def failing(change: Change, detail: Detail) -> Any:
         raise KeyError("hunter2")
 
     watches = WatchStreams(
-        hub, response=config_pb2.WatchConfigsResponse, snapshot=snapshot, item=convert.config, change=spoilt
+        hub, response=config_pb2.WatchConfigsResponse, snapshot=snapshot, item=convert.config, change=failing
     )
     async with aclosing(watches.stream(ALL, None)) as stream:
         await anext(stream)
@@ -134,13 +134,13 @@ async def stub(replica: Replica, hub: WatchHub) -> AsyncIterator[Any]:
     await server.stop(0)
 
 
-async def gone(hub: WatchHub, left: int) -> None:
+async def wait_for_watchers(hub: WatchHub, left: int) -> None:
     await asyncio.to_thread(eventually, lambda: hub.watchers == left, f"{left} watchers are left")
 
 
 @pytest.mark.parametrize("way", ["idle", "full"])
-async def test_a_caller_that_goes_away_frees_its_watcher(stub: Any, replica: Replica, hub: WatchHub, way: str) -> None:
-    """Also where it has not read what is on its way to it, and the server waits in the middle of a message."""
+async def test_watcher_is_freed_when_its_caller_leaves(stub: Any, replica: Replica, hub: WatchHub, way: str) -> None:
+    """Also if the caller has stopped reading, and the server waits in the middle of a message (`full`)."""
     calls = [stub.WatchConfigs(config_pb2.WatchConfigsRequest(environment="test")) for _ in range(WATCHERS)]
     for call in calls:
         assert (await call.read()).HasField("synced")
@@ -149,24 +149,24 @@ async def test_a_caller_that_goes_away_frees_its_watcher(stub: Any, replica: Rep
             await put(replica, config("k"), f"{number}" + "x" * 200_000)
     assert hub.watchers == WATCHERS
     calls[0].cancel()
-    await gone(hub, WATCHERS - 1)
+    await wait_for_watchers(hub, WATCHERS - 1)
     calls[1].cancel()
-    await gone(hub, 0)
+    await wait_for_watchers(hub, 0)
 
 
-async def test_too_many_watches_are_refused_until_one_goes(stub: Any, hub: WatchHub) -> None:
+async def test_watch_over_the_limit_is_refused_until_one_ends(stub: Any, hub: WatchHub) -> None:
     request = config_pb2.WatchConfigsRequest(environment="test")
     calls = [stub.WatchConfigs(request) for _ in range(WATCHERS)]
     for call in calls:
         await call.read()
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await stub.WatchConfigs(request).read()
-    found = refusal(raised.value)
-    assert (found.code, found.info.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_WATCHES")
+    error = refusal(raised.value)
+    assert (error.code, error.info.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_WATCHES")
     calls[0].cancel()
-    await gone(hub, WATCHERS - 1)
+    await wait_for_watchers(hub, WATCHERS - 1)
     again = stub.WatchConfigs(request)
     assert (await again.read()).HasField("synced")
     for call in (calls[1], again):
         call.cancel()
-    await gone(hub, 0)
+    await wait_for_watchers(hub, 0)

@@ -1,4 +1,4 @@
-"""Batches over configurations and flags: all or none, one revision, and an error says which operation it is about."""
+"""Batches of configurations and flags: all or none, in one revision. An error names the operation that it is about."""
 
 from itertools import count
 from typing import Any
@@ -67,8 +67,8 @@ def test_configurations_and_flags_are_written_in_one_revision(
         {"delete_flag": {"name": "gone"}},
         reason="together",
     )
-    told = [(r.kind, r.environment, r.service_name, r.key, r.action, r.version) for r in answer.results]
-    assert told == [
+    results = [(r.kind, r.environment, r.service_name, r.key, r.action, r.version) for r in answer.results]
+    assert results == [
         ("config", environment, "svc", "new", "CREATE", 1),
         ("config", environment, "", "old", "UPDATE", 2),
         ("flag", environment, "", "f", "CREATE", 1),
@@ -81,11 +81,11 @@ def test_configurations_and_flags_are_written_in_one_revision(
     assert [(c.revision, c.reason) for c in found.changes] == [(answer.revision, "together")] * 5
 
 
-def test_flags_that_need_each_others_news_are_written_together(
+def test_flags_whose_prerequisites_depend_on_each_other_are_written_together(
     changes: change_pb2_grpc.ChangeServiceStub, flags: flag_pb2_grpc.FlagServiceStub, environment: str
 ) -> None:
     apply(changes, environment, {"create_flag": {"name": "a", **variants("x")}}, {"create_flag": {"name": "b"}})
-    # Each operation alone would be refused: a lacks y, and c is not there.
+    # Each operation alone would be refused: a has no variant y, and c does not exist.
     apply(
         changes,
         environment,
@@ -94,7 +94,7 @@ def test_flags_that_need_each_others_news_are_written_together(
         {"create_flag": {"name": "c"}},
     )
     assert flag(flags, environment, "b").prerequisites[0].variants == ["y"]
-    # The flag goes together with the need for it.
+    # A prerequisite can only be deleted together with what refers to it.
     still = refused(lambda: apply(changes, environment, {"delete_flag": {"name": "c"}}))
     assert (still.code, still.info.reason) == (Code.FAILED_PRECONDITION, "FLAG_IS_PREREQUISITE")
     assert still.info.metadata["operation"] == "operations[0]"
@@ -102,7 +102,7 @@ def test_flags_that_need_each_others_news_are_written_together(
         changes,
         environment,
         {"delete_flag": {"name": "c"}},
-        # A list that is cleared is named in the mask: over gRPC an empty one is not there.
+        # The mask must name a list that is to be cleared: gRPC does not send an empty list.
         {"update_flag": {"name": "a", "update_mask": "prerequisites,description", "description": "needs none"}},
     )
     cycle = refused(
@@ -119,7 +119,7 @@ def test_flags_that_need_each_others_news_are_written_together(
     assert missing.code == Code.NOT_FOUND
 
 
-def test_all_that_is_wrong_is_named_by_its_whole_path(
+def test_every_invalid_field_is_named_by_its_whole_path(
     changes: change_pb2_grpc.ChangeServiceStub, environment: str
 ) -> None:
     found = refused(
@@ -158,14 +158,14 @@ def test_all_that_is_wrong_is_named_by_its_whole_path(
         ([{"create_flag": {"name": f"f{n}"}} for n in range(1_001)], "operations"),
     ],
 )
-def test_what_would_have_no_effect_is_refused(
+def test_operation_without_an_effect_is_refused(
     changes: change_pb2_grpc.ChangeServiceStub, environment: str, operations: list[Json], field: str
 ) -> None:
     found = refused(lambda: apply(changes, environment, *operations))
     assert (found.code, found.fields) == (Code.INVALID_ARGUMENT, [field])
 
 
-def test_an_update_writes_what_it_names(
+def test_update_writes_only_the_fields_that_it_names(
     changes: change_pb2_grpc.ChangeServiceStub,
     configs: config_pb2_grpc.ConfigServiceStub,
     flags: flag_pb2_grpc.FlagServiceStub,
@@ -189,13 +189,13 @@ def test_an_update_writes_what_it_names(
     assert (now.enabled, now.rollout_percentage, [*now.tags], [*now.targeted_users]) == (False, 0, ["t"], ["u"])
 
 
-def test_headers_are_no_preconditions_of_a_batch(changes: change_pb2_grpc.ChangeServiceStub, environment: str) -> None:
+def test_precondition_headers_are_refused(changes: change_pb2_grpc.ChangeServiceStub, environment: str) -> None:
     asked = request(environment, {"create_flag": {"name": "f"}})
     found = refused(lambda: changes.ApplyChanges(asked, metadata=(("if-match", '"1-1"'),)))
     assert (found.code, found.fields) == (Code.INVALID_ARGUMENT, ["If-Match"])
 
 
-def test_preconditions_are_those_of_each_operation(
+def test_each_operation_has_its_own_precondition(
     changes: change_pb2_grpc.ChangeServiceStub, configs: config_pb2_grpc.ConfigServiceStub, environment: str
 ) -> None:
     stale = put(configs, environment, "k", 1).config.etag
@@ -218,7 +218,7 @@ def test_preconditions_are_those_of_each_operation(
 
 
 @pytest.mark.parametrize("validate_only", [False, True])
-def test_what_could_not_be_sent_is_refused_by_its_path(
+def test_resource_that_is_too_large_is_refused_by_its_path(
     changes: change_pb2_grpc.ChangeServiceStub, environment: str, validate_only: bool
 ) -> None:
     users = [f"{number:060}" for number in range(80_000)]
@@ -229,7 +229,7 @@ def test_what_could_not_be_sent_is_refused_by_its_path(
     assert found.fields == ["operations[1].create_flag.targeted_users"]
 
 
-def test_a_retry_has_one_effect_and_other_content_is_refused(
+def test_retry_has_one_effect_and_a_reused_request_id_is_refused(
     changes: change_pb2_grpc.ChangeServiceStub, environment: str
 ) -> None:
     operations: list[Json] = [{"create_flag": {"name": "f"}}, {"create_config": {"key": "k", "value": 1}}]
@@ -244,7 +244,7 @@ def test_a_retry_has_one_effect_and_other_content_is_refused(
         assert found.info.reason == "REQUEST_ID_REUSED"
 
 
-def test_validate_only_says_what_would_be_done_and_does_nothing(
+def test_validate_only_reports_the_outcome_and_writes_nothing(
     changes: change_pb2_grpc.ChangeServiceStub, flags: flag_pb2_grpc.FlagServiceStub, environment: str
 ) -> None:
     operations: list[Json] = [{"create_flag": {"name": "f"}}, {"create_config": {"key": "k", "value": 1}}]
@@ -260,7 +260,7 @@ def test_validate_only_says_what_would_be_done_and_does_nothing(
     assert (found.code, found.info.metadata["operation"]) == (Code.ALREADY_EXISTS, "operations[0]")
 
 
-def test_watchers_of_both_kinds_are_told_where_their_part_of_the_batch_ends(
+def test_watch_marks_the_last_of_its_changes_in_the_batch(
     changes: change_pb2_grpc.ChangeServiceStub,
     configs: config_pb2_grpc.ConfigServiceStub,
     flags: flag_pb2_grpc.FlagServiceStub,
@@ -279,8 +279,8 @@ def test_watchers_of_both_kinds_are_told_where_their_part_of_the_batch_ends(
             {"create_config": {"key": "k", "value": 1}},
             {"create_flag": {"name": "b"}},
         )
-        told = [of_flags.take_until("change")[-1].change for _ in range(2)]
-        assert [(c.flag.name, c.revision_complete) for c in told] == [("a", False), ("b", True)]
+        changes_of_flags = [of_flags.take_until("change")[-1].change for _ in range(2)]
+        assert [(c.flag.name, c.revision_complete) for c in changes_of_flags] == [("a", False), ("b", True)]
         assert of_configs.take_until("change")[-1].change.revision_complete
 
 
@@ -311,7 +311,7 @@ Model = dict[tuple[str, str], Json]
 
 
 def predicted(model: Model, operations: list[Json]) -> Model | None:
-    """The state after a batch by a model that knows nothing of transactions; None if it is refused."""
+    """The state after a batch, by a model without transactions; None if the batch is refused."""
     after = dict(model)
     touched = set()
     for operation in operations:
@@ -345,7 +345,7 @@ def predicted(model: Model, operations: list[Json]) -> Model | None:
 
 @settings(max_examples=60, deadline=None)
 @given(batches=BATCHES)
-def test_any_batches_are_applied_whole_or_not_at_all(grpc_channel: grpc.Channel, batches: list[list[Json]]) -> None:
+def test_any_batch_is_applied_whole_or_not_at_all(grpc_channel: grpc.Channel, batches: list[list[Json]]) -> None:
     changes = change_pb2_grpc.ChangeServiceStub(grpc_channel)
     configs = config_pb2_grpc.ConfigServiceStub(grpc_channel)
     flags = flag_pb2_grpc.FlagServiceStub(grpc_channel)

@@ -1,4 +1,4 @@
-"""The history of a live resource stays readable after compaction: what is left, and that older is gone."""
+"""After compaction, the history of a live resource shows what is left, and says what is gone."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,14 +17,14 @@ WHERE: dict[str, Any] = {"environment": "test"}
 
 @pytest.fixture
 def stubs(own_server: Callable[..., ServerProcess]) -> Any:
-    """A service that keeps two changes."""
+    """Stubs of a service that keeps two changes."""
     running = own_server(COMPACTION_KEEP_CHANGES="2", COMPACTION_INTERVAL_SECONDS="0.05")
     with running.channel() as channel:
         yield Stubs.of(channel)
 
 
 def compacted_through(stubs: Stubs, revision: int) -> None:
-    """Returns when everything up to a revision is gone."""
+    """Returns when everything up to a revision was compacted away."""
     eventually(
         lambda: stubs.changes.ListChanges(change_pb2.ListChangesRequest()).compacted_revision >= revision, "compaction"
     )
@@ -34,7 +34,7 @@ def history(stubs: Stubs, key: str = "k", **more: Any) -> Any:
     return stubs.configs.ListConfigHistory(config_pb2.ListConfigHistoryRequest(key=key, **WHERE, **more))
 
 
-def test_what_is_left_is_shown_and_what_is_gone_is_said(stubs: Stubs) -> None:
+def test_history_shows_the_versions_left_and_names_the_last_one_compacted(stubs: Stubs) -> None:
     for number in range(1, 4):
         last = put(stubs.configs, "test", "k", number).revision
     compacted_through(stubs, last - 2)
@@ -46,7 +46,7 @@ def test_what_is_left_is_shown_and_what_is_gone_is_said(stubs: Stubs) -> None:
     assert (rest.versions[0].version, rest.compacted_through_version, rest.next_page_token) == (2, 1, "")
 
 
-def test_the_current_version_is_there_when_all_of_its_changes_are_gone(stubs: Stubs) -> None:
+def test_current_version_is_shown_after_all_its_changes_were_compacted(stubs: Stubs) -> None:
     put(stubs.configs, "test", "k", "old")
     made = put(stubs.configs, "test", "k", "now", description="why").config
     last = [put(stubs.configs, "test", "other", number) for number in range(2)][-1]
@@ -56,7 +56,7 @@ def test_the_current_version_is_there_when_all_of_its_changes_are_gone(stubs: St
     assert (current.version, current.after.string_value, current.description) == (2, "now", "why")
     assert (current.revision, current.at, current.actor) == (made.revision, made.updated_at, made.updated_by)
     assert (current.HasField("before"), current.before_omitted, found.compacted_through_version) == (False, True, 1)
-    # It can be compared with, and gone back to, and what is older says so.
+    # The current version can be compared and rolled back to; an older version is an error that says why.
     put(stubs.configs, "test", "k", "new")
     diff = stubs.configs.DiffConfig(config_pb2.DiffConfigRequest(key="k", from_version=3, **WHERE))
     assert diff.to.after.string_value == "new"
@@ -71,7 +71,7 @@ def test_the_current_version_is_there_when_all_of_its_changes_are_gone(stubs: St
     assert unknown.info.reason == "VERSION_NOT_FOUND"
 
 
-def test_the_current_version_can_be_rolled_back_to_and_compared_when_its_change_is_gone(stubs: Stubs) -> None:
+def test_current_version_can_be_rolled_back_to_and_compared_after_its_change_was_compacted(stubs: Stubs) -> None:
     put(stubs.configs, "test", "k", "now")
     last = [put(stubs.configs, "test", "other", number) for number in range(2)][-1]
     compacted_through(stubs, last.revision - 2)
@@ -81,7 +81,7 @@ def test_the_current_version_can_be_rolled_back_to_and_compared_when_its_change_
     assert (rolled.value, rolled.version) == (value("now"), 2)
 
 
-def test_a_deleted_configuration_says_that_its_history_is_gone(stubs: Stubs) -> None:
+def test_deleted_configuration_reports_that_its_history_was_compacted(stubs: Stubs) -> None:
     put(stubs.configs, "test", "k", 1)
     stubs.configs.DeleteConfig(config_pb2.DeleteConfigRequest(key="k", **WHERE))
     last = [put(stubs.configs, "test", "other", number) for number in range(2)][-1]
@@ -90,7 +90,7 @@ def test_a_deleted_configuration_says_that_its_history_is_gone(stubs: Stubs) -> 
     assert refused(lambda: history(stubs, key="never")).info.reason == "CONFIG_NOT_FOUND"
 
 
-def test_a_flag_s_history_too(stubs: Stubs) -> None:
+def test_current_version_of_a_flag_is_shown_after_its_change_was_compacted(stubs: Stubs) -> None:
     made = stubs.flags.CreateFlag(flag_pb2.CreateFlagRequest(name="f", enabled=True, **WHERE)).flag
     last = [put(stubs.configs, "test", "other", number) for number in range(2)][-1]
     compacted_through(stubs, last.revision - 2)

@@ -101,6 +101,29 @@ def test_request_id_with_another_value_of_a_field_is_refused(
     assert refusal.value.code() is grpc.StatusCode.FAILED_PRECONDITION
 
 
+@pytest.mark.parametrize("name", CONFIG_FIELDS)
+def test_request_id_of_an_update_with_another_value_of_a_field_is_refused(
+    configs: Any, identity: Contents, created: config_pb2.Config, name: str
+) -> None:
+    def update(mark: str) -> config_pb2.UpdateConfigRequest:
+        request_id = f"{identity['environment']}-update"
+        return config_pb2.UpdateConfigRequest(**identity, **{name: contents(mark)[name]}, request_id=request_id)
+
+    configs.UpdateConfig(update("new"), timeout=PATIENCE_SECONDS)
+    with pytest.raises(grpc.RpcError) as refusal:
+        configs.UpdateConfig(update("newer"), timeout=PATIENCE_SECONDS)
+    assert refusal.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+@pytest.mark.parametrize("name", sorted(set(CONFIG_FIELDS) - {"value"}))
+def test_too_long_text_is_refused_by_name(configs: Any, identity: Contents, name: str) -> None:
+    request = config_pb2.CreateConfigRequest(**identity, **{**contents("old"), name: "x" * 100_000})
+    with pytest.raises(grpc.RpcError) as refusal:
+        configs.CreateConfig(request, timeout=PATIENCE_SECONDS)
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert str(refusal.value.details()).startswith(f"{name}:")
+
+
 def test_record_of_the_first_release_is_read_and_does_not_seem_to_change() -> None:
     """It has `value` and `description` only. A later field has its default, and is not added to the record."""
     stored = {"value": 1, "description": "text"}

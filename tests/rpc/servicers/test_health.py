@@ -1,4 +1,4 @@
-"""grpc.health.v1, service by service: SERVING says that the view which the service answers from is complete."""
+"""grpc.health.v1 for each service: SERVING means that the state from which the service answers is complete."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +36,7 @@ NAMES = [
 
 
 def statuses(channel: grpc.Channel) -> dict[str, int]:
-    """What each service says of itself, by its short name; the empty one is the server's."""
+    """The status of each service by its short name; the empty name is the server."""
     stub: Any = probe_pb2_grpc.HealthStub(channel)
     return {
         name.rpartition(".")[2]: stub.Check(probe_pb2.HealthCheckRequest(service=name), timeout=20).status
@@ -47,11 +47,11 @@ def statuses(channel: grpc.Channel) -> dict[str, int]:
 ALL = ("", "ConfigService", "FlagService", "RegistryService", "ChangeService", "HealthService")
 
 
-def test_every_service_serves_once_all_is_read(grpc_channel: grpc.Channel) -> None:
+def test_every_service_is_serving_once_its_state_was_read(grpc_channel: grpc.Channel) -> None:
     assert statuses(grpc_channel) == dict.fromkeys(ALL, SERVING)
 
 
-def test_an_unknown_service_is_not_found_and_watched_as_unknown(
+def test_check_of_an_unknown_service_is_not_found_and_its_watch_reports_unknown(
     grpc_channel: grpc.Channel, server: ServerProcess
 ) -> None:
     stub: Any = probe_pb2_grpc.HealthStub(grpc_channel)
@@ -63,7 +63,7 @@ def test_an_unknown_service_is_not_found_and_watched_as_unknown(
         assert stream.take().status == probe_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
-def test_a_watch_sees_the_stop_and_does_not_hold_it_up(own_server: Callable[..., ServerProcess]) -> None:
+def test_watch_reports_the_shutdown_and_does_not_delay_it(own_server: Callable[..., ServerProcess]) -> None:
     server = own_server(SHUTDOWN_GRACE_SECONDS="60")
     with server.channel() as channel:
         stub: Any = probe_pb2_grpc.HealthStub(channel)
@@ -78,7 +78,7 @@ def test_a_watch_sees_the_stop_and_does_not_hold_it_up(own_server: Callable[...,
             assert server.wait_for_exit() == 0
 
 
-async def test_after_the_drain_nothing_serves(tmp_path: Path) -> None:
+async def test_no_service_is_serving_after_the_drain(tmp_path: Path) -> None:
     settings = load(sqlite_path=str(tmp_path / "configsvc.db"), service_registry_enabled=False)
     async with (
         build(settings, ["127.0.0.1:0"]) as server,
@@ -89,25 +89,25 @@ async def test_after_the_drain_nothing_serves(tmp_path: Path) -> None:
         assert [(await watch.read()).status for watch in watches] == [SERVING] * len(watches)
         await server.drain()
         assert [(await watch.read()).status for watch in watches] == [NOT_SERVING] * len(watches)
-        # It says that no new callers should come; those who do are answered.
+        # The status asks new callers to go elsewhere. Those that come are answered.
         configs: Any = config_pb2_grpc.ConfigServiceStub(channel)
         assert (await configs.ListConfigs(config_pb2.ListConfigsRequest(environment="test"))).revision == 0
 
 
 @pytest.fixture
-def away(
+def store_that_is_down(
     private_postgres: Callable[..., Postgres], private_zookeeper: Callable[[], ZooKeeper]
 ) -> tuple[Postgres, ZooKeeper]:
-    """A PostgreSQL and a ZooKeeper that do not run."""
+    """A PostgreSQL that is down, and a ZooKeeper."""
     postgres, zookeeper = private_postgres(), private_zookeeper()
     postgres.kill()
     return postgres, zookeeper
 
 
-def test_a_replica_whose_store_is_away_serves_as_a_server_and_its_services_once_they_have_read(
-    away: tuple[Postgres, ZooKeeper], tmp_path: Path
+def test_services_are_serving_only_after_a_store_that_was_down_could_be_read(
+    store_that_is_down: tuple[Postgres, ZooKeeper], tmp_path: Path
 ) -> None:
-    postgres, zookeeper = away
+    postgres, zookeeper = store_that_is_down
     settings = {**postgres.environment(), **zookeeper.environment(), "SERVICE_REGISTRY_ENABLED": "false"}
     with Port() as port, ServerProcess(f"127.0.0.1:{port.number}", tmp_path, settings) as server:
         server.wait_until_ready()
@@ -119,7 +119,7 @@ def test_a_replica_whose_store_is_away_serves_as_a_server_and_its_services_once_
             postgres.start()
             assert [watch.take().status for watch in watches] == [SERVING] * 4
             assert statuses(channel) == dict.fromkeys(ALL, SERVING)
-            # What has been read stays known: reads are answered from it.
+            # What was read once is in memory, so reads are still answered.
             postgres.kill()
             eventually(lambda: _storage(channel) == "down", "the health names it")
             assert statuses(channel) == dict.fromkeys(ALL, SERVING)

@@ -1,9 +1,10 @@
-"""What a client holds of another history of the log is refused, whatever it is."""
+"""Etags, page tokens and revisions of another history of the log are refused."""
 
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import grpc
@@ -27,7 +28,7 @@ from tests.rpc.response_stream import ResponseStream
 from tests.rpc.server_process import ServerProcess
 
 ENV = "e"
-# Of each method that has pages, a request of which there is more than one item.
+# For each method with pages, a request that finds more than one item.
 PAGED: dict[str, Any] = {
     "ListConfigs": config_pb2.ListConfigsRequest(environment=ENV),
     "ListConfigHistory": config_pb2.ListConfigHistoryRequest(environment=ENV, key="k0"),
@@ -49,7 +50,7 @@ SERVICES = (
 
 @dataclass
 class Client:
-    """Calls by the name of the method, and what was held before the database got another history."""
+    """Calls by the name of the method, and what the client read before the database got another history."""
 
     channel: grpc.Channel
     tokens: dict[str, str] = field(default_factory=dict)
@@ -76,7 +77,7 @@ def page(client: Client, method: str, token: str = "") -> Any:
 
 
 def new_history(server: ServerProcess, *options: str) -> str:
-    """What an operator does with the database of a server that is stopped."""
+    """Gives the database of a stopped server a new history, as an operator does."""
     ran = subprocess.run(
         [sys.executable, "-m", "configsvc", "new-history", *options],
         env={"SQLITE_PATH": str(server.database)},
@@ -88,8 +89,8 @@ def new_history(server: ServerProcess, *options: str) -> str:
 
 
 @pytest.fixture
-def turned(own_server: Callable[..., ServerProcess]) -> Iterator[Client]:
-    """A client of a server whose log got another history since it read."""
+def client_of_old_history(own_server: Callable[..., ServerProcess]) -> Iterator[Client]:
+    """A client of a server whose log got another history after the client read from it."""
     server = own_server()
     with server.channel() as channel:
         client = Client(channel)
@@ -124,39 +125,45 @@ def is_of_another_history(refusal: Refusal, current: str) -> bool:
     return bool(refusal.info.metadata["history"] == current)
 
 
-def test_every_method_that_has_pages_is_tried() -> None:
+def test_every_method_with_pages_is_covered() -> None:
     methods = [m for module, _ in SERVICES for s in module.DESCRIPTOR.services_by_name.values() for m in s.methods]
     assert {m.name for m in methods if "page_token" in m.input_type.fields_by_name} == PAGED.keys()
 
 
-def test_what_is_held_of_before_is_refused(turned: Client) -> None:
-    health = turned.health()
-    assert health.history != turned.history
-    assert turned.revision < health.history_since <= health.applied_revision
+def test_etags_tokens_and_revisions_of_another_history_are_refused(client_of_old_history: Client) -> None:
+    health = client_of_old_history.health()
+    assert health.history != client_of_old_history.history
+    assert client_of_old_history.revision < health.history_since <= health.applied_revision
     assert "an operator marked it" in health.history_reason
     # Page tokens.
-    for method, token in turned.tokens.items():
+    for method, token in client_of_old_history.tokens.items():
         assert token, method
-        assert is_of_another_history(refused(lambda m=method, t=token: page(turned, m, t)), health.history), method  # type: ignore[misc]
-        assert page(turned, method, page(turned, method).next_page_token)
+        refusal = refused(partial(page, client_of_old_history, method, token))
+        assert is_of_another_history(refusal, health.history), method
+        assert page(client_of_old_history, method, page(client_of_old_history, method).next_page_token)
     # Etags.
-    update = config_pb2.UpdateConfigRequest(key="k0", environment=ENV, etag=turned.etag)
+    update = config_pb2.UpdateConfigRequest(key="k0", environment=ENV, etag=client_of_old_history.etag)
     update.value.number_value = 9
-    assert refused(lambda: turned.UpdateConfig(update)).code is grpc.StatusCode.ABORTED
-    # An etag as earlier releases gave it out.
-    update.etag = turned.etag.rpartition("-")[0]
-    assert refused(lambda: turned.UpdateConfig(update)).code is grpc.StatusCode.ABORTED
-    # Revisions, of whoever says which history they are of.
+    assert refused(lambda: client_of_old_history.UpdateConfig(update)).code is grpc.StatusCode.ABORTED
+    # An etag of a release without histories.
+    update.etag = client_of_old_history.etag.rpartition("-")[0]
+    assert refused(lambda: client_of_old_history.UpdateConfig(update)).code is grpc.StatusCode.ABORTED
+    # Revisions, if the caller names their history.
     for method, request in (
-        ("GetConfig", config_pb2.GetConfigRequest(key="k0", environment=ENV, min_revision=turned.revision)),
-        ("ListChanges", change_pb2.ListChangesRequest(after_revision=turned.revision)),
+        (
+            "GetConfig",
+            config_pb2.GetConfigRequest(key="k0", environment=ENV, min_revision=client_of_old_history.revision),
+        ),
+        ("ListChanges", change_pb2.ListChangesRequest(after_revision=client_of_old_history.revision)),
         ("UpdateConfig", update),
     ):
-        meant = (("x-history", turned.history),)
-        call = getattr(turned, method)
+        meant = (("x-history", client_of_old_history.history),)
+        call = getattr(client_of_old_history, method)
         assert is_of_another_history(refused(lambda c=call, r=request, m=meant: c(r, metadata=m)), health.history)  # type: ignore[misc]
-    # Who does not say it is not kept waiting for a revision that is lost, nor given one that means something else.
-    found = turned.GetConfig(config_pb2.GetConfigRequest(key="k0", environment=ENV, min_revision=turned.revision))
+    # A caller that does not name the history neither waits for a lost revision nor gets an answer from before.
+    found = client_of_old_history.GetConfig(
+        config_pb2.GetConfigRequest(key="k0", environment=ENV, min_revision=client_of_old_history.revision)
+    )
     assert found.revision >= health.history_since
 
 
@@ -168,16 +175,18 @@ def test_what_is_held_of_before_is_refused(turned: Client) -> None:
         ("WatchService", registry_pb2.WatchServiceRequest, {"service_name": "s0"}),
     ],
 )
-def test_a_watch_resumes_in_its_own_history_alone(
-    turned: Client, method: str, request_type: Any, fields: dict[str, str]
+def test_watch_resumes_only_in_its_own_history(
+    client_of_old_history: Client, method: str, request_type: Any, fields: dict[str, str]
 ) -> None:
-    current = turned.health().history
-    call = getattr(turned, method)
-    lost = request_type(**fields, after_revision=turned.revision)
-    said = request_type(**fields, after_revision=turned.revision, history=turned.history)
+    current = client_of_old_history.health().history
+    call = getattr(client_of_old_history, method)
+    lost = request_type(**fields, after_revision=client_of_old_history.revision)
+    said = request_type(**fields, after_revision=client_of_old_history.revision, history=client_of_old_history.history)
     assert is_of_another_history(refused(lambda: call(lost)), current)
     assert is_of_another_history(refused(lambda: call(said)), current)
-    assert is_of_another_history(refused(lambda: call(lost, metadata=(("x-history", turned.history),))), current)
+    assert is_of_another_history(
+        refused(lambda: call(lost, metadata=(("x-history", client_of_old_history.history),))), current
+    )
     with ResponseStream(call(request_type(**fields))) as stream:
         synced = stream.take_until("synced")[-1].synced
     assert synced.history == current
@@ -185,7 +194,7 @@ def test_a_watch_resumes_in_its_own_history_alone(
         assert stream.take_until("synced")[-1].synced == synced
 
 
-def test_the_operator_says_how_far_above_and_can_say_it_again(own_server: Callable[..., ServerProcess]) -> None:
+def test_operator_chooses_the_leap_and_can_repeat_the_command(own_server: Callable[..., ServerProcess]) -> None:
     server = own_server()
     server.terminate()
     server.wait_for_exit()

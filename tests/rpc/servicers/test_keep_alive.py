@@ -1,4 +1,4 @@
-"""The KeepAlive stream: a lease for as long as it is there, and what its end means."""
+"""The KeepAlive stream: it keeps a lease, and its end makes the instance suspect."""
 
 import queue
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from tests.rpc.refusals import refusal
 from tests.rpc.response_stream import ResponseStream
 from tests.rpc.server_process import ServerProcess, eventually
 
-# The shortest that a registration may name.
+# The shortest TTL that a registration may have.
 TTL_SECONDS = 5
 
 
@@ -22,30 +22,30 @@ def settings() -> dict[str, str]:
 
 
 class KeepAliveStream:
-    """An instance's stream, whose messages the test sends."""
+    """The stream of an instance. The test sends its messages."""
 
     def __init__(self, registry: Any, service: str, request_id: str = "") -> None:
-        self._said: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._service = service
         metadata = [("x-request-id", request_id)] if request_id else []
-        self.stream = ResponseStream(registry.KeepAlive(iter(self._said.get, None), metadata=metadata))
+        self.stream = ResponseStream(registry.KeepAlive(iter(self._messages.get, None), metadata=metadata))
 
     def __enter__(self) -> "KeepAliveStream":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._said.put(None)
+        self._messages.put(None)
         self.stream.__exit__()
 
-    def says(self, instance_id: str = "one") -> None:
-        self._said.put(registry_pb2.KeepAliveRequest(service_name=self._service, instance_id=instance_id))
+    def send(self, instance_id: str = "one") -> None:
+        self._messages.put(registry_pb2.KeepAliveRequest(service_name=self._service, instance_id=instance_id))
 
-    def renewed(self) -> int:
-        self.says()
+    def renew(self) -> int:
+        self.send()
         return int(self.stream.take().lease_ttl_seconds)
 
     def half_close(self) -> None:
-        self._said.put(None)
+        self._messages.put(None)
 
 
 def register(registry: registry_pb2_grpc.RegistryServiceStub, service: str) -> None:
@@ -57,7 +57,7 @@ def register(registry: registry_pb2_grpc.RegistryServiceStub, service: str) -> N
 
 
 def instances(registry: registry_pb2_grpc.RegistryServiceStub, service: str) -> dict[str, str]:
-    """The status of each, by id."""
+    """The status of each instance, by id."""
     call: Any = registry.GetService
     try:
         answer = call(registry_pb2.GetServiceRequest(service_name=service))
@@ -73,29 +73,29 @@ def discovered(registry: registry_pb2_grpc.RegistryServiceStub, service: str) ->
     return [instance.instance_id for instance in answer.instances]
 
 
-def test_each_message_renews_the_lease_and_says_how_long_it_is(
+def test_each_message_renews_the_lease_and_returns_its_ttl(
     registry: registry_pb2_grpc.RegistryServiceStub, environment: str
 ) -> None:
     register(registry, environment)
-    with KeepAliveStream(registry, environment) as kept:
-        assert kept.renewed() == TTL_SECONDS
+    with KeepAliveStream(registry, environment) as keep_alive:
+        assert keep_alive.renew() == TTL_SECONDS
         before = registry.GetService(registry_pb2.GetServiceRequest(service_name=environment)).instances[0]
-        assert kept.renewed() == TTL_SECONDS
+        assert keep_alive.renew() == TTL_SECONDS
         after = registry.GetService(registry_pb2.GetServiceRequest(service_name=environment)).instances[0]
         assert after.last_heartbeat_at.ToNanoseconds() > before.last_heartbeat_at.ToNanoseconds()
 
 
 @pytest.mark.parametrize("end", ["half-closed", "cancelled"])
-def test_the_streams_end_makes_the_instance_suspect_and_then_expires_it(
+def test_end_of_the_stream_makes_the_instance_suspect_and_then_expires_it(
     registry: registry_pb2_grpc.RegistryServiceStub, environment: str, end: str
 ) -> None:
     register(registry, environment)
     watch = registry.WatchService(registry_pb2.WatchServiceRequest(service_name=environment))
-    with ResponseStream(watch) as watching, KeepAliveStream(registry, environment) as kept:
+    with ResponseStream(watch) as watching, KeepAliveStream(registry, environment) as keep_alive:
         watching.take_until("synced")
-        kept.renewed()
+        keep_alive.renew()
         assert discovered(registry, environment) == ["one"]
-        kept.half_close() if end == "half-closed" else kept.stream.call.cancel()
+        keep_alive.half_close() if end == "half-closed" else keep_alive.stream.call.cancel()
         eventually(lambda: instances(registry, environment) == {"one": "SUSPECT"}, "it is suspect")
         assert discovered(registry, environment) == []
         eventually(lambda: not instances(registry, environment), "its lease runs out")
@@ -103,83 +103,81 @@ def test_the_streams_end_makes_the_instance_suspect_and_then_expires_it(
         assert [(change.type, change.instance.status) for change in changes] == [("PUT", "SUSPECT"), ("DELETE", "")]
 
 
-def test_a_suspect_instance_that_comes_back_is_healthy_again(
+def test_suspect_instance_that_returns_is_healthy(
     registry: registry_pb2_grpc.RegistryServiceStub, environment: str
 ) -> None:
     register(registry, environment)
-    with KeepAliveStream(registry, environment) as kept:
-        kept.renewed()
+    with KeepAliveStream(registry, environment) as keep_alive:
+        keep_alive.renew()
     eventually(lambda: instances(registry, environment) == {"one": "SUSPECT"}, "it is suspect")
-    with KeepAliveStream(registry, environment) as kept:
-        kept.renewed()
+    with KeepAliveStream(registry, environment) as keep_alive:
+        keep_alive.renew()
         assert instances(registry, environment) == {"one": "HEALTHY"}
 
 
-def test_an_old_stream_that_ends_late_harms_no_instance_that_has_a_new_one(
+def test_late_end_of_an_old_stream_does_not_suspect_an_instance_with_a_new_one(
     registry: registry_pb2_grpc.RegistryServiceStub, server: ServerProcess, environment: str
 ) -> None:
-    """A client that lost its network is back before the server notices that the old connection is gone."""
+    """A client that lost its network may reconnect before the server notices the end of the old connection."""
     register(registry, environment)
     old = KeepAliveStream(registry, environment, request_id=environment)
-    old.renewed()
+    old.renew()
     with KeepAliveStream(registry, environment) as new:
-        new.renewed()
+        new.renew()
         with old:
             old.stream.call.cancel()
         assert server.access_log(environment), "the old stream has ended"
         assert instances(registry, environment) == {"one": "HEALTHY"}
-        assert new.renewed() == TTL_SECONDS
+        assert new.renew() == TTL_SECONDS
     eventually(lambda: instances(registry, environment) == {"one": "SUSPECT"}, "the last one's end counts")
 
 
-def test_an_explicit_deregistration_is_at_once(
-    registry: registry_pb2_grpc.RegistryServiceStub, environment: str
-) -> None:
+def test_deregistration_takes_effect_at_once(registry: registry_pb2_grpc.RegistryServiceStub, environment: str) -> None:
     register(registry, environment)
-    with KeepAliveStream(registry, environment) as kept:
-        kept.renewed()
+    with KeepAliveStream(registry, environment) as keep_alive:
+        keep_alive.renew()
         registry.DeregisterInstance(registry_pb2.DeregisterInstanceRequest(service_name=environment, instance_id="one"))
         assert instances(registry, environment) == {}
-        kept.says()
-        _, found = kept.stream.end()
+        keep_alive.send()
+        _, found = keep_alive.stream.end()
         assert found is not None
         assert (found.code, found.info.reason) == (grpc.StatusCode.NOT_FOUND, "INSTANCE_NOT_FOUND")
-    assert instances(registry, environment) == {}, "the stream's end brings nothing back"
+    assert instances(registry, environment) == {}, "the end of the stream restores nothing"
 
 
-def test_another_instance_on_the_same_stream_is_refused(
+def test_second_instance_on_one_stream_is_refused(
     registry: registry_pb2_grpc.RegistryServiceStub, environment: str
 ) -> None:
     register(registry, environment)
-    with KeepAliveStream(registry, environment) as kept:
-        kept.renewed()
-        kept.says("two")
-        rest, found = kept.stream.end()
+    with KeepAliveStream(registry, environment) as keep_alive:
+        keep_alive.renew()
+        keep_alive.send("two")
+        rest, found = keep_alive.stream.end()
     assert not rest
     assert found is not None
     assert (found.code, found.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["instance_id"])
 
 
-def test_a_stream_that_says_nothing_ends_well(registry: registry_pb2_grpc.RegistryServiceStub) -> None:
+def test_stream_without_messages_ends_well(registry: registry_pb2_grpc.RegistryServiceStub) -> None:
     assert list(registry.KeepAlive(iter(()))) == []
 
 
-def test_a_server_that_stops_ends_the_streams_at_once_and_suspects_nobody(
+def test_stopping_server_ends_streams_at_once_and_suspects_no_instance(
     own_server: Callable[..., ServerProcess], environment: str
 ) -> None:
-    """The instance lives; it goes on at another replica, or here after the restart."""
+    """The instances are alive: they reconnect to another replica, or to this one after its restart."""
     server = own_server(SHUTDOWN_GRACE_SECONDS="60", SERVICE_REGISTRY_ENABLED="false")
     with server.channel() as channel:
         registry = registry_pb2_grpc.RegistryServiceStub(channel)
         register(registry, environment)
-        with KeepAliveStream(registry, environment) as kept, KeepAliveStream(registry, environment) as silent:
-            kept.renewed()
+        with KeepAliveStream(registry, environment) as keep_alive, KeepAliveStream(registry, environment) as silent:
+            keep_alive.renew()
             server.terminate()
-            for stream in (kept.stream, silent.stream):
+            for stream in (keep_alive.stream, silent.stream):
                 _, found = stream.end()
                 assert found is not None
                 assert (found.code, found.info.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
-            # Long before the grace has passed.
+            # Long before the end of the grace period.
             assert server.wait_for_exit() == 0
     server.start()
     server.wait_until_ready()

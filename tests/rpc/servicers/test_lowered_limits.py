@@ -1,4 +1,4 @@
-"""Lowering a limit never makes stored data unreadable: the same file under a service with lower limits."""
+"""A lower limit never makes stored data unreadable: a service with lower limits opens the same file."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +20,7 @@ LOW = {
 }
 
 
-def test_what_was_stored_is_read_by_every_way_and_can_be_rolled_back_and_deleted(
+def test_data_above_a_lowered_limit_can_be_read_rolled_back_and_deleted(
     own_server: Callable[..., ServerProcess],
 ) -> None:
     before = own_server(SERVICE_REGISTRY_ENABLED="false")
@@ -42,10 +42,10 @@ def test_what_was_stored_is_read_by_every_way_and_can_be_rolled_back_and_deleted
     after = own_server(**LOW, SERVICE_REGISTRY_ENABLED="false")
     with after.channel() as channel:
         stubs = Stubs.of(channel)
-        found = reads.configs(stubs, "e", key)
+        found = reads.config_in_every_read(stubs, "e", key)
         assert [way for way, one in found.items() if one != sent] == []
-        assert list(reads.flags(stubs, "e", "f")["get"].targeted_users) == ["a", "b"]
-        assert reads.instances(stubs, "s", made.instance_id)["discover"].metadata == {"a": "b"}
+        assert list(reads.flag_in_every_read(stubs, "e", "f")["get"].targeted_users) == ["a", "b"]
+        assert reads.instance_in_every_read(stubs, "s", made.instance_id)["discover"].metadata == {"a": "b"}
         where: dict[str, Any] = {"key": key, "environment": "e"}
         back = config_pb2.RollbackConfigRequest(version=1, **where)
         assert stubs.configs.RollbackConfig(back, timeout=PATIENCE_SECONDS).config.value == value({"a": "older"})

@@ -1,4 +1,4 @@
-"""Preconditions by etag, and retries that are safe by their request id, for configs, flags and registrations."""
+"""Etags as preconditions, and retries with a request id, for configs, flags and registrations."""
 
 import grpc
 from configsvc_client.v1 import (
@@ -18,7 +18,7 @@ from tests.rpc.refusals import refused
 Code = grpc.StatusCode
 
 
-def test_a_config_is_written_and_deleted_only_with_the_etag_that_it_has(
+def test_config_is_written_and_deleted_only_with_its_current_etag(
     configs: config_pb2_grpc.ConfigServiceStub, environment: str
 ) -> None:
     first = put(configs, environment, "k", 1).config.etag
@@ -34,9 +34,7 @@ def test_a_config_is_written_and_deleted_only_with_the_etag_that_it_has(
     assert (found.code, found.info.reason) == (Code.NOT_FOUND, "CONFIG_NOT_FOUND")
 
 
-def test_a_batch_with_one_stale_etag_writes_nothing(
-    configs: config_pb2_grpc.ConfigServiceStub, environment: str
-) -> None:
+def test_batch_with_one_stale_etag_writes_nothing(configs: config_pb2_grpc.ConfigServiceStub, environment: str) -> None:
     old = put(configs, environment, "b", 1).config.etag
     put(configs, environment, "b", 2)
     operations = [
@@ -51,7 +49,7 @@ def test_a_batch_with_one_stale_etag_writes_nothing(
     assert bulk.configs[0].value.number_value == 2
 
 
-def test_a_flag_is_written_and_deleted_only_with_the_etag_that_it_has(
+def test_flag_is_written_and_deleted_only_with_its_current_etag(
     flags: flag_pb2_grpc.FlagServiceStub, environment: str
 ) -> None:
     first = flags.CreateFlag(flag_pb2.CreateFlagRequest(name="f", environment=environment)).flag.etag
@@ -65,7 +63,7 @@ def test_a_flag_is_written_and_deleted_only_with_the_etag_that_it_has(
     flags.DeleteFlag(delete)
 
 
-def test_a_retried_config_write_has_the_first_outcome_and_happens_once(
+def test_retried_config_write_returns_the_first_outcome_and_happens_once(
     configs: config_pb2_grpc.ConfigServiceStub,
     changes: change_pb2_grpc.ChangeServiceStub,
     environment: str,
@@ -84,7 +82,7 @@ def test_a_retried_config_write_has_the_first_outcome_and_happens_once(
     assert len(trail) == 4
 
 
-def test_a_request_id_that_was_used_for_other_content_is_refused(
+def test_request_id_reused_for_other_content_is_refused(
     configs: config_pb2_grpc.ConfigServiceStub,
     flags: flag_pb2_grpc.FlagServiceStub,
     registry: registry_pb2_grpc.RegistryServiceStub,
@@ -107,7 +105,7 @@ def test_a_request_id_that_was_used_for_other_content_is_refused(
     assert configs.GetConfig(get).config.value.number_value == 1
 
 
-def test_a_retried_flag_write_has_the_first_outcome(flags: flag_pb2_grpc.FlagServiceStub, environment: str) -> None:
+def test_retried_flag_write_returns_the_first_outcome(flags: flag_pb2_grpc.FlagServiceStub, environment: str) -> None:
     create = flag_pb2.CreateFlagRequest(name="f", environment=environment, request_id=f"create-{environment}")
     assert flags.CreateFlag(create) == flags.CreateFlag(create)
     update = flag_pb2.UpdateFlagRequest(
@@ -126,7 +124,7 @@ def registration(service: str, **more: object) -> registry_pb2.RegisterInstanceR
     )
 
 
-def test_a_retried_registration_has_the_first_outcome_whatever_the_order_of_its_metadata(
+def test_retried_registration_returns_the_first_outcome_in_any_order_of_metadata(
     registry: registry_pb2_grpc.RegistryServiceStub, environment: str
 ) -> None:
     names = [f"name-{number}" for number in range(40)]
@@ -137,7 +135,7 @@ def test_a_retried_registration_has_the_first_outcome_whatever_the_order_of_its_
     assert (second.revision, second.instance.etag) == (first.revision, first.instance.etag)
 
 
-def test_a_retry_of_a_registration_that_changed_nothing_is_answered(
+def test_retry_of_a_registration_that_changed_nothing_is_answered(
     registry: registry_pb2_grpc.RegistryServiceStub, environment: str
 ) -> None:
     first = registry.RegisterInstance(registration(environment))
@@ -146,7 +144,7 @@ def test_a_retry_of_a_registration_that_changed_nothing_is_answered(
         assert registry.RegisterInstance(same).instance.etag == first.instance.etag
 
 
-def test_a_retried_deregistration_has_the_first_outcome(
+def test_retried_deregistration_returns_the_first_outcome(
     registry: registry_pb2_grpc.RegistryServiceStub, environment: str
 ) -> None:
     registry.RegisterInstance(registration(environment))

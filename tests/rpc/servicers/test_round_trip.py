@@ -1,4 +1,4 @@
-"""What can be written can be read: any accepted resource comes back the same by every way of reading, over gRPC."""
+"""Every accepted resource is the same in each way of reading it over gRPC."""
 
 from itertools import count
 from typing import Any
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.rpc import reads, strategies
 from tests.rpc.messages import value
-from tests.rpc.reads import Stubs, next_change, watched
+from tests.rpc.reads import Stubs, next_change, synced_watch
 from tests.rpc.server_process import PATIENCE_SECONDS
 
 NUMBERS = count(1)
@@ -25,11 +25,11 @@ def stubs(grpc_channel: grpc.Channel) -> Stubs:
     return Stubs.of(grpc_channel)
 
 
-def check_same(found: dict[str, Any], wanted: Any) -> None:
-    """Each way shows the same to the bit (0.0 and -0.0 are equal as numbers)."""
-    text = wanted.SerializeToString(deterministic=True)
+def check_same(found: dict[str, Any], expected: Any) -> None:
+    """Each way shows the same bytes. Messages with 0.0 and -0.0 would be equal."""
+    text = expected.SerializeToString(deterministic=True)
     different = [way for way, one in found.items() if one.SerializeToString(deterministic=True) != text]
-    assert not different, f"{different} differ from {wanted}: {found}"
+    assert not different, f"{different} differ from {expected}: {found}"
 
 
 def create(stubs: Stubs, environment: str, key: str, sent: Value, **more: Any) -> Any:
@@ -39,37 +39,41 @@ def create(stubs: Stubs, environment: str, key: str, sent: Value, **more: Any) -
 
 @EXAMPLES
 @given(json=strategies.JSON | strategies.DEEP, service=st.sampled_from(["", "svc"]))
-def test_a_configuration_comes_back_by_every_way(
+def test_configuration_is_the_same_in_each_read(
     grpc_server: Any, stubs: Stubs, environment: str, json: Any, service: str
 ) -> None:
     key, sent = f"k{next(NUMBERS)}", value(json)
     where: dict[str, Any] = {"environment": environment, "service_name": service}
-    with watched(stubs.configs.WatchConfigs, config_pb2.WatchConfigsRequest(keys=[key], **where)) as live:
+    with synced_watch(stubs.configs.WatchConfigs, config_pb2.WatchConfigsRequest(keys=[key], **where)) as live:
         made = create(stubs, environment, key, sent, service_name=service)
-        told = next_change(live)
-        found = {"create": made.value, "live": told.config.value, **reads.configs(stubs, environment, key, service)}
+        change = next_change(live)
+        found = {
+            "create": made.value,
+            "live": change.config.value,
+            **reads.config_in_every_read(stubs, environment, key, service),
+        }
         check_same(found, sent)
-        # And as what was before.
+        # And as the previous state.
         other = config_pb2.ConfigOperation(key=key, service_name=service, value=value("other"))
         batch = config_pb2.BatchWriteConfigsRequest(environment=environment, operations=[other])
         stubs.configs.BatchWriteConfigs(batch, timeout=PATIENCE_SECONDS)
-        told = next_change(live)
-    assert (told.previous.version, told.previous.etag) == (made.version, made.etag)
+        change = next_change(live)
+    assert (change.previous.version, change.previous.etag) == (made.version, made.etag)
     history = stubs.configs.ListConfigHistory(config_pb2.ListConfigHistoryRequest(key=key, **where)).versions
     diff = stubs.configs.DiffConfig(config_pb2.DiffConfigRequest(key=key, from_version=1, **where))
     check_same(
-        {"previous": told.previous.value, "before": history[0].before, "diff": getattr(diff, "from").after}, sent
+        {"previous": change.previous.value, "before": history[0].before, "diff": getattr(diff, "from").after}, sent
     )
     back = config_pb2.RollbackConfigRequest(key=key, version=1, **where)
     rolled = stubs.configs.RollbackConfig(back, timeout=PATIENCE_SECONDS).config.value
     put = config_pb2.ConfigOperation(key=key, service_name=service, value=sent)
     again = config_pb2.BatchWriteConfigsRequest(environment=environment, operations=[put])
     check_same({"rollback": rolled, "batch": stubs.configs.BatchWriteConfigs(again).configs[0].value}, sent)
-    check_same(reads.configs(stubs, environment, key, service), sent)
+    check_same(reads.config_in_every_read(stubs, environment, key, service), sent)
 
 
 def without_outputs(flag: flag_pb2.Flag) -> flag_pb2.Flag:
-    """The definition alone."""
+    """The definition without what the service adds."""
     kept = flag_pb2.Flag()
     kept.CopyFrom(flag)
     for field in ("version", "etag", "revision", "created_at", "updated_at", "updated_by"):
@@ -79,55 +83,59 @@ def without_outputs(flag: flag_pb2.Flag) -> flag_pb2.Flag:
 
 @EXAMPLES
 @given(definition=strategies.flags())
-def test_a_flag_comes_back_by_every_way(
+def test_flag_is_the_same_in_each_read(
     grpc_server: Any, stubs: Stubs, environment: str, definition: dict[str, Any]
 ) -> None:
     name = f"f{next(NUMBERS)}"
-    asked = ParseDict({**definition, "name": name, "environment": environment, "salt": "s"}, flag_pb2.Flag())
-    fields = {field.name: field_value for field, field_value in asked.ListFields()}
+    sent = ParseDict({**definition, "name": name, "environment": environment, "salt": "s"}, flag_pb2.Flag())
+    fields = {field.name: field_value for field, field_value in sent.ListFields()}
     watch = flag_pb2.WatchFlagsRequest(environment=environment, names=[name])
-    with watched(stubs.flags.WatchFlags, watch) as live:
+    with synced_watch(stubs.flags.WatchFlags, watch) as live:
         made = stubs.flags.CreateFlag(flag_pb2.CreateFlagRequest(**fields), timeout=PATIENCE_SECONDS).flag
-        check_same({"create": without_outputs(made)}, asked)
-        told = next_change(live)
-        check_same({"live": told.flag, **reads.flags(stubs, environment, name)}, made)
+        check_same({"create": without_outputs(made)}, sent)
+        change = next_change(live)
+        check_same({"live": change.flag, **reads.flag_in_every_read(stubs, environment, name)}, made)
         deleted = stubs.flags.DeleteFlag(flag_pb2.DeleteFlagRequest(name=name, environment=environment))
-        told = next_change(live)
-    assert (told.previous.version, told.previous.etag, deleted.version) == (made.version, made.etag, made.version + 1)
+        change = next_change(live)
+    assert (change.previous.version, change.previous.etag, deleted.version) == (
+        made.version,
+        made.etag,
+        made.version + 1,
+    )
     newest = flag_pb2.ListFlagHistoryRequest(name=name, environment=environment, page_size=1)
     before = stubs.flags.ListFlagHistory(newest).versions[0].before
-    check_same({"previous": without_outputs(told.previous), "before": without_outputs(before)}, asked)
+    check_same({"previous": without_outputs(change.previous), "before": without_outputs(before)}, sent)
 
 
 @EXAMPLES
 @given(definition=strategies.flags())
-def test_a_flag_s_values_are_those_that_it_serves(
+def test_evaluation_serves_the_value_of_the_variant(
     grpc_server: Any, stubs: Stubs, environment: str, definition: dict[str, Any]
 ) -> None:
     name = f"f{next(NUMBERS)}"
     served = {**definition, "enabled": False, "off_variant": definition["default_variant"]}
-    asked = ParseDict({**served, "name": name, "environment": environment}, flag_pb2.CreateFlagRequest())
-    stubs.flags.CreateFlag(asked, timeout=PATIENCE_SECONDS)
-    wanted = next(v.value for v in asked.variants if v.name == asked.off_variant)
+    sent = ParseDict({**served, "name": name, "environment": environment}, flag_pb2.CreateFlagRequest())
+    stubs.flags.CreateFlag(sent, timeout=PATIENCE_SECONDS)
+    expected = next(v.value for v in sent.variants if v.name == sent.off_variant)
     one = flag_pb2.EvaluateFlagRequest(flag_name=name, environment=environment, user_id="u", explain=True)
     many = flag_pb2.BatchEvaluateFlagsRequest(flag_names=[name], environment=environment)
     found = {
         "evaluate": stubs.flags.EvaluateFlag(one).evaluation.value,
         "batch": stubs.flags.BatchEvaluateFlags(many).results[0].value,
     }
-    check_same(found, wanted)
+    check_same(found, expected)
 
 
 @EXAMPLES
 @given(registration=strategies.registrations)
-def test_an_instance_comes_back_by_every_way(grpc_server: Any, stubs: Stubs, registration: dict[str, Any]) -> None:
+def test_instance_is_the_same_in_each_read(grpc_server: Any, stubs: Stubs, registration: dict[str, Any]) -> None:
     service = f"s{next(NUMBERS)}"
     watch = registry_pb2.WatchServiceRequest(service_name=service)
-    asked = ParseDict({**registration, "service_name": service}, registry_pb2.RegisterInstanceRequest())
-    with watched(stubs.registry.WatchService, watch) as live:
-        made = stubs.registry.RegisterInstance(asked, timeout=PATIENCE_SECONDS).instance
-        told = next_change(live).instance
-    found = {"register": made, "live": told, **reads.instances(stubs, service, made.instance_id)}
+    sent = ParseDict({**registration, "service_name": service}, registry_pb2.RegisterInstanceRequest())
+    with synced_watch(stubs.registry.WatchService, watch) as live:
+        made = stubs.registry.RegisterInstance(sent, timeout=PATIENCE_SECONDS).instance
+        change = next_change(live).instance
+    found = {"register": made, "live": change, **reads.instance_in_every_read(stubs, service, made.instance_id)}
     for instance in found.values():
         instance.ClearField("last_heartbeat_at")
     assert registration == {name: _member(made, name) for name in registration}
@@ -139,7 +147,7 @@ def _member(instance: registry_pb2.Instance, name: str) -> Any:
     return dict(found) if name == "metadata" else found
 
 
-def test_a_value_that_is_not_there_is_no_null(stubs: Stubs, environment: str) -> None:
+def test_missing_value_is_not_null(stubs: Stubs, environment: str) -> None:
     for empty in (None, Value()):
         with pytest.raises(grpc.RpcError) as raised:
             create(stubs, environment, "k", empty)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Watches over the wire: what comes in which order, what a resume gives, and what ends one."""
+"""Watches over gRPC: the order of messages, resuming, and what ends a watch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +25,7 @@ def watch(configs: Any, environment: str, **more: Any) -> ResponseStream:
     return ResponseStream(configs.WatchConfigs(config_pb2.WatchConfigsRequest(environment=environment, **more)))
 
 
-def test_a_watch_gives_the_state_the_mark_each_change_and_then_progress(
+def test_watch_sends_snapshot_synced_changes_and_progress_in_order(
     configs: config_pb2_grpc.ConfigServiceStub, environment: str
 ) -> None:
     first = put(configs, environment, "a", 1).revision
@@ -40,12 +40,15 @@ def test_a_watch_gives_the_state_the_mark_each_change_and_then_progress(
         change = stream.take_until("change")[-1].change
         assert (change.type, change.revision) == ("DELETE", deleted)
         assert change.previous.value.number_value == 1
-        # Elsewhere, so nothing that this watch is about.
-        elsewhere = put(configs, f"{environment}-2", "c", 3).revision
-        eventually(lambda: stream.take_until("progress")[-1].progress.revision == elsewhere, "it is told how far it is")
+        # In another environment, so this watch has no change of it.
+        other_revision = put(configs, f"{environment}-2", "c", 3).revision
+        eventually(
+            lambda: stream.take_until("progress")[-1].progress.revision == other_revision,
+            "progress reaches the revision",
+        )
 
 
-def test_flags_and_instances_are_watched_alike(
+def test_flags_and_instances_are_watched_like_configs(
     flags: flag_pb2_grpc.FlagServiceStub, registry: registry_pb2_grpc.RegistryServiceStub, environment: str
 ) -> None:
     with (
@@ -66,7 +69,7 @@ def test_flags_and_instances_are_watched_alike(
         assert (change.revision, change.instance.instance_id) == (registered.revision, "one")
 
 
-def test_a_resumed_watch_gets_every_change_since_and_no_state(
+def test_resumed_watch_gets_every_missed_change_and_no_snapshot(
     configs: config_pb2_grpc.ConfigServiceStub, environment: str
 ) -> None:
     seen = put(configs, environment, "k", 0).revision
@@ -78,7 +81,7 @@ def test_a_resumed_watch_gets_every_change_since_and_no_state(
     assert [change.config.value.number_value for change in changes] == list(range(1, 30))
 
 
-def test_a_batch_says_with_which_change_its_revision_is_complete(
+def test_last_change_of_a_batch_completes_its_revision(
     configs: config_pb2_grpc.ConfigServiceStub, environment: str
 ) -> None:
     def operation(key: str, service: str) -> config_pb2.ConfigOperation:
@@ -90,16 +93,16 @@ def test_a_batch_says_with_which_change_its_revision_is_complete(
         everything.take_until("synced")
         configs.BatchWriteConfigs(config_pb2.BatchWriteConfigsRequest(environment=environment, operations=operations))
         for stream in (live, watch(configs, environment, service_name="one", after_revision=seen)):
-            told = [stream.take_until("change")[-1].change for _ in range(2)]
-            assert [(c.config.key, c.revision_complete) for c in told] == [("a", False), ("b", True)]
-        told = [everything.take_until("change")[-1].change for _ in range(4)]
-        assert [c.revision_complete for c in told] == [False, False, False, True]
-    # Cut after the first of them: the revision before is where to resume, and the batch comes again, whole.
+            changes = [stream.take_until("change")[-1].change for _ in range(2)]
+            assert [(c.config.key, c.revision_complete) for c in changes] == [("a", False), ("b", True)]
+        changes = [everything.take_until("change")[-1].change for _ in range(4)]
+        assert [c.revision_complete for c in changes] == [False, False, False, True]
+    # A watch that was cut inside the batch resumes at the revision before it, and gets the whole batch again.
     with watch(configs, environment, after_revision=seen) as stream:
         assert [stream.take_until("change")[-1].change.config.key for _ in range(4)] == ["a", "b", "c", "d"]
 
 
-def test_a_compacted_revision_is_out_of_range_with_the_oldest_that_is_kept(
+def test_watch_from_compacted_revision_is_out_of_range_with_the_oldest_kept_revision(
     own_server: Callable[..., ServerProcess], environment: str
 ) -> None:
     server = own_server(COMPACTION_KEEP_CHANGES="3", COMPACTION_INTERVAL_SECONDS="0.1")
@@ -118,7 +121,7 @@ def test_a_compacted_revision_is_out_of_range_with_the_oldest_that_is_kept(
 
 
 def _out_of_range(configs: Any, environment: str, oldest: int) -> Any:
-    """The refusal of a watch from revision 2, once that is older than the oldest."""
+    """The refusal of a watch from revision 2, once the oldest kept revision is `oldest`. None before that."""
     request = config_pb2.WatchConfigsRequest(environment=environment, after_revision=2)
     call = configs.WatchConfigs(request)
     try:
@@ -132,10 +135,10 @@ def _out_of_range(configs: Any, environment: str, oldest: int) -> Any:
     return None
 
 
-def test_a_client_that_does_not_read_gets_the_newest_and_delays_no_writer(
+def test_client_that_does_not_read_gets_the_newest_changes_and_delays_no_writer(
     configs: config_pb2_grpc.ConfigServiceStub, environment: str
 ) -> None:
-    """What it has not read is merged by key: more than buffers on the way hold, and fewer messages than changes."""
+    """Changes that the client has not read are conflated by key. The test writes more than the buffers of the network hold."""
     call = configs.WatchConfigs(config_pb2.WatchConfigsRequest(environment=environment))
     assert next(call).HasField("synced")
     large = "x" * 200_000
@@ -157,7 +160,7 @@ def test_a_client_that_does_not_read_gets_the_newest_and_delays_no_writer(
     assert newest == last
 
 
-def test_a_server_that_stops_tells_its_watchers_in_band_and_by_status(
+def test_stopping_server_tells_watchers_by_message_and_by_status(
     own_server: Callable[..., ServerProcess], environment: str
 ) -> None:
     server = own_server(SHUTDOWN_GRACE_SECONDS="60")
@@ -175,11 +178,11 @@ def test_a_server_that_stops_tells_its_watchers_in_band_and_by_status(
                 assert found is not None
                 assert (found.code, found.info.reason) == (Code.UNAVAILABLE, "SHUTTING_DOWN")
                 assert rest[-1].error.code == Code.UNAVAILABLE.value[0]
-            # Long before the grace has passed.
+            # Long before the end of the grace period.
             assert server.wait_for_exit() == 0
 
 
-def test_a_watch_ends_with_its_own_deadline_and_not_with_the_default_one(
+def test_watch_ends_at_the_callers_deadline_and_not_at_the_default_one(
     own_server: Callable[..., ServerProcess], environment: str
 ) -> None:
     server = own_server(DEFAULT_DEADLINE_SECONDS="0.3", WATCH_PROGRESS_SECONDS="0.2")

@@ -1,4 +1,4 @@
-"""Keeps the change log bounded, in the background. Several replicas may do it at once; nothing depends on who does."""
+"""Compacts the change log in the background. Several replicas may do it at the same time."""
 
 import logging
 from datetime import timedelta
@@ -15,13 +15,12 @@ logger = logging.getLogger(__name__)
 
 
 class Compaction:
-    """Forgets changes beyond the newest `keep_changes`, and those older than `keep_age` (None: whatever their age).
+    """Deletes changes beyond the newest `keep_changes`, and changes older than `keep_age` (None: of any age).
 
-    Age is counted by `LogAge`, so that a clock that jumps erases nothing.
-
-    At once on entering, so that a process which is restarted more often than the interval still compacts, and then
-    every `interval_seconds`. With `keep_unpublished`, what the outbox has not published stays. A failure is logged, and
-    the next turn tries again.
+    - `LogAge` measures the age, so that a clock that jumps deletes nothing.
+    - It runs on entering, so that a process that restarts more often than the interval compacts too, and then every
+      `interval_seconds`. If it fails, this is logged, and the next run tries again.
+    - With `keep_unpublished`, changes that the outbox has not published are kept.
     """
 
     def __init__(
@@ -58,12 +57,12 @@ class Compaction:
     async def _run(self) -> None:
         while True:
             try:
-                compacted = await self._compactor.compact(await self._keep())
+                compacted = await self._compactor.compact(await self._policy())
                 logger.debug("the log is compacted up to revision %d", compacted)
             except ServiceError:
-                logger.exception("the log could not be compacted; next try in %g s", self._interval_seconds)
+                logger.exception("the log could not be compacted; the next attempt is in %g s", self._interval_seconds)
             await self._clock.sleep(self._interval_seconds)
 
-    async def _keep(self) -> RetentionPolicy:
+    async def _policy(self) -> RetentionPolicy:
         since = None if self._age is None else await self._age.oldest_kept()
         return RetentionPolicy(self._keep_changes, since, self._keep_unpublished)

@@ -1,4 +1,4 @@
-"""The outbox's relay: publishes the change log in the order of revisions, one replica at a time (DESIGN, law 4).
+"""The outbox's relay: publishes the change log in the order of revisions, one replica at a time (docs/architecture.md, law 4).
 
 The order is: publish, wait for acknowledgements, then move the durable cursor over the whole revisions before the first
 event that was not acknowledged. If anything fails in between, the events after the cursor are published again: at least

@@ -148,9 +148,9 @@ class NearCache:
                 revisions.append(max(entry.until, self._tail.applied))
         missing = {config_key(ref): ref for ref in refs if ref not in records}
         if missing:
-            for key, (revision, content) in (await self._fallback_cache.get(list(missing))).items():
-                records[missing[key]] = None if content is None else record_of(content)
-                revisions.append(revision)
+            for key, cached in (await self._fallback_cache.get(list(missing))).items():
+                records[missing[key]] = None if cached.value is None else record_of(cached.value)
+                revisions.append(cached.revision)
         if len(records) < len(set(refs)):
             return None
         return View(min(revisions, default=0), {ref: record for ref, record in records.items() if record is not None})

@@ -13,6 +13,7 @@ from configsvc.app.flags.sticky import StickyAssignments
 from configsvc.domain.fields import FLAG_NAME_CHARACTERS, Fields, checked
 from configsvc.domain.flags import flag_ref
 from configsvc.domain.limits import Limits
+from configsvc.domain.records import AtRevision
 from configsvc.domain.resources import not_found
 
 USER_ID_CHARACTERS = 512
@@ -41,7 +42,7 @@ class Evaluator:
 
     async def one(
         self, environment: str, flag_name: str, context: Context, *, explain: bool = False
-    ) -> tuple[Evaluation, int]:
+    ) -> AtRevision[Evaluation]:
         """The evaluation of one flag, and the revision of the flag set that gave it. Raises `NotFound`."""
         with checked(self._limits) as fields:
             fields.environment(environment)
@@ -51,11 +52,11 @@ class Evaluator:
         (outcome,) = await self._outcomes(flag_set, [EvaluationQuery(flag_name, context, explain)])
         if isinstance(outcome, FailedItem):
             raise not_found(flag_ref(environment, flag_name))
-        return outcome, self._sets.revision_of(flag_set)
+        return AtRevision(outcome, self._sets.revision_of(flag_set))
 
     async def batch(
         self, environment: str, flag_names: Sequence[str], context: Context, *, explain: bool = False
-    ) -> tuple[Sequence[Outcome], int]:
+    ) -> AtRevision[Sequence[Outcome]]:
         """Many flags for one context; no names: all, in the order of name. An unknown flag fails alone."""
         with checked(self._limits) as fields:
             fields.environment(environment)
@@ -64,9 +65,9 @@ class Evaluator:
         flag_set = await self._set_with(environment, flag_names)
         names = flag_names or [flag.name for flag in flag_set]
         queries = [EvaluationQuery(name, context, explain) for name in names]
-        return await self._outcomes(flag_set, queries), self._sets.revision_of(flag_set)
+        return AtRevision(await self._outcomes(flag_set, queries), self._sets.revision_of(flag_set))
 
-    async def many(self, requests: Sequence[EvaluationRequest]) -> tuple[Sequence[Outcome], int]:
+    async def many(self, requests: Sequence[EvaluationRequest]) -> AtRevision[Sequence[Outcome]]:
         """Many requests, each with its own context. A request that can't be accepted fails alone."""
         with checked(self._limits) as fields:
             fields.count("requests", len(requests), self._limits.batch_size, least=1)
@@ -83,7 +84,7 @@ class Evaluator:
             flag_set = await self._set_with(environment, [query.flag_name for query in queries])
             revision = min(revision, self._sets.revision_of(flag_set))
             outcomes.update(zip(indexes, await self._outcomes(flag_set, queries), strict=True))
-        return [outcomes[index] for index in range(len(requests))], revision
+        return AtRevision([outcomes[index] for index in range(len(requests))], revision)
 
     def _refused(self, request: EvaluationRequest) -> FailedItem | None:
         fields = Fields(self._limits)

@@ -87,9 +87,8 @@ class FlagSets:
             found = (await self._fallback_cache.get([key])).get(key)
             if found is None:
                 return None
-            revision, definitions = found
             # The set stays whole: a flag that this release can't read is in it, as an error of its own.
-            self._copied[environment] = FlagSet(environment, map(Flag.from_stored, definitions), revision)
+            self._copied[environment] = FlagSet(environment, map(Flag.from_stored, found.value), found.revision)
         return self._copied[environment]
 
     async def _read(self, environment: str) -> FlagSet:
@@ -99,7 +98,7 @@ class FlagSets:
             page = await self._reader.page(RecordQuery(Kind.FLAG, environment, limit=FLAGS_PER_ENVIRONMENT))
             if page.more:
                 raise ResourceExhausted(f"environment '{environment}' has more than {FLAGS_PER_ENVIRONMENT} flags")
-            flag_set = FlagSet(environment, (flags.stored(record) for record in page.records), page.revision)
+            flag_set = FlagSet(environment, (flags.flag_of(record) for record in page.records), page.revision)
             if page.history != self._tail.history:
                 # The log has another history and the tail does not know yet, or this page is of the one before.
                 self._tail.request_read()
@@ -127,7 +126,7 @@ def _changed(flag_set: FlagSet, change: Change) -> FlagSet:
     record = change.record
     if record is None:
         return flag_set.without_flag(change.ref.key, revision=change.revision)
-    return flag_set.with_flag(flags.stored(record), revision=change.revision)
+    return flag_set.with_flag(flags.flag_of(record), revision=change.revision)
 
 
 def _fallback_entry(flag_set: FlagSet) -> FallbackEntry:

@@ -5,7 +5,7 @@ keeps the first content at each revision of an entry. An assignment is made if c
 gave nothing, so that nobody is kept out. It ends when a rule or the targeted users decide for its user: the entry's next
 revision is empty, and the revision after that may be the next assignment.
 
-An assignment also ends with the flag's incarnation (`domain.flags.incarnated`), which is part of its key. So nothing has
+An assignment also ends with the flag's incarnation (`domain.flags.with_incarnation`), which is part of its key. So nothing has
 to be found and deleted, and a replica that evaluates an older flag set assigns in the older incarnation.
 """
 
@@ -18,11 +18,12 @@ from configsvc_client.evaluation.conditions import USER_ID
 from configsvc.app.fallback_cache import FallbackCache, FallbackEntry
 from configsvc.app.flags.evaluation import EvaluationQuery
 from configsvc.domain.json_values import digest
+from configsvc.domain.records import AtRevision
 
 # The variants that are assigned to one user, by flag.
 AssignedVariants = Mapping[str, str]
 # Revision and content of cache entries, by key. Content that is not a variant's name is an assignment that has ended.
-_Entries = Mapping[str, tuple[int, object]]
+_Entries = Mapping[str, AtRevision[object]]
 
 _NONE: AssignedVariants = {}
 _ENDED = None
@@ -41,16 +42,16 @@ class StickyAssignments:
         if not all_keys:
             return [_NONE] * len(queries)
         entries = dict(await self._fallback_cache.get(sorted(all_keys)))
-        for key, (revision, variant) in entries.items():
-            if isinstance(variant, str):
+        for key, entry in entries.items():
+            if isinstance(entry.value, str):
                 # The assignment is in use: its life starts again.
-                self._fallback_cache.put(_fallback_entry(key, revision, variant))
+                self._fallback_cache.put(_fallback_entry(key, entry.revision, entry.value))
         updates: dict[str, FallbackEntry] = {}
         for query, keys in zip(queries, keys_by_query, strict=True):
             assigned = _assigned(keys, entries)
             for name, key in keys.items():
-                if key not in updates and (entry := _update(flag_set, name, query.context, assigned, key, entries)):
-                    updates[key] = entry
+                if key not in updates and (update := _update(flag_set, name, query.context, assigned, key, entries)):
+                    updates[key] = update
         entries |= await self._fallback_cache.put_if_absent([*updates.values()])
         return [_assigned(keys, entries) for keys in keys_by_query]
 
@@ -63,7 +64,7 @@ def _update(
     if flag is None or (name in assigned and not flag.rules and not flag.targeted_users):
         return None
     evaluation = flag_set.evaluate(name, context, assigned=assigned)
-    revision = entries[key][0] + 1 if key in entries else 1
+    revision = entries[key].revision + 1 if key in entries else 1
     if name in assigned:
         return _fallback_entry(key, revision, _ENDED) if evaluation.reason is Reason.TARGETING_MATCH else None
     return _fallback_entry(key, revision, evaluation.variant) if evaluation.reason is Reason.SPLIT else None
@@ -88,7 +89,7 @@ def _first_owner(flag: Flag, context: Context) -> str:
 
 
 def _assigned(keys: Mapping[str, str], entries: _Entries) -> AssignedVariants:
-    contents = {name: entries[key][1] for name, key in keys.items() if key in entries}
+    contents = {name: entries[key].value for name, key in keys.items() if key in entries}
     return {name: variant for name, variant in contents.items() if isinstance(variant, str)}
 
 

@@ -1,4 +1,4 @@
-"""The use cases of feature flags' definitions. Evaluation is `evaluator`'s."""
+"""The use cases of the definitions of feature flags; `evaluator` has the ones of evaluation."""
 
 import secrets
 from collections.abc import Mapping, Sequence
@@ -20,20 +20,20 @@ from configsvc.domain.json_values import NESTED_LEVELS, digest, is_nested_too_de
 from configsvc.domain.limits import Limits
 from configsvc.domain.pages import Page, page_cursor, page_of
 from configsvc.domain.preconditions import NO_PRECONDITION, Precondition
-from configsvc.domain.prerequisites import judged
+from configsvc.domain.prerequisites import with_prerequisite_check
 from configsvc.domain.records import AtRevision, Author, Change, Decision, Kind, Record, Ref, Scope, Write
 from configsvc.domain.resources import not_found
 from configsvc.errors import FailedPrecondition
 from configsvc.storage.port import READ_BYTES, ChangeHistory, Reader, RecordQuery, Writer
 
-# Flags that are read at a time while a filter looks for those that match, and in one call at most. Each took 40 µs of CPU
-# (with ten targeted users, from SQLite).
+# Flags in one read of a filtered list, and in all reads of one call. Each flag took 40 µs of CPU (with ten targeted users,
+# from SQLite).
 READ_FLAGS = 250
 SCANNED_FLAGS = 2_000
 
 
 class FlagStore:
-    """Flags by (environment, name). `keeps_assignments`: whether sticky flags can be had.
+    """Flags by (environment, name). `keeps_assignments`: whether there is a cache for the assignments of sticky flags.
 
     Every method raises `InvalidInput` with all fields that can't be accepted, and what the ports raise.
     """
@@ -50,7 +50,7 @@ class FlagStore:
     async def create(self, definition: Mapping[str, Any], author: Author) -> Change:
         """Creates a flag from its JSON. Raises `AlreadyExists`."""
         flag = self._read(definition, author)
-        decision = judged(flags.creation(flag, secrets.token_hex(8)))
+        decision = with_prerequisite_check(flags.creation(flag, secrets.token_hex(8)))
         ref = flag_ref(flag.environment, flag.name)
         return await self._write("create", ref, decision, author, flag.to_json())
 
@@ -63,45 +63,45 @@ class FlagStore:
             raise not_found(ref)
         return AtRevision(record, view.revision)
 
-    async def list(self, environment: str, wanted: FlagFilter, page_size: int, page_token: str) -> Page[Record]:
+    async def list(self, environment: str, flag_filter: FlagFilter, page_size: int, page_token: str) -> Page[Record]:
         """One page in the order of name.
 
-        A call reads at most `SCANNED_FLAGS` flags, so a page of a filter that few match may be short, or empty, and
+        A call reads at most `SCANNED_FLAGS` flags. So if few flags match the filter, a page may be short or empty, and
         still be followed by another.
         """
         with checked(self._limits) as fields:
             fields.environment(environment)
-            wanted.check(fields)
+            flag_filter.check(fields)
             page_size = fields.page_size(page_size)
-        query = ("flags", environment, *wanted.query)
+        query = ("flags", environment, *flag_filter.query)
         cursor = page_cursor(page_token, query, str)
         after = (cursor[0], "") if cursor else None
-        found: list[Record] = []
+        matching: list[Record] = []
         scanned, revision, history, more = 0, 0, "", True
-        while more and len(found) < page_size and scanned < SCANNED_FLAGS:
-            limit = page_size if wanted.is_all else READ_FLAGS
-            query_page = RecordQuery(Kind.FLAG, environment, limit=limit, after=after, max_bytes=READ_BYTES)
-            page = await self._reader.page(query_page)
-            revision, history = revision or page.revision, history or page.history
-            found += filter(wanted.matches, page.records)
-            scanned += len(page.records)
-            more = page.more
-            after = _place(page.records[-1]) if page.records else after
-            if found and more and len(page.records) < limit:
-                # Cut by bytes: an answer has no room for more.
+        while more and len(matching) < page_size and scanned < SCANNED_FLAGS:
+            limit = page_size if flag_filter.is_all else READ_FLAGS
+            record_query = RecordQuery(Kind.FLAG, environment, limit=limit, after=after, max_bytes=READ_BYTES)
+            records = await self._reader.page(record_query)
+            revision, history = revision or records.revision, history or records.history
+            matching += filter(flag_filter.matches, records.records)
+            scanned += len(records.records)
+            more = records.more
+            after = _position(records.records[-1]) if records.records else after
+            if matching and more and len(records.records) < limit:
+                # The read was cut by its bytes: a longer page would not fit into an answer.
                 break
-        kept = page_of(
+        page = page_of(
             query,
-            found[:page_size],
+            matching[:page_size],
             token=page_token,
             more=False,
             revision=revision,
             history=history,
-            cursor=lambda one: (one.ref.key,),
+            cursor=lambda record: (record.ref.key,),
         )
-        if len(found) > page_size:
-            return replace(kept, next_page_token=kept.token_after(kept.items[-1]))
-        return replace(kept, next_page_token=pages.page_token(query, history, after[:1])) if more and after else kept
+        if len(matching) > page_size:
+            return replace(page, next_page_token=page.token_after(page.items[-1]))
+        return replace(page, next_page_token=pages.page_token(query, history, after[:1])) if more and after else page
 
     async def update(
         self,
@@ -112,19 +112,21 @@ class FlagStore:
         precondition: Precondition = NO_PRECONDITION,
         allow_missing: bool = False,
     ) -> Change:
-        """Writes these members of the definition; all others stay. With `allow_missing` a flag is made of them.
+        """Writes these members of the definition; all others stay. With `allow_missing` a missing flag is created from them.
 
         Raises `NotFound` unless `allow_missing`, and `StaleEtag`.
         """
-        self._check_alone({"environment": ref.environment, "name": ref.key, **changes}, author)
-        decision = judged(flags.update(ref, changes, secrets.token_hex(8), precondition, allow_missing=allow_missing))
+        self._check_request({"environment": ref.environment, "name": ref.key, **changes}, author)
+        decision = with_prerequisite_check(
+            flags.update(ref, changes, secrets.token_hex(8), precondition, allow_missing=allow_missing)
+        )
         content = [dict(changes), precondition.content, allow_missing]
         return await self._write("update", ref, decision, author, content)
 
     async def delete(self, ref: Ref, author: Author, *, precondition: Precondition = NO_PRECONDITION) -> Change:
         """Deletes a flag; its history stays. Raises `NotFound`, `StaleEtag`, and `FailedPrecondition` for a prerequisite."""
         self._ref(ref.environment, ref.key, author)
-        decision = judged(deletion(ref, precondition))
+        decision = with_prerequisite_check(deletion(ref, precondition))
         return await self._write("delete", ref, decision, author, [precondition.content])
 
     def plan_creation(self, fields: Fields, definition: Mapping[str, Any]) -> PlannedWrite:
@@ -133,7 +135,7 @@ class FlagStore:
         self._check_sticky(str(definition["name"]), sticky=bool(definition["sticky"]))
         decide: Decision = no_mutations
         with fields.collecting():
-            decide = flags.creation(flags.read(definition), secrets.token_hex(8))
+            decide = flags.creation(flags.parse(definition), secrets.token_hex(8))
         return PlannedWrite(_ref_of(definition), decide, ["create", dict(definition)])
 
     def plan_update(
@@ -163,7 +165,7 @@ class FlagStore:
 
         Raises:
             NotFound: there is no such version, or its change was compacted away.
-            FailedPrecondition: the version is a delete, or can't be restored as things are now.
+            FailedPrecondition: the version is a delete, or the current flags forbid its definition.
         """
         with checked(self._limits) as fields:
             self._identity(fields, ref.environment, ref.key)
@@ -180,7 +182,7 @@ class FlagStore:
             self._identity(fields, environment, name)
             fields.version("from_version", from_version)
             fields.version("to_version", to_version, least=0)
-        return await self._versions.diff(flag_ref(environment, name), from_version, to_version, flags.shown)
+        return await self._versions.diff(flag_ref(environment, name), from_version, to_version, flags.definition_of)
 
     async def history(self, environment: str, name: str, page_size: int, page_token: str) -> VersionPage:
         """Versions, newest first, of a live or a deleted flag. Raises `NotFound`."""
@@ -190,24 +192,24 @@ class FlagStore:
         return await self._versions.page(ref, page_size, page_token)
 
     def selector(self, environment: str, names: Sequence[str]) -> Selector:
-        """What a watch on flags looks at; no names: all."""
+        """The selector of a watch on flags; no names: all."""
         with checked(self._limits) as fields:
             fields.environment(environment)
             fields.count("names", len(names), self._limits.batch_size)
         return Selector(Kind.FLAG, environment, "", frozenset(names) if names else None, "")
 
     def _read(self, definition: Mapping[str, Any], author: Author) -> Flag:
-        self._check_alone(definition, author)
-        return flags.read(definition)
+        self._check_request(definition, author)
+        return flags.parse(definition)
 
-    def _check_alone(self, definition: Mapping[str, Any], author: Author) -> None:
+    def _check_request(self, definition: Mapping[str, Any], author: Author) -> None:
         with checked(self._limits) as fields:
             self._check(fields, definition)
             fields.author(author)
         self._check_sticky(str(definition.get("name", "")), sticky=bool(definition.get("sticky")))
 
     def _check(self, fields: Fields, definition: Mapping[str, Any]) -> None:
-        """What can be said of a definition, or a part of one, before it is looked at as a whole."""
+        """Checks a definition, or a part of one, for what can be checked before the rest of the flag is known."""
         fields.flag_name("name", str(definition.get("name", "")))
         fields.environment(str(definition.get("environment", "")))
         for index, variant in enumerate(definition.get("variants", ())):
@@ -240,7 +242,7 @@ class FlagStore:
         return (await self._writer.write(Write(author, reads, decision, fingerprint))).changes[0]
 
 
-def _place(record: Record) -> tuple[str, str]:
+def _position(record: Record) -> tuple[str, str]:
     return (record.ref.key, record.ref.service)
 
 

@@ -18,7 +18,7 @@ from configsvc.domain.instances import HEALTHY, SUSPECT, Incarnation, Instance, 
 from configsvc.domain.json_values import digest
 from configsvc.domain.limits import Limits
 from configsvc.domain.preconditions import NO_PRECONDITION, Precondition
-from configsvc.domain.records import Author, Mutation, Record, Ref, Remove, View
+from configsvc.domain.records import AtRevision, Author, Mutation, Record, Ref, Remove, View
 from configsvc.domain.registrations import Registration, register, validate, with_defaults
 from configsvc.errors import NotFound
 
@@ -52,7 +52,7 @@ class Directory:
 
     async def register(
         self, registration: Registration, author: Author, precondition: Precondition = NO_PRECONDITION
-    ) -> tuple[Instance, int]:
+    ) -> AtRevision[Instance]:
         """Registers an instance, or replaces its registration without a gap. It is discoverable when this returns."""
         with checked(self._limits) as fields:
             validate(fields, registration, self._addresses)
@@ -80,7 +80,7 @@ class Directory:
             raise _instance_not_found(ref)
         self._leases.renew(record)
         await self._projection.wait_projected(ref)
-        return self._instance(record), commit.revision
+        return AtRevision(self._instance(record), commit.revision)
 
     async def deregister(
         self, service: str, instance_id: str, author: Author, precondition: Precondition = NO_PRECONDITION
@@ -106,7 +106,7 @@ class Directory:
         precondition: Precondition = NO_PRECONDITION,
         *,
         incarnation: Incarnation | None = None,
-    ) -> tuple[Instance, int]:
+    ) -> AtRevision[Instance]:
         """Renews a lease; a SUSPECT instance becomes HEALTHY.
 
         Raises `NotFound` if the instance is not registered, or if `incarnation` is given and has left.
@@ -124,7 +124,7 @@ class Directory:
                 Incarnation.of(record), HEALTHY, "heartbeat", "it gives signs of life again", expected_status=SUSPECT
             )
             record = self._registrations.get(ref) or record
-        return self._instance(record), self._registrations.revision
+        return AtRevision(self._instance(record), self._registrations.revision)
 
     def _instance(self, record: Record) -> Instance:
         return Instance.of(record, self._leases.last_heartbeat_at(record.ref))

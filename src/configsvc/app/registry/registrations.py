@@ -164,10 +164,12 @@ class Registrations:
 
     async def load_fallback(self) -> None:
         """Reads what other replicas put into the fallback cache, while the store is down."""
-        names = (await self._fallback_cache.get([SERVICES_KEY])).get(SERVICES_KEY, (0, []))[1]
-        cached = await self._fallback_cache.get([service_key(name) for name in names])
-        for _, records in cached.values():
-            for record in map(record_of, records):
+        services = (await self._fallback_cache.get([SERVICES_KEY])).get(SERVICES_KEY)
+        if services is None:
+            return
+        cached = await self._fallback_cache.get([service_key(name) for name in services.value])
+        for records in cached.values():
+            for record in map(record_of, records.value):
                 self.merge(record)
 
     def mark_outdated(self) -> None:

@@ -1,1 +1,1 @@
-"""Kafka."""
+"""Kafka as the bus, and as the topic of the events."""

@@ -1,9 +1,10 @@
-"""Between messages and the domain's values."""
+"""Messages from the values of the domain, and values from messages."""
 
 from configsvc.rpc.convert.changes import applied, audit, audit_filter, changed_fields, changed_flag_fields
 from configsvc.rpc.convert.configs import config, config_change, config_version, difference, effective
 from configsvc.rpc.convert.drafts import CONFIG_FIELDS, config_draft, config_operation, partial_config_draft, ref_of
 from configsvc.rpc.convert.flags import evaluation, flag, flag_change, flag_version
+from configsvc.rpc.convert.health import health
 from configsvc.rpc.convert.instances import (
     check_result,
     foreign_event,
@@ -39,6 +40,7 @@ __all__ = [
     "flag_filter",
     "flag_version",
     "foreign_event",
+    "health",
     "instance",
     "instance_change",
     "json_of",

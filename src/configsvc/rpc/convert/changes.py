@@ -6,8 +6,8 @@ from configsvc.app.batches import AppliedOperation
 from configsvc.app.changelog.audit import AuditFilter
 from configsvc.domain.json_values import changed_members
 from configsvc.domain.records import Change
+from configsvc.rpc.convert.message_budget import Detail
 from configsvc.rpc.convert.values import struct_of, time_of, timestamp
-from configsvc.rpc.responses.message_budget import Detail
 
 
 def changed_fields(change: Change) -> tuple[str, ...]:

@@ -6,8 +6,8 @@ from configsvc.domain.configs import Config, EffectiveConfig
 from configsvc.domain.json_values import Absent, Difference
 from configsvc.domain.records import Change, Record
 from configsvc.rpc.convert.changes import changed_fields
+from configsvc.rpc.convert.message_budget import Detail
 from configsvc.rpc.convert.values import timestamp, value_of
-from configsvc.rpc.responses.message_budget import Detail
 
 
 def config(record: Record, detail: Detail = Detail.FULL) -> config_pb2.Config:

@@ -6,8 +6,8 @@ from configsvc.app.flags.evaluation import FailedItem, Outcome
 from configsvc.domain.records import Change, JsonObject, Record
 from configsvc.rpc.convert.changes import changed_flag_fields
 from configsvc.rpc.convert.members import fill
+from configsvc.rpc.convert.message_budget import Detail
 from configsvc.rpc.convert.values import struct_of, timestamp, value_of
-from configsvc.rpc.responses.message_budget import Detail
 
 
 def flag(record: Record, detail: Detail = Detail.FULL) -> flag_pb2.Flag:

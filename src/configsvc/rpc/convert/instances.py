@@ -9,8 +9,8 @@ from configsvc.domain.instances import CheckResult, Instance, ServiceSummary
 from configsvc.domain.records import Change
 from configsvc.domain.registrations import Registration
 from configsvc.errors import InvalidInput
+from configsvc.rpc.convert.message_budget import Detail, MessageBudget
 from configsvc.rpc.convert.values import timestamp
-from configsvc.rpc.responses.message_budget import Detail, MessageBudget
 
 
 def registration(request: registry_pb2.RegisterInstanceRequest) -> Registration:

@@ -6,8 +6,7 @@ from typing import Protocol
 
 from configsvc.clock import Clock
 from configsvc.domain.records import Author
-from configsvc.rpc.context import CallContext
-from configsvc.rpc.responses.response_metadata import is_metadata_value
+from configsvc.rpc.context import CallContext, is_metadata_value
 
 REQUEST_ID_CHARACTERS = 128
 

@@ -10,7 +10,7 @@ from configsvc.app.configs.store import BulkRead
 from configsvc.domain.records import Change, Commit
 from configsvc.domain.sizes import ANSWER_BYTES
 from configsvc.rpc import convert
-from configsvc.rpc.responses.message_budget import ITEM_OVERHEAD_BYTES, Detail, MessageBudget
+from configsvc.rpc.convert.message_budget import ITEM_OVERHEAD_BYTES, Detail, MessageBudget
 
 DiffResponse = TypeVar("DiffResponse", config_pb2.DiffConfigResponse, flag_pb2.DiffFlagResponse)
 

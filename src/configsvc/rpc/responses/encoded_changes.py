@@ -7,8 +7,8 @@ from typing import Any
 from configsvc.app.watch.events import Changed
 from configsvc.domain.records import Change
 from configsvc.domain.sizes import ANSWER_BYTES
+from configsvc.rpc.convert.message_budget import Detail
 from configsvc.rpc.offload import LARGE_BYTES, offload
-from configsvc.rpc.responses.message_budget import Detail
 from configsvc.single_flight import SingleFlight
 
 # Live watchers are close together in the log, so the newest changes are enough. A change can have megabytes (the values

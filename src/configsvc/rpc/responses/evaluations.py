@@ -8,7 +8,7 @@ from configsvc.app.flags.evaluation import FailedItem, Outcome
 from configsvc.domain.sizes import ANSWER_BYTES
 from configsvc.errors import ResourceExhausted
 from configsvc.rpc import convert
-from configsvc.rpc.responses.message_budget import ITEM_OVERHEAD_BYTES, Detail
+from configsvc.rpc.convert.message_budget import ITEM_OVERHEAD_BYTES, Detail
 
 _OMITTED = "left out, since the answer is full: ask for it again"
 

@@ -6,7 +6,6 @@ trailers. For REST it is in the message of the status (`status_message`), and th
 `x-http-status` is the HTTP status of the answer.
 """
 
-import re
 from collections.abc import Iterable
 from contextvars import ContextVar
 from urllib.parse import quote
@@ -17,14 +16,6 @@ LOCATION_CHARACTERS = 6_500
 
 # The metadata that the current call has added so far. The interceptor sets it at the start of each call.
 RESPONSE_METADATA: ContextVar[list[tuple[str, str]]] = ContextVar("response_metadata")
-
-# gRPC allows spaces, too, but `status_message` separates the pairs by them.
-_METADATA_VALUE = re.compile(r"[!-~]+")
-
-
-def is_metadata_value(text: str) -> bool:
-    """Whether an answer's metadata can carry this text."""
-    return _METADATA_VALUE.fullmatch(text) is not None
 
 
 def status_message(metadata: Iterable[tuple[str, str]]) -> str:

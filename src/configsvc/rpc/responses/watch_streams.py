@@ -15,9 +15,9 @@ from google.rpc import status_pb2
 from configsvc.app.watch.events import Changed, Progress, Snapshot, Synced
 from configsvc.app.watch.selector import Selector
 from configsvc.domain.records import Change, Record
+from configsvc.rpc.convert.message_budget import Detail, MessageBudget
 from configsvc.rpc.offload import offload_items
 from configsvc.rpc.responses.encoded_changes import EncodedChanges
-from configsvc.rpc.responses.message_budget import Detail, MessageBudget
 from configsvc.rpc.status import status_of
 
 Item = TypeVar("Item", bound=Message)

@@ -8,9 +8,9 @@ from configsvc.clock import Clock
 from configsvc.domain.pages import PageRequest
 from configsvc.rpc import convert
 from configsvc.rpc.context import CallContext
+from configsvc.rpc.convert.message_budget import fit_page
 from configsvc.rpc.offload import offload_items, offload_request
 from configsvc.rpc.requests import request_metadata
-from configsvc.rpc.responses.message_budget import fit_page
 from configsvc.rpc.servicers.change_operations import OperationPlanner
 
 

@@ -13,10 +13,10 @@ from configsvc.domain.records import Record
 from configsvc.rpc import convert
 from configsvc.rpc.context import CallContext
 from configsvc.rpc.convert import CONFIG_FIELDS, ref_of
+from configsvc.rpc.convert.message_budget import fit_page
 from configsvc.rpc.offload import offload, offload_items, offload_request
 from configsvc.rpc.requests import field_mask, preconditions, request_metadata
 from configsvc.rpc.responses import answers, response_metadata
-from configsvc.rpc.responses.message_budget import fit_page
 from configsvc.rpc.responses.watch_streams import WatchStreams
 
 
@@ -63,12 +63,10 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
         self, request: config_pb2.UpdateConfigRequest, context: CallContext
     ) -> config_pb2.UpdateConfigResponse:
         fields = field_mask.fields_to_write(context, request, CONFIG_FIELDS)
-        change = await self._store.update(
-            await offload_request(request, lambda: convert.partial_config_draft(request, fields)),
-            request_metadata.author(context, request, self._clock),
-            precondition=preconditions.from_call(context, request),
-            allow_missing=request.allow_missing,
-        )
+        draft = await offload_request(request, lambda: convert.partial_config_draft(request, fields))
+        author = request_metadata.author(context, request, self._clock)
+        precondition, missing = preconditions.from_call(context, request), request.allow_missing
+        change = await self._store.update(draft, author, precondition=precondition, allow_missing=missing)
         _add_metadata(change.written, status=201 if change.written.is_new else 0)
         changed = await offload(change.held_bytes, lambda: convert.changed_fields(change))
         config = await _config(change.written)

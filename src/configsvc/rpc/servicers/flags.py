@@ -16,11 +16,11 @@ from configsvc.errors import InvalidInput
 from configsvc.rpc import convert
 from configsvc.rpc.context import CallContext
 from configsvc.rpc.convert import FLAG_FIELDS
+from configsvc.rpc.convert.message_budget import fit_item, fit_page
 from configsvc.rpc.offload import offload, offload_items, offload_request
 from configsvc.rpc.requests import field_mask, preconditions, request_metadata
 from configsvc.rpc.responses import answers, response_metadata
 from configsvc.rpc.responses.evaluations import evaluations
-from configsvc.rpc.responses.message_budget import fit_item, fit_page
 from configsvc.rpc.responses.watch_streams import WatchStreams
 
 
@@ -64,13 +64,11 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
         self, request: flag_pb2.UpdateFlagRequest, context: CallContext
     ) -> flag_pb2.UpdateFlagResponse:
         fields = field_mask.fields_to_write(context, request, FLAG_FIELDS)
-        change = await self._store.update(
-            flag_ref(request.environment, request.name),
-            await offload_request(request, lambda: convert.members(request, fields)),
-            request_metadata.author(context, request, self._clock),
-            precondition=preconditions.from_call(context, request),
-            allow_missing=request.allow_missing,
-        )
+        ref, missing = flag_ref(request.environment, request.name), request.allow_missing
+        members = await offload_request(request, lambda: convert.members(request, fields))
+        author = request_metadata.author(context, request, self._clock)
+        precondition = preconditions.from_call(context, request)
+        change = await self._store.update(ref, members, author, precondition=precondition, allow_missing=missing)
         _add_metadata(change.written, status=201 if change.written.is_new else 0)
         changed = await offload(change.held_bytes, lambda: convert.changed_flag_fields(change))
         flag = await _flag(change.written)
@@ -119,24 +117,24 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
     async def EvaluateFlag(
         self, request: flag_pb2.EvaluateFlagRequest, context: CallContext
     ) -> flag_pb2.EvaluateFlagResponse:
-        found, revision = await self._evaluator.one(
+        found = await self._evaluator.one(
             request.environment, request.flag_name, _context(request), explain=request.explain
         )
-        evaluation = fit_item(lambda outcome, detail: convert.evaluation(outcome, request.user_id, detail), found)
-        return flag_pb2.EvaluateFlagResponse(evaluation=evaluation, revision=revision)
+        evaluation = fit_item(lambda outcome, detail: convert.evaluation(outcome, request.user_id, detail), found.value)
+        return flag_pb2.EvaluateFlagResponse(evaluation=evaluation, revision=found.revision)
 
     async def BatchEvaluateFlags(
         self, request: flag_pb2.BatchEvaluateFlagsRequest, context: CallContext
     ) -> flag_pb2.BatchEvaluateFlagsResponse:
         if request.requests:
-            outcomes, revision = await self._evaluator.many(_evaluation_requests(request))
+            found = await self._evaluator.many(_evaluation_requests(request))
             users = [one.user_id for one in request.requests]
         else:
-            outcomes, revision = await self._evaluator.batch(
+            found = await self._evaluator.batch(
                 request.environment, list(request.flag_names), _context(request), explain=request.explain
             )
-            users = [request.user_id] * len(outcomes)
-        return flag_pb2.BatchEvaluateFlagsResponse(results=evaluations(outcomes, users), revision=revision)
+            users = [request.user_id] * len(found.value)
+        return flag_pb2.BatchEvaluateFlagsResponse(results=evaluations(found.value, users), revision=found.revision)
 
     def WatchFlags(
         self, request: flag_pb2.WatchFlagsRequest, context: CallContext

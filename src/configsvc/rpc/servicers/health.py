@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable
 
 from configsvc_client.v1 import health_pb2, health_pb2_grpc
 
-from configsvc import __version__
 from configsvc.app.changelog.position import LogPosition
 from configsvc.app.health import Health, ReplicaHealth
 from configsvc.domain.lineage import HistoryOrigin
@@ -49,23 +48,4 @@ class HealthServicer(health_pb2_grpc.HealthServiceServicer):
 
     async def _message(self, health: Health) -> health_pb2.Health:
         origin = await self._origin()
-        return health_pb2.Health(
-            status=health.status,
-            components=[
-                health_pb2.Component(
-                    name=c.name,
-                    backend=c.backend,
-                    state=c.state,
-                    latency_ms=round(c.latency_ms, 3),
-                    detail=c.detail,
-                    since=convert.timestamp(c.since),
-                )
-                for c in health.components
-            ],
-            applied_revision=self._position.applied,
-            instance_id=self._instance_id,
-            software_version=__version__,
-            history=origin.history,
-            history_since=origin.since,
-            history_reason=origin.reason,
-        )
+        return convert.health(health, origin, applied=self._position.applied, instance_id=self._instance_id)

@@ -17,9 +17,9 @@ from configsvc.domain.records import Kind
 from configsvc.errors import InvalidInput
 from configsvc.rpc import convert
 from configsvc.rpc.context import CallContext
+from configsvc.rpc.convert.message_budget import MessageBudget, fit_page
 from configsvc.rpc.requests import preconditions, request_metadata
 from configsvc.rpc.responses import response_metadata
-from configsvc.rpc.responses.message_budget import MessageBudget, fit_page
 from configsvc.rpc.responses.watch_streams import WatchStreams
 
 
@@ -47,10 +47,12 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
     ) -> registry_pb2.RegisterInstanceResponse:
         author = request_metadata.author(context, request, self._clock)
         precondition = preconditions.from_call(context, request)
-        instance, revision = await self._directory.register(convert.registration(request), author, precondition)
-        path = response_metadata.rest_path("registry", "services", instance.service_name)
-        response_metadata.add_resource_metadata(instance.etag, status=201, location=path)
-        return registry_pb2.RegisterInstanceResponse(instance=convert.instance(instance), revision=revision)
+        registered = await self._directory.register(convert.registration(request), author, precondition)
+        path = response_metadata.rest_path("registry", "services", registered.value.service_name)
+        response_metadata.add_resource_metadata(registered.value.etag, status=201, location=path)
+        return registry_pb2.RegisterInstanceResponse(
+            instance=convert.instance(registered.value), revision=registered.revision
+        )
 
     async def DeregisterInstance(
         self, request: registry_pb2.DeregisterInstanceRequest, context: CallContext
@@ -65,8 +67,8 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         self, request: registry_pb2.HeartbeatRequest, context: CallContext
     ) -> registry_pb2.HeartbeatResponse:
         precondition = preconditions.from_call(context, request)
-        instance, revision = await self._directory.heartbeat(request.service_name, request.instance_id, precondition)
-        return registry_pb2.HeartbeatResponse(instance=convert.instance(instance), revision=revision)
+        renewed = await self._directory.heartbeat(request.service_name, request.instance_id, precondition)
+        return registry_pb2.HeartbeatResponse(instance=convert.instance(renewed.value), revision=renewed.revision)
 
     async def KeepAlive(
         self, requests: AsyncIterator[registry_pb2.KeepAliveRequest], context: CallContext

@@ -47,7 +47,7 @@ class OutboxLease(Protocol):
         ...
 
     async def report_failure(self, reason: str) -> None:
-        """Stores why nothing can be published, so that every replica can tell. Raises `Unavailable`."""
+        """Stores why nothing can be published, so that every replica can report it. Raises `Unavailable`."""
         ...
 
     async def keep_alive(self) -> None:

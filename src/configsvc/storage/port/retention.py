@@ -9,8 +9,8 @@ from typing import Protocol
 class RetentionPolicy:
     """Which changes compaction keeps: of the newest `changes` those made at `since` or later.
 
-    - `since` None: whatever their age. Clocks of replicas differ, so a change that is too old by its own time is still
-      kept if it comes after one that is kept.
+    - `since` None: whatever their age. Clocks of replicas differ, so a change that is older than `since` is still kept if
+      an earlier revision is kept.
     - `unpublished`: also keep what the outbox has not published.
     """
 

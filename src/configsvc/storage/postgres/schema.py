@@ -2,7 +2,7 @@
 
 from psycopg import AsyncConnection, IsolationLevel
 
-from configsvc.domain.lineage import MADE, new_history
+from configsvc.domain.lineage import FIRST_HISTORY_REASON, new_history
 from configsvc.storage.postgres.connection import execute
 from configsvc.storage.sql.migrations import migrations_of, missing_from
 from configsvc.storage.sql.statements import Statements
@@ -46,5 +46,5 @@ async def migrate(url: str, connect_seconds: int, statements: Statements) -> Non
             # As bytes, because the text is not a literal; without parameters, because it may hold several statements.
             await connection.execute(step.sql.encode())
             await connection.execute("INSERT INTO configsvc.migrations VALUES (%s, %s)", (step.number, step.name))
-        for statement in statements.first_history(new_history(), MADE):
+        for statement in statements.first_history(new_history(), FIRST_HISTORY_REASON):
             await execute(connection, statement)

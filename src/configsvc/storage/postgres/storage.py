@@ -46,8 +46,8 @@ _ATTEMPTS = 3
 class PostgresStorage(SqlReads):
     """`Storage` in a PostgreSQL database, in its own schema `configsvc`, which is created if it is missing.
 
-    `url` is libpq's (`postgresql://…`). `connections` read, in addition to one that writes. If
-    entering the context fails, it may be entered again.
+    `url` is libpq's (`postgresql://…`). `connections` is the number of connections that read, in addition to one that
+    writes. If entering the context fails, it may be entered again.
     """
 
     name = "postgresql"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from configsvc.domain.lineage import MADE, new_history
+from configsvc.domain.lineage import FIRST_HISTORY_REASON, new_history
 from configsvc.errors import DataLoss, Unavailable
 from configsvc.storage.sql.checksums import checksum
 from configsvc.storage.sql.migrations import migrations_of, missing_from
@@ -59,7 +59,7 @@ def migrate(connection: sqlite3.Connection) -> None:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
     # This needs no transaction: one process owns the file.
-    for statement in Statements(DIALECT).first_history(new_history(), MADE):
+    for statement in Statements(DIALECT).first_history(new_history(), FIRST_HISTORY_REASON):
         connection.execute(statement.sql, statement.parameters)
 
 

@@ -20,7 +20,8 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def is_disk_full(database: Path, size_bytes: int = PAGE_BYTES) -> bool:
     """Whether the system refuses to write so many bytes at the end of the longest of the database's files."""
     try:
-        longest = max(file.stat().st_size for file in database.parent.glob(f"{database.name}*"))
+        sizes = (file.stat().st_size for file in database.parent.glob(f"{database.name}*"))
+        longest = max(sizes, default=0)
         # In the same directory, so that the file system and the quota are the same. A sparse file: only the bytes that
         # are written take space.
         with tempfile.TemporaryFile(dir=database.parent) as trial:

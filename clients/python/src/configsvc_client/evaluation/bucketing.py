@@ -17,7 +17,7 @@ Gate: `bucket = (hash * 100000) >> 32`, 0 to 99,999: thousandths of a percent. A
 only adds units.
 
 Split: `point = (hash * total) >> 32`, 0 to total - 1, where total is the sum of the weights. The arms lie
-one after the other in the order of the flag's variants; arm i is chosen where `point` is below the sum
+one after the other in the order of the flag's variants; arm i is chosen if `point` is below the sum
 of the weights up to and including i, for the first such i. Of the 2^32 hash values an arm of weight w
 gets w * 2^32 / total, to within one. Since the whole hash is scaled, there is no rounding to a percent.
 

@@ -14,7 +14,7 @@ from itertools import accumulate
 from configsvc_client.evaluation import bucketing, conditions, limits
 from configsvc_client.evaluation.flag import Flag, Json, Rule, WeightedVariant
 from configsvc_client.evaluation.flag_evaluation import Context, ErrorCode, Evaluation, Reason
-from configsvc_client.evaluation.json_reader import owned
+from configsvc_client.evaluation.json_reader import json_copy
 
 Run = Callable[[Context], Evaluation]
 # The bytes that are bucketed; None if the context has none.
@@ -78,7 +78,7 @@ class CompiledFlag:
         if assigned is None or evaluation.reason not in _BY_CHANCE:
             return evaluation
         kept = self.assignable.get(assigned)
-        return evaluation if kept is None else replace(kept, value=owned(kept.value))
+        return evaluation if kept is None else replace(kept, value=json_copy(kept.value))
 
 
 def unreadable(flag: Flag, problem: str) -> CompiledFlag:
@@ -259,7 +259,7 @@ def _copying(run: Run) -> Run:
 
     def copied(context: Context) -> Evaluation:
         evaluation = run(context)
-        return replace(evaluation, value=owned(evaluation.value))
+        return replace(evaluation, value=json_copy(evaluation.value))
 
     return copied
 

@@ -6,7 +6,7 @@ that flags moved from there keep their meaning:
 - An attribute that is missing, or null, matches nothing, negated or not. Only `absent` holds for it
   (and `present` negated). An empty `user_id` is a missing one.
 - An attribute of a type that the operator can't compare does not match, so the negated condition holds:
-  `plan not_equals "free"` holds where plan is 5. Nothing that a context contains raises.
+  `plan not_equals "free"` holds if plan is 5. Nothing that a context contains raises.
 - A list matches if any of its elements does; negated, if none does. So `equals` and `in` are
   membership on a list attribute. An empty list is present and matches nothing.
 - Numbers are doubles, as in JSON and protobuf, on the server and in the client alike:

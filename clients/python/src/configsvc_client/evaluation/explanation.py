@@ -8,7 +8,7 @@ Json = Any
 
 @dataclass(frozen=True, slots=True)
 class PrerequisiteOutcome:
-    """Whether another flag serves one of the wanted variants.
+    """Whether another flag serves one of the variants that the prerequisite accepts (`wanted`).
 
     `served` is the variant that it serves; empty if it has none, for the reason that `problem` gives:
     `missing` (no such flag) or `cycle` (its prerequisites, or this flag's, never end).

@@ -11,7 +11,7 @@ from configsvc_client.evaluation.definition import (
     Variant,
     WeightedVariant,
 )
-from configsvc_client.evaluation.json_reader import Members, json_problem, owned, scalar_problem
+from configsvc_client.evaluation.json_reader import Members, json_copy, json_problem, scalar_problem
 
 Json = Any
 F = TypeVar("F", bound=FlagDefinition)
@@ -56,7 +56,7 @@ def written_flag(flag: FlagDefinition) -> dict[str, Json]:
         "environment": flag.environment,
         "enabled": flag.enabled,
         "value_type": flag.value_type,
-        "variants": [{"name": v.name, "value": owned(v.value)} for v in flag.variants],
+        "variants": [{"name": v.name, "value": json_copy(v.value)} for v in flag.variants],
         "default_variant": flag.default_variant,
         "off_variant": flag.off_variant,
         "on_variant": flag.on_variant,
@@ -98,7 +98,7 @@ def _variant(members: Members) -> Variant:
     if members.bounded and (problem := json_problem(value)):
         members.violations.refuse(members.path_of("value"), problem)
         value = None
-    return members.complete(Variant(members.text("name"), owned(value)))
+    return members.complete(Variant(members.text("name"), json_copy(value)))
 
 
 def _split(members: Members, name: str) -> tuple[WeightedVariant, ...]:

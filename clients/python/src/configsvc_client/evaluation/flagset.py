@@ -37,7 +37,7 @@ class FlagSet:
     (see `Flag`), evaluates to PARSE_ERROR; the others are not affected.
     """
 
-    __slots__ = ("_compiled", "_environment", "_names", "_revision", "_stuck")
+    __slots__ = ("_compiled", "_cyclic", "_environment", "_names", "_revision")
 
     def __init__(self, environment: str, flags: Iterable[Flag] = (), revision: int = 0) -> None:
         self._environment = environment
@@ -141,13 +141,13 @@ class FlagSet:
 
     def _pending(self, name: str, memo: _Memo) -> list[str]:
         """The prerequisites that have to be evaluated before this flag."""
-        if name in memo or name in self._stuck:
+        if name in memo or name in self._cyclic:
             return []
         prerequisites = self._compiled[name].prerequisites
         return [other for other, _ in prerequisites if other in self._compiled and other not in memo]
 
     def _met(self, compiled: CompiledFlag, memo: _Memo) -> bool:
-        if compiled.prerequisites and compiled.flag.name in self._stuck:
+        if compiled.prerequisites and compiled.flag.name in self._cyclic:
             return False
         return all(other in memo and memo[other].variant in accepted for other, accepted in compiled.prerequisites)
 
@@ -170,7 +170,7 @@ class FlagSet:
         other, accepted = prerequisite.flag_name, prerequisite.variants
         if other not in self._compiled:
             return PrerequisiteOutcome(other, accepted, "", met=False, problem="missing")
-        if name in self._stuck:
+        if name in self._cyclic:
             return PrerequisiteOutcome(other, accepted, "", met=False, problem="cycle")
         served = memo[other].variant
         return PrerequisiteOutcome(other, accepted, served, met=served in accepted)
@@ -201,7 +201,7 @@ class FlagSet:
             for name, compiled in self._compiled.items()
             if compiled.prerequisites
         }
-        self._stuck = _stuck(edges)
+        self._cyclic = _names_on_or_before_cycles(edges)
 
 
 def find_cycle(flags: Iterable[Flag]) -> tuple[str, ...] | None:
@@ -218,7 +218,7 @@ def find_cycle(flags: Iterable[Flag]) -> tuple[str, ...] | None:
     return None
 
 
-def _stuck(edges: dict[str, list[str]]) -> frozenset[str]:
+def _names_on_or_before_cycles(edges: dict[str, list[str]]) -> frozenset[str]:
     if not edges:
         return frozenset()
     order: TopologicalSorter[str] = TopologicalSorter(edges)

@@ -185,10 +185,10 @@ def scalar_problem(value: Json) -> str:
     return "must be JSON: null, a boolean, a number, a string, an array or an object"
 
 
-def owned(value: Json) -> Json:
+def json_copy(value: Json) -> Json:
     """A copy of a JSON value as plain dicts and lists, which nothing else refers to."""
     if isinstance(value, Mapping):
-        return {name: owned(item) for name, item in value.items()}
+        return {name: json_copy(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [owned(item) for item in value]
+        return [json_copy(item) for item in value]
     return value

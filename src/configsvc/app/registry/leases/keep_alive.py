@@ -9,36 +9,51 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from configsvc.app.registry.directory import Directory
 from configsvc.app.registry.registrations import Registrations
-from configsvc.domain.instances import HEALTHY, SUSPECT, Incarnation
-from configsvc.domain.records import Record
+from configsvc.domain.instances import HEALTHY, SUSPECT, Incarnation, Instance
+from configsvc.domain.preconditions import NO_PRECONDITION, Precondition
+from configsvc.domain.records import AtRevision, Record
 from configsvc.errors import Unavailable
 from configsvc.tasks import BackgroundTasks
 
 T = TypeVar("T")
 
 
+class LeaseRenewal(Protocol):
+    """The part of the directory that renews leases."""
+
+    async def heartbeat(
+        self,
+        service: str,
+        instance_id: str,
+        precondition: Precondition = NO_PRECONDITION,
+        *,
+        incarnation: Incarnation | None = None,
+    ) -> AtRevision[Instance]:
+        """Renews a lease. Raises `NotFound` if the instance, or this incarnation of it, is not registered."""
+        ...
+
+
 class KeepAliveStream:
     """One open stream of an incarnation."""
 
-    def __init__(self, directory: Directory, incarnation: Incarnation) -> None:
+    def __init__(self, directory: LeaseRenewal, incarnation: Incarnation) -> None:
         self._directory = directory
         self._incarnation = incarnation
 
     async def renew(self) -> int:
         """Renews the lease; returns its length in seconds. Raises `NotFound` if the incarnation has left."""
         ref = self._incarnation.ref
-        instance, _ = await self._directory.heartbeat(ref.service, ref.key, incarnation=self._incarnation)
+        instance = (await self._directory.heartbeat(ref.service, ref.key, incarnation=self._incarnation)).value
         return instance.lease_ttl_seconds
 
 
 class KeepAliveStreams:
     """The open streams to this replica. Observes the registrations."""
 
-    def __init__(self, registrations: Registrations, directory: Directory, background: BackgroundTasks) -> None:
+    def __init__(self, registrations: Registrations, directory: LeaseRenewal, background: BackgroundTasks) -> None:
         self._registrations = registrations
         self._directory = directory
         self._background = background
@@ -48,7 +63,7 @@ class KeepAliveStreams:
     @asynccontextmanager
     async def open(self, service: str, instance_id: str) -> AsyncIterator[KeepAliveStream]:
         """An instance's stream. Raises `NotFound` if the instance is not registered."""
-        instance, _ = await self._directory.heartbeat(service, instance_id)
+        instance = (await self._directory.heartbeat(service, instance_id)).value
         incarnation = Incarnation(instance.ref, instance.incarnation)
         self._open[incarnation] += 1
         try:

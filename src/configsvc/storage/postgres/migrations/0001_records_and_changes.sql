@@ -1,9 +1,9 @@
 -- Text has COLLATE "C": compared byte by byte, which for UTF-8 is by code point, whatever the database's locale.
 -- Times are microseconds since 1970 in UTC. Bodies are JSON in text columns: `jsonb` would turn 1.0e3 into 1000.0,
--- lose -0.0 and the order of members; `json` keeps the text but parses each value once more for nothing. For a look
--- by hand, `body::json ->> 'value'` works.
+-- lose -0.0 and the order of members; `json` keeps the text, but parses each value without need. In psql,
+-- `body::json ->> 'value'` works.
 
--- The one row that makes revisions: its lock, taken first in each writing transaction, orders the commits.
+-- The revision counter, one row. Each writing transaction locks it first, which orders the commits.
 CREATE TABLE configsvc.counter (
     id smallint PRIMARY KEY CHECK (id = 1),
     head bigint NOT NULL,
@@ -11,7 +11,7 @@ CREATE TABLE configsvc.counter (
 );
 INSERT INTO configsvc.counter VALUES (1, 0, 0);
 
--- The current state of each record. Without a body: it was removed, and its versions go on from here.
+-- The current state of each record. A row without a body is a removed record; it keeps the version.
 CREATE TABLE configsvc.records (
     kind text COLLATE "C" NOT NULL,
     environment text COLLATE "C" NOT NULL,
@@ -26,7 +26,7 @@ CREATE TABLE configsvc.records (
     PRIMARY KEY (kind, environment, key, service)
 );
 
--- Pages must not wade through removed records; the registry leaves many.
+-- So that a page does not read removed records: the registry leaves many.
 CREATE INDEX records_live ON configsvc.records (kind, environment, key, service) WHERE body IS NOT NULL;
 
 -- The change log.
@@ -53,8 +53,8 @@ CREATE UNIQUE INDEX changes_by_record ON configsvc.changes (kind, environment, k
 CREATE INDEX changes_by_actor ON configsvc.changes (actor, revision);
 CREATE INDEX changes_by_time ON configsvc.changes (at);
 
--- Request ids, so that a retry finds its first outcome: the changes of that revision with that request id. A write
--- that changed nothing has none, and the revision at which it changed nothing.
+-- Request ids, so that a retry gets the outcome of the first attempt: the changes of that revision with that request id.
+-- A write that changed nothing has no changes, and the revision at which it was planned.
 CREATE TABLE configsvc.requests (
     request_id text COLLATE "C" PRIMARY KEY,
     fingerprint text COLLATE "C" NOT NULL,

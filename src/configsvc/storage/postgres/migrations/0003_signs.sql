@@ -1,6 +1,6 @@
--- Signs of life of the instances' incarnations. Points in time are seconds in which somebody listened: see storage/port.py.
--- Logged, unlike `signs` of releases before: else each crash of the server would grant every instance one lease more.
--- `signs` stays for replicas of those releases.
+-- Heartbeats, one row an instance, and the lease clock (`heard_seconds`): see storage/port/heartbeats.py.
+-- Logged, unlike the earlier table `signs`: otherwise each crash of the server would grant every instance another lease.
+-- `signs` stays for replicas of older releases.
 CREATE TABLE configsvc.listening (
     id smallint PRIMARY KEY CHECK (id = 1),
     heard_seconds double precision NOT NULL

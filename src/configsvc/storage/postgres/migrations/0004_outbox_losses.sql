@@ -1,5 +1,5 @@
--- Why nothing can be published, for every replica to tell; how many events left with less in them or not at all, and
--- the last of them, as JSON.
+-- Why nothing can be published; how many events were published incomplete (`reduced`) or not at all (`skipped`), and the
+-- last of these, as JSON.
 ALTER TABLE configsvc.outbox
     ADD COLUMN trouble text NOT NULL DEFAULT '',
     ADD COLUMN reduced bigint NOT NULL DEFAULT 0,

@@ -1,7 +1,7 @@
 -- Text is compared byte by byte (BINARY, the default): for UTF-8 that is by code point.
 -- Times are microseconds since 1970 in UTC. Bodies are JSON text.
 
--- The one row that makes revisions: it is updated in each writing transaction.
+-- The revision counter, one row. Each write updates it.
 CREATE TABLE counter (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     head INTEGER NOT NULL,
@@ -9,7 +9,7 @@ CREATE TABLE counter (
 );
 INSERT INTO counter VALUES (1, 0, 0);
 
--- The current state of each record. Without a body: it was removed, and its versions go on from here.
+-- The current state of each record. A row without a body is a removed record; it keeps the version.
 CREATE TABLE records (
     kind TEXT NOT NULL,
     environment TEXT NOT NULL,
@@ -24,7 +24,7 @@ CREATE TABLE records (
     PRIMARY KEY (kind, environment, key, service)
 );
 
--- Pages must not wade through removed records; the registry leaves many.
+-- So that a page does not read removed records: the registry leaves many.
 CREATE INDEX records_live ON records (kind, environment, key, service) WHERE body IS NOT NULL;
 
 -- The change log.
@@ -51,8 +51,8 @@ CREATE UNIQUE INDEX changes_by_record ON changes (kind, environment, key, servic
 CREATE INDEX changes_by_actor ON changes (actor, revision);
 CREATE INDEX changes_by_time ON changes (at);
 
--- Request ids, so that a retry finds its first outcome: the changes of that revision with that request id. A write
--- that changed nothing has none, and the revision at which it changed nothing.
+-- Request ids, so that a retry gets the outcome of the first attempt: the changes of that revision with that request id.
+-- A write that changed nothing has no changes, and the revision at which it was planned.
 CREATE TABLE requests (
     request_id TEXT PRIMARY KEY,
     fingerprint TEXT NOT NULL,

@@ -1,4 +1,4 @@
--- Up to where the log has left for the outside (Kafka), in the order of revisions.
+-- The revision up to which the log has been published to Kafka.
 CREATE TABLE outbox (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     published INTEGER NOT NULL

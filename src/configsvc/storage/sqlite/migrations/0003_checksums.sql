@@ -1,5 +1,5 @@
--- Each row carries a checksum of its other columns (storage/checksums.py), which is verified at each read, so that a
--- row which the disk has altered is never served. `row_checksum` is a function of the adapter.
+-- Each row has a checksum of its other columns (storage/sql/checksums.py). Each read verifies it, so that a row that the
+-- disk altered is never served. The adapter defines the function `row_checksum`.
 ALTER TABLE records ADD COLUMN checksum INTEGER;
 UPDATE records SET checksum = row_checksum(
     kind, environment, service, key, version, revision, body, created_at, updated_at, updated_by

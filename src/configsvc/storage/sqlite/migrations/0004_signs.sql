@@ -1,4 +1,4 @@
--- Signs of life of the instances' incarnations. Points in time are seconds in which somebody listened: see storage/port.py.
+-- Heartbeats, one row an instance, and the lease clock (`heard_seconds`): see storage/port/heartbeats.py.
 CREATE TABLE listening (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     heard_seconds REAL NOT NULL

@@ -1,4 +1,4 @@
-"""Lowering a limit never makes stored flags unreadable, and one that can't be read harms only itself."""
+"""Stored flags are read whatever the limits are now; one that can't be read leaves the others alone."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def stored(**members: Any) -> dict[str, Any]:
         ("USER_ID_CHARACTERS", {"targeted_users": ["abc"]}),
     ],
 )  # fmt: skip
-def test_a_flag_above_a_lowered_limit_is_read_and_evaluated(
+def test_stored_flag_above_a_lowered_limit_is_read_and_evaluated(
     monkeypatch: pytest.MonkeyPatch, limit: str, members: dict[str, Any]
 ) -> None:
     definition = stored(**members)
@@ -54,25 +54,25 @@ def test_a_flag_above_a_lowered_limit_is_read_and_evaluated(
         {"targeted_users": [1]},
     ],
 )
-def test_a_flag_that_can_t_be_read_is_an_error_of_its_own(members: dict[str, Any]) -> None:
+def test_unreadable_flag_evaluates_to_an_error_and_leaves_others_alone(members: dict[str, Any]) -> None:
     needs = {**GOOD, "name": "needs", "prerequisites": [{"flag_name": "f", "variants": ["on"]}]}
     flags = FlagSet("e", [Flag.from_stored(one) for one in (stored(**members, version=7), GOOD, needs)])
     for explain in (False, True):
-        found = flags.evaluate("f", Context("u"), explain=explain)
-        assert (found.reason, found.error_code, found.value, found.version) == (
+        result = flags.evaluate("f", Context("u"), explain=explain)
+        assert (result.reason, result.error_code, result.value, result.version) == (
             Reason.ERROR, ErrorCode.PARSE_ERROR, None, 7
         )  # fmt: skip
-        assert "'f'" in found.error_message
+        assert "'f'" in result.error_message
         assert flags.evaluate("good", Context("u"), explain=explain).value is True
         unmet = flags.evaluate("needs", Context("u"), explain=explain)
         assert (unmet.value, unmet.reason) == (False, Reason.DISABLED)
     assert [one.flag_name for one in flags.evaluate_all(Context("u"))] == ["f", "good", "needs"]
-    # What other replicas are told of it says the same, and the next version mends it.
+    # Its JSON, which other replicas read, is as unreadable; the next version mends it.
     again = FlagSet("e", [Flag.from_stored(flag.to_json()) for flag in flags])
     assert again.evaluate("f", Context("u")).error_code is ErrorCode.PARSE_ERROR
     assert flags.with_flag(Flag.from_json(stored()), 2).evaluate("f", Context("u")).value is True
 
 
 @pytest.mark.parametrize("source", [{}, {"name": 1}, [], "text", None])
-def test_anything_that_was_stored_is_a_flag_with_a_problem_at_worst(source: Any) -> None:
+def test_from_stored_never_raises(source: Any) -> None:
     assert isinstance(Flag.from_stored(source), Flag)

@@ -19,7 +19,7 @@ def message_of(definition: dict[str, object]) -> flag_pb2.Flag:
     return ParseDict(shown, flag_pb2.Flag())
 
 
-def test_a_message_is_the_flag_that_its_json_is() -> None:
+def test_message_and_json_give_the_same_flag() -> None:
     definition = {name: member for name, member in FULL.items() if name not in NOT_IN_PROTO}
     message = message_of(definition)
     message.etag, message.revision, message.updated_by = "1-1", 7, "ana"
@@ -28,7 +28,7 @@ def test_a_message_is_the_flag_that_its_json_is() -> None:
     assert Flag.from_proto(message) == Flag.from_json(definition)
 
 
-def test_json_of_a_message_in_camel_case_is_refused_and_with_the_protos_names_it_is_read() -> None:
+def test_json_of_a_message_is_read_with_the_names_of_the_proto_only() -> None:
     message = message_of(flag_json(rollout_percentage=50))
     with pytest.raises(InvalidFlag, match="rollout_percentage"):
         Flag.from_json(MessageToDict(message))
@@ -37,18 +37,18 @@ def test_json_of_a_message_in_camel_case_is_refused_and_with_the_protos_names_it
 
 def test_fields_of_a_newer_server_are_ignored() -> None:
     message = message_of(flag_json(rollout_percentage=50))
-    # Field 1000, of whatever meaning.
+    # An unknown field with number 1000.
     newer = flag_pb2.Flag.FromString(message.SerializeToString() + bytes([0xC2, 0x3E, 1, 65]))
     assert Flag.from_proto(newer) == Flag.from_proto(message)
 
 
-def test_a_message_without_its_definition_is_refused() -> None:
+def test_message_without_its_definition_is_refused() -> None:
     with pytest.raises(InvalidFlag, match="definition_omitted"):
         Flag.from_proto(flag_pb2.Flag(name="f", environment="test", definition_omitted=True))
 
 
 @pytest.mark.parametrize("other", [None, {}, "f", 1])
-def test_what_is_no_message_is_a_type_error(other: object) -> None:
+def test_other_values_than_messages_are_a_type_error(other: object) -> None:
     with pytest.raises(TypeError, match=r"must be a configsvc\.v1\.Flag message"):
         Flag.from_proto(other)
 
@@ -59,7 +59,7 @@ def test_another_message_is_refused() -> None:
 
 
 def test_without_re2_only_flags_that_need_it_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    # None: an import of it is an ImportError, as where it is not installed.
+    # With None in its place, an import raises ImportError, as if it were not installed.
     monkeypatch.setitem(sys.modules, "re2", None)
     importlib.import_module("configsvc_client.evaluation")
     assert Flag.from_json(flag_json(rules=[rule(condition("plan", "equals", "pro"), variant="on")]))
