@@ -1,4 +1,4 @@
-"""A replica whose database can be restored from a backup."""
+"""A follower of the replica, and a replica whose database can be restored from a backup."""
 
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 from configsvc.cache.local import LocalCache
 from tests.app.changelog.restoring import A, B, RestorableReplica, open_restorable
 from tests.app.fake_clock import FakeClock
+from tests.app.replica import RecordingFollower, Replica
 from tests.conformance.storage.databases import Database, sqlite_database
 
 
@@ -35,3 +36,8 @@ async def restore(restorable: RestorableReplica) -> Callable[[], None]:
     await restorable.put((A, 2), (B, 2))
     await restorable.catch_up()
     return restore
+
+
+@pytest.fixture
+def seen(replica: Replica) -> RecordingFollower:
+    return replica.following(RecordingFollower())
