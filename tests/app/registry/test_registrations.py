@@ -37,7 +37,7 @@ async def test_change_that_the_log_delivers_after_an_own_removal_is_ignored(worl
         replica.log_follower.apply([put])
         assert replica.registrations.services == ()
         replica.log_follower.apply([removal])
-        again, _ = await replica.directory.register(registration(), ME)
+        again = (await replica.directory.register(registration(), ME)).value
         assert [i.instance_id for i in (await replica.discovery.discover("svc")).instances] == [again.instance_id]
 
 
