@@ -23,11 +23,13 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -171,19 +173,23 @@ class Runner:
 
     def _run(self, tests: Sequence[str], seconds: float) -> str:
         pytest = [sys.executable, "-m", "pytest", "-q", "-x", "--no-services", "-p", "no:cacheprovider", "--no-header"]
+        # Few examples of each property, and a failure as it was found (tests/conftest.py).
+        pytest.append("--hypothesis-profile=quick")
         path = os.pathsep.join(str(self._checkout.folder / source) for source in SOURCES)
         environment = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-        process = subprocess.Popen(
+        with subprocess.Popen(
             [*pytest, *tests],
             cwd=self._checkout.folder, env=environment, text=True, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        try:
-            output, _ = process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9)
-            process.communicate()
-            return ""
+        ) as process:  # fmt: skip
+            try:
+                output, _ = process.communicate(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                return ""
+            finally:
+                # Its own session: nothing that a test started outlives it, also if this run is interrupted.
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
         if process.returncode in (0, NO_TESTS_RAN):
             return ""
         failure = FAILURE.search(output)

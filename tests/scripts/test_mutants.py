@@ -85,7 +85,10 @@ def repository(tmp_path: Path) -> Path:
         "src/configsvc/app/__init__.py": "",
         "src/configsvc/app/doors.py": "def is_open(x, y):\n    return x > y\n\n\ndef is_shut(x, y):\n    return x < y\n",
         "src/configsvc/app/user.py": "from configsvc.app import doors\n",
-        "tests/conftest.py": "def pytest_addoption(parser):\n    parser.addoption('--no-services', action='store_true')\n",
+        "tests/conftest.py": (
+            "from hypothesis import settings\n\nsettings.register_profile('quick')\n\n\n"
+            "def pytest_addoption(parser):\n    parser.addoption('--no-services', action='store_true')\n"
+        ),
         "tests/app/test_doors.py": (
             "from configsvc.app.doors import is_open\n\n\n"
             "def test_boundary():\n    assert [is_open(2, 2), is_open(3, 2)] == [False, True]\n"
