@@ -23,11 +23,13 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,6 +41,8 @@ SOURCES = ("src", "clients/python/src", ".")
 CHANGED = ("src/configsvc/", "clients/python/src/configsvc_client/evaluation/")
 GENERATED = "rest_names.py"
 NO_TESTS_RAN = 5
+# Before it are the logs of the failed test, whose lines may look like those of the summary.
+SUMMARY = "short test summary info"
 # As pytest sums it up: the test's id, which may have spaces, and perhaps the error.
 FAILURE = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
 # Imports between a module and its near tests.
@@ -171,22 +175,26 @@ class Runner:
 
     def _run(self, tests: Sequence[str], seconds: float) -> str:
         pytest = [sys.executable, "-m", "pytest", "-q", "-x", "--no-services", "-p", "no:cacheprovider", "--no-header"]
+        # Few examples of each property, and a failure as it was found (tests/conftest.py).
+        pytest.append("--hypothesis-profile=quick")
         path = os.pathsep.join(str(self._checkout.folder / source) for source in SOURCES)
         environment = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-        process = subprocess.Popen(
+        with subprocess.Popen(
             [*pytest, *tests],
             cwd=self._checkout.folder, env=environment, text=True, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        try:
-            output, _ = process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9)
-            process.communicate()
-            return ""
+        ) as process:  # fmt: skip
+            try:
+                output, _ = process.communicate(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                return ""
+            finally:
+                # Its own session: nothing that a test started outlives it, also if this run is interrupted.
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
         if process.returncode in (0, NO_TESTS_RAN):
             return ""
-        failure = FAILURE.search(output)
+        failure = FAILURE.search(output.rpartition(SUMMARY)[2])
         return failure[1] if failure else f"{tests[0]}, which could not be run"
 
 

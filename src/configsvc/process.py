@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from configsvc.clock import Clock
 from configsvc.logs import write_as_json
@@ -15,12 +15,7 @@ from configsvc.wiring import SYSTEM_CLOCK, build
 logger = logging.getLogger(__name__)
 
 
-async def serve(
-    settings: Settings,
-    listen: Sequence[str],
-    ready: Callable[[], None] | None = None,
-    clock: Clock = SYSTEM_CLOCK,
-) -> None:
+async def serve(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM_CLOCK) -> None:
     """Runs one server until SIGTERM or SIGINT; then drains it."""
     write_as_json(settings.log_level)
     for line in removed_settings():
@@ -36,8 +31,6 @@ async def serve(
         asyncio.get_running_loop().add_signal_handler(number, on_stop_signal)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, logger.warning, "SIGHUP changes nothing")
     async with build(settings, listen, clock):
-        if ready is not None:
-            ready()
         await stop.wait()
 
 

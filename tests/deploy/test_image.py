@@ -62,8 +62,8 @@ def test_service_uses_every_engine_and_runs_several_workers(monkeypatch: pytest.
     assert settings.kafka_bootstrap_servers == f"kafka:{ENGINES['kafka']}"
     assert settings.zookeeper_hosts == f"zookeeper:{ENGINES['zookeeper']}"
     engine = COMPOSE["services"]["postgres"]["environment"]
-    given = (engine["POSTGRES_USER"], interpolated(engine["POSTGRES_PASSWORD"]), engine["POSTGRES_DB"])
-    assert (url.username, url.password, url.path.lstrip("/")) == given
+    credentials = (engine["POSTGRES_USER"], interpolated(engine["POSTGRES_PASSWORD"]), engine["POSTGRES_DB"])
+    assert (url.username, url.password, url.path.lstrip("/")) == credentials
     command = [interpolated(part) for part in COMPOSE["services"]["valkey"]["command"]]
     assert command[command.index("--requirepass") + 1] == settings.redis_password.get_secret_value()
 

@@ -59,7 +59,7 @@ def test_bytes_that_are_not_a_message_are_invalid_argument(service: Running) -> 
                 call()
             assert isinstance(caught.value, grpc.Call)
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-            assert "is no message" in caught.value.details()
+            assert "is not a message" in caught.value.details()
 
 
 def test_keep_alive_stream_works_through_the_gateway(service: Running, environment: str) -> None:

@@ -78,17 +78,17 @@ def test_chosen_bodies_are_read_as_python_and_protobuf_read_them(gateway: httpx.
 
 def assert_agrees(gateway: httpx.Client, method: str, path: str, message: type[Message], body: bytes) -> None:
     """Asserts that the gateway accepts the same bodies as the oracle, and reads the same members."""
-    found = members_or_error(gateway, method, path, body)
+    result = members_or_error(gateway, method, path, body)
     if not body:
         return
     try:
         expected: set[str] | str = members(body, message())
     except (NotStrict, json_format.ParseError, ValueError) as error:
         expected = str(error)
-    if isinstance(found, dict):
-        assert isinstance(expected, str), (body, found)
+    if isinstance(result, dict):
+        assert isinstance(expected, str), (body, result)
     else:
-        assert found == expected, body
+        assert result == expected, body
 
 
 def bindings() -> list[tuple[str, str, Descriptor]]:
@@ -105,10 +105,10 @@ def bindings() -> list[tuple[str, str, Descriptor]]:
 def test_every_route_refuses_unknown_members(
     gateway: httpx.Client, method: str, path: str, message: Descriptor
 ) -> None:
-    found = members_or_error(gateway, method, path, b'{"no_such_member": 1}')
-    assert isinstance(found, dict)
-    assert found["message"].startswith("no_such_member: is unknown here")
-    known = found["message"].partition("known are ")[2]
+    result = members_or_error(gateway, method, path, b'{"no_such_member": 1}')
+    assert isinstance(result, dict)
+    assert result["message"].startswith("no_such_member: is unknown here")
+    known = result["message"].partition("known are ")[2]
     assert known == ", ".join(f.name for f in message.fields)
 
 
@@ -117,15 +117,15 @@ def test_operation_with_two_writes_is_refused_by_name(gateway: httpx.Client) -> 
     names = [f.name for f in change_pb2.ChangeOperation.DESCRIPTOR.fields]
     for first, second in zip(names, names[1:] + names[:1], strict=True):
         body = f'{{"operations":[{{}},{{"{first}":{{}},"{second}":{{}}}}]}}'.encode()
-        found = members_or_error(gateway, "POST", "/api/v1/changes:apply", body)
-        assert isinstance(found, dict)
-        assert found["message"].startswith(f"operations[1].{second}: must not be given together with {first}")
+        result = members_or_error(gateway, "POST", "/api/v1/changes:apply", body)
+        assert isinstance(result, dict)
+        assert result["message"].startswith(f"operations[1].{second}: must not be given together with {first}")
         one = f'{{"operations":[{{"{first}":{{}},"{second}":null}}]}}'.encode()
         assert members_or_error(gateway, "POST", "/api/v1/changes:apply", one) == {"operations"}
 
 
 def test_list_of_too_many_objects_is_refused(gateway: httpx.Client) -> None:
     body = b'{"operations":[' + b",".join([b"{}"] * 100_001) + b"]}"
-    found = members_or_error(gateway, "POST", "/api/v1/changes:apply", body)
-    assert isinstance(found, dict)
-    assert found["message"] == "operations: must have at most 100000 items"
+    result = members_or_error(gateway, "POST", "/api/v1/changes:apply", body)
+    assert isinstance(result, dict)
+    assert result["message"] == "operations: must have at most 100000 items"

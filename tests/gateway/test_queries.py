@@ -51,9 +51,9 @@ def reads() -> list[tuple[str, routes.Route, Descriptor]]:
 def violation(answer: httpx.Response) -> tuple[str, str]:
     """The refused field, and the reason."""
     assert answer.status_code == 400, answer.text
-    (found,) = answer.json()["details"][1]["field_violations"]
-    assert answer.json()["message"] == f"{found['field']}: {found['description']}"
-    return found["field"], found["description"]
+    (field_violation,) = answer.json()["details"][1]["field_violations"]
+    assert answer.json()["message"] == f"{field_violation['field']}: {field_violation['description']}"
+    return field_violation["field"], field_violation["description"]
 
 
 def kind_of(described: str) -> str:

@@ -85,10 +85,13 @@ def repository(tmp_path: Path) -> Path:
         "src/configsvc/app/__init__.py": "",
         "src/configsvc/app/doors.py": "def is_open(x, y):\n    return x > y\n\n\ndef is_shut(x, y):\n    return x < y\n",
         "src/configsvc/app/user.py": "from configsvc.app import doors\n",
-        "tests/conftest.py": "def pytest_addoption(parser):\n    parser.addoption('--no-services', action='store_true')\n",
+        "tests/conftest.py": (
+            "from hypothesis import settings\n\nsettings.register_profile('quick')\n\n\n"
+            "def pytest_addoption(parser):\n    parser.addoption('--no-services', action='store_true')\n"
+        ),
         "tests/app/test_doors.py": (
             "from configsvc.app.doors import is_open\n\n\n"
-            "def test_boundary():\n    assert [is_open(2, 2), is_open(3, 2)] == [False, True]\n"
+            "def test_boundary():\n    print('ERROR  not a test')\n    assert [is_open(2, 2), is_open(3, 2)] == [False, True]\n"
         ),
         "tests/app/test_always_fails.py": "from configsvc.app import doors\n\n\ndef test_it():\n    assert False\n",
         "tests/test_user.py": "from configsvc.app.user import doors\n\n\ndef test_it():\n    assert doors\n",

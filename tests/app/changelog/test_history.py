@@ -77,6 +77,9 @@ async def test_current_version_outlives_the_compaction_of_its_change(
     with pytest.raises(NotFound) as compacted:
         await versions.version(A, 1)
     assert compacted.value.reason == "VERSION_COMPACTED"
+    metadata = compacted.value.metadata
+    assert (metadata["oldest_version"], metadata["current_version"]) == ("2", "2")
+    assert "versions 2 to 2 are left" in compacted.value.message
     assert (await versions.page(B, 10, "")).compacted_through == 1
 
 
