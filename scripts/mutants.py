@@ -41,6 +41,8 @@ SOURCES = ("src", "clients/python/src", ".")
 CHANGED = ("src/configsvc/", "clients/python/src/configsvc_client/evaluation/")
 GENERATED = "rest_names.py"
 NO_TESTS_RAN = 5
+# Before it are the logs of the failed test, whose lines may look like those of the summary.
+SUMMARY = "short test summary info"
 # As pytest sums it up: the test's id, which may have spaces, and perhaps the error.
 FAILURE = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
 # Imports between a module and its near tests.
@@ -192,7 +194,7 @@ class Runner:
                     os.killpg(process.pid, signal.SIGKILL)
         if process.returncode in (0, NO_TESTS_RAN):
             return ""
-        failure = FAILURE.search(output)
+        failure = FAILURE.search(output.rpartition(SUMMARY)[2])
         return failure[1] if failure else f"{tests[0]}, which could not be run"
 
 

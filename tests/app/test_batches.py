@@ -81,9 +81,16 @@ async def test_two_operations_about_one_resource_are_refused(batches: Batches) -
 
 
 async def test_invalid_fields_of_all_operations_are_named_by_their_paths(batches: Batches) -> None:
-    operations = [creation("", 1), creation("k", float("nan"), 1)]
+    operations = [
+        creation("", 1),
+        creation("k", float("nan"), 1),
+        BatchOperation("operations[2].update_config", lambda fields: plan_update(fields, draft("", 1))),
+        BatchOperation("operations[3].delete_config", lambda fields: plan_deletion(fields, config("/"))),
+    ]
     with pytest.raises(InvalidInput) as refused:
         await batches.apply(operations, replace(AUTHOR, reason="\0"))
     assert [violation.field for violation in refused.value.violations] == [
         "reason", "operations[0].create_config.key", "operations[1].create_config.value",
+        "operations[2].update_config.key", "operations[2].update_config",
+        "operations[3].delete_config.key",
     ]  # fmt: skip

@@ -91,7 +91,7 @@ def repository(tmp_path: Path) -> Path:
         ),
         "tests/app/test_doors.py": (
             "from configsvc.app.doors import is_open\n\n\n"
-            "def test_boundary():\n    assert [is_open(2, 2), is_open(3, 2)] == [False, True]\n"
+            "def test_boundary():\n    print('ERROR  not a test')\n    assert [is_open(2, 2), is_open(3, 2)] == [False, True]\n"
         ),
         "tests/app/test_always_fails.py": "from configsvc.app import doors\n\n\ndef test_it():\n    assert False\n",
         "tests/test_user.py": "from configsvc.app.user import doors\n\n\ndef test_it():\n    assert doors\n",

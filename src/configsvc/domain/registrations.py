@@ -5,7 +5,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
-from configsvc.domain.addresses import ANYONE, AddressRules
+from configsvc.domain.addresses import DEFAULT_RULES, AddressRules
 from configsvc.domain.fields import SERVICE_NAME_CHARACTERS, Fields
 from configsvc.domain.instances import DEFAULT_WEIGHT, HEALTHY, UNHEALTHY, instance_ref
 from configsvc.domain.records import Action, JsonObject, Mutation, Put, Record, View
@@ -52,7 +52,7 @@ def with_defaults(registration: Registration, default_ttl_seconds: int) -> Regis
     )
 
 
-def validate(fields: Fields, registration: Registration, addresses: AddressRules = ANYONE) -> None:
+def validate(fields: Fields, registration: Registration, addresses: AddressRules = DEFAULT_RULES) -> None:
     """Refuses values that are not allowed. The violations name the fields of a RegisterInstanceRequest.
 
     `addresses` judges the health check URL only. This service never connects to a service URL, so only the addresses
@@ -60,7 +60,7 @@ def validate(fields: Fields, registration: Registration, addresses: AddressRules
     """
     fields.service(registration.service_name, required=True)
     fields.name("instance_id", registration.instance_id, SERVICE_NAME_CHARACTERS, required=False)
-    _validate_url(fields, "service_url", registration.service_url, SERVICE_SCHEMES, ANYONE, required=True)
+    _validate_url(fields, "service_url", registration.service_url, SERVICE_SCHEMES, DEFAULT_RULES, required=True)
     _validate_url(fields, "health_check_url", registration.health_check_url, CHECK_SCHEMES, addresses, required=False)
     fields.count("metadata", len(registration.metadata), fields.limits.metadata_entries)
     for name, value in list(registration.metadata.items())[: fields.limits.metadata_entries]:

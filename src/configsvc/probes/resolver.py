@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections import OrderedDict
 
-from configsvc.domain.addresses import literal
+from configsvc.domain.addresses import parse_address
 from configsvc.probes.port import ProbeBusyError, ProbeUnansweredError
 from configsvc.single_flight import SingleFlight
 
@@ -26,7 +26,7 @@ class Resolver:
 
     async def addresses(self, host: str, port: int) -> Addresses:
         """At least one address. Raises `ProbeUnansweredError` if there is none, and `ProbeBusyError`."""
-        if (address := literal(host)) is not None:
+        if (address := parse_address(host)) is not None:
             return (str(address),)
         name = (host, port)
         if name not in self._running:

@@ -165,6 +165,13 @@ async def test_every_field_that_cannot_be_accepted_is_named(store: ConfigStore) 
     assert await fields_refused(lambda: store.diff(ref("k"), 0, -1)) == ["from_version", "to_version"]
     assert await fields_refused(lambda: store.bulk("test", "", [])) == ["keys"]
     assert await fields_refused(lambda: store.effective("test", "", "", PageRequest())) == ["service_name"]
+    assert await fields_refused(lambda: store.effective_value(config_ref("no good", "no good", ""))) == [
+        "key", "environment", "service_name",
+    ]  # fmt: skip
+    for call in (store.get, store.effective_value):
+        assert await fields_refused(lambda call=call: call(config_ref("no good", "svc", "k"))) == ["environment"]  # type: ignore[misc]
+    assert await fields_refused(lambda: store.history(ref(""), PageRequest(-1))) == ["key", "page_size"]
+    assert await fields_refused(lambda: store.rollback(ref(""), 0, AUTHOR)) == ["key", "version"]
     operations = [
         ConfigOperation(draft("a", 1), must_not_exist=True, precondition=Precondition(("x",))),
         ConfigOperation(draft("a"), delete=True, must_not_exist=True),

@@ -5,11 +5,12 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import pytest
 
 from configsvc.app.registry.health_checks.check_queue import CONCURRENT_CHECKS, SERVICE_CHECKS, UNPROVEN_CHECKS
-from configsvc.app.registry.health_checks.checks import BUSY, HealthChecks, Thresholds
+from configsvc.app.registry.health_checks.checks import BUSY, JITTER, HealthChecks, Thresholds
 from configsvc.app.registry.health_checks.fair_queue import FairQueue
 from configsvc.domain.instances import Instance, instance_ref
 from configsvc.domain.records import Put, Record, View
@@ -194,6 +195,20 @@ async def test_check_comes_before_expiry_unless_the_last_check_failed(world: Wor
         unchecked = registered("svc", "unchecked", "")
         checks.on_put(unchecked, None)
         assert not checks.check_before_expiry(unchecked)
+
+
+async def test_check_before_expiry_replaces_the_scheduled_one(world: World) -> None:
+    async with world.checks() as checks:
+        record = registered("svc", "one", "http://well.svc:1", ttl=3600)
+        checks.on_put(record, None)
+        await world.clock.advance(INTERVAL_SECONDS)
+        assert checks.check_before_expiry(record)
+        await world.clock.advance(0.5)
+        times = world.targets.at["http://well.svc:1"]
+        demanded = len(times)
+        await world.clock.advance(10 * INTERVAL_SECONDS)
+        between = [later - earlier for earlier, later in pairwise(times[demanded - 1 :])]
+        assert min(between) >= INTERVAL_SECONDS * (1 - JITTER), "the earlier due time no longer counts"
 
 
 async def test_concurrent_callers_share_one_check(world: World) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from configsvc.app.registry.leases import expiry
 from configsvc.app.registry.leases.expiry import CHECK_WAIT_SECONDS
 from configsvc.app.registry.leases.leases import SETTLE_SECONDS, SWEEP_SECONDS, SYNC_SECONDS
 from configsvc.app.registry.service_registry import ServiceRegistry
 from configsvc.clock import SystemClock
+from configsvc.domain.instances import Incarnation, instance_ref
 from configsvc.errors import NotFound, Unavailable
 from configsvc.probes.port import ProbeBusyError
 from tests.app.registry.world import ME, World, gone, registration
@@ -158,6 +160,39 @@ async def test_outage_of_the_store_does_not_count_as_silence(world: World, monke
             await replica.directory.heartbeat("svc", ALIVE)
             await world.pass_time(1)
             assert await names(replica) >= {ALIVE}
+
+
+async def test_time_in_which_the_process_was_paused_does_not_count_as_silence(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every sweep counts as the first one after a pause."""
+    monkeypatch.setattr(expiry, "PAUSED_SECONDS", -1.0)
+    async with world.replica("a") as replica:
+        await register_both(replica)
+        await world.pass_time(5 * TTL_SECONDS)
+        assert await names(replica) == {DEAD, ALIVE}
+
+
+async def test_heartbeat_for_another_owner_survives_a_failed_write(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def down(*_: object) -> None:
+        raise Unavailable("the store is down")
+
+    async with world.replica("a") as owner, world.replica("b") as other:
+        await register_both(owner, other)
+        await world.pass_time(2)
+        record = owner.registrations.get(instance_ref("svc", ALIVE))
+        assert record is not None
+        incarnation = Incarnation.of(record)
+        before = (await world.storage.heartbeats([incarnation]))[incarnation]
+        with monkeypatch.context() as patched:
+            patched.setattr(world.storage, "record_heartbeats", down)
+            await other.directory.heartbeat("svc", ALIVE)
+            await world.pass_time(2)
+        await world.pass_time(1)
+        after = (await world.storage.heartbeats([incarnation]))[incarnation]
+        assert after.seen_at > before.seen_at
 
 
 async def test_heartbeat_at_another_replica_renews_the_lease(world: World) -> None:

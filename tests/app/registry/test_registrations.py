@@ -28,6 +28,19 @@ async def test_older_or_equally_old_record_is_ignored(world: World) -> None:
             assert (known.weight, known.revision) == (2, newest.revision)
 
 
+async def test_change_that_the_log_delivers_after_an_own_removal_is_ignored(world: World) -> None:
+    """An own write is applied when it returns. The log may deliver earlier changes later."""
+    async with world.replica("a", poll_seconds=1e6) as replica:
+        await replica.directory.register(registration(), ME)
+        await replica.directory.deregister("svc", "one", ME)
+        put, removal = await world.storage.read((await world.storage.state()).head - 2, 10)
+        replica.log_follower.apply([put])
+        assert replica.registrations.services == ()
+        replica.log_follower.apply([removal])
+        again = (await replica.directory.register(registration(), ME)).value
+        assert [i.instance_id for i in (await replica.discovery.discover("svc")).instances] == [again.instance_id]
+
+
 async def test_missed_incarnation_starts_with_clean_state(world: World) -> None:
     """It left and came back between two reads of the store, so the replica never saw that it had left."""
     async with world.replica("a") as replica:

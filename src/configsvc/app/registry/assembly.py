@@ -22,7 +22,7 @@ from configsvc.app.registry.ownership.reconciler import Reconciler
 from configsvc.app.registry.registrations import Registrations
 from configsvc.app.registry.service_registry import ServiceRegistry
 from configsvc.clock import Clock
-from configsvc.domain.addresses import ANYONE, AddressRules
+from configsvc.domain.addresses import DEFAULT_RULES, AddressRules
 from configsvc.domain.limits import Limits
 from configsvc.probes.port import Probe
 from configsvc.registry.port import ServiceRegistryClient
@@ -40,7 +40,7 @@ class RegistryOptions:
     check_timeout_seconds: float
     default_ttl_seconds: int
     stale_seconds: float
-    addresses: AddressRules = ANYONE
+    addresses: AddressRules = DEFAULT_RULES
 
 
 def build_registry(

@@ -175,6 +175,8 @@ class Registrations:
     def mark_outdated(self) -> None:
         """The log can't say which registrations changed: they may be out of date until all of them are read again."""
         self._is_current = False
+        # The log may have another history, whose revisions are not comparable with these.
+        self._early_removals.clear()
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Applies changes of the log, in order, and puts the result into the fallback cache."""
@@ -192,6 +194,9 @@ class Registrations:
         if record.history != history:
             return
         if before is not None and before.history == history and before.revision >= record.revision:
+            return
+        if record.revision <= self._early_removals.get(record.ref, 0):
+            # The log delivers what came before a removal that is already known here.
             return
         if before is not None and Incarnation.of(before) != Incarnation.of(record):
             # The instance left and came back while the log was not read. The state of the earlier life ends all the same.

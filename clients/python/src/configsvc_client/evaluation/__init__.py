@@ -48,7 +48,7 @@ from configsvc_client.evaluation.flag import (
 )
 from configsvc_client.evaluation.flag_evaluation import Context, ErrorCode, Evaluation, Reason
 from configsvc_client.evaluation.flagset import FlagNotFound, FlagSet, find_cycle
-from configsvc_client.evaluation.operands import RegexUnavailable
+from configsvc_client.evaluation.patterns import RegexUnavailable
 from configsvc_client.evaluation.validation import (
     check_flag,
     check_prerequisites,

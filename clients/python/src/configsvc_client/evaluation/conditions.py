@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from configsvc_client.evaluation import limits
+from configsvc_client.evaluation import limits, networks, patterns
 from configsvc_client.evaluation import operands as parse
 from configsvc_client.evaluation.operands import Json
 
@@ -88,13 +88,13 @@ def _matches(operands: Sequence[Callable[[bytes], object]]) -> Match:
 
 def _within(operands: Sequence[tuple[int, int, int]]) -> Match:
     # One look-up for each length of prefix, however many networks there are.
-    networks: dict[tuple[int, int], set[int]] = {}
+    by_prefix: dict[tuple[int, int], set[int]] = {}
     for family, host_bits, network in operands:
-        networks.setdefault((family, host_bits), set()).add(network)
-    table = tuple((family, bits, frozenset(numbers)) for (family, bits), numbers in networks.items())
+        by_prefix.setdefault((family, host_bits), set()).add(network)
+    table = tuple((family, bits, frozenset(numbers)) for (family, bits), numbers in by_prefix.items())
 
     def match(value: Json) -> bool:
-        address = parse.address(value)
+        address = networks.address(value)
         if address is None:
             return False
         family, number = address
@@ -147,7 +147,7 @@ OPERATORS: Final[Mapping[str, Operator]] = {
     "contains": _scanned(parse.text_operand, _contains),
     "starts_with": _scanned(parse.text_operand, _starts_with),
     "ends_with": _scanned(parse.text_operand, _ends_with),
-    "matches": _scanned(parse.pattern_operand, _matches),
+    "matches": _scanned(patterns.pattern_operand, _matches),
     "less_than": _numeric(comparison.lt),
     "less_or_equal": _numeric(comparison.le),
     "greater_than": _numeric(comparison.gt),
@@ -159,7 +159,7 @@ OPERATORS: Final[Mapping[str, Operator]] = {
     "semver_greater_or_equal": _semver(comparison.ge),
     "before": _dated(comparison.lt),
     "after": _dated(comparison.gt),
-    "cidr": Operator(parse.network_operand, _within, most=_many),
+    "cidr": Operator(networks.network_operand, _within, most=_many),
     "present": Operator(_scalar, _always, least=0, most=0),
     "absent": Operator(_scalar, _always, least=0, most=0),
 }

@@ -6,7 +6,7 @@ It evaluates the same compiled parts a second time, so a test compares the two.
 from collections.abc import Sequence
 
 from configsvc_client.evaluation import bucketing, limits
-from configsvc_client.evaluation.compiler import CompiledFlag, CompiledRule, CompiledSplit
+from configsvc_client.evaluation.compiled_flag import CompiledFlag, CompiledRule, CompiledSplit
 from configsvc_client.evaluation.conditions import USER_ID, is_present
 from configsvc_client.evaluation.explanation import (
     ArmRange,

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 
-from configsvc_client.evaluation.compiler import CompiledFlag, compile_flag, unreadable
+from configsvc_client.evaluation.compiled_flag import CompiledFlag
+from configsvc_client.evaluation.compiler import compile_flag, unreadable
 from configsvc_client.evaluation.explainer import explain as explain_compiled
 from configsvc_client.evaluation.explanation import PrerequisiteOutcome
 from configsvc_client.evaluation.flag import Flag, Prerequisite

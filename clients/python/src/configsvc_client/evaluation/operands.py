@@ -1,14 +1,11 @@
-"""What conditions compare: numbers, texts, versions, instants, networks, patterns.
+"""What conditions compare: numbers, texts, versions, instants. (Networks and patterns have modules of their own.)
 
 Operands belong to a flag: each is parsed once, when the flag is compiled, and a parser of an operand raises ValueError
 with what is allowed. Attributes belong to a context, which is never refused: a parser of an attribute returns None.
 """
 
-import importlib
-import ipaddress
 import math
 import re
-from collections.abc import Callable
 from datetime import date
 from typing import Any, Final
 
@@ -26,12 +23,6 @@ OPERAND_TOO_LARGE: Final = (
 Version = tuple[int, int, int, bool, tuple[tuple[bool, int, str], ...]]
 # Nanoseconds since 0001-01-01T00:00:00Z.
 Instant = int
-# (4 or 6, address as an integer).
-Address = tuple[int, int]
-
-
-class RegexUnavailable(ImportError):
-    """A flag has a regular expression, and RE2, which runs it, is not installed. No other engine gives the same results."""
 
 
 _NUMERIC: Final = r"(?:0|[1-9][0-9]*)"
@@ -109,19 +100,6 @@ def instant(text: Json) -> Instant | None:
     return (minutes * 60 + second) * _NANOSECONDS + nanoseconds
 
 
-def address(text: Json) -> Address | None:
-    """An IPv4 or IPv6 address; None if the text is not one. An IPv4 address inside IPv6 is that IPv4 address."""
-    if not isinstance(text, str) or len(text) > limits.OPERAND_CHARACTERS:
-        return None
-    try:
-        parsed = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
-        parsed = parsed.ipv4_mapped
-    return parsed.version, int(parsed)
-
-
 def scalar_operand(operand: Json) -> bool | float | str:
     """An operand of equality."""
     if isinstance(operand, bool | str):
@@ -155,66 +133,6 @@ def instant_operand(operand: Json) -> Instant:
     if parsed is None:
         raise ValueError("must be an RFC 3339 date and time such as '2026-01-31T12:00:00Z'")
     return parsed
-
-
-def network_operand(operand: Json) -> tuple[int, int, int]:
-    """An operand of `cidr`: (4 or 6, number of host bits, network bits as an integer).
-
-    IPv4 networks inside IPv6 (::ffff:0:0/96) are those IPv4 networks, as IPv4 addresses are in `address`.
-    """
-    allowed = "must be a network such as '10.0.0.0/8' or '2001:db8::/32', or an address"
-    if not isinstance(operand, str) or len(operand) > limits.OPERAND_CHARACTERS or "%" in operand:
-        raise ValueError(allowed)
-    try:
-        network = ipaddress.ip_network(operand, strict=False)
-    except ValueError:
-        raise ValueError(allowed) from None
-    if int(network.network_address) != int(ipaddress.ip_address(operand.partition("/")[0])):
-        raise ValueError(f"must not have bits beyond its prefix; '{network}' may be meant")
-    host_bits = network.max_prefixlen - network.prefixlen
-    mapped = getattr(network.network_address, "ipv4_mapped", None)
-    if mapped is not None and host_bits <= 32:
-        # A network of IPv4, as in `address`: ::ffff:10.0.0.0/104 is 10.0.0.0/8.
-        return 4, host_bits, int(mapped) >> host_bits
-    return network.version, host_bits, int(network.network_address) >> host_bits
-
-
-def pattern_operand(operand: Json) -> Callable[[bytes], object]:
-    """An operand of `matches`: a search in UTF-8 text that is truthy if the pattern is found anywhere.
-
-    RE2 (github.com/google/re2/wiki/Syntax) takes time linear in the text: no look-around, no backreference.
-    """
-    if not isinstance(operand, str) or not operand:
-        raise ValueError("must be a regular expression in RE2 syntax that is not empty")
-    if not storable(operand):
-        raise ValueError("must not have NUL or lone surrogates")
-    if len(operand) > limits.PATTERN_CHARACTERS:
-        raise ValueError(f"must be at most {limits.PATTERN_CHARACTERS} characters; it has {len(operand)}")
-    re2 = _re2()
-    options = re2.Options()
-    options.never_capture = True  # Only whether the pattern matches is needed.
-    options.log_errors = False
-    options.max_mem = limits.PATTERN_BYTES
-    try:
-        search: Callable[[bytes], object] = re2.compile(operand, options).search
-    except re2.error as error:
-        detail = error.args[0] if error.args else b""
-        reason = detail.decode("utf-8", "replace") if isinstance(detail, bytes) else str(detail)
-        raise ValueError(
-            f"must be a regular expression in RE2 syntax, without look-around or backreferences: {reason}"
-        ) from None
-    return search
-
-
-def _re2() -> Any:
-    # Loaded when a flag needs it: it is an extra of the package, since it has to be compiled if there is no wheel.
-    try:
-        return importlib.import_module("re2")
-    except ImportError as error:
-        raise RegexUnavailable(
-            "a condition has the operator 'matches', and google-re2, which runs regular expressions, is not installed:"
-            " pip install 'configsvc-client[regex]'"
-        ) from error
 
 
 def _bounded(operand: str) -> str:
