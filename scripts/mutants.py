@@ -5,9 +5,10 @@
     COUNT=40 SEED=7   so many changes, chosen by the seed; the same seed chooses the same ones on the same code
     SECONDS=120       how long the tests may take for one change
 
-The tests of a module are the files that import it, the nearest first: those of its room, those that import it directly or
-through one other module, and the rest. Tests that need an engine are skipped. A change that fails none of them in the time given has lived: it is
-a missing test, dead code, or a change that makes no difference (an equivalent one).
+The tests of a module are the files that import it: those of its room first, however they import it, then others that
+import it directly or through one other module. Tests that need an engine are skipped. A change that fails none of them has lived: it is a missing test,
+dead code, or a change that makes no difference (an equivalent one). If the time is up before, the change is undecided: the
+machine is busy, or the change made something endless.
 
 Everything happens in a copy of the checkout. The failing test of each change is also run without the change, so that a
 test that always fails proves nothing.
@@ -41,6 +42,8 @@ SOURCES = ("src", "clients/python/src", ".")
 CHANGED = ("src/configsvc/", "clients/python/src/configsvc_client/evaluation/")
 GENERATED = "rest_names.py"
 NO_TESTS_RAN = 5
+# Before it are the logs of the failed test, whose lines may look like those of the summary.
+SUMMARY = "short test summary info"
 # As pytest sums it up: the test's id, which may have spaces, and perhaps the error.
 FAILURE = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
 # Imports between a module and its near tests.
@@ -72,8 +75,8 @@ class Checkout:
         subprocess.run(compile_all, check=True, stdout=subprocess.DEVNULL)
         return checkout
 
-    def tests_of(self, path: str) -> list[list[str]]:
-        """The test files that import a module, in groups: its room, the near ones, the others. The nearest come first."""
+    def tests_of(self, path: str) -> tuple[list[str], list[str]]:
+        """The test files that import a module: those of its room, and the other near ones. The nearest come first."""
         distance = {path: 0}
         waiting = [path]
         for current in waiting:
@@ -85,10 +88,9 @@ class Checkout:
         room, name = _test_room(path), Path(path).stem
         # A file that is named after the module comes before its neighbours.
         tests.sort(key=lambda test: (name not in Path(test).stem, distance[test], test))
-        groups: list[list[str]] = [[], [], []]
-        for test in tests:
-            groups[0 if test.startswith(room) else 1 if distance[test] <= NEAR else 2].append(test)
-        return groups
+        # A room's tests may import a package that imports the module through others.
+        near = [test for test in tests if not test.startswith(room) and distance[test] <= NEAR]
+        return [test for test in tests if test.startswith(room)], near
 
     def _read_imports(self) -> None:
         paths = [str(path.relative_to(self.folder)) for path in self.folder.rglob("*.py")]
@@ -124,10 +126,16 @@ def _test_room(path: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What the tests made of one change. `failed`: the test that noticed it; empty: the change has lived."""
+    """What the tests said of one change. `failed`: the test that noticed it; empty: none of those that ended in time."""
 
     failed: str
     seconds: float
+    is_undecided: bool = False
+
+    def __str__(self) -> str:
+        if self.failed:
+            return f"killed by {self.failed}"
+        return "UNDECIDED: time was up" if self.is_undecided else "LIVED"
 
 
 class Runner:
@@ -146,32 +154,35 @@ class Runner:
         groups = self._checkout.tests_of(path)
         file.write_text(mutation.applied_to(source), encoding="utf-8")
         try:
-            failed = self._first_failure(groups, began + self._seconds)
+            failed, is_undecided = self._first_failure(groups, began + self._seconds)
         finally:
             file.write_text(source, encoding="utf-8")
         if failed and self._always_fails(failed):
             sys.stdout.write(f"  {failed} fails without any change: it is left out\n")
             return self.result(path, mutation)
-        return Result(failed, time.monotonic() - began)
+        return Result(failed, time.monotonic() - began, is_undecided)
 
     def _always_fails(self, test: str) -> bool:
         file = test.partition("::")[0]
         if test not in self._fails_anyway:
-            fails = self._first_failure([[test]], time.monotonic() + self._seconds) == test
+            fails = self._run([test], self._seconds) == test
             self._fails_anyway[test] = fails
             self._fails_anyway[file] = fails or self._fails_anyway.get(file, False)
         return self._fails_anyway[test]
 
-    def _first_failure(self, groups: Sequence[Sequence[str]], deadline: float) -> str:
-        """The first test that fails; empty if all pass, or time is up."""
+    def _first_failure(self, groups: Sequence[Sequence[str]], deadline: float) -> tuple[str, bool]:
+        """The first test that fails, or empty; and whether time was up before all had ended."""
         for group in groups:
-            tests = [test for test in group if "::" in test or not self._fails_anyway.get(test)]
-            seconds = deadline - time.monotonic()
-            if tests and seconds > 0 and (failed := self._run(tests, seconds)):
-                return failed
-        return ""
+            tests = [test for test in group if not self._fails_anyway.get(test)]
+            failed = self._run(tests, deadline - time.monotonic()) if tests else ""
+            if failed != "":
+                return failed or "", failed is None
+        return "", False
 
-    def _run(self, tests: Sequence[str], seconds: float) -> str:
+    def _run(self, tests: Sequence[str], seconds: float) -> str | None:
+        """The first test that fails; empty if all pass; None if time was up before."""
+        if seconds <= 0:
+            return None
         pytest = [sys.executable, "-m", "pytest", "-q", "-x", "--no-services", "-p", "no:cacheprovider", "--no-header"]
         # Few examples of each property, and a failure as it was found (tests/conftest.py).
         pytest.append("--hypothesis-profile=quick")
@@ -185,14 +196,14 @@ class Runner:
             try:
                 output, _ = process.communicate(timeout=seconds)
             except subprocess.TimeoutExpired:
-                return ""
+                return None
             finally:
                 # Its own session: nothing that a test started outlives it, also if this run is interrupted.
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
         if process.returncode in (0, NO_TESTS_RAN):
             return ""
-        failure = FAILURE.search(output)
+        failure = FAILURE.search(output.rpartition(SUMMARY)[2])
         return failure[1] if failure else f"{tests[0]}, which could not be run"
 
 
@@ -235,21 +246,27 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     if not sample:
         sys.stderr.write(f"no module to change: none differs from {options.base}; name some with MODULES\n")
         return 2
-    lived: list[str] = []
+    results: list[tuple[str, Result]] = []
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         runner = Runner(Checkout.copy_of(root, Path(folder)), options.seconds)
         for number, (path, mutation) in enumerate(sample, 1):
             result = runner.result(path, mutation)
             change = f"{path}:{mutation.line}: {mutation.description}"
-            fate = f"killed by {result.failed}" if result.failed else "LIVED"
-            sys.stdout.write(f"[{number}/{len(sample)}] {change}\n    {fate} ({result.seconds:.0f} s)\n")
+            results.append((change, result))
+            sys.stdout.write(f"[{number}/{len(sample)}] {change}\n    {result} ({result.seconds:.0f} s)\n")
             sys.stdout.flush()
-            if not result.failed:
-                lived.append(change)
+    lived = [change for change, result in results if not result.failed and not result.is_undecided]
+    undecided = [change for change, result in results if result.is_undecided]
     sys.stdout.write(f"\n{len(lived)} of {len(sample)} changes lived (seed {options.seed}):\n")
     sys.stdout.writelines(f"  {change}\n" for change in lived)
+    if undecided:
+        sys.stdout.write(f"{len(undecided)} had tests left when the {options.seconds:.0f} s were over:\n")
+        sys.stdout.writelines(f"  {change}\n" for change in undecided)
     return 0
 
 
 if __name__ == "__main__":
+    # Either signal ends the tests that are running and removes the copy, also in the background, where SIGINT is ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(1))
     sys.exit(main())

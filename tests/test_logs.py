@@ -33,6 +33,20 @@ def test_each_event_at_or_above_the_level_is_one_line_of_json() -> None:
     assert (failed["request_id"], "request_id" in call) == ("r1", False)
 
 
+def test_requests_of_health_checks_are_not_logged() -> None:
+    program = """
+import logging
+from configsvc.logs import write_as_json
+
+write_as_json("info")
+logging.getLogger("httpx").info("HTTP Request: GET http://10.0.0.1/health")
+logging.getLogger("httpx").warning("from httpx")
+logging.getLogger("configsvc").info("from the service")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert [json.loads(line)["event"] for line in done.stderr.splitlines()] == ["from httpx", "from the service"]
+
+
 def test_process_goes_on_if_its_log_cannot_be_written() -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(

@@ -58,7 +58,8 @@ async def test_ended_task_is_restarted_and_reported(
 ) -> None:
     clock, work = FakeClock(), Work()
     supervisor = Supervisor(clock)
-    task = await started(work, supervisor)
+    task = supervisor.supervise("the work", work)
+    await settle()
     assert list(supervisor.failures) == []
     with caplog.at_level(logging.ERROR):
         work.end_with(error)

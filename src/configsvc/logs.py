@@ -38,18 +38,12 @@ class JsonFormatter(logging.Formatter):
         return _encode(line)
 
 
-class StandardError(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to standard error. If a line can't be written (disk full, reader gone), it is dropped."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """`logging` reports its own errors on standard error too, which would fail again."""
-        if not isinstance(sys.exception(), OSError):
-            super().handleError(record)
-
-
 def write_as_json(level: str) -> None:
-    """From now on, writes the events of all modules and libraries from `level` (`info` …) upwards."""
-    handler = StandardError()
+    """From now on, writes the events of all modules and libraries from `level` (`info` …) upwards.
+
+    If a line can't be written, because the disk is full or the reader has gone, it is dropped.
+    """
+    handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler])
     # It logs every health check.

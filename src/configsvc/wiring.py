@@ -9,10 +9,10 @@ from configsvc.app.batches import Batches
 from configsvc.app.changelog.audit import AuditLog
 from configsvc.app.changelog.compaction import Compaction
 from configsvc.app.changelog.follower import LogFollower
-from configsvc.app.changelog.history_origin import HistoryOrigins
-from configsvc.app.changelog.outbox_health import OutboxHealth
-from configsvc.app.changelog.outbox_relay import OutboxRelay
-from configsvc.app.changelog.shared_checkpoint import SharedCheckpoint
+from configsvc.app.changelog.lineage.history_origin import HistoryOrigins
+from configsvc.app.changelog.lineage.shared_checkpoint import SharedCheckpoint
+from configsvc.app.changelog.outbox.health import OutboxHealth
+from configsvc.app.changelog.outbox.relay import OutboxRelay
 from configsvc.app.changelog.tail import LogTail
 from configsvc.app.changelog.writer import AppliedWriter
 from configsvc.app.configs.near_cache import NearCache

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configsvc.app.changelog.early_commits import MAX_BYTES, EarlyCommits
+from configsvc.app.changelog.reading.early_commits import MAX_BYTES, EarlyCommits
 from configsvc.app.watch.backlog import Backlog
 from configsvc.app.watch.events import Changed
 from configsvc.app.watch.hub import WatchHub

@@ -167,7 +167,7 @@ STARTED_OTHERWISE = {
     "single_flight.py": 1,  # a run that its callers await
     "clock.py": 2,  # a timer, and work that its caller awaits
     "app/configs/near_cache.py": 1,  # a read that its callers await
-    "app/changelog/outbox_relay.py": 1,  # a publication that the relay waits for
+    "app/changelog/outbox/relay.py": 1,  # a publication that the relay waits for
     "app/registry/leases/keep_alive.py": 2,  # a race that its caller awaits
     "app/registry/ownership/reconciler.py": 1,  # in a task group
     "storage/postgres/pools.py": 1,  # a statement that its caller awaits

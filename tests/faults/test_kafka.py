@@ -14,7 +14,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
 
-from configsvc.app.changelog.outbox_relay import OutboxRelay
+from configsvc.app.changelog.outbox.relay import OutboxRelay
 from configsvc.bus.kafka.publisher import KafkaPublisher
 from configsvc.bus.kafka.topic import PARTITIONS
 from configsvc.clock import SystemClock

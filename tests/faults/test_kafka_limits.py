@@ -20,7 +20,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from configsvc.app.changelog.outbox_relay import OutboxRelay
+from configsvc.app.changelog.outbox.relay import OutboxRelay
 from configsvc.bus.kafka.publisher import KafkaPublisher
 from configsvc.clock import SystemClock
 from configsvc.domain.records import Action, Kind, Ref

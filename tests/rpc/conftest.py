@@ -6,13 +6,15 @@ Each module has one server, on the embedded backends and a unix socket. A module
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import grpc
 import pytest
 from configsvc_client.v1 import change_pb2_grpc, config_pb2_grpc, flag_pb2_grpc, registry_pb2_grpc
 
+from configsvc.clock import SystemClock
+from tests.app.replica import Replica, open_replica, open_storage
 from tests.rpc.server_process import ServerProcess
 
 
@@ -60,6 +62,13 @@ def own_server(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
     for running in started:
         running.close()
         shutil.rmtree(Path(running.address.removeprefix("unix:")).parent)
+
+
+@pytest.fixture
+async def replica(tmp_path: Path) -> AsyncIterator[Replica]:
+    """A log in this process, for tests without a server process."""
+    async with open_storage(tmp_path) as storage, open_replica(storage, SystemClock()) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ def repository(tmp_path: Path) -> Path:
     files = {
         "src/configsvc/__init__.py": "",
         "src/configsvc/app/__init__.py": "",
-        "src/configsvc/app/doors.py": "def is_open(x, y):\n    return x > y\n\n\ndef is_shut(x, y):\n    return x < y\n",
+        "src/configsvc/app/doors.py": "is_open = lambda x, y: x > y\nis_shut = lambda x, y: x < y\n",
         "src/configsvc/app/user.py": "from configsvc.app import doors\n",
         "tests/conftest.py": (
             "from hypothesis import settings\n\nsettings.register_profile('quick')\n\n\n"
@@ -91,10 +91,12 @@ def repository(tmp_path: Path) -> Path:
         ),
         "tests/app/test_doors.py": (
             "from configsvc.app.doors import is_open\n\n\n"
-            "def test_boundary():\n    assert [is_open(2, 2), is_open(3, 2)] == [False, True]\n"
+            "def test_boundary():\n    print('ERROR  not a test')\n    assert [is_open(2, 2), is_open(3, 2)] == [False, True]\n"
         ),
         "tests/app/test_always_fails.py": "from configsvc.app import doors\n\n\ndef test_it():\n    assert False\n",
         "tests/test_user.py": "from configsvc.app.user import doors\n\n\ndef test_it():\n    assert doors\n",
+        "tests/far.py": "from tests.test_user import doors\n",
+        "tests/test_far.py": "from tests import far\n\n\ndef test_it():\n    assert far\n",
         "tests/test_other.py": "def test_it():\n    pass\n",
         "pyproject.toml": "[tool.pytest.ini_options]\naddopts = ['--import-mode=importlib']\n",
     }
@@ -109,9 +111,9 @@ def repository(tmp_path: Path) -> Path:
 
 def test_tests_of_a_module_are_those_that_import_it_the_nearest_first(repository: Path, tmp_path: Path) -> None:
     checkout = Checkout.copy_of(repository, tmp_path / "copy")
-    room, near, others = checkout.tests_of("src/configsvc/app/doors.py")
+    room, near = checkout.tests_of("src/configsvc/app/doors.py")
     assert room == ["tests/app/test_doors.py", "tests/app/test_always_fails.py"]
-    assert (near, others) == (["tests/test_user.py"], [])
+    assert near == ["tests/test_user.py"], "far.py is too far, and test_other.py does not import it"
 
 
 def test_change_that_no_test_notices_is_named_and_the_checkout_stays_as_it_is(
@@ -121,8 +123,8 @@ def test_change_that_no_test_notices_is_named_and_the_checkout_stays_as_it_is(
     assert main(arguments, repository) == 0
     report = capsys.readouterr().out
     lived = report[report.index("changes lived") :]
-    assert "doors.py:6: x < y  ->  x <= y" in lived
-    assert "doors.py:2" not in lived
+    assert "doors.py:2: x < y  ->  x <= y" in lived
+    assert "doors.py:1" not in lived
     assert "killed by tests/app/test_doors.py::test_boundary" in report
     assert "tests/app/test_always_fails.py::test_it fails without any change" in report
     status = subprocess.run(["git", "status", "--short"], cwd=repository, capture_output=True, text=True, check=True)

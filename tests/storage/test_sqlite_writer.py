@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from configsvc.domain.lineage import Checkpoint
-from configsvc.domain.records import Action, Put, Write
+from configsvc.domain.records import Action, Mutation, Put, View, Write
 from configsvc.errors import Unavailable
 from configsvc.storage.sql.group_commit import Outcome
 from configsvc.storage.sqlite.connection import connect, migrate
@@ -120,3 +120,22 @@ def test_bad_value_fails_its_write_alone(
     ).fetchall()
     assert (records, requests) == (2, 0)
     assert not world.writer.refuses_writes
+
+
+def test_diverged_log_fails_the_group_without_a_refusal_by_the_database(world: World) -> None:
+    lost = Checkpoint("another-history", 5)
+    outcomes, end = world.writer.commit([create(config("a")), create(config("b"))], lost)
+    assert [getattr(outcome.error, "reason", None) for outcome in outcomes] == ["LOG_DIVERGED", "LOG_DIVERGED"]
+    assert end == lost
+    assert world.stored() == []
+    assert not world.writer.refuses_writes
+
+
+def test_write_is_not_acknowledged_if_the_file_was_removed_during_the_commit(world: World, tmp_path: Path) -> None:
+    def remove_file(_: View) -> list[Mutation]:
+        (tmp_path / "configsvc.db").unlink()
+        return [Put(config("a"), {"value": 1}, Action.CREATE)]
+
+    (outcome,) = world.commit(Write(author(), (config("a"),), remove_file))
+    assert getattr(outcome.error, "reason", None) == "STORAGE_GONE"
+    assert world.writer.refuses_writes

@@ -1,6 +1,6 @@
 """The components whose health is checked, and what users notice while one of them is down."""
 
-from configsvc.app.changelog.outbox_health import OutboxHealth
+from configsvc.app.changelog.outbox.health import OutboxHealth
 from configsvc.app.changelog.position import LogPosition
 from configsvc.app.health import Component
 from configsvc.bus.port import Bus

@@ -17,7 +17,7 @@ def creation(draft: ConfigDraft) -> Decision:
     def decide(view: View) -> Sequence[Mutation]:
         if (current := view.get(draft.ref)) is not None:
             raise already_exists(current)
-        return (Put(draft.ref, Config(draft.value, draft.description or "").body, Action.CREATE),)
+        return (Put(draft.ref, draft.applied_to(Config(MISSING)).body, Action.CREATE),)
 
     return decide
 
@@ -32,13 +32,11 @@ def update(
         precondition.check(draft.ref, current)
         if current is None and not (allow_missing or precondition.requires_absence):
             raise not_found(draft.ref)
-        before = Config.of(current.body) if current else Config(MISSING)
-        value = before.value if draft.value is MISSING else draft.value
-        if value is MISSING:
+        contents = draft.applied_to(Config.of(current.body) if current else Config(MISSING))
+        if contents.value is MISSING:
             raise InvalidInput.of("value", MISSING_VALUE)
-        description = before.description if draft.description is None else draft.description
         created = current is None and action is Action.UPDATE
-        return (Put(draft.ref, Config(value, description).body, Action.CREATE if created else action),)
+        return (Put(draft.ref, contents.body, Action.CREATE if created else action),)
 
     return decide
 

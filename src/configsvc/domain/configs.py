@@ -51,10 +51,22 @@ class ConfigDraft:
     value: Json
     description: str | None = None
 
+    @classmethod
+    def of(cls, ref: Ref, config: Config) -> "ConfigDraft":
+        """The draft of all that a configuration held."""
+        return cls(ref.environment, ref.service, ref.key, config.value, config.description)
+
     @property
     def ref(self) -> Ref:
         """The configuration's identity."""
         return config_ref(self.environment, self.service_name, self.key)
+
+    def applied_to(self, before: Config) -> Config:
+        """What the configuration holds after the write. The value is MISSING if neither has one."""
+        return Config(
+            value=before.value if self.value is MISSING else self.value,
+            description=before.description if self.description is None else self.description,
+        )
 
     @property
     def content(self) -> list[object]:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
-from configsvc.app.changelog.outbox_relay import KEEP_ALIVE_SECONDS, OutboxRelay
+from configsvc.app.changelog.outbox.relay import KEEP_ALIVE_SECONDS, OutboxRelay
 from configsvc.storage.port import Log, Outbox
 from tests.app.changelog.memory_publisher import MemoryPublisher
 from tests.app.fake_clock import FakeClock

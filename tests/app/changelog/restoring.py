@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from configsvc.app.changelog.shared_checkpoint import SharedCheckpoint
+from configsvc.app.changelog.lineage.shared_checkpoint import SharedCheckpoint
 from configsvc.app.changelog.tail import LogTail
 from configsvc.bus.local import LocalBus
 from configsvc.cache.local import LocalCache

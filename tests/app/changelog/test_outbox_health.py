@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from configsvc.app.changelog.outbox_health import OutboxHealth
+from configsvc.app.changelog.outbox.health import OutboxHealth
 from configsvc.errors import Unavailable
 from tests.app.changelog.memory_outbox import MemoryOutbox
 from tests.app.changelog.memory_publisher import AT, MemoryPublisher, change

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from configsvc.app.changelog.outbox_relay import LONGEST_PAUSE_SECONDS, SHORTEST_PAUSE_SECONDS
+from configsvc.app.changelog.outbox.relay import LONGEST_PAUSE_SECONDS, SHORTEST_PAUSE_SECONDS
 from tests.app.changelog.memory_publisher import MemoryPublisher
 from tests.app.changelog.relays import SkippingClock, revisions, running, until
 from tests.app.fake_clock import FakeClock

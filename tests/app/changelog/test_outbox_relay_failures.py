@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from configsvc.app.changelog.outbox_relay import LONGEST_PAUSE_SECONDS, SHORTEST_PAUSE_SECONDS
+from configsvc.app.changelog.outbox.relay import LONGEST_PAUSE_SECONDS, SHORTEST_PAUSE_SECONDS
 from configsvc.bus.port import Receipt
 from configsvc.domain.records import Change
 from tests.app.changelog.memory_outbox import MemoryOutbox

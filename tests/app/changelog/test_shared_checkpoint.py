@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from configsvc.app.changelog.shared_checkpoint import SharedCheckpoint
+from configsvc.app.changelog.lineage.shared_checkpoint import SharedCheckpoint
 from configsvc.cache.local import LocalCache
 from configsvc.domain.lineage import LEAP_REVISIONS, Checkpoint
 from tests.app.changelog.restoring import A, B, open_restorable

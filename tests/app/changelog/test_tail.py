@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configsvc.app.changelog.early_commits import MAX_COMMITS
-from configsvc.app.changelog.log_reader import READ_CHANGES
+from configsvc.app.changelog.reading.early_commits import MAX_COMMITS
+from configsvc.app.changelog.reading.log_reader import READ_CHANGES
 from configsvc.bus.local import LocalBus
 from configsvc.clock import SystemClock
 from configsvc.domain.records import Change

@@ -115,3 +115,19 @@ async def test_failed_reads_of_the_store_do_not_postpone_the_poll(
     await seen.until(1)
     assert replica.tail.stale_since is None
     assert clock.monotonic() < POLL_SECONDS * 1.2
+
+
+async def test_first_pause_of_a_new_outage_is_short_again(replica: Replica, clock: FakeClock) -> None:
+    await clock.asleep()
+    replica.reader.is_down = True
+    await clock.advance(120)
+    replica.reader.is_down = False
+    await clock.advance(LONGEST_PAUSE_SECONDS)
+    await clock.asleep()
+    assert replica.tail.stale_since is None
+    replica.reader.is_down = True
+    await clock.advance(POLL_SECONDS)
+    assert replica.tail.stale_since is not None
+    reads = replica.reader.reads
+    await clock.advance(2 * POLL_SECONDS)
+    assert replica.reader.reads > reads

@@ -1,6 +1,6 @@
-"""The adapters that the suite runs over. An adapter is a way to open the bus; add it to `ADAPTERS`.
+"""The adapters that the suite runs over. To add one, write a function that returns how to open its bus.
 
-`open_bus` opens a bus; every bus of one test is a replica on the same backend.
+All buses that a test opens with `open_bus` are replicas on the same backend.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ Adapter = Callable[[pytest.FixtureRequest, AsyncExitStack], OpenBus]
 
 
 def local(request: pytest.FixtureRequest, stack: AsyncExitStack) -> OpenBus:
-    """All replicas of one process are the process: they share the bus."""
+    """All replicas share the bus, because they are in one process."""
     opened: list[LocalBus] = []
 
     async def open_bus() -> Bus:

@@ -1,4 +1,4 @@
-"""What `bus/publisher.py` promises, of a real topic of Kafka and of the one in memory that the relay's tests use."""
+"""What `bus/port.py` promises of a `Publisher`: on a Kafka topic, and on the topic in memory of the relay's tests."""
 
 import asyncio
 import json
@@ -21,9 +21,9 @@ from tests.app.changelog.memory_publisher import MemoryPublisher, change
 from tests.faults.topics import make_topic, messages
 
 SCHEMA = json.loads((Path(__file__).parents[3] / "src/configsvc/bus/config-updates.schema.json").read_text())
-EVENT = jsonschema.Draft202012Validator(SCHEMA)
-# Of the release before `schema_version`: it allows no member that it does not name.
-FIRST = jsonschema.Draft202012Validator(
+EVENT_SCHEMA = jsonschema.Draft202012Validator(SCHEMA)
+# The schema of the release before `schema_version`. It allows no further members.
+FIRST_SCHEMA = jsonschema.Draft202012Validator(
     json.loads(Path(__file__).with_name("config-updates.v1.schema.json").read_text())
 )
 # Reached only if a test fails.
@@ -36,7 +36,7 @@ Open = Callable[[int], Any]
 
 @pytest.fixture(params=["memory", "kafka"])
 async def open_topic(request: pytest.FixtureRequest) -> AsyncIterator[Open]:
-    """Opens a topic that takes `limit_bytes` of one message: its publisher, and what reads all of it."""
+    """Opens a topic whose messages have at most `limit_bytes`; returns its publisher, and a function that reads it."""
     async with AsyncExitStack() as stack:
 
         async def memory(limit_bytes: int) -> Opened:
@@ -53,22 +53,22 @@ async def open_topic(request: pytest.FixtureRequest) -> AsyncIterator[Open]:
 
 
 async def publish_all(publisher: Publisher, changes: Sequence[Change]) -> list[Delivery]:
-    found: list[Delivery] = []
-    waiting = list(changes)
+    deliveries: list[Delivery] = []
+    pending = list(changes)
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while waiting:
-            receipt = await publisher.publish(waiting)
+        while pending:
+            receipt = await publisher.publish(pending)
             assert receipt.problem is None, receipt.problem
             assert receipt.deliveries, "neither a delivery nor a problem"
-            found += receipt.deliveries
+            deliveries += receipt.deliveries
             settled = [delivery.change for delivery in receipt.deliveries]
-            assert settled == [change for change in waiting if change in settled], "not in the order given"
-            waiting = [change for change in waiting if change not in settled]
-    return found
+            assert settled == [change for change in pending if change in settled], "not in the given order"
+            pending = [change for change in pending if change not in settled]
+    return deliveries
 
 
 def text(characters: int) -> str:
-    """Of which nothing can be compressed away."""
+    """A text that can't be compressed."""
     return secrets.token_urlsafe(characters)[:characters]
 
 
@@ -80,18 +80,20 @@ async def test_all_changes_are_published_once_in_order(open_topic: Open) -> None
     assert {delivery.form for delivery in deliveries} == {EventForm.WHOLE}
     assert sorted(event["revision"] for event in events()) == list(range(1, 201))
     for event in events():
-        EVENT.validate(event)
-        FIRST.validate(event)
+        EVENT_SCHEMA.validate(event)
+        FIRST_SCHEMA.validate(event)
 
 
-async def test_many_small_events_share_batches_that_the_topic_takes(open_topic: Open) -> None:
+async def test_small_events_share_batches_within_the_limit(open_topic: Open) -> None:
     publisher, events = await open_topic(10_240)
     deliveries = await publish_all(publisher, [change(revision, text(500)) for revision in range(1, 201)])
     assert {delivery.form for delivery in deliveries} == {EventForm.WHOLE}
-    assert [event["revision"] for event in events()] == list(range(1, 201)), "of one key, each once, in order"
+    assert [event["revision"] for event in events()] == list(range(1, 201)), (
+        "each once and in order, because they have one key"
+    )
 
 
-async def test_an_event_above_the_limit_goes_without_its_value_and_says_so(open_topic: Open) -> None:
+async def test_event_above_the_limit_is_published_without_its_value(open_topic: Open) -> None:
     publisher, events = await open_topic(10_240)
     changes = [change(1, "small"), change(2, text(20_000), reason="large"), change(3, "small again")]
     whole, reduced, after = await publish_all(publisher, changes)
@@ -106,10 +108,10 @@ async def test_an_event_above_the_limit_goes_without_its_value_and_says_so(open_
     assert second["limit_bytes"] == 10_240
     assert second["reason"] == "large"
     for event in (first, second, third):
-        EVENT.validate(event)
+        EVENT_SCHEMA.validate(event)
 
 
-async def test_what_is_still_too_large_goes_without_its_texts(open_topic: Open) -> None:
+async def test_event_that_is_still_too_large_is_published_without_its_texts(open_topic: Open) -> None:
     publisher, events = await open_topic(1_000)
     changes = [
         change(1, text(5_000), reason=text(1_000)),
@@ -120,13 +122,13 @@ async def test_what_is_still_too_large_goes_without_its_texts(open_topic: Open) 
     assert [delivery.form for delivery in deliveries] == [EventForm.BARE, EventForm.BARE, EventForm.WHOLE]
     written, removed, _ = events()
     assert written["value_omitted"] == written["texts_omitted"] == removed["texts_omitted"] == "too_large"
-    assert "value_omitted" not in removed, "a removal has none"
+    assert "value_omitted" not in removed, "a removal has no value"
     assert written["reason"] == removed["reason"] == removed["actor"] == ""
     for event in events():
-        EVENT.validate(event)
+        EVENT_SCHEMA.validate(event)
 
 
-async def test_what_never_fits_is_skipped_and_holds_nothing_up(open_topic: Open) -> None:
+async def test_event_that_never_fits_is_skipped_and_delays_no_other(open_topic: Open) -> None:
     publisher, events = await open_topic(1_000)
     deliveries = await publish_all(publisher, [change(1, 1), change(2, 2, key=text(2_000)), change(3, 3)])
     assert [delivery.form for delivery in deliveries] == [EventForm.WHOLE, EventForm.SKIPPED, EventForm.WHOLE]
@@ -135,22 +137,24 @@ async def test_what_never_fits_is_skipped_and_holds_nothing_up(open_topic: Open)
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_any_mixture_is_published_in_order_each_event_as_whole_as_it_can_be(open_topic: Open, seed: int) -> None:
+async def test_events_of_any_sizes_are_published_in_order_in_their_largest_possible_form(
+    open_topic: Open, seed: int
+) -> None:
     publisher, events = await open_topic(10_240)
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     sizes = [0, 10, 500, 9_000, 9_800, 10_100, 10_400, 30_000]
     changes = []
     for revision in range(1, 121):
-        for ordinal in range(dice.choice((1, 1, 1, 4))):
-            size = dice.choice(sizes)
-            kind, key = dice.choice(list(Kind)), f"key-{dice.randrange(5)}"
+        for ordinal in range(rng.choice((1, 1, 1, 4))):
+            size = rng.choice(sizes)
+            kind, key = rng.choice(list(Kind)), f"key-{rng.randrange(5)}"
             changes.append(change(revision, text(size), ordinal=ordinal, kind=kind, key=key, reason=text(size % 900)))
     deliveries = await publish_all(publisher, changes)
     assert len(deliveries) == len(changes)
     seen: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
     for event in events():
         seen[event["kind"], event["key"]].append((event["revision"], event["ordinal"]))
-        EVENT.validate(event)
+        EVENT_SCHEMA.validate(event)
     assert sorted(place for places in seen.values() for place in places) == [(c.revision, c.ordinal) for c in changes]
     for places in seen.values():
         assert places == sorted(places)

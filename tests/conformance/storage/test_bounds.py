@@ -28,6 +28,14 @@ async def test_page_stops_at_max_bytes_and_reports_more(storage: Storage) -> Non
     assert [len(r.body["value"]) for r in page.records] == [1_000]
 
 
+async def test_page_stops_when_the_bound_is_reached_exactly(storage: Storage) -> None:
+    for number in range(4):
+        await storage.write(put(config(f"k{number}"), LARGE))
+    body_bytes = len('{"value":""}') + len(LARGE)
+    assert len((await storage.page(replace(PAGE, max_bytes=2 * body_bytes))).records) == 2
+    assert len((await storage.page(replace(PAGE, max_bytes=2 * body_bytes + 1))).records) == 3
+
+
 @pytest.mark.parametrize("max_bytes", [1, 1_500, None])
 async def test_page_does_not_split_the_records_of_a_key(storage: Storage, max_bytes: int | None) -> None:
     for key in ("a", "b"):

@@ -26,6 +26,7 @@ BORDERS = [
     "\ue000",
     "\uffff",
     "\U00010000",
+    "\U0010fffe",
     "\U0010ffff",
 ]
 

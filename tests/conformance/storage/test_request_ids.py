@@ -41,9 +41,9 @@ async def test_replay_does_not_move_the_revisions_of_its_group(storage: Storage)
     await storage.write(attempt())
     await storage.write(put(config("b")))
     commits = await asyncio.gather(
-        storage.write(put(config("c"))), storage.write(attempt()), storage.write(put(config("d")))
+        storage.write(put(config("c"))), storage.write(put(config("d"))), storage.write(attempt())
     )
-    assert [commit.revision for commit in commits] == [3, 1, 4]
+    assert [commit.revision for commit in commits] == [3, 4, 1]
     assert await revisions(storage) == [1, 2, 3, 4]
     assert (await storage.state()).digest == (await storage.read(3, 1))[-1].digest
 

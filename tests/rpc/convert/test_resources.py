@@ -9,7 +9,7 @@ from configsvc_client.v1 import config_pb2, flag_pb2
 from google.protobuf.json_format import MessageToDict, ParseDict
 
 from configsvc.domain import flags
-from configsvc.domain.configs import Config, config_ref
+from configsvc.domain.configs import Config, EffectiveConfig, config_ref
 from configsvc.domain.instances import HEALTHY, instance_ref
 from configsvc.domain.records import Action, Change, JsonObject, Ref, etag_of
 from configsvc.rpc import convert
@@ -161,3 +161,42 @@ def test_version_whose_change_was_compacted_says_that_the_state_before_is_missin
     lost = replace(change(REF, None, Config(2).body), action=Action.UPDATE)
     assert convert.config_version(lost).before_omitted
     assert not convert.config_version(change(REF, None, Config(2).body)).before_omitted
+
+
+def test_versions_and_audit_rows_tell_who_wrote_them_when_and_why() -> None:
+    body = flags.body_of(Flag.from_json(DEFINITION))
+    update = change(flags.flag_ref("production", "checkout"), body, {**body, "enabled": False})
+    rows = (
+        convert.flag_version(update),
+        convert.config_version(change(REF, Config(1).body, Config(2).body)),
+        convert.audit(update),
+    )
+    for row in rows:
+        assert (row.version, row.action, row.actor, row.reason, row.revision) == (8, "UPDATE", "ann", "why", 301)
+        assert row.at == convert.timestamp(AT + timedelta(days=1))
+
+
+def test_configuration_has_each_of_its_members() -> None:
+    record = change(REF, None, Config({"a": [1]}, "d").body).written
+    assert convert.config(record) == config_pb2.Config(
+        key="limits/a",
+        value=convert.value_of({"a": [1]}),
+        environment="production",
+        service_name="billing",
+        version=8,
+        etag=record.etag,
+        revision=301,
+        description="d",
+        created_at=convert.timestamp(AT),
+        updated_at=convert.timestamp(AT + timedelta(days=1)),
+        updated_by="ann",
+    )
+    assert convert.effective(EffectiveConfig(record, True)) == config_pb2.EffectiveConfig(
+        key="limits/a",
+        value=convert.value_of({"a": [1]}),
+        source="service",
+        overrides_shared=True,
+        version=8,
+        etag=record.etag,
+        revision=301,
+    )

@@ -1,18 +1,16 @@
 """A server in this process with methods for tests, behind the interceptor."""
 
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from configsvc_client.v1.config_pb2 import Config, GetConfigRequest, GetConfigResponse
 
-from configsvc.clock import SystemClock
 from configsvc.errors import NotFound
 from configsvc.rpc.interceptors import CallInterceptor
 from configsvc.rpc.services import CONFIGS, HEALTH
-from tests.app.replica import Replica, open_replica, open_storage
+from tests.app.replica import Replica
 
 DEADLINE_SECONDS = 30.0
 
@@ -38,12 +36,6 @@ def method(create: Callable[..., Any], behaviour: Callable[..., Any]) -> Any:
         request_deserializer=GetConfigRequest.FromString,
         response_serializer=GetConfigResponse.SerializeToString,
     )
-
-
-@pytest.fixture
-async def replica(tmp_path: Path) -> AsyncIterator[Replica]:
-    async with open_storage(tmp_path) as storage, open_replica(storage, SystemClock()) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -23,18 +22,12 @@ from configsvc.rpc.interceptors import CallInterceptor
 from configsvc.rpc.responses import encoded_changes
 from configsvc.rpc.responses.watch_streams import WatchStreams
 from configsvc.rpc.servicers.configs import ConfigServicer
-from tests.app.replica import Replica, config, open_replica, open_storage
+from tests.app.replica import Replica, config
 from tests.rpc.local_watches import ALL, open_hub, put, snapshot
 from tests.rpc.refusals import refusal
 from tests.rpc.server_process import eventually
 
 WATCHERS = 2
-
-
-@pytest.fixture
-async def replica(tmp_path: Path) -> AsyncIterator[Replica]:
-    async with open_storage(tmp_path) as storage, open_replica(storage, SystemClock()) as opened:
-        yield opened
 
 
 @pytest.fixture

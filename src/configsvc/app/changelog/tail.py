@@ -15,11 +15,11 @@ from datetime import datetime
 from types import TracebackType
 from typing import Self
 
-from configsvc.app.changelog.applier import LogApplier
 from configsvc.app.changelog.follower import LogFollower
-from configsvc.app.changelog.log_reader import LogReader, TailLog
-from configsvc.app.changelog.shared_checkpoint import SharedCheckpoint
-from configsvc.app.changelog.staleness import Staleness
+from configsvc.app.changelog.lineage.shared_checkpoint import SharedCheckpoint
+from configsvc.app.changelog.reading.applier import LogApplier
+from configsvc.app.changelog.reading.log_reader import LogReader, TailLog
+from configsvc.app.changelog.reading.staleness import Staleness
 from configsvc.backoff import Backoff
 from configsvc.bus.port import Bus
 from configsvc.clock import Clock, run_within, wait_for_event

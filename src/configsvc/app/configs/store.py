@@ -224,7 +224,7 @@ class ConfigStore:
             fields.author(author)
             fields.version("version", version)
         earlier = Config.of(await self._versions.state(ref, version))
-        draft = ConfigDraft(ref.environment, ref.service, ref.key, earlier.value, earlier.description)
+        draft = ConfigDraft.of(ref, earlier)
         decision = config_writes.update(draft, precondition, allow_missing=True, action=Action.ROLLBACK)
         return await self._write("rollback", ref, decision, author, [version, precondition.content])
 

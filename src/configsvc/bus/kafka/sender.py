@@ -162,9 +162,15 @@ class _Sending:
                     topic, message.value, message.key, headers=list(message.headers), on_delivery=on_delivery
                 )
             except KafkaException as error:
-                if error.args[0].code() not in REFUSALS:
+                problem = error.args[0]
+                if problem.code() in REFUSALS:
+                    self.report.refused[index] = problem
+                elif problem.fatal():
+                    # The broker has already refused an earlier message of this call, and that has stopped the producer.
+                    # Its result, which says which message and why, is still to be polled.
+                    self.report.problem = problem.str()
+                else:
                     raise
-                self.report.refused[index] = error.args[0]
                 return
             self._produced += 1
 

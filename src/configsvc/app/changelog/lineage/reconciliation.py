@@ -2,8 +2,9 @@
 
 Three places remember what was seen of the log. Each replica knows what it has applied. The storage knows what this
 process has read or written, and refuses writes to another log. The shared cache knows how far all replicas had come, and
-outlives them (`SharedCheckpoint`). Whoever finds that the log does not continue from there has the database start a new
-history, exactly once. Then every replica drops what it holds, and what clients hold is refused.
+outlives them (`SharedCheckpoint`). A replica that finds that the log does not continue from there makes the database
+start a new history, which happens exactly once. Then every replica drops what it holds, and requests that refer to the
+earlier history are refused.
 """
 
 import logging

@@ -3,8 +3,8 @@
 import logging
 from dataclasses import replace
 
+from configsvc.app.changelog.lineage.reconciliation import WHAT_TO_DO
 from configsvc.app.changelog.position import LogPosition
-from configsvc.app.changelog.reconciliation import WHAT_TO_DO
 from configsvc.clock import Clock, run_within
 from configsvc.domain.lineage import HistoryOrigin
 from configsvc.errors import ServiceError

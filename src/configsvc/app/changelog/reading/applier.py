@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Sequence
 
-from configsvc.app.changelog.early_commits import EarlyCommits
 from configsvc.app.changelog.follower import LogFollowers
-from configsvc.app.changelog.revision_waiters import RevisionWaiters
-from configsvc.app.changelog.shared_checkpoint import SharedCheckpoint
+from configsvc.app.changelog.lineage.shared_checkpoint import SharedCheckpoint
+from configsvc.app.changelog.reading.early_commits import EarlyCommits
+from configsvc.app.changelog.reading.revision_waiters import RevisionWaiters
 from configsvc.clock import Clock
 from configsvc.domain.lineage import Checkpoint, LogState
 from configsvc.domain.records import Change, Commit

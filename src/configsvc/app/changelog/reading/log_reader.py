@@ -4,10 +4,10 @@ import asyncio
 import logging
 from typing import Protocol
 
-from configsvc.app.changelog.applier import LogApplier
-from configsvc.app.changelog.reconciliation import reconcile
-from configsvc.app.changelog.shared_checkpoint import SharedCheckpoint
-from configsvc.app.changelog.staleness import Staleness
+from configsvc.app.changelog.lineage.reconciliation import reconcile
+from configsvc.app.changelog.lineage.shared_checkpoint import SharedCheckpoint
+from configsvc.app.changelog.reading.applier import LogApplier
+from configsvc.app.changelog.reading.staleness import Staleness
 from configsvc.clock import Clock
 from configsvc.domain.lineage import Checkpoint
 from configsvc.errors import Unavailable

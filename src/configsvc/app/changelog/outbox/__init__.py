@@ -1,0 +1,1 @@
+"""The outbox: the change log is published to the bus."""

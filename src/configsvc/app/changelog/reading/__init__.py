@@ -1,0 +1,1 @@
+"""The parts of the tail: what it reads, and what it has applied."""
