@@ -5,8 +5,8 @@
     COUNT=40 SEED=7   so many changes, chosen by the seed; the same seed chooses the same ones on the same code
     SECONDS=120       how long the tests may take for one change
 
-The tests of a module are the files that import it: those of its room first, then those that import it directly or through
-one other module. Tests that need an engine are skipped. A change that fails none of them has lived: it is a missing test,
+The tests of a module are the files that import it: those of its room first, however they import it, then others that
+import it directly or through one other module. Tests that need an engine are skipped. A change that fails none of them has lived: it is a missing test,
 dead code, or a change that makes no difference (an equivalent one). If the time is up before, the change is undecided: the
 machine is busy, or the change made something endless.
 
@@ -80,8 +80,6 @@ class Checkout:
         distance = {path: 0}
         waiting = [path]
         for current in waiting:
-            if distance[current] == NEAR:
-                continue
             for importer in sorted(self.importers.get(current, ())):
                 if importer not in distance:
                     distance[importer] = distance[current] + 1
@@ -90,7 +88,9 @@ class Checkout:
         room, name = _test_room(path), Path(path).stem
         # A file that is named after the module comes before its neighbours.
         tests.sort(key=lambda test: (name not in Path(test).stem, distance[test], test))
-        return [t for t in tests if t.startswith(room)], [t for t in tests if not t.startswith(room)]
+        # A room's tests may import a package that imports the module through others.
+        near = [test for test in tests if not test.startswith(room) and distance[test] <= NEAR]
+        return [test for test in tests if test.startswith(room)], near
 
     def _read_imports(self) -> None:
         paths = [str(path.relative_to(self.folder)) for path in self.folder.rglob("*.py")]

@@ -56,3 +56,19 @@ async def test_stale_replica_answers_from_memory_and_fallback_cache_without_aski
     assert replica.reader.gets == gets
     with pytest.raises(Unavailable):
         await near_cache.get([A, config("in neither")])
+
+
+async def test_read_that_notices_the_outage_is_answered_from_the_fallback_cache(
+    replica: Replica, clock: FakeClock
+) -> None:
+    await replica.put(A, 1)
+    cache = LocalCache(1 << 20, clock)
+    async with FallbackCache(cache, clock, timedelta(hours=1)) as sending:
+        other = NearCache(reader=replica.storage, tail=replica.tail, max_entries=100, fallback_cache=sending)
+        await other.get([A])
+    fallback_cache = FallbackCache(cache, clock, timedelta(hours=1))
+    near_cache = NearCache(reader=replica.reader, tail=replica.tail, max_entries=100, fallback_cache=fallback_cache)
+    replica.reader.is_down = True
+    assert replica.tail.stale_since is None
+    assert value_of(await near_cache.get([A]), A) == 1
+    assert replica.tail.stale_since is not None
