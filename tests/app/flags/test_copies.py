@@ -111,6 +111,27 @@ async def test_all_changes_of_one_revision_are_applied(world: World) -> None:
     assert len(await sharing.sets.get("test")) == FLAGS
 
 
+async def test_read_of_a_large_set_gives_way_to_other_tasks_and_misses_no_change(world: World) -> None:
+    await world.write(*(put(number) for number in range(FLAGS, 1_200)))
+    replica = await world.replica("other")
+    release = replica.replica.reader.release = asyncio.Event()
+    reading = asyncio.create_task(replica.sets.get("test"))
+    await replica.replica.reader.is_holding.wait()
+    commit = await write_all(world.storage, put(5, 50), Remove(flag_ref("test", "f6")))
+    release.set()
+    replica.replica.reader.release = None
+    other_task_ran = 0
+    while not reading.done():
+        other_task_ran += 1
+        if other_task_ran == 2:
+            # The set is being compiled.
+            replica.replica.tail.on_commit(commit)
+        await asyncio.sleep(0)
+    assert other_task_ran >= 3
+    await replica.catch_up(commit.revision)
+    assert list(await replica.sets.get("test")) == await world.expected()
+
+
 async def test_replica_that_starts_without_the_store_serves_the_copy(world: World) -> None:
     revision = (await (await world.replica()).sets.get("test")).revision
     async with open_replica(world.storage, world.clock) as replica:

@@ -22,6 +22,7 @@ from typing import Any
 from configsvc_client.evaluation import Flag, FlagSet
 
 from configsvc.app.fallback_cache import FallbackCache, FallbackEntry
+from configsvc.app.flags.compilation import compile_set
 
 # A change encodes one part and a number for each part, so parts are neither large nor very many.
 FLAGS_PER_PART = 32
@@ -95,7 +96,7 @@ async def find_copy(fallback_cache: FallbackCache, environment: str) -> FlagSet 
         flags = await _read_parts(fallback_cache, environment, parts_since, manifest.revision)
         if flags is not None:
             # The set stays whole: a flag that this release can't read is in it, as an error of its own.
-            return FlagSet(environment, map(Flag.from_stored, flags), manifest.revision)
+            return await compile_set(environment, flags, Flag.from_stored, manifest.revision)
     return None
 
 

@@ -6,6 +6,7 @@ from configsvc_client.evaluation import FlagSet
 
 from configsvc.app.changelog.tail import LogTail
 from configsvc.app.fallback_cache import NO_FALLBACK_CACHE, FallbackCache, FallbackEntry
+from configsvc.app.flags.compilation import compile_set
 from configsvc.app.flags.copies import FlagSetParts, find_copy
 from configsvc.domain import flags
 from configsvc.domain.records import Change, Kind
@@ -29,8 +30,7 @@ class FlagSets:
         self._reads = SingleFlight[str, FlagSet]("flag-set")
         # For each read on its way: the changes that the log has told since the read began.
         self._changes_since_read: dict[str, list[Change]] = {}
-        # Copies that other replicas left, while the store is away.
-        self._copied: dict[str, FlagSet] = {}
+        self._forget_copies()
         self._fallback_cache = fallback_cache
         # The sets as the fallback cache gets them. Empty without one.
         self._parts: dict[str, FlagSetParts] = {}
@@ -46,15 +46,15 @@ class FlagSets:
         if (flag_set := self._sets.get(environment)) is not None:
             return flag_set
         is_stale = self._tail.stale_since is not None
-        if is_stale and (flag_set := await self._find_fallback_entry(environment)) is not None:
+        if is_stale and (flag_set := await self._find_copy(environment)) is not None:
             return flag_set
         if not is_stale:
-            self._copied.clear()
+            self._forget_copies()
         try:
             return await self._reads.run(environment, lambda: self._read(environment))
         except Unavailable as error:
             self._tail.mark_stale(error)
-            if (flag_set := await self._find_fallback_entry(environment)) is None:
+            if (flag_set := await self._find_copy(environment)) is None:
                 raise
             return flag_set
 
@@ -88,14 +88,22 @@ class FlagSets:
         for environment in self._changes_since_read:
             self._reads.forget(environment)
         self._changes_since_read.clear()
-        self._copied.clear()
+        self._forget_copies()
 
-    async def _find_fallback_entry(self, environment: str) -> FlagSet | None:
-        if environment not in self._copied:
-            if (found := await find_copy(self._fallback_cache, environment)) is None:
+    def _forget_copies(self) -> None:
+        # Copies that other replicas left, while the store is away. The objects are new, so that a read that is on its
+        # way leaves nothing here.
+        self._copied: dict[str, FlagSet] = {}
+        self._copy_reads = SingleFlight[str, FlagSet | None]("flag-set-copy")
+
+    async def _find_copy(self, environment: str) -> FlagSet | None:
+        copied = self._copied
+        if environment not in copied:
+            found = await self._copy_reads.run(environment, lambda: find_copy(self._fallback_cache, environment))
+            if found is None:
                 return None
-            self._copied[environment] = found
-        return self._copied[environment]
+            copied[environment] = found
+        return copied[environment]
 
     async def _read(self, environment: str) -> FlagSet:
         since_read: list[Change] = []
@@ -104,7 +112,7 @@ class FlagSets:
             page = await self._reader.page(RecordQuery(Kind.FLAG, environment, limit=FLAGS_PER_ENVIRONMENT))
             if page.more:
                 raise ResourceExhausted(f"environment '{environment}' has more than {FLAGS_PER_ENVIRONMENT} flags")
-            flag_set = FlagSet(environment, (flags.flag_of(record) for record in page.records), page.revision)
+            flag_set = await compile_set(environment, page.records, flags.flag_of, page.revision)
             if page.history != self._tail.history:
                 # The log has another history and the tail does not know yet, or this page is of the one before.
                 self._tail.request_read()
