@@ -30,6 +30,18 @@ async def test_queue_is_bounded_in_bytes_and_a_refresh_evicts_nothing(
     assert set(await shared.get(keys)) == set(keys)
 
 
+async def test_refresh_of_many_entries_evicts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fallback_cache, "QUEUE_ENTRIES", 10)
+    cache, clock = LocalCache(64 << 20, FakeClock()), FakeClock()
+    shared = FallbackCache(cache, clock, timedelta(days=1))
+    keys = [f"key-{number}" for number in range(100)]
+    shared.add_source(lambda: [FallbackEntry(key, 1, lambda: 1) for key in keys])
+    async with shared:
+        await shared._put_all()
+        await settle()
+    assert set(await shared.get(keys)) == set(keys)
+
+
 async def test_older_entry_does_not_replace_a_queued_newer_one() -> None:
     cache, clock = LocalCache(1 << 20, FakeClock()), FakeClock()
     async with FallbackCache(cache, clock, timedelta(days=1)) as shared:

@@ -41,6 +41,8 @@ MARKER_SECONDS = 15.0
 MARKER_TTL = timedelta(minutes=10)
 # A refresh of many entries gives way to other tasks after each of these, so that it does not block the loop.
 REFRESH_SLICE = 500
+# So does the encoding of a batch. This much JSON takes about a millisecond.
+ENCODING_SLICE_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +176,16 @@ class FallbackCache:
 
     async def _send_batch(self) -> None:
         entries: dict[str, CacheEntry] = {}
-        size = 0
+        size = slice_size = 0
         while self._queue and len(entries) < BATCH_ENTRIES and size < BATCH_BYTES:
+            if slice_size >= ENCODING_SLICE_BYTES:
+                slice_size = 0
+                await asyncio.sleep(0)
+                continue
             key, entry = self._pop()
             entries[key] = CacheEntry(entry.revision, _payload(entry))
             size += len(entries[key].payload)
+            slice_size += len(entries[key].payload)
         if self._cache is not None and entries:
             await self._cache.put(entries, self._ttl)
         self._has_sent.set()
@@ -211,7 +218,7 @@ class FallbackCache:
     async def _put_all(self) -> None:
         for source in self._sources:
             for number, entry in enumerate(list(source())):
-                while self._queue_bytes > QUEUE_BYTES // 2:
+                while len(self._queue) > QUEUE_ENTRIES // 2 or self._queue_bytes > QUEUE_BYTES // 2:
                     # These entries must not push out those that were queued before them.
                     self._has_sent.clear()
                     await self._has_sent.wait()

@@ -1,11 +1,12 @@
 """The compiled flags of each environment: read whole in one view, then kept up to date by the change log."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from configsvc_client.evaluation import Flag, FlagSet
+from configsvc_client.evaluation import FlagSet
 
 from configsvc.app.changelog.tail import LogTail
 from configsvc.app.fallback_cache import NO_FALLBACK_CACHE, FallbackCache, FallbackEntry
+from configsvc.app.flags.copies import FlagSetParts, find_copy
 from configsvc.domain import flags
 from configsvc.domain.records import Change, Kind
 from configsvc.errors import ResourceExhausted, Unavailable
@@ -31,7 +32,9 @@ class FlagSets:
         # Copies that other replicas left, while the store is away.
         self._copied: dict[str, FlagSet] = {}
         self._fallback_cache = fallback_cache
-        fallback_cache.add_source(lambda: [_fallback_entry(flag_set) for flag_set in self._sets.values()])
+        # The sets as the fallback cache gets them. Empty without one.
+        self._parts: dict[str, FlagSetParts] = {}
+        fallback_cache.add_source(self._fallback_entries)
 
     async def get(self, environment: str) -> FlagSet:
         """The set; while the store is away, the one in memory or the copy that another replica left.
@@ -63,19 +66,25 @@ class FlagSets:
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Applies changes of the log. A set is replaced between two evaluations, never changed under one."""
+        changes_by_environment: dict[str, list[Change]] = {}
         for change in changes:
-            if change.ref.kind is not Kind.FLAG:
-                continue
-            environment = change.ref.environment
+            if change.ref.kind is Kind.FLAG:
+                changes_by_environment.setdefault(change.ref.environment, []).append(change)
+        for environment, changes_here in changes_by_environment.items():
             if (since_read := self._changes_since_read.get(environment)) is not None:
-                since_read.append(change)
-            if (flag_set := self._sets.get(environment)) is not None:
-                self._sets[environment] = _changed(flag_set, change)
-                self._fallback_cache.put(_fallback_entry(self._sets[environment]))
+                since_read += changes_here
+            if (flag_set := self._sets.get(environment)) is None:
+                continue
+            changed = _changed(flag_set, changes_here)
+            self._sets[environment] = changed
+            if (parts := self._parts.get(environment)) is not None and changed is not flag_set:
+                for entry in parts.replace(changed, [change.ref.key for change in changes_here]):
+                    self._fallback_cache.put(entry)
 
     def reset(self, revision: int) -> None:
         """The log can't say what changed up to a revision: the next query of each environment reads its set again."""
         self._sets.clear()
+        self._parts.clear()
         for environment in self._changes_since_read:
             self._reads.forget(environment)
         self._changes_since_read.clear()
@@ -83,12 +92,9 @@ class FlagSets:
 
     async def _find_fallback_entry(self, environment: str) -> FlagSet | None:
         if environment not in self._copied:
-            key = f"flags:{environment}"
-            found = (await self._fallback_cache.get([key])).get(key)
-            if found is None:
+            if (found := await find_copy(self._fallback_cache, environment)) is None:
                 return None
-            # The set stays whole: a flag that this release can't read is in it, as an error of its own.
-            self._copied[environment] = FlagSet(environment, map(Flag.from_stored, found.value), found.revision)
+            self._copied[environment] = found
         return self._copied[environment]
 
     async def _read(self, environment: str) -> FlagSet:
@@ -105,8 +111,7 @@ class FlagSets:
                 return flag_set
             # After a reset these are not the changes of this read: they may have a gap, so the set is not kept.
             if self._changes_since_read.get(environment) is since_read:
-                for change in since_read:
-                    flag_set = _changed(flag_set, change)
+                flag_set = _changed(flag_set, since_read)
                 self._keep(flag_set)
             return flag_set
         finally:
@@ -115,21 +120,25 @@ class FlagSets:
 
     def _keep(self, flag_set: FlagSet) -> None:
         if len(self._sets) >= ENVIRONMENTS:
-            self._sets.pop(next(iter(self._sets)))
+            evicted = next(iter(self._sets))
+            del self._sets[evicted]
+            self._parts.pop(evicted, None)
         self._sets[flag_set.environment] = flag_set
-        self._fallback_cache.put(_fallback_entry(flag_set))
+        if self._fallback_cache.is_enabled:
+            parts = self._parts[flag_set.environment] = FlagSetParts(flag_set)
+            for entry in parts.entries(flag_set.revision):
+                self._fallback_cache.put(entry)
+
+    def _fallback_entries(self) -> Iterator[FallbackEntry]:
+        for environment, parts in self._parts.items():
+            yield from parts.entries(self.revision_of(self._sets[environment]))
 
 
-def _changed(flag_set: FlagSet, change: Change) -> FlagSet:
-    if change.revision <= flag_set.revision:
+def _changed(flag_set: FlagSet, changes: Sequence[Change]) -> FlagSet:
+    """The set after changes, which are whole revisions in order. Those that the set has already are left out."""
+    records = {change.ref.key: change.record for change in changes if change.revision > flag_set.revision}
+    if not records:
         return flag_set
-    record = change.record
-    if record is None:
-        return flag_set.without_flag(change.ref.key, revision=change.revision)
-    return flag_set.with_flag(flags.flag_of(record), revision=change.revision)
-
-
-def _fallback_entry(flag_set: FlagSet) -> FallbackEntry:
-    return FallbackEntry(
-        f"flags:{flag_set.environment}", flag_set.revision, lambda: [flag.to_json() for flag in flag_set]
-    )
+    put = [flags.flag_of(record) for record in records.values() if record is not None]
+    removed = [name for name, record in records.items() if record is None]
+    return flag_set.with_changes(put, removed, changes[-1].revision)

@@ -11,6 +11,10 @@ from configsvc_client.evaluation.explanation import PrerequisiteOutcome
 from configsvc_client.evaluation.flag import Flag, Prerequisite
 from configsvc_client.evaluation.flag_evaluation import Context, Evaluation
 
+# The flags of a set by name.
+_Compiled = dict[str, CompiledFlag]
+# The names of prerequisites by the name of the flag that requires them.
+_Edges = dict[str, tuple[str, ...]]
 # Results that this call has already, by flag.
 _Memo = dict[str, Evaluation]
 # The variants that sticky flags assigned to a user before, by flag.
@@ -33,7 +37,8 @@ class FlagNotFound(KeyError):
 class FlagSet:
     """The flags of one environment at one revision. Immutable, so threads and tasks may share it.
 
-    A change makes a new set that shares all other compiled flags. Flags must be of this environment, else
+    A change makes a new set that shares all other compiled flags. It costs one copy of a dictionary, and what the
+    changed flags and their prerequisites cost; the order of names is made when it is asked for. Flags must be of this environment, else
     ValueError; of two flags with one name the later stands. A flag that can't be compiled, since it is not valid
     (see `Flag`), evaluates to PARSE_ERROR; the others are not affected.
     """
@@ -44,7 +49,8 @@ class FlagSet:
         self._environment = environment
         self._revision = revision
         self._compiled = {flag.name: self._compile(flag) for flag in flags}
-        self._index()
+        self._names: tuple[str, ...] | None = None
+        self._cyclic = _names_on_or_before_cycles(_edges_of(self._compiled, self._compiled))
 
     @property
     def environment(self) -> str:
@@ -64,7 +70,7 @@ class FlagSet:
 
     def __iter__(self) -> Iterator[Flag]:
         """The flags in the order of name."""
-        return (self._compiled[name].flag for name in self._names)
+        return (self._compiled[name].flag for name in self._ordered_names())
 
     def get(self, name: str) -> Flag | None:
         """The flag of this name; None if there is none."""
@@ -73,11 +79,28 @@ class FlagSet:
 
     def with_flag(self, flag: Flag, revision: int) -> "FlagSet":
         """This set with one flag put or replaced, at a revision."""
-        return self._changed({**self._compiled, flag.name: self._compile(flag)}, revision)
+        return self.with_changes([flag], [], revision)
 
     def without_flag(self, name: str, revision: int) -> "FlagSet":
         """This set without one flag, which need not be there, at a revision."""
-        return self._changed({n: c for n, c in self._compiled.items() if n != name}, revision)
+        return self.with_changes([], [name], revision)
+
+    def with_changes(self, put: Iterable[Flag], removed: Iterable[str], revision: int) -> "FlagSet":
+        """This set with flags put or replaced, and flags removed, which need not be there, at a revision."""
+        changes: dict[str, CompiledFlag | None] = {flag.name: self._compile(flag) for flag in put}
+        changes.update(dict.fromkeys(removed))
+        compiled = self._compiled.copy()
+        for name, flag in changes.items():
+            if flag is None:
+                compiled.pop(name, None)
+            else:
+                compiled[name] = flag
+        changed = FlagSet(self._environment, (), revision)
+        changed._compiled = compiled
+        if all((name in self._compiled) == (name in compiled) for name in changes):
+            changed._names = self._names
+        changed._cyclic = self._cyclic_after(changes, compiled)
+        return changed
 
     def required_by(self, name: str) -> tuple[Flag, ...]:
         """The flags that a flag's result depends on: itself, which comes first, its prerequisites, and theirs.
@@ -118,7 +141,23 @@ class FlagSet:
         """The results of all flags for a context, in the order of name. Prerequisites are evaluated once each."""
         # First the flags without prerequisites: most have none, and their results are needed by those that do.
         memo = {name: flag.run(context) for name, flag in self._compiled.items() if not flag.prerequisites}
-        return tuple(self._resolved(name, context, memo, explain) for name in self._names)
+        return tuple(self._resolved(name, context, memo, explain) for name in self._ordered_names())
+
+    def _ordered_names(self) -> tuple[str, ...]:
+        if self._names is None:
+            # Threads that share the set may all make the same tuple.
+            self._names = tuple(sorted(self._compiled))
+        return self._names
+
+    def _cyclic_after(self, changed_names: Iterable[str], compiled: _Compiled) -> frozenset[str]:
+        """The cyclic names of a set that differs from this one in these flags."""
+        with_new_edges = [
+            name for name in changed_names if _required_names(compiled, name) != _required_names(self._compiled, name)
+        ]
+        # A new cycle has a new edge, so it is found along the edges of these flags.
+        if not with_new_edges or not (self._cyclic or _names_on_or_before_cycles(_edges_of(compiled, with_new_edges))):
+            return self._cyclic
+        return _names_on_or_before_cycles(_edges_of(compiled, compiled))
 
     def _resolved(
         self, name: str, context: Context, memo: _Memo, explain: bool, assigned: Assigned = _NONE
@@ -187,23 +226,6 @@ class FlagSet:
             # The flag was valid for the release that stored it.
             return unreadable(flag, str(error))
 
-    def _changed(self, compiled: dict[str, CompiledFlag], revision: int) -> "FlagSet":
-        changed = FlagSet(self._environment, (), revision)
-        changed._compiled = compiled
-        changed._index()
-        return changed
-
-    def _index(self) -> None:
-        self._names = tuple(sorted(self._compiled))
-        # Flags whose prerequisites lead into a cycle are never met, whichever flag is evaluated. Writes refuse
-        # cycles, so this is for sets that were made from flags of other origin.
-        edges = {
-            name: [other for other, _ in compiled.prerequisites]
-            for name, compiled in self._compiled.items()
-            if compiled.prerequisites
-        }
-        self._cyclic = _names_on_or_before_cycles(edges)
-
 
 def find_cycle(flags: Iterable[Flag]) -> tuple[str, ...] | None:
     """A cycle among the prerequisites, as names: each requires the next, and the last is the first again.
@@ -219,7 +241,28 @@ def find_cycle(flags: Iterable[Flag]) -> tuple[str, ...] | None:
     return None
 
 
-def _names_on_or_before_cycles(edges: dict[str, list[str]]) -> frozenset[str]:
+def _required_names(compiled: _Compiled, name: str) -> tuple[str, ...]:
+    flag = compiled.get(name)
+    return () if flag is None else tuple(other for other, _ in flag.prerequisites)
+
+
+def _edges_of(compiled: _Compiled, names: Iterable[str]) -> _Edges:
+    """The prerequisites by name of these flags, of their prerequisites, and so on."""
+    edges: _Edges = {}
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in edges and (others := _required_names(compiled, name)):
+            edges[name] = others
+            waiting += others
+    return edges
+
+
+def _names_on_or_before_cycles(edges: _Edges) -> frozenset[str]:
+    """The flags whose prerequisites lead into a cycle. They are never met, whichever flag is evaluated.
+
+    Writes refuse cycles, so there are such flags only in sets that were made from flags of other origin.
+    """
     if not edges:
         return frozenset()
     order: TopologicalSorter[str] = TopologicalSorter(edges)
