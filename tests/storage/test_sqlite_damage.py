@@ -4,19 +4,20 @@ import asyncio
 import random
 import shutil
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from configsvc.domain.records import Kind, Ref
+from configsvc.domain.records import Action, Kind, Mutation, Put, Ref, View, Write
 from configsvc.errors import DataLoss, ServiceError
 from configsvc.storage.port import ChangeQuery, RecordQuery
 from configsvc.storage.sql.migrations import migrations_of
 from configsvc.storage.sqlite.file_check import FileCheck
 from configsvc.storage.sqlite.storage import SqliteStorage
 from tests.app.fake_clock import FakeClock
-from tests.conformance.storage.writing import config, create
+from tests.conformance.storage.writing import author, config, create
 
 KEYS = 400
 FLIPS = (1, 8, 60)
@@ -112,6 +113,22 @@ async def test_damaged_row_is_refused_alone_and_named(intact: Path, tmp_path: Pa
         assert (await storage.get([config("k124")])).records[config("k124")].body["value"] == value_of(124)
         with pytest.raises(DataLoss, match=r"restored from a copy.*k123"):
             await storage.ping()
+
+
+async def test_damaged_row_that_a_decision_asks_for_refuses_writes(intact: Path, tmp_path: Path) -> None:
+    path = tmp_path / "configsvc.db"
+    shutil.copy(intact, path)
+    alter(path, b"value 123 ", b"value 124 ")
+
+    def decide(view: View) -> Sequence[Mutation]:
+        record = view.get(config("k123"))
+        return (Put(config("copy"), record.body if record else {}, Action.CREATE),)
+
+    async with SqliteStorage(path) as storage:
+        for write in (Write(author(), (), decide), create(config("new"))):
+            with pytest.raises(DataLoss, match="k123"):
+                await storage.write(write)
+        assert (await storage.get([config("copy"), config("new")])).records == {}
 
 
 @pytest.mark.parametrize("broken", [b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xf0\x9f"])

@@ -7,7 +7,7 @@ from configsvc.domain.batches import Step, all_or_none, errors_at
 from configsvc.domain.fields import Fields, checked
 from configsvc.domain.json_values import digest
 from configsvc.domain.limits import Limits
-from configsvc.domain.records import Action, Author, Change, Decision, Kind, Mutation, Ref, Scope, View, Write, etag_of
+from configsvc.domain.records import Action, Author, Change, Decision, Mutation, Ref, View, Write, etag_of
 from configsvc.domain.sizes import ANSWER_BYTES
 from configsvc.storage.port import Writer
 
@@ -76,11 +76,9 @@ class Batches:
         """
         planned = self._plan(operations, author)
         steps = [Step(operation.path, one.ref, one.decide) for operation, one in zip(operations, planned, strict=True)]
-        environments = {one.ref.environment for one in planned if one.ref.kind is Kind.FLAG}
-        scopes = [Scope(Kind.FLAG, environment) for environment in sorted(environments)]
         write = Write(
             author,
-            (*(one.ref for one in planned), *scopes),
+            tuple(one.ref for one in planned),
             all_or_none(steps),
             digest("apply", [[one.ref.kind, one.ref.environment, one.ref.key, one.content] for one in planned]),
         )

@@ -58,6 +58,32 @@ class Scope:
     environment: str
 
 
+@dataclass(frozen=True, slots=True)
+class WithMember:
+    """The live records of a kind in an environment whose body has, at any depth, a member `name` with the text `value`.
+
+    A view may also show other records of that kind and environment: the one who asks checks each.
+    """
+
+    kind: Kind
+    environment: str
+    name: str
+    value: str
+
+
+# What a write can read: one record, or a set of live records.
+RecordSet = Scope | WithMember
+Read = Ref | RecordSet
+
+
+class NotReadError(LookupError):
+    """A write needs `reads`, which it did not name and which are not loaded. See `Write`."""
+
+    def __init__(self, reads: Sequence[Read]) -> None:
+        super().__init__(reads)
+        self.reads = tuple(reads)
+
+
 def etag_of(version: int, revision: int, history: str) -> str:
     """The opaque tag of one state of one record.
 
@@ -227,26 +253,39 @@ class Author:
 class View:
     """Live records as they stood together at one revision of a history. A record that is not in it is not live.
 
-    `versions`: the last version of each record that `Write.reads` names, also of removed records. Only filled in a write.
+    In a write, `reads` is what the view was loaded for, and each method raises `NotReadError` if its answer needs more
+    (see `Write`). `versions`: the last version of each record that `reads` names, also of removed records. Outside a
+    write, `reads` is None, and `versions` is empty.
     """
 
     revision: int
     records: Mapping[Ref, Record]
     versions: Mapping[Ref, int] = field(default_factory=dict)
     history: str = ""
+    reads: frozenset[Read] | None = None
 
     def get(self, ref: Ref) -> Record | None:
         """The live record, or None."""
-        return self.records.get(ref)
+        record = self.records.get(ref)
+        if record is None and self.reads is not None and Scope(ref.kind, ref.environment) not in self.reads:
+            self.require(ref)
+        return record
 
     def last_version(self, ref: Ref) -> int:
         """The version of a record's last write, which may be its removal; 0 if the record never existed."""
+        self.require(ref)
         return self.versions.get(ref, 0)
 
-    def of(self, scope: Scope) -> list[Record]:
-        """The live records of a scope, in the order of their refs."""
+    def require(self, *reads: Read) -> None:
+        """Asks for several reads at once: they are loaded together."""
+        if self.reads is not None and (missing := [read for read in reads if read not in self.reads]):
+            raise NotReadError(missing)
+
+    def of(self, records: RecordSet) -> list[Record]:
+        """The live records of a set, in the order of their refs; see `WithMember` for what else may be among them."""
+        self.require(records)
         inside = (
-            r for r in self.records.values() if r.ref.kind == scope.kind and r.ref.environment == scope.environment
+            r for r in self.records.values() if r.ref.kind == records.kind and r.ref.environment == records.environment
         )
         return sorted(inside, key=lambda record: record.ref)
 
@@ -263,10 +302,14 @@ class Write:
     returns the mutations, at most one per ref; without mutations no revision is taken. If it raises a `ServiceError`,
     nothing is written. `fingerprint` is a digest of the request's content: a request id that comes again with another
     fingerprint is refused.
+
+    `reads` is what `decide` needs in any case. It may ask its view for more. Then the view raises `NotReadError`, which
+    `decide` must let through. The store loads what was asked for under the same lock, and runs `decide` again. So a
+    write that depends on few records of a large set reads only those.
     """
 
     author: Author
-    reads: tuple[Ref | Scope, ...]
+    reads: tuple[Read, ...]
     decide: Decision
     fingerprint: str = ""
 

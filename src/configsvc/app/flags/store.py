@@ -21,7 +21,7 @@ from configsvc.domain.limits import Limits
 from configsvc.domain.pages import Page, page_cursor, page_of
 from configsvc.domain.preconditions import NO_PRECONDITION, Precondition
 from configsvc.domain.prerequisites import with_prerequisite_check
-from configsvc.domain.records import AtRevision, Author, Change, Decision, Kind, Record, Ref, Scope, Write
+from configsvc.domain.records import AtRevision, Author, Change, Decision, Kind, Record, Ref, Write
 from configsvc.domain.resources import not_found
 from configsvc.errors import FailedPrecondition
 from configsvc.storage.port import READ_BYTES, ChangeHistory, Reader, RecordQuery, Writer
@@ -238,8 +238,7 @@ class FlagStore:
 
     async def _write(self, what: str, ref: Ref, decision: Decision, author: Author, content: object) -> Change:
         fingerprint = digest(what, ref.environment, ref.key, content)
-        reads = (ref, Scope(Kind.FLAG, ref.environment))
-        return (await self._writer.write(Write(author, reads, decision, fingerprint))).changes[0]
+        return (await self._writer.write(Write(author, (ref,), decision, fingerprint))).changes[0]
 
 
 def _position(record: Record) -> tuple[str, str]:

@@ -62,6 +62,10 @@ class Writer(Protocol):
 
         Concurrent writes may share a transaction; each has its own outcome.
 
+        `decide` may ask its view for records that `write.reads` does not name. They are loaded under the same lock, and
+        `decide` runs again, so it may run several times. The view always shows the state after the writes before it,
+        also those of the same transaction. A decision may ask dozens of times; one that asks for ever fails.
+
         Raises:
             ServiceError: the error that `decide` raised; the write had no effect.
             FailedPrecondition: the request id was used for other content (reason `REQUEST_ID_REUSED`).

@@ -7,13 +7,21 @@ import psycopg
 from psycopg import errors as failures
 
 from configsvc.domain.lineage import Checkpoint, LogState
-from configsvc.domain.records import Write
+from configsvc.domain.records import NotReadError, Read, Write
 from configsvc.errors import ResourceExhausted
 from configsvc.storage.port import RetentionPolicy
 from configsvc.storage.postgres.connection import BEGIN, CHANNEL, Connection, execute, rolled_back_on_error, rows_of
 from configsvc.storage.postgres.dialect import DIALECT
 from configsvc.storage.sql.group_commit import Outcome
-from configsvc.storage.sql.group_state import GroupState, PlannedWrite, RowsNotLoadedError, read_set_of
+from configsvc.storage.sql.group_state import (
+    DECIDE_ATTEMPTS,
+    GroupState,
+    PlannedWrite,
+    asks_for_ever,
+    reading_more,
+    reads_of,
+    request_ids_of,
+)
 from configsvc.storage.sql.reads import log_diverged, requests_in, rows_in
 from configsvc.storage.sql.rows import CHANGE_COLUMNS, RECORD_COLUMNS
 from configsvc.storage.sql.statements import Statements
@@ -74,41 +82,49 @@ class Transaction:
 
     async def _begin(self, writes: Sequence[Write], seen: Checkpoint) -> GroupState:
         """Begins, locks, and then loads what the writes read, in one round trip."""
-        read_set = read_set_of(writes)
+        reads, request_ids = reads_of(writes), request_ids_of(writes)
         async with self._connection.pipeline():
             await self._connection.execute(BEGIN)
             counter = await execute(self._connection, self._statements.state_and_digest(seen.revision, " FOR UPDATE"))
             # In READ COMMITTED each statement takes its own snapshot when it starts, which is after the lock.
-            statements = [self._statements.scope(scope) for scope in read_set.scopes]
-            if read_set.refs:
-                statements.append(self._statements.records(read_set.refs))
-            records = [await execute(self._connection, statement) for statement in statements]
+            records = [await execute(self._connection, statement) for statement in self._statements.reads(reads)]
             requests = None
-            if read_set.request_ids:
-                requests = await execute(self._connection, self._statements.requests(read_set.request_ids))
+            if request_ids:
+                requests = await execute(self._connection, self._statements.requests(request_ids))
         ((*values, stored_digest),) = await counter.fetchall()
         log_state = LogState(*values)
         if not log_state.continues(seen, stored_digest or ""):
             raise log_diverged(seen)
         state = GroupState(log_state)
-        state.add_rows(read_set.refs, [row for cursor in records for row in rows_in(await cursor.fetchall())])
+        state.add_rows(reads, [row for cursor in records for row in rows_in(await cursor.fetchall())])
         if requests:
             state.add_requests(requests_in(await requests.fetchall()))
         return state
 
     async def _plan(self, state: GroupState, write: Write) -> PlannedWrite | BaseException:
-        while True:
+        for _ in range(DECIDE_ATTEMPTS):
             try:
                 planned = state.plan(write)
-            except RowsNotLoadedError as missing:
-                rows = await rows_of(self._connection, self._statements.records(missing.refs))
-                state.add_rows(missing.refs, rows_in(rows))
+            except NotReadError as needed:
+                await self._load(state, needed.reads)
+                write = reading_more(write, needed)
             except BaseException as error:
                 # Any error, even a bug in one `decide`, is the outcome of this write alone.
                 return error
             else:
                 state.apply(planned)
                 return planned
+        return asks_for_ever(write)
+
+    async def _load(self, state: GroupState, reads: Sequence[Read]) -> None:
+        """Loads what a decision asked for, in one round trip."""
+        statements = self._statements.reads(reads)
+        try:
+            async with self._connection.pipeline():
+                cursors = [await execute(self._connection, statement) for statement in statements]
+        except (psycopg.DataError, UnicodeEncodeError) as error:
+            raise RefusedValuesError(error) from error
+        state.add_rows(reads, [row for cursor in cursors for row in rows_in(await cursor.fetchall())])
 
     async def _store(self, writes: Sequence[PlannedWrite], digest: str) -> None:
         """Stores, notifies and commits, in one round trip."""

@@ -5,8 +5,8 @@ lock, overlaid by the writes that this group has planned, are the current state.
 fails leaves no trace in the state. This module does no I/O: the adapter loads, plans, stores and commits.
 
     state = GroupState(log_state)
-    state.add_rows(refs, rows); state.add_requests(requests)    what the writes read, loaded under the lock
-    planned = state.plan(write)                                 may raise: that write's own error
+    state.add_rows(reads, rows); state.add_requests(requests)   what the writes read, loaded under the lock
+    planned = state.plan(write)                                 may raise: that write's own error, or NotReadError
     state.apply(planned)                                        later writes of the group see its rows
 """
 
@@ -15,18 +15,28 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from configsvc.domain.lineage import Checkpoint, LogState
-from configsvc.domain.records import Change, Commit, Mutation, Put, Record, Ref, Scope, View, Write
+from configsvc.domain.records import (
+    Change,
+    Commit,
+    Kind,
+    Mutation,
+    NotReadError,
+    Put,
+    Read,
+    Record,
+    RecordSet,
+    Ref,
+    View,
+    WithMember,
+    Write,
+)
 from configsvc.domain.sizes import MEASURED_CHARACTERS, check_sendable, held_bytes
 from configsvc.errors import FailedPrecondition
-from configsvc.storage.sql.rows import Row, change_digest, change_values, json_text
+from configsvc.storage.sql.rows import Row, change_digest, change_values, json_text, member_text
 
-
-class RowsNotLoadedError(LookupError):
-    """A write changes records that it does not read, and that were not loaded: load `refs`, then plan it again."""
-
-    def __init__(self, refs: Sequence[Ref]) -> None:
-        super().__init__(refs)
-        self.refs = refs
+# How often one write is decided. Decisions of this service ask for what one more level of prerequisites needs, and give
+# that up after `domain.prerequisites.WALKED_LEVELS` levels. A decision that asks more often asks for ever.
+DECIDE_ATTEMPTS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,24 +60,24 @@ class PlannedWrite:
     request: tuple[str, str, int] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ReadSet:
-    """What must be loaded before the writes of a group can be planned."""
-
-    refs: tuple[Ref, ...]
-    scopes: tuple[Scope, ...]
-    request_ids: tuple[str, ...]
-
-
-def read_set_of(writes: Iterable[Write]) -> ReadSet:
+def reads_of(writes: Iterable[Write]) -> tuple[Read, ...]:
     """What these writes read, without duplicates."""
-    names = dict.fromkeys(name for write in writes for name in write.reads)
-    ids = dict.fromkeys(write.author.request_id for write in writes if write.author.request_id)
-    return ReadSet(
-        refs=tuple(name for name in names if isinstance(name, Ref)),
-        scopes=tuple(name for name in names if isinstance(name, Scope)),
-        request_ids=tuple(ids),
-    )
+    return tuple(dict.fromkeys(read for write in writes for read in write.reads))
+
+
+def request_ids_of(writes: Iterable[Write]) -> tuple[str, ...]:
+    """The request ids of these writes, without duplicates."""
+    return tuple(dict.fromkeys(write.author.request_id for write in writes if write.author.request_id))
+
+
+def reading_more(write: Write, needed: NotReadError) -> Write:
+    """The write, which now also names what its decision asked for."""
+    return replace(write, reads=(*write.reads, *needed.reads))
+
+
+def asks_for_ever(write: Write) -> RuntimeError:
+    """The error of a write whose decision asked for more records in each of `DECIDE_ATTEMPTS` attempts."""
+    return RuntimeError(f"a decision asked for more records {DECIDE_ATTEMPTS} times; it reads {len(write.reads)} names")
 
 
 class GroupState:
@@ -85,10 +95,13 @@ class GroupState:
         """Where the log ends."""
         return Checkpoint(self.history, self.head, self.digest)
 
-    def add_rows(self, refs: Iterable[Ref], rows: Iterable[Row]) -> None:
-        """Rows from the database, of `refs` or of a whole scope. A ref without a row never existed."""
+    def add_rows(self, reads: Iterable[Read], rows: Iterable[Row]) -> None:
+        """Rows from the database: everything that `reads` names. A ref without a row never existed.
+
+        A row that a write of this group has planned is newer, and stays.
+        """
         loaded = {row.ref: row for row in rows}
-        for ref in (*refs, *loaded):
+        for ref in (*(read for read in reads if isinstance(read, Ref)), *loaded):
             self._rows.setdefault(ref, loaded.get(ref))
 
     def add_requests(self, requests: Mapping[str, StoredRequest]) -> None:
@@ -99,7 +112,7 @@ class GroupState:
         """What the write would do as the next one after the head. `decide` may run more than once: it is pure.
 
         Raises:
-            RowsNotLoadedError: see there.
+            NotReadError: load its reads, and plan the write again, `reading_more`.
             FailedPrecondition: its request id was used for other content.
             InvalidInput: a resource would be too large for an answer (reason `RESOURCE_TOO_LARGE`).
             BaseException: any error of `decide`, or of the mutations that it returned.
@@ -112,7 +125,7 @@ class GroupState:
         if len(set(refs)) < len(refs):
             raise ValueError("a write names a record twice")
         if missing := [ref for ref in refs if ref not in self._rows]:
-            raise RowsNotLoadedError(missing)
+            raise NotReadError(missing)
         return self._planned(write, mutations)
 
     def apply(self, planned: PlannedWrite) -> None:
@@ -136,12 +149,13 @@ class GroupState:
         return PlannedWrite(Commit(stored.commit.revision, changes, replayed=True, history=self.history))
 
     def _view(self, write: Write) -> View:
-        scopes = {(name.kind, name.environment) for name in write.reads if isinstance(name, Scope)}
-        rows = [row for name in write.reads if isinstance(name, Ref) and (row := self._rows[name])]
-        if scopes:
-            rows += [row for row in self._rows.values() if row and (row.ref.kind, row.ref.environment) in scopes]
+        sets = [read for read in write.reads if not isinstance(read, Ref)]
+        rows = [row for read in write.reads if isinstance(read, Ref) and (row := self._rows[read])]
+        if sets:
+            rows += _rows_in_any(sets, self._rows.values())
         live = {row.ref: record for row in rows if (record := row.record_in(self.history))}
-        return View(self.head, live, {row.ref: row.version for row in rows}, self.history)
+        versions = {row.ref: row.version for row in rows}
+        return View(self.head, live, versions, self.history, frozenset(write.reads))
 
     def _planned(self, write: Write, mutations: Sequence[Mutation]) -> PlannedWrite:
         revision = self.head + 1 if mutations else self.head
@@ -202,3 +216,17 @@ class GroupState:
             after_bytes=held_bytes(row.text),
         )
         return change, row, old.text if old else None
+
+
+def _rows_in_any(sets: Sequence[RecordSet], rows: Iterable[Row | None]) -> list[Row]:
+    """The same condition as `Statements.reads` has, for rows that may not be in the database yet."""
+    texts: dict[tuple[Kind, str], list[str]] = {}
+    for each in sets:
+        text = member_text(each.name, each.value) if isinstance(each, WithMember) else ""
+        texts.setdefault((each.kind, each.environment), []).append(text)
+    return [
+        row
+        for row in rows
+        if row and row.text is not None and (place := (row.ref.kind, row.ref.environment)) in texts
+        if any(text in row.text for text in texts[place])
+    ]

@@ -86,6 +86,11 @@ def json_text(body: JsonObject) -> str:
     return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
+def member_text(name: str, value: str) -> str:
+    """What the stored form of each body contains that has, at any depth, this member with this text."""
+    return json_text({name: value})[1:-1]
+
+
 def json_text_of(values: Sequence[Any]) -> str:
     """A list of texts, or of such lists, as the parameter of a statement."""
     return json.dumps(values, ensure_ascii=False)

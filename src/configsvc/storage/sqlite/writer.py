@@ -8,12 +8,20 @@ from typing import Any
 
 from configsvc.domain.events import EventLoss
 from configsvc.domain.lineage import Checkpoint, LogState
-from configsvc.domain.records import Ref, Write
+from configsvc.domain.records import NotReadError, Read, Write
 from configsvc.errors import DataLoss, Unavailable
 from configsvc.storage.port import RetentionPolicy
 from configsvc.storage.sql.checksums import checksum
 from configsvc.storage.sql.group_commit import Outcome
-from configsvc.storage.sql.group_state import GroupState, PlannedWrite, RowsNotLoadedError, read_set_of
+from configsvc.storage.sql.group_state import (
+    DECIDE_ATTEMPTS,
+    GroupState,
+    PlannedWrite,
+    asks_for_ever,
+    reading_more,
+    reads_of,
+    request_ids_of,
+)
 from configsvc.storage.sql.reads import Rows, T, copy_of, log_diverged, requests_in, rows_in
 from configsvc.storage.sql.statements import Statement, Statements
 from configsvc.storage.sqlite.connection import DIALECT, translated
@@ -142,23 +150,21 @@ class SqliteWriter:
         return LogState(*values), digest or ""
 
     def _load(self, state: GroupState, writes: Sequence[Write]) -> None:
-        read_set = read_set_of(writes)
-        self._load_refs(state, read_set.refs)
-        for scope in read_set.scopes:
-            state.add_rows((), rows_in(self._rows(self._statements.scope(scope))))
-        if read_set.request_ids:
-            state.add_requests(requests_in(self._rows(self._statements.requests(read_set.request_ids))))
+        self._load_reads(state, reads_of(writes))
+        if request_ids := request_ids_of(writes):
+            state.add_requests(requests_in(self._rows(self._statements.requests(request_ids))))
 
-    def _load_refs(self, state: GroupState, refs: Sequence[Ref]) -> None:
-        if refs:
-            state.add_rows(refs, rows_in(self._rows(self._statements.records(refs))))
+    def _load_reads(self, state: GroupState, reads: Sequence[Read]) -> None:
+        statements = self._statements.reads(reads)
+        state.add_rows(reads, [row for statement in statements for row in rows_in(self._rows(statement))])
 
     def _apply(self, state: GroupState, write: Write) -> Outcome:
         try:
             planned = self._plan(state, write)
             self._store(planned)
         except BaseException as error:
-            if isinstance(error, sqlite3.Error) and not _is_of_one_write(error):
+            if isinstance(error, DataLoss) or (isinstance(error, sqlite3.Error) and not _is_of_one_write(error)):
+                # The error of the database, found while it loaded what a decision asked for, or stored the write.
                 raise
             # Any other error, even a bug in one `decide`, is the outcome of this write alone.
             return Outcome(error=error)
@@ -166,11 +172,13 @@ class SqliteWriter:
         return Outcome(planned.commit)
 
     def _plan(self, state: GroupState, write: Write) -> PlannedWrite:
-        while True:
+        for _ in range(DECIDE_ATTEMPTS):
             try:
                 return state.plan(write)
-            except RowsNotLoadedError as missing:
-                self._load_refs(state, missing.refs)
+            except NotReadError as needed:
+                self._load_reads(state, needed.reads)
+                write = reading_more(write, needed)
+        raise asks_for_ever(write)
 
     def _store(self, planned: PlannedWrite) -> None:
         if not planned.changes and not planned.request:

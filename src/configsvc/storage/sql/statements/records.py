@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from configsvc.domain.records import Ref, Scope
+from configsvc.domain.records import Read, RecordSet, Ref, WithMember
 from configsvc.storage.port import RecordQuery
 from configsvc.storage.sql.bounded_rows import BoundedSelect
+from configsvc.storage.sql.rows import member_text
 from configsvc.storage.sql.statements.dialect import Conditions, Statement
 from configsvc.storage.sql.statements.tables import Tables
 
@@ -25,10 +26,21 @@ class RecordStatements(Tables):
         )
         return Statement(self._with_counter(select), self._dialect.many_refs(refs))
 
-    def scope(self, scope: Scope) -> Statement:
-        """Counter, then the live records of a scope."""
-        select = f"SELECT {self._record_columns} FROM {self._records} WHERE kind = ? AND environment = ? AND body IS NOT NULL"
-        return Statement(self._with_counter(select), (scope.kind.value, scope.environment))
+    def reads(self, reads: Sequence[Read]) -> list[Statement]:
+        """Statements that together read everything that `reads` names; each: counter, then records."""
+        statements = [self._record_set(read) for read in reads if not isinstance(read, Ref)]
+        if refs := [read for read in reads if isinstance(read, Ref)]:
+            statements.append(self.records(refs))
+        return statements
+
+    def _record_set(self, records: RecordSet) -> Statement:
+        where = Conditions()
+        where.add("kind = ? AND environment = ? AND body IS NOT NULL", records.kind.value, records.environment)
+        if isinstance(records, WithMember):
+            # No index serves this: it reads the bodies of the environment, but only in the database.
+            where.add(self._dialect.contains.format("body"), member_text(records.name, records.value))
+        select = f"SELECT {self._record_columns} FROM {self._records} WHERE {where.sql}"
+        return Statement(self._with_counter(select), tuple(where.parameters))
 
     def page(self, query: RecordQuery) -> Statement:
         """Counter, then one record more than the page."""

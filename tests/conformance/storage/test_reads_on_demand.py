@@ -1,0 +1,223 @@
+"""A decision asks its view for records that its write did not name."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from itertools import count
+
+import pytest
+
+from configsvc.domain.flags import creation, flag_ref, parse, update
+from configsvc.domain.preconditions import NO_PRECONDITION
+from configsvc.domain.prerequisites import with_prerequisite_check
+from configsvc.domain.records import Action, Kind, Mutation, Put, Ref, Remove, Scope, View, WithMember, Write
+from configsvc.errors import FailedPrecondition, InvalidInput
+from configsvc.storage.port import Storage
+from tests.conformance.storage.writing import author, batch, config, create, put, remove, revisions
+
+FLAGS = Scope(Kind.FLAG, "test")
+TARGET = config("target")
+
+
+def copying(values: Callable[[View], object], *reads: Ref | Scope | WithMember) -> Write:
+    """Puts what `values` finds in the view into `TARGET`."""
+
+    def decide(view: View) -> Sequence[Mutation]:
+        return [Put(TARGET, {"found": values(view)}, Action.UPDATE)]
+
+    return Write(author(), (TARGET, *reads), decide)
+
+
+def value_of(view: View, ref: Ref) -> object:
+    record = view.get(ref)
+    return record.body["value"] if record else None
+
+
+def keys_with(view: View, name: str, value: str) -> list[str]:
+    """The flags that have the member itself, without the others that a view may show."""
+    records = view.of(WithMember(Kind.FLAG, "test", name, value))
+    return [record.ref.key for record in records if record.body.get(name) == value]
+
+
+async def found(storage: Storage) -> object:
+    return (await storage.get([TARGET])).records[TARGET].body["found"]
+
+
+async def test_record_that_was_not_named_is_read_when_asked_for(storage: Storage) -> None:
+    await storage.write(create(config("a"), "one"))
+    await storage.write(copying(lambda view: [value_of(view, config("a")), value_of(view, config("missing"))]))
+    assert await found(storage) == ["one", None]
+
+
+async def test_answer_may_lead_to_another_question(storage: Storage) -> None:
+    for key, value in (("a", "b"), ("b", "c"), ("c", "end")):
+        await storage.write(create(config(key), value))
+
+    def last(view: View) -> object:
+        value = value_of(view, config("a"))
+        while value != "end":
+            value = value_of(view, config(str(value)))
+        return value
+
+    await storage.write(copying(last))
+    assert await found(storage) == "end"
+
+
+async def test_last_version_of_a_removed_record_is_read_when_asked_for(storage: Storage) -> None:
+    await storage.write(create(config("a")))
+    await storage.write(remove(config("a")))
+    await storage.write(copying(lambda view: [view.last_version(config("a")), view.last_version(config("b"))]))
+    assert await found(storage) == [2, 0]
+
+
+async def test_last_version_is_also_read_if_the_scope_was_named(storage: Storage) -> None:
+    ref = flag_ref("test", "f")
+    await storage.write(create(ref))
+    await storage.write(remove(ref))
+    await storage.write(copying(lambda view: view.last_version(ref), FLAGS))
+    assert await found(storage) == 2
+
+
+async def test_scope_is_read_when_asked_for(storage: Storage) -> None:
+    for name in ("g", "f"):
+        await storage.write(create(flag_ref("test", name)))
+    await storage.write(create(flag_ref("other", "h")))
+    await storage.write(copying(lambda view: [record.ref.key for record in view.of(FLAGS)]))
+    assert await found(storage) == ["f", "g"]
+
+
+@pytest.mark.parametrize("text", ["plain", 'quo"te', "back\\slash", "50%_", "ü\u2028", "a\tb"])
+async def test_records_with_a_member_are_read_when_asked_for(storage: Storage, text: str) -> None:
+    bodies = {
+        "exact": {"to": text},
+        "prefix": {"to": f"{text}x"},
+        "elsewhere": {"from": text},
+        "removed": {"to": text},
+    }
+    await storage.write(batch(*(Put(flag_ref("test", key), body, Action.CREATE) for key, body in bodies.items())))
+    await storage.write(
+        batch(Put(flag_ref("other", "f"), {"to": text}, Action.CREATE), Remove(flag_ref("test", "removed")))
+    )
+    seen: list[View] = []
+    await storage.write(copying(lambda view: seen.append(view) or keys_with(view, "to", text)))  # type: ignore[func-returns-value]
+    assert await found(storage) == ["exact"]
+    assert flag_ref("test", "prefix") not in seen[-1].records, "a record without the member was loaded"
+
+
+async def test_member_is_found_at_any_depth(storage: Storage) -> None:
+    body = {"list": [{"other": 1}, {"to": "x", "and": []}]}
+    await storage.write(batch(Put(flag_ref("test", "deep"), body, Action.CREATE)))
+    await storage.write(
+        copying(lambda view: [one.ref.key for one in view.of(WithMember(Kind.FLAG, "test", "to", "x"))])
+    )
+    assert await found(storage) == ["deep"]
+
+
+async def test_earlier_writes_of_the_group_are_seen(storage: Storage) -> None:
+    """Writes that wait at the same time share a transaction; the answer to a question has those before it."""
+    gone, changed, kept = (flag_ref("test", name) for name in ("gone", "changed", "kept"))
+    for ref in (gone, changed, kept):
+        await storage.write(batch(Put(ref, {"to": "x"}, Action.CREATE)))
+    await storage.write(create(config("a"), "old"))
+    await asyncio.gather(
+        storage.write(put(config("a"), "new")),
+        storage.write(put(config("b"), "new")),
+        storage.write(remove(gone)),
+        storage.write(batch(Put(changed, {"to": "y"}, Action.UPDATE))),
+        storage.write(batch(Put(flag_ref("test", "added"), {"to": "x"}, Action.CREATE))),
+        storage.write(
+            copying(
+                lambda view: [
+                    value_of(view, config("a")),
+                    value_of(view, config("b")),
+                    keys_with(view, "to", "x"),
+                    keys_with(view, "to", "y"),
+                    [record.ref.key for record in view.of(FLAGS)],
+                ]
+            )
+        ),
+    )
+    assert await found(storage) == ["new", "new", ["added", "kept"], ["changed"], ["added", "changed", "kept"]]
+
+
+async def test_decision_that_asks_may_refuse_without_an_effect_on_the_group(storage: Storage) -> None:
+    await storage.write(create(config("a"), "taken"))
+
+    def refuse(view: View) -> object:
+        raise FailedPrecondition(f"a is {value_of(view, config('a'))}")
+
+    before, refused, after = await asyncio.gather(
+        storage.write(put(config("b"))),
+        storage.write(copying(refuse)),
+        storage.write(put(config("c"))),
+        return_exceptions=True,
+    )
+    assert str(refused) == "a is taken"
+    assert not isinstance(before, BaseException)
+    assert not isinstance(after, BaseException)
+    assert await revisions(storage) == [1, 2, 3]
+
+
+async def test_decision_that_asks_for_ever_fails_alone(storage: Storage) -> None:
+    def for_ever(view: View) -> object:
+        return next(value for number in count() if (value := value_of(view, config(f"k{number}"))))
+
+    outcomes = await asyncio.gather(
+        storage.write(put(config("before"))),
+        storage.write(copying(for_ever)),
+        storage.write(put(config("after"))),
+        return_exceptions=True,
+    )
+    assert isinstance(outcomes[1], RuntimeError)
+    assert await revisions(storage) == [1, 2]
+    assert (await storage.get([TARGET])).records == {}
+
+
+async def test_question_that_the_database_refuses_fails_its_write_alone(storage: Storage) -> None:
+    outcomes = await asyncio.gather(
+        storage.write(put(config("before"))),
+        storage.write(copying(lambda view: value_of(view, config("\ud800")))),
+        storage.write(put(config("after"))),
+        return_exceptions=True,
+    )
+    assert isinstance(outcomes[1], Exception)
+    assert await revisions(storage) == [1, 2]
+
+
+class TestFlags:
+    async def test_concurrent_writes_that_make_a_cycle_together_are_not_both_accepted(self, storage: Storage) -> None:
+        for number in range(8):
+            names = [f"f{number}-{letter}" for letter in "abc"]
+            for name in names:
+                await storage.write(written(creation(parse({"name": name, "environment": "test"}), "t"), name))
+            outcomes = await asyncio.gather(
+                *(
+                    storage.write(requiring(name, required))
+                    for name, required in zip(names, (*names[1:], names[0]), strict=True)
+                ),
+                return_exceptions=True,
+            )
+            refused = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+            assert [type(error) for error in refused] == [InvalidInput]
+            assert [error.reason for error in refused if isinstance(error, InvalidInput)] == ["PREREQUISITE_CYCLE"]
+
+    async def test_flag_is_not_both_deleted_and_required_by_concurrent_writes(self, storage: Storage) -> None:
+        for name in ("parent", "child"):
+            await storage.write(written(creation(parse({"name": name, "environment": "test"}), "t"), name))
+        parent = flag_ref("test", "parent")
+        delete = Write(author(), (parent,), with_prerequisite_check(lambda _: [Remove(parent)]))
+        require, refused = await asyncio.gather(
+            storage.write(requiring("child", "parent")), storage.write(delete), return_exceptions=True
+        )
+        assert not isinstance(require, BaseException)
+        assert isinstance(refused, FailedPrecondition)
+        assert refused.reason == "FLAG_IS_PREREQUISITE"
+
+
+def written(decide: Callable[[View], Sequence[Mutation]], name: str) -> Write:
+    return Write(author(), (flag_ref("test", name),), with_prerequisite_check(decide))
+
+
+def requiring(name: str, required: str) -> Write:
+    changes = {"prerequisites": [{"flag_name": required, "variants": ["on"]}]}
+    decide = update(flag_ref("test", name), changes, "t", NO_PRECONDITION, allow_missing=False)
+    return written(decide, name)
