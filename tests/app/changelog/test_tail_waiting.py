@@ -72,14 +72,17 @@ async def test_waiter_is_woken_when_the_tail_skips_compacted_changes(replica: Re
     await replica.tail.wait_for(20, None)
 
 
-async def test_catch_up_applies_what_was_committed_before_the_call(replica: Replica) -> None:
+async def test_catch_up_applies_what_was_committed_before_the_call(replica: Replica, clock: FakeClock) -> None:
+    # The tail's first read is over: it must not be this read that applies the write.
+    await clock.asleep()
     assert not await replica.tail.catch_up()
     commit = await write(replica.storage, (config("a"), 1))
     assert await replica.tail.catch_up()
     assert replica.tail.applied == commit.revision
 
 
-async def test_concurrent_callers_of_catch_up_share_a_read(replica: Replica) -> None:
+async def test_concurrent_callers_of_catch_up_share_a_read(replica: Replica, clock: FakeClock) -> None:
+    await clock.asleep()
     await write(replica.storage, (config("a"), 1))
     states = replica.reader.states
     assert any(await asyncio.gather(*(replica.tail.catch_up() for _ in range(50))))
