@@ -25,6 +25,7 @@ def test_template_lists_every_setting() -> None:
         ("HEALTH_CHECK_DENIED_NETWORKS", "everywhere", "everywhere"),
         ("HEALTH_CHECK_CA_FILE", "/dev/null", "PEM"),
         ("LOG_LEVEL", "loud", "debug"),
+        ("ACCESS_LOG", "none", "sampled"),
         ("ZOOKEEPER_AUTH", "digest:secret", "digest:user:password"),
         ("ZOOKEEPER_ACL", "rx", "cdrwa"),
         ("COMPACTION_KEEP_DAYS", "-1", "0: never"),

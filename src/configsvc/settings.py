@@ -227,6 +227,14 @@ class Settings(BaseSettings):
     shutdown_grace_seconds: Seconds = Field(
         10, description="seconds that calls in flight have to finish when the service stops"
     )
+    access_log: Literal["all", "sampled"] = Field(
+        "sampled",
+        description="calls that have a line in the log; sampled: of the quick successful reads of each method one a second"
+        " (skipped: how many had none), and all others; all: each call",
+    )
+    access_log_slow_seconds: Seconds = Field(
+        0.1, description="seconds from which on a successful read is slow, and always has a line in the log"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
 
     @property

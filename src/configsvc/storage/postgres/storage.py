@@ -2,7 +2,7 @@
 
 - Every writing transaction locks the counter row first. The lock is released only after the commit is visible, so
   commits are in the order of revisions across all replicas. What is loaded after the lock is the current state.
-- A group of writes takes two round trips (pipeline mode): begin, lock, load; then store, notify, commit. The writes are
+- A group of writes takes two round trips (`round_trip.py`): begin, lock, load; then store, notify, commit. The writes are
   planned in memory (`sql/group_state.py`), so they need no savepoints. Each time that a decision asks for more records
   is one more round trip. If the server refuses the values of one write,
   the group is rolled back, and each write runs in its own transaction.
