@@ -12,8 +12,8 @@ from configsvc.clock import SystemClock
 from configsvc.errors import Unavailable
 from configsvc.registry.port import Node
 from configsvc.registry.zookeeper.client import ZookeeperRegistryClient
-from tests.engines import ZooKeeper
 from tests.app.registry.conftest import world as world
+from tests.engines import ZooKeeper
 
 # Reached only if the test fails.
 TIMEOUT_SECONDS = 120.0

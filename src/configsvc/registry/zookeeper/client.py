@@ -93,6 +93,7 @@ class ZookeeperRegistryClient:
 
     async def __aenter__(self) -> Self:
         self._session.start()
+        self._cache.start()
         if not await wait_for_event(self._clock, self._connection_seconds, self._is_settled):
             logger.error("ZooKeeper is away; it is connected to as soon as it answers")
         return self

@@ -15,7 +15,6 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
 from typing import Any
 
 from kazoo.exceptions import KazooException, NoNodeError
@@ -69,15 +68,18 @@ class TreeCache:
         # answer is seen, or the connection is lost, the entry is removed, and the answer must not be cached.
         self._requests: dict[str, object] = {}
         self._watches: dict[tuple[str, str], Watch] = {}
-        self._refreshes: set[SupervisedTask] = set()
+        # What must be read again: the kind of watch that fired, and its name.
+        self._fired: dict[tuple[str, str], None] = {}
+        self._has_fired = asyncio.Event()
+        self._refreshing = 0
         # The services with a node that is gone. Their lists are being read again.
         self._lost_nodes: set[str] = set()
-        self._watching_own: SupervisedTask | None = None
+        self._tasks: list[SupervisedTask] = []
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is being read."""
-        return not self._refreshes
+        return not self._fired and not self._refreshing
 
     def reset(self) -> None:
         """The connection is lost, and all watches with it."""
@@ -85,18 +87,21 @@ class TreeCache:
         self.cached.clear()
         self._requests.clear()
         self._lost_nodes.clear()
+        self._fired.clear()
+
+    def start(self) -> None:
+        """Begins to follow the watches that `watch_all` sets."""
+        work = {"zookeeper watches": self._refresh_fired, "zookeeper own nodes": self._watch_own_nodes}
+        self._tasks = [self._supervisor.supervise(name, run) for name, run in work.items()]
 
     async def watch_all(self) -> None:
         """Sets all watches. Raises kazoo's errors, and `Unavailable`."""
         await self._watch_replicas()
         await self._watch_services()
-        if self._watching_own is None:
-            self._watching_own = self._supervisor.supervise("zookeeper own nodes", self._watch_own_nodes)
 
     async def close(self) -> None:
         """Stops reading."""
-        tasks = [*self._refreshes, *([self._watching_own] if self._watching_own else [])]
-        await asyncio.gather(*(task.stop() for task in tasks))
+        await asyncio.gather(*(task.stop() for task in self._tasks))
 
     def _watch(self, kind: str, name: str) -> Watch:
         """The watch for a path: always the same object, so that kazoo holds it once."""
@@ -105,41 +110,59 @@ class TreeCache:
         return self._watches[kind, name]
 
     def _on_fired(self, is_deleted: bool, kind: str, name: str) -> None:
-        if self._session.is_closed:
-            return
-        refresh: Callable[[], Coroutine[Any, Any, None]]
         service, _, instance_id = name.partition("/")
         self._requests.pop(name, None)
-        if kind == "replicas":
-            refresh = self._refresh_replicas
-        elif kind == "services":
-            refresh = self._refresh_services
-        elif kind == "service":
+        if kind == "service":
             self._watched.discard(service)
-            refresh = partial(self._refresh_nodes, service)
-        else:
+        elif kind == "node":
             self.cached.mark_outdated(service, instance_id)
             if is_deleted:
                 # The watch of the service's children fires for that, too. It tells whether there is another node now.
                 self._lost_nodes.add(service)
                 return
-            refresh = partial(self._refresh_node, service, instance_id)
-        task = self._supervisor.supervise(f"zookeeper {kind}", partial(self._run, refresh), may_return=True)
-        self._refreshes.add(task)
-        task.add_done_callback(self._refreshes.discard)
+        self._fired[kind, name] = None
+        self._has_fired.set()
 
-    async def _run(self, refresh: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _refresh_fired(self) -> None:
+        """Reads again what has changed, for ever."""
         backoff = Backoff(SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         while True:
-            try:
-                await refresh()
-                return
-            except (Unavailable, KazooException) as error:
-                logger.debug("a change in ZooKeeper could not be read yet: %s", error)
-            if not self._session.is_reachable:
-                # Everything is read on the next connection.
-                return
-            await self._clock.sleep(backoff.next())
+            await self._has_fired.wait()
+            self._has_fired.clear()
+            if all(await asyncio.gather(*(self._refresh(*fired) for fired in tuple(self._fired)))):
+                backoff.reset()
+            else:
+                await self._clock.sleep(backoff.next())
+
+    async def _refresh(self, kind: str, name: str) -> bool:
+        """Whether that has worked, or need not be done again. If not, it is noted to be done again."""
+        is_done = False
+        self._fired.pop((kind, name), None)
+        self._refreshing += 1
+        try:
+            await self._refresh_kind(kind, name)
+            is_done = True
+        except (Unavailable, KazooException) as error:
+            logger.debug("a change in ZooKeeper could not be read yet: %s", error)
+        finally:
+            self._refreshing -= 1
+            # If the connection is lost, everything is read on the next one.
+            if not is_done and self._session.is_reachable:
+                self._fired[kind, name] = None
+                self._has_fired.set()
+        return is_done
+
+    async def _refresh_kind(self, kind: str, name: str) -> None:
+        service, _, instance_id = name.partition("/")
+        match kind:
+            case "replicas":
+                await self._refresh_replicas()
+            case "services":
+                await self._refresh_services()
+            case "service":
+                await self._refresh_nodes(service)
+            case "node":
+                await self._refresh_node(service, instance_id)
 
     async def _refresh_replicas(self) -> None:
         await self._watch_replicas()
