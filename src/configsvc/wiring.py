@@ -32,7 +32,7 @@ from configsvc.app.watch.hub import WatchHub
 from configsvc.backends import Backends, open_backends
 from configsvc.clock import Clock, SystemClock
 from configsvc.domain.addresses import AddressRules
-from configsvc.rpc.interceptors import CallInterceptor
+from configsvc.rpc.interceptors import AccessLog, CallInterceptor
 from configsvc.rpc.server import Server
 from configsvc.rpc.servicers.change_operations import OperationPlanner
 from configsvc.rpc.servicers.changes import ChangeServicer
@@ -157,7 +157,13 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             ),
             HEALTH.served_by(HealthServicer(health, tail, origins.get, settings.service_instance_id)),
         )
-        interceptor = CallInterceptor(tail=tail, default_deadline_seconds=settings.default_deadline_seconds)
+        interceptor = CallInterceptor(
+            tail=tail,
+            default_deadline_seconds=settings.default_deadline_seconds,
+            access_log=AccessLog(
+                writes_all=settings.access_log == "all", slow_seconds=settings.access_log_slow_seconds
+            ),
+        )
         server = await stack.enter_async_context(
             Server(
                 services,

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import psycopg
 
 from configsvc.storage.postgres.dialect import DIALECT as POSTGRES
+from configsvc.storage.postgres.pools import SETTINGS
 from configsvc.storage.sql.statements import Dialect, Statement
 from configsvc.storage.sqlite.connection import DIALECT as SQLITE
 
@@ -58,6 +59,8 @@ class PostgresPlans:
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection
+        for setting, value in SETTINGS.items():
+            connection.execute("SELECT set_config(%s, %s, false)", (setting, value))
 
     def costs(self, statement: Statement, rows: int) -> Iterator[Cost]:
         numbered, *rest = statement.sql.split("?")

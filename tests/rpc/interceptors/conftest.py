@@ -8,7 +8,7 @@ import pytest
 from configsvc_client.v1.config_pb2 import Config, GetConfigRequest, GetConfigResponse
 
 from configsvc.errors import NotFound
-from configsvc.rpc.interceptors import CallInterceptor
+from configsvc.rpc.interceptors import AccessLog, CallInterceptor
 from configsvc.rpc.services import CONFIGS, HEALTH
 from tests.app.replica import Replica
 
@@ -39,9 +39,14 @@ def method(create: Callable[..., Any], behaviour: Callable[..., Any]) -> Any:
 
 
 @pytest.fixture
-async def channel(replica: Replica) -> AsyncIterator[grpc.aio.Channel]:
+def access_log() -> AccessLog:
+    return AccessLog(writes_all=True, slow_seconds=DEADLINE_SECONDS)
+
+
+@pytest.fixture
+async def channel(replica: Replica, access_log: AccessLog) -> AsyncIterator[grpc.aio.Channel]:
     """A channel to two services with the names of this service's own, and the methods above."""
-    interceptor = CallInterceptor(tail=replica.tail, default_deadline_seconds=DEADLINE_SECONDS)
+    interceptor = CallInterceptor(tail=replica.tail, default_deadline_seconds=DEADLINE_SECONDS, access_log=access_log)
     server = grpc.aio.server(interceptors=[interceptor])
     methods = {
         "GetConfig": method(grpc.unary_unary_rpc_method_handler, answer),

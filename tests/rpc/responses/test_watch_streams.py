@@ -18,7 +18,7 @@ from configsvc.domain.limits import Limits
 from configsvc.domain.records import Change
 from configsvc.rpc import convert
 from configsvc.rpc.convert.message_budget import Detail
-from configsvc.rpc.interceptors import CallInterceptor
+from configsvc.rpc.interceptors import AccessLog, CallInterceptor
 from configsvc.rpc.responses import encoded_changes
 from configsvc.rpc.responses.watch_streams import WatchStreams
 from configsvc.rpc.servicers.configs import ConfigServicer
@@ -117,7 +117,9 @@ async def stub(replica: Replica, hub: WatchHub) -> AsyncIterator[Any]:
         writer=replica.storage, reader=replica.storage, history=replica.storage, limits=Limits(),
         near_cache=NearCache(reader=replica.storage, tail=tail, max_entries=100),
     )  # fmt: skip
-    interceptor = CallInterceptor(tail=tail, default_deadline_seconds=10)
+    interceptor = CallInterceptor(
+        tail=tail, default_deadline_seconds=10, access_log=AccessLog(writes_all=True, slow_seconds=1)
+    )
     server = grpc.aio.server(interceptors=[interceptor])
     config_pb2_grpc.add_ConfigServiceServicer_to_server(ConfigServicer(store, hub, SystemClock()), server)
     port = server.add_insecure_port("127.0.0.1:0")

@@ -7,7 +7,7 @@ import grpc
 
 from configsvc.app.changelog.tail import LogTail
 from configsvc.rpc.context import ServerContext
-from configsvc.rpc.interceptors.access_log import access_log, log_unknown_method
+from configsvc.rpc.interceptors.access_log import AccessLog, log_unknown_method
 from configsvc.rpc.interceptors.call import Call, Handler, Method, Middleware
 from configsvc.rpc.interceptors.consistency import Consistency
 from configsvc.rpc.interceptors.deadlines import LibraryStreams, deadline
@@ -24,13 +24,13 @@ from configsvc.rpc.interceptors.messages import (
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every method of every service in its middleware, the outermost first. A `Call` begins with a request id."""
 
-    def __init__(self, *, tail: LogTail, default_deadline_seconds: float) -> None:
+    def __init__(self, *, tail: LogTail, default_deadline_seconds: float, access_log: AccessLog) -> None:
         consistency = Consistency(tail)
         self._staleness = consistency.staleness
         self._library_streams = LibraryStreams()
         self._unary: Sequence[Middleware] = (
             errors_to_status(self._staleness),
-            access_log,
+            access_log.unary,
             unary_response(self._staleness),
             deadline(default_deadline_seconds),
             deserialization,
@@ -39,7 +39,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         # Streams have no deadline. Watches check the history and wait for revisions themselves.
         self._stream: Sequence[Middleware] = (
             errors_to_status(self._staleness),
-            access_log,
+            access_log.stream,
             self._library_streams,
             deserialization,
         )

@@ -4,8 +4,8 @@ The database walks along one index, from the newest change on, over the *candida
 of one environment, or all. The other filters are applied to them one by one. After `ChangeQuery.max_examined` candidates
 the statement ends, and the page says where the next one begins.
 
-The candidates are a subquery with a LIMIT, and have the order of their index. So no planner can choose another index,
-whatever it believes about the filters.
+The candidates are a subquery with a LIMIT, in the order of all columns of their index. So no planner can choose another
+index, whatever it believes about the filters.
 """
 
 from dataclasses import dataclass
@@ -18,16 +18,18 @@ from configsvc.storage.sql.statements.tables import Tables
 
 _LAST_REVISION = 2**63 - 1
 _LAST_VERSION = 2**31 - 1
-_RECORD = ("kind", "environment", "service", "key")
+_RECORD = ("kind", "environment", "key", "service")
+# Filters that begin an index, the most selective ones first.
+_SERVED: tuple[tuple[str, ...], ...] = (_RECORD, ("actor",), ("environment",), ())
 
 
 @dataclass(frozen=True, slots=True)
 class _Candidates:
-    """`where` selects them, `order` is that of their index, newest first; `served` are the filters that `where` holds."""
+    """`where` selects them, `order` is that of their index, newest first; `filters` are those that `where` does not have."""
 
     where: Conditions
     order: str
-    served: tuple[str, ...]
+    filters: Conditions
 
 
 class SearchStatements(Tables):
@@ -38,10 +40,8 @@ class SearchStatements(Tables):
 
         The last candidate is null if all were examined, or if each of them is in the result.
         """
-        equal = _equal(query)
-        candidates = self._candidates(query, equal)
-        filters = self._filters(query, {name: equal[name] for name in equal if name not in candidates.served})
-        walk, order = candidates.where, candidates.order
+        candidates = self._candidates(query)
+        walk, order, filters = candidates.where, candidates.order, candidates.filters
         found = BoundedSelect(
             table=self._changes,
             columns=self._dialect.change_columns,
@@ -61,36 +61,37 @@ class SearchStatements(Tables):
         parameters += (*walk.parameters, query.max_examined, *filters.parameters, query.limit + 1)
         return self._bounded(found, newest_first, parameters, ", e.revision, e.ordinal", last)
 
-    def _candidates(self, query: ChangeQuery, equal: dict[str, str]) -> _Candidates:
+    def _candidates(self, query: ChangeQuery) -> _Candidates:
+        equal = _equal(query)
+        served = next(names for names in _SERVED if all(name in equal for name in names))
+        values = [equal.pop(name) for name in served]
+        filters = self._filters(query, equal)
+        if served == _RECORD:
+            return self._versions(query, values, filters)
         where = Conditions()
-        bounds = [_LAST_REVISION if query.until_revision is None else query.until_revision]
+        for name, value in zip(served, values, strict=True):
+            where.add(self._dialect.same.format(name), value)
+        most = _LAST_REVISION if query.until_revision is None else query.until_revision
         if query.before is not None:
-            bounds.append(query.before[0])
-        least, most = query.after_revision or 0, min(bounds)
-        if all(name in equal for name in _RECORD):
-            where.add(_is(_RECORD), *(equal[name] for name in _RECORD))
-            where.add("revision > ? AND revision <= ?", least, most)
-            if query.before is not None:
-                # The order is that of versions, so the walk begins at the version of that change, if it is one of them.
-                version = f"(SELECT version FROM {self._changes} WHERE revision = ? AND ordinal = ? AND {_is(_RECORD)})"
-                where.add(
-                    f"version < coalesce({version}, {_LAST_VERSION})",
-                    *query.before,
-                    *(equal[name] for name in _RECORD),
-                )
-            order = "version DESC"
-            served: tuple[str, ...] = _RECORD
-        else:
-            served = next(((name,) for name in ("actor", "environment") if name in equal), ())
-            names = [*served, "revision"]
-            # A range and no equation: only the index has the order of both columns then.
-            row, places = ", ".join(names), ", ".join("?" * len(names))
-            values = [equal[name] for name in served]
-            where.add(f"({row}) > ({places}) AND ({row}) <= ({places})", *values, least, *values, most)
-            order = ", ".join(f"{name} DESC" for name in (*names, "ordinal"))
-        if query.before is not None:
+            most = min(most, query.before[0])
             where.add("(revision, ordinal) < (?, ?)", *query.before)
-        return _Candidates(where, order, served)
+        where.add("revision > ? AND revision <= ?", query.after_revision or 0, most)
+        order = ", ".join(f"{name} DESC" for name in (*served, "revision", "ordinal"))
+        return _Candidates(where, order, filters)
+
+    def _versions(self, query: ChangeQuery, values: list[str], filters: Conditions) -> _Candidates:
+        """The changes of one record. The order of its versions is that of their revisions."""
+        filters.add_if("revision > ?", query.after_revision)
+        filters.add_if("revision <= ?", query.until_revision)
+        where = Conditions()
+        same = " AND ".join(f"{name} = ?" for name in _RECORD)
+        where.add(same, *values)
+        if query.before is not None:
+            # The walk begins after the version of that change, if it is one of this record.
+            version = f"SELECT version FROM {self._changes} WHERE revision = ? AND ordinal = ? AND {same}"
+            where.add(f"version < coalesce(({version}), {_LAST_VERSION})", *query.before, *values)
+            where.add("(revision, ordinal) < (?, ?)", *query.before)
+        return _Candidates(where, "version DESC", filters)
 
     def _filters(self, query: ChangeQuery, equal: dict[str, str]) -> Conditions:
         filters = Conditions()
@@ -108,12 +109,8 @@ def _equal(query: ChangeQuery) -> dict[str, str]:
     values = {
         "kind": kind,
         "environment": query.environment,
-        "service": query.service,
         "key": query.key,
+        "service": query.service,
         "actor": query.actor,
     }
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _is(names: tuple[str, ...]) -> str:
-    return " AND ".join(f"{name} = ?" for name in names)
