@@ -22,7 +22,11 @@ DEADLINE_SECONDS = 1.0
 
 @pytest.fixture(scope="module")
 def settings() -> dict[str, str]:
-    return {"DEFAULT_DEADLINE_SECONDS": str(DEADLINE_SECONDS), "HEALTH_CHECK_TIMEOUT_SECONDS": "30"}
+    return {
+        "DEFAULT_DEADLINE_SECONDS": str(DEADLINE_SECONDS),
+        "HEALTH_CHECK_TIMEOUT_SECONDS": "30",
+        "ACCESS_LOG": "all",
+    }
 
 
 def trailing_metadata(call: Any) -> dict[str, Any]:

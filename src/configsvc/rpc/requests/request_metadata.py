@@ -1,7 +1,8 @@
 """What a caller says in the metadata of a call."""
 
-import uuid
+import secrets
 from collections.abc import Mapping
+from itertools import count
 from typing import Protocol
 
 from configsvc.clock import Clock
@@ -9,6 +10,10 @@ from configsvc.domain.records import Author
 from configsvc.rpc.context import CallContext, is_metadata_value
 
 REQUEST_ID_CHARACTERS = 128
+
+# A request id that this process makes: which process, and which call. A random one for each call would cost more.
+_PROCESS = secrets.token_hex(8)
+_CALLS = count(1)
 
 
 class WriteRequest(Protocol):
@@ -66,7 +71,12 @@ def history(metadata: Mapping[str, str]) -> str:
 def request_id(metadata: Mapping[str, str]) -> str:
     """The caller's `x-request-id`, or a new one if the caller sent none that a response's metadata can carry."""
     sent = metadata.get("x-request-id", "")[:REQUEST_ID_CHARACTERS]
-    return sent if is_metadata_value(sent) else uuid.uuid4().hex
+    return sent if is_metadata_value(sent) else new_request_id()
+
+
+def new_request_id() -> str:
+    """A request id that no other call has, in this process or another."""
+    return f"{_PROCESS}{next(_CALLS):016x}"
 
 
 def is_rest(metadata: Mapping[str, str]) -> bool:
