@@ -15,7 +15,6 @@ These laws hold for every adapter:
 """
 
 from configsvc.storage.port.changes import (
-    EXAMINED_CHANGES,
     ChangeHistory,
     ChangePage,
     ChangeQuery,
@@ -32,7 +31,6 @@ from configsvc.storage.port.retention import Compactor, QuietPeriods, RetentionP
 from configsvc.storage.port.storage import Storage
 
 __all__ = [
-    "EXAMINED_CHANGES",
     "READ_BYTES",
     "ChangeHistory",
     "ChangePage",

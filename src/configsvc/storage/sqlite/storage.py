@@ -79,8 +79,7 @@ class SqliteStorage(SqlReads):
         return await self._group.write(write)
 
     async def compact(self, policy: RetentionPolicy) -> int:
-        target = await self._compaction_target(policy)
-        while await self._threads.write(lambda writer: writer.compact_batch(target)):
+        while await self._threads.write(lambda writer: writer.compact_batch(policy)):
             pass
         return (await self.state()).compacted
 
