@@ -167,7 +167,9 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             ),
         )
         engine = open_engine(
-            settings.grpc_engine, EngineOptions(settings.max_request_bytes, on_unknown_method=log_unknown_method)
+            settings.grpc_engine,
+            listen,
+            EngineOptions(settings.max_request_bytes, on_unknown_method=log_unknown_method),
         )
         server = await stack.enter_async_context(
             Server(services, listen, engine, interceptor, supervisor, grace_seconds=settings.shutdown_grace_seconds)

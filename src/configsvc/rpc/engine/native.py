@@ -2,7 +2,7 @@
 
 The library hands over each call as an event, with the whole request, and takes the answer by the call's number. It serves
 unary methods and streams of responses. A grpc.aio server behind it, on a unix socket, serves the rest: streams of requests,
-and paths that no method has.
+compressed requests (see `COUNTING_PREFIX`), and paths that no method has.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ class NativeEngine:
         # The path of a socket must be short.
         self._directory = Path(tempfile.mkdtemp(prefix="configsvc-"))
         behind = self._directory / "grpcio.sock"
-        await self._rest.start([method for method in methods if method.has_request_stream], [f"unix:{behind}"])
+        await self._rest.start(methods, [f"unix:{behind}"])
         native = [method for method in methods if not method.has_request_stream]
         for address in listen:
             self._listeners.append(_Listener(address, native, self._options.max_request_bytes))
