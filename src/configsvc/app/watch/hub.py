@@ -172,6 +172,7 @@ class WatchHub:
         """Gives each watcher the changes that its selector matches."""
         if self._stopped:
             return
+        self._deliveries.begin_round()
         for _, revision in groupby(changes, key=lambda change: change.revision):
             # Backwards: the last change that matches a watcher completes the revision for it. Then pushed in order.
             pushes: list[tuple[Iterable[Watcher], Changed]] = []
@@ -183,7 +184,6 @@ class WatchHub:
                 for watcher in watchers:
                     watcher.push(event, applied)
                     self._touch(watcher, now)
-        self._deliveries.start()
 
     def reset(self, revision: int) -> None:
         """The tail has skipped changes. Each watcher reads them from the log, or learns that they are gone.
@@ -211,8 +211,8 @@ class WatchHub:
             max_bytes=self._buffer_bytes,
             applied=self._tail.applied,
             is_resuming=is_resuming,
+            deliveries=self._deliveries,
             send_now=send_now,
-            deliver_soon=self._deliveries.add,
         )
         self._watchers.add(watcher)
         self._index.add(watcher)
@@ -241,7 +241,6 @@ class WatchHub:
                 self._touch(watcher, now)
                 watcher.offer_progress(self._tail.applied)
             else:
-                self._deliveries.start()
                 await self._clock.sleep(due - now)
         self._ticker = None
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
 from configsvc.app.watch.backlog import Backlog
+from configsvc.app.watch.deliveries import Deliveries
 from configsvc.app.watch.events import Changed, Notified, Progress
 from configsvc.app.watch.selector import Selector
 from configsvc.app.watch.snapshot import SnapshotRevisions
@@ -34,14 +35,13 @@ class Watcher:
         max_bytes: int,
         applied: int,
         is_resuming: bool,
+        deliveries: Deliveries,
         send_now: SendNow | None = None,
-        deliver_soon: Callable[["Watcher"], None] = lambda _: None,
     ) -> None:
         self.selector = selector
         self.backlog = Backlog(max_changes, max_bytes)
         self._send_now = send_now
-        # Makes the hub call `deliver`.
-        self._deliver_soon = deliver_soon
+        self._deliveries = deliveries
         self._is_to_be_delivered = False
         # A watcher that resumes takes nothing from the tail until its place in the log is known.
         self.is_behind = is_resuming
@@ -93,6 +93,8 @@ class Watcher:
         change = event.change
         if self.is_behind or (change.revision, change.ordinal) < self._next:
             return
+        if self._task_waits and self._send_at_once(event):
+            return
         if not self.backlog.add(event):
             self.fall_behind(applied)
         self._offer()
@@ -132,7 +134,7 @@ class Watcher:
         self._is_to_be_delivered = False
         if not self._task_waits or self._send_now is None:
             return 0
-        # A watcher that has fallen behind or has ended has woken its task.
+        # The watcher is neither behind nor ended, since both wake its task.
         sent = 0
         if self._progress is not None:
             if not self._send_now(Progress(self._progress)):
@@ -214,15 +216,24 @@ class Watcher:
 
     @property
     def _task_waits(self) -> bool:
-        """Whether the client's task waits in `take`: it has sent everything that it took."""
+        """Whether the client's task waits in `take`: it has sent everything that it took, and nothing was left."""
         return self._waiter is not None and not self._waiter.done()
+
+    def _send_at_once(self, event: Changed) -> bool:
+        """Sends a change past the backlog. Nothing waits there: while any watcher waits for its turn, none may send."""
+        if self._send_now is None or not self._deliveries.may_send():
+            return False
+        if self._is_in_snapshot(event.change) or self._send_now(event):
+            return True
+        self._wake()
+        return False
 
     def _offer(self) -> None:
         if self._send_now is None:
             self._wake()
         elif self._task_waits and not self._is_to_be_delivered:
             self._is_to_be_delivered = True
-            self._deliver_soon(self)
+            self._deliveries.add(self)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
