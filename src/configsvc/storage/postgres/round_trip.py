@@ -7,6 +7,7 @@ Each statement is prepared when a connection runs it for the first time. Arrays 
 the text format would need a search for special characters in each element.
 """
 
+import select
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -47,6 +48,12 @@ class RoundTripConnection(AsyncConnection[tuple[Any, ...]]):
             results = await self.wait(self._round_trip(statements))
         transformer = Transformer(self)
         return [_rows(transformer, result) for result in results]
+
+    def has_unread_input(self) -> bool:
+        """Whether the server has sent something since the last statement: most likely that it ends the connection."""
+        poll = select.poll()
+        poll.register(self.pgconn.socket, select.POLLIN)
+        return bool(poll.poll(0))
 
     def _round_trip(self, statements: Sequence[Statement]) -> abc.PQGen[list[PGresult]]:
         # First, because it raises if a text is not Unicode.

@@ -23,6 +23,7 @@ from configsvc.storage.sql.group_state import (
     reads_of,
     request_ids_of,
 )
+from configsvc.storage.sql.known_rows import KnownRows, plan_known
 from configsvc.storage.sql.reads import log_diverged, requests_in, rows_in
 from configsvc.storage.sql.statements import Statement, Statements
 
@@ -41,8 +42,9 @@ class RefusedValuesError(Exception):
 class Transaction:
     """Runs once, on a connection without an open transaction."""
 
-    def __init__(self, connection: RoundTripConnection) -> None:
+    def __init__(self, connection: RoundTripConnection, known: KnownRows) -> None:
         self._connection = connection
+        self._known = known
         self._statements = Statements(DIALECT)
         # Whether the server has got anything that it could still commit.
         self.has_stored = False
@@ -50,23 +52,60 @@ class Transaction:
     async def commit(self, writes: Sequence[Write], seen: Checkpoint) -> tuple[Sequence[Outcome], Checkpoint]:
         """Commits all writes together; returns an outcome for each, and where the log ends.
 
+        Takes one round trip if everything that the writes read is known here, and no other process has written; else two
+        or more.
+
         Raises:
             Unavailable: the log does not continue `seen` (reason `LOG_DIVERGED`).
             RefusedValuesError: see there.
         """
+        if (done := await self._commit_known(writes, seen)) is not None:
+            return done
         async with rolled_back_on_error(self._connection):
             try:
                 state = await self._begin(writes, seen)
                 start = state.end
                 results = [await self._plan(state, write) for write in writes]
-                planned = [result for result in results if isinstance(result, PlannedWrite)]
-                await self._store([one for one in planned if one.changes or one.request], start, state.end)
-            except (psycopg.DataError, UnicodeEncodeError, failures.ProgramLimitExceeded) as error:
+                await self._store(_to_store(results), start, state.end)
+            except _REFUSALS as error:
                 raise RefusedValuesError(_refusal(error)) from error
-        outcomes = [
-            Outcome(result.commit) if isinstance(result, PlannedWrite) else Outcome(error=result) for result in results
-        ]
-        return outcomes, state.end
+        self._known.committed(start, state)
+        return _outcomes(results), state.end
+
+    async def _commit_known(
+        self, writes: Sequence[Write], seen: Checkpoint
+    ) -> tuple[Sequence[Outcome], Checkpoint] | None:
+        """Plans the writes without the lock, from known rows, and stores them if the log still ends where they end.
+
+        Returns None, and has no effect, if the writes must be planned under the lock.
+        """
+        # A connection that has ended must be noticed before anything is sent that could commit: by BEGIN.
+        state = None if self._connection.has_unread_input() else self._known.state(writes, seen)
+        if state is None:
+            return None
+        results = []
+        for write in writes:
+            if (result := plan_known(self._known, state, write)) is None:
+                return None
+            results.append(result)
+        planned = _to_store(results)
+        if not planned:
+            # Nothing would check that the rows are current.
+            return None
+        self.has_stored = True
+        try:
+            (stored,) = await self._connection.run((store_statement(planned, seen, state.end),))
+        except (failures.UniqueViolation, failures.SerializationFailure, failures.DeadlockDetected):
+            # Most likely a retry, whose request id is stored.
+            stored = ()
+        except _REFUSALS as error:
+            raise RefusedValuesError(_refusal(error)) from error
+        if not stored:
+            self.has_stored = False
+            self._known.must_be_read()
+            return None
+        self._known.committed(seen, state)
+        return _outcomes(results), state.end
 
     async def compact_batch(self, policy: RetentionPolicy) -> bool:
         """Deletes one batch of the changes that the policy does not keep; False if there is nothing left to delete."""
@@ -131,9 +170,20 @@ class Transaction:
             raise RuntimeError("the log moved while its counter was locked")
 
 
+_REFUSALS = (psycopg.DataError, UnicodeEncodeError, failures.ProgramLimitExceeded)
+
 _BEGIN, _COMMIT = Statement(BEGIN), Statement("COMMIT")
 
 _LOCK = "SELECT head FROM configsvc.counter FOR UPDATE"
+
+
+def _to_store(results: Sequence[PlannedWrite | BaseException]) -> list[PlannedWrite]:
+    """The writes that have anything to store."""
+    return [one for one in results if isinstance(one, PlannedWrite) and (one.changes or one.request)]
+
+
+def _outcomes(results: Sequence[PlannedWrite | BaseException]) -> list[Outcome]:
+    return [Outcome(result.commit) if isinstance(result, PlannedWrite) else Outcome(error=result) for result in results]
 
 
 def _refusal(error: Exception) -> Exception:
