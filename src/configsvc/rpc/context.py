@@ -31,6 +31,14 @@ class CallContext(Protocol):
 
     def peer(self) -> str:
         """The caller's address. Ask while the call runs: gRPC crashes the process if the call has ended."""
+        ...
+
+    def try_write(self, message: bytes) -> bool:
+        """Sends one message of a stream at once, if it has room; False: the message is not sent, and `write` must wait.
+
+        Only from the event loop, and after `send_initial_metadata`. False, too, while a `write` of this call waits.
+        """
+        ...
 
 
 class ServerContext(CallContext, Protocol):
@@ -53,13 +61,6 @@ class ServerContext(CallContext, Protocol):
 
     async def write(self, message: Any) -> None:
         """Sends one message of a stream. Returns when the stream has taken it."""
-
-    def try_write(self, message: bytes) -> bool:
-        """Sends one message of a stream at once, if it has room; False: the message is not sent, and `write` must wait.
-
-        Only from the event loop, and after `send_initial_metadata`. False, too, while a `write` of this call waits.
-        """
-        ...
 
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn:
         """Ends the call with an error: raises grpc.aio.AbortError."""

@@ -1,14 +1,14 @@
 """How much is sent straight to the streams of waiting clients at a time.
 
-One change may concern thousands of watchers. After some hundred messages the event loop serves everyone else.
+One change may concern thousands of watchers. After a thousand messages the event loop serves everyone else.
 """
 
 import asyncio
 from collections import deque
 from typing import Protocol
 
-# Messages in one uninterrupted round: about a millisecond.
-ROUND_MESSAGES = 500
+# Messages in one uninterrupted round: some milliseconds.
+ROUND_MESSAGES = 1_000
 
 
 class Recipient(Protocol):

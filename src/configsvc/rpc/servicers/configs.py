@@ -159,7 +159,7 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
         selected = ConfigFilter(request.environment, service, tuple(request.keys), request.prefix)
         after = request.after_revision if request.HasField("after_revision") else None
         history = request_metadata.expected_history(context, request)
-        return self._watches.stream(self._store.selector(selected), after, history)
+        return self._watches.stream(self._store.selector(selected), after, history, context.try_write)
 
 
 async def _config(record: Record) -> config_pb2.Config:

@@ -141,7 +141,8 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
     ) -> AsyncIterator[flag_pb2.WatchFlagsResponse]:
         selector = self._store.selector(request.environment, list(request.names))
         after = request.after_revision if request.HasField("after_revision") else None
-        return self._watches.stream(selector, after, request_metadata.expected_history(context, request))
+        history = request_metadata.expected_history(context, request)
+        return self._watches.stream(selector, after, history, context.try_write)
 
 
 def _evaluation_requests(request: flag_pb2.BatchEvaluateFlagsRequest) -> list[EvaluationRequest]:

@@ -145,7 +145,8 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
             fields.service(request.service_name, required=True)
         selector = Selector(Kind.INSTANCE, "", request.service_name, None, "")
         after = request.after_revision if request.HasField("after_revision") else None
-        return self._watches.stream(selector, after, request_metadata.expected_history(context, request))
+        history = request_metadata.expected_history(context, request)
+        return self._watches.stream(selector, after, history, context.try_write)
 
     def _page(
         self,
