@@ -33,6 +33,7 @@ from configsvc.backends import Backends, open_backends
 from configsvc.clock import Clock, SystemClock
 from configsvc.domain.addresses import AddressRules
 from configsvc.rpc.interceptors import AccessLog, CallInterceptor
+from configsvc.rpc.quick_reads import Positions, QuickConfigs, QuickFlags, QuickReads
 from configsvc.rpc.server import Server
 from configsvc.rpc.servicers.change_operations import OperationPlanner
 from configsvc.rpc.servicers.changes import ChangeServicer
@@ -157,12 +158,15 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             ),
             HEALTH.served_by(HealthServicer(health, tail, origins.get, settings.service_instance_id)),
         )
+        access_log = AccessLog(writes_all=settings.access_log == "all", slow_seconds=settings.access_log_slow_seconds)
+        quick_reads = QuickReads(Positions(tail), access_log.sample_of)
+        quick_reads.add(CONFIGS.descriptor, QuickConfigs(configs, limits.batch_size).methods)
+        quick_reads.add(FLAGS.descriptor, QuickFlags(evaluator, limits.batch_size).methods)
         interceptor = CallInterceptor(
             tail=tail,
             default_deadline_seconds=settings.default_deadline_seconds,
-            access_log=AccessLog(
-                writes_all=settings.access_log == "all", slow_seconds=settings.access_log_slow_seconds
-            ),
+            access_log=access_log,
+            quick_reads=quick_reads.get,
         )
         server = await stack.enter_async_context(
             Server(

@@ -19,14 +19,23 @@ from configsvc.rpc.interceptors.messages import (
     unary_handler,
     unary_response,
 )
+from configsvc.rpc.quick_reads import QuickRead
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every method of every service in its middleware, the outermost first. A `Call` begins with a request id."""
 
-    def __init__(self, *, tail: LogTail, default_deadline_seconds: float, access_log: AccessLog) -> None:
+    def __init__(
+        self,
+        *,
+        tail: LogTail,
+        default_deadline_seconds: float,
+        access_log: AccessLog,
+        quick_reads: Callable[[str], QuickRead | None] = lambda _path: None,
+    ) -> None:
         consistency = Consistency(tail)
         self._staleness = consistency.staleness
+        self._quick_reads = quick_reads
         self._library_streams = LibraryStreams()
         self._unary: Sequence[Middleware] = (
             errors_to_status(self._staleness),
@@ -72,12 +81,28 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         # gRPC hands over bytes: there is no deserializer here (see `deserialization`).
         if not handler.response_streaming:
             run = _surround(method, self._unary, unary_handler(handler.unary_unary))
+            if (quick_read := self._quick_reads(path)) is not None:
+                run = _quick_first(quick_read, run)
             return grpc.unary_unary_rpc_method_handler(run, response_serializer=serialized)
         if handler.request_streaming:
             run = _surround(method, self._stream, stream_handler(handler.stream_stream, self._staleness))
             return grpc.stream_stream_rpc_method_handler(run, response_serializer=serialized)
         run = _surround(method, self._stream, stream_handler(handler.unary_stream, self._staleness))
         return grpc.unary_stream_rpc_method_handler(run, response_serializer=serialized)
+
+
+def _quick_first(quick_read: QuickRead, handler: Any) -> Any:
+    async def run(received: bytes, context: ServerContext) -> Any:
+        answer = quick_read(received, context.invocation_metadata() or ())
+        if answer is None:
+            return await handler(received, context)
+        if answer.details:
+            context.set_details(answer.details)
+        else:
+            context.set_trailing_metadata(answer.trailing_metadata)
+        return answer.message
+
+    return run
 
 
 def _surround(method: Method, middleware: Sequence[Middleware], handler: Handler) -> Any:
