@@ -30,6 +30,9 @@ def test_template_lists_every_setting() -> None:
         ("ZOOKEEPER_ACL", "rx", "cdrwa"),
         ("COMPACTION_KEEP_DAYS", "-1", "0: never"),
         ("WORKERS", "2", "embedded"),
+        ("WORKERS", "0", "auto"),
+        ("WORKERS", "65", "64"),
+        ("WORKERS", "many", "auto"),
     ],
 )
 def test_wrong_value_is_refused_with_its_name_and_what_is_allowed(
@@ -50,3 +53,13 @@ def test_removed_setting_is_ignored_and_named(monkeypatch: pytest.MonkeyPatch) -
     settings.load()
     (line,) = settings.removed_settings()
     assert line.startswith("SHARE_EVALUATIONS is ignored")
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(1, 1), (6, 6), (500, 64)])
+def test_auto_is_one_worker_a_core(monkeypatch: pytest.MonkeyPatch, cores: int, expected: int) -> None:
+    monkeypatch.setattr(settings, "usable_cores", lambda: cores)
+    monkeypatch.setenv("WORKERS", "auto")
+    assert settings.load().workers == 1, "the embedded backends live in one process"
+    monkeypatch.setenv("DATABASE_URL", "postgresql://user@host/db")
+    monkeypatch.setenv("ZOOKEEPER_HOSTS", "host:2181")
+    assert settings.load().workers == expected

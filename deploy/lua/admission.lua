@@ -1,6 +1,6 @@
 -- Checks every request before any other filter: REST, gRPC and gRPC-Web.
 --
--- The Lua filter in deploy/envoy.yaml names this file. gateway/config.py puts its text there, after SETTINGS:
+-- gateway/config.py puts its text before rest.lua and grpc.lua, after SETTINGS:
 --   hosts        names that the Host header may have; nil: any
 --   origins      other sites whose pages may send requests
 --   one_message  the paths of the gRPC methods whose request is one message
@@ -15,6 +15,7 @@
 local REFUSE, DROP = 1, 2
 local FORWARDED = {
   ["authorization"] = REFUSE, ["if-match"] = REFUSE, ["if-none-match"] = REFUSE, ["x-actor"] = REFUSE,
+  ["x-history"] = REFUSE,
   ["accept"] = DROP, ["content-length"] = DROP, ["content-type"] = DROP,
   ["traceparent"] = DROP, ["tracestate"] = DROP, ["x-request-id"] = DROP,
   -- Envoy sets it, whatever the caller sent, and finds no route without it.
@@ -52,24 +53,25 @@ local function status(code, message, reason)
   return string.char(8, tonumber(code)) .. field(2, message) .. field(3, detail)
 end
 
--- Answers a request with an error: gRPC by headers with the code, REST by the HTTP status and JSON (gateway/replies.py).
+-- Answers a request with an error, which ends its script: gRPC by headers with the code, REST by the HTTP status and JSON (gateway/replies.py).
 -- The message is ASCII without a percent sign, so that it needs no encoding.
-local function refuse(handle, http_status, code, reason, message)
-  local headers = handle:headers()
-  if headers:get("x-configsvc-native") then
+local function reject(handle, is_grpc, http_status, code, reason, message)
+  if is_grpc then
     handle:respond({
       [":status"] = "200", ["content-type"] = "application/grpc", ["grpc-status"] = code, ["grpc-message"] = message,
       ["grpc-status-details-bin"] = handle:base64Escape(status(code, message, reason)),
     }, "")
   else
-    headers:replace("x-configsvc-refused", reason)
+    handle:headers():replace("x-configsvc-refused", reason)
     handle:respond({[":status"] = http_status}, message)
   end
-  return true
 end
 
 local function media_type(value)
-  return string.lower(string.match(value or "", "^%s*([^;%s]*)"))
+  if value == nil or value == "application/grpc" or value == "application/json" then
+    return value or ""
+  end
+  return string.lower(string.match(value, "^%s*([^;%s]*)"))
 end
 
 -- Whether a value is UTF-8 without control characters. Overlong forms and surrogates pass; the worker refuses them.
@@ -122,6 +124,9 @@ local function host_of(authority)
   return string.lower((string.gsub(name, "%.$", "")))
 end
 
+-- The last authority that was allowed. Most requests have the same one.
+local allowed_authority
+
 -- Whether a browser sends the request for a page of another site that is not among the origins.
 local function is_foreign(headers, authority)
   local origin = headers:get("origin")
@@ -143,18 +148,19 @@ local function has_body(handle)
   return body ~= nil and body:length() > 0
 end
 
--- What is wrong with the type of a body; checked before the body is read.
-local function body_type_error(handle, headers, media, is_grpc, encoding)
+-- What is wrong with the type of a body, checked before the body is read; and whether there can be a body.
+local function body_type_error(handle, path, media, is_grpc, encoding)
   if is_grpc then
     return media ~= "application/grpc" and media ~= "application/grpc+proto"
       and "content-type: for gRPC, application/grpc and application/grpc+proto are accepted"
   end
-  local path = headers:get(":path")
   if string.find(media, "^application/grpc") or string.find(path, "^/configsvc%.v1%.") or string.find(path, "^/grpc%.") then
     return "content-type: for gRPC, application/grpc and application/grpc+proto are accepted, and the same of gRPC-Web"
   end
   local plain = encoding == nil or string.lower(encoding) == "identity"
-  if not (plain and media == "application/json") and has_body(handle) then
+  if plain and media == "application/json" then
+    return nil, true
+  elseif has_body(handle) then
     return media ~= "application/json" and "content-type: a body must be application/json"
       or "content-encoding: a body must not be compressed"
   end
@@ -187,64 +193,66 @@ local function strip_trailers(handle)
   end
 end
 
+-- The two kinds of requests that are admitted.
+local IS_GRPC, IS_REST = "gRPC", "REST"
+
+-- Prepares the headers of a request for the worker. Returns its kind, or nil if it was refused; and whether a REST request
+-- may have a body. Objects that the handle gave before are invalid afterwards if it read the body.
 local function admit(handle)
   local headers = handle:headers()
   local method, authority = headers:get(":method"), headers:get(":authority") or ""
-  local media, encoding = media_type(headers:get("content-type")), headers:get("content-encoding")
+  local content_type, encoding = headers:get("content-type"), headers:get("content-encoding")
+  local media = media_type(content_type)
   local writes = method ~= "GET" and method ~= "HEAD" and method ~= "OPTIONS"
   local is_foreign_write = writes and is_foreign(headers, authority)
   -- This precondition is not supported. If it were ignored, the write would happen in any case.
   local has_date_precondition = writes and headers:get("if-unmodified-since") ~= nil
   -- The rule by which Envoy's filters recognize gRPC.
   local is_grpc = media == "application/grpc" or string.find(media, "^application/grpc%+") ~= nil
+  local function refuse_with(...)
+    reject(handle, is_grpc, ...)
+  end
   local invalid, allowed = strip(headers, is_grpc)
-  if is_grpc then
-    headers:add("x-configsvc-native", "1")
-  end
-  -- grpc.aio (1.85) decodes both, and a byte that it can't decode ends the server's loop.
   local path = headers:get(":path") or ""
-  if string.find(authority, "[^\33-\126]") or is_grpc and string.find(path, "[^\33-\126]") then
-    return refuse(handle, "400", INVALID_ARGUMENT, "MALFORMED_REQUEST", "the path and the host must be printable ASCII")
-  end
-  if SETTINGS.hosts and not SETTINGS.hosts[host_of(authority)] then
-    return refuse(
-      handle, "403", PERMISSION_DENIED, "HOST_NOT_ALLOWED",
+  -- grpc.aio (1.85) decodes both, and a byte that it can't decode ends the server's loop.
+  if authority ~= allowed_authority and string.find(authority, "[^\33-\126]") or is_grpc and string.find(path, "[^\33-\126]") then
+    return refuse_with("400", INVALID_ARGUMENT, "MALFORMED_REQUEST", "the path and the host must be printable ASCII")
+  elseif authority ~= allowed_authority and SETTINGS.hosts and not SETTINGS.hosts[host_of(authority)] then
+    return refuse_with(
+      "403", PERMISSION_DENIED, "HOST_NOT_ALLOWED",
       "header host: the service does not have this name; ALLOWED_HOSTS adds names")
-  elseif is_foreign_write then
-    return refuse(
-      handle, "403", PERMISSION_DENIED, "ORIGIN_NOT_ALLOWED",
+  end
+  allowed_authority = authority
+  if is_foreign_write then
+    return refuse_with(
+      "403", PERMISSION_DENIED, "ORIGIN_NOT_ALLOWED",
       "header origin: pages of this site may not write here; CORS_ORIGINS names the sites that may")
   elseif invalid then
-    return refuse(handle, "400", INVALID_ARGUMENT, "MALFORMED_HEADER", "header " .. invalid .. ": allowed is " .. allowed)
-  end
-  if has_date_precondition then
-    return refuse(
-      handle, "400", INVALID_ARGUMENT, "BAD_PRECONDITION",
+    return refuse_with("400", INVALID_ARGUMENT, "MALFORMED_HEADER", "header " .. invalid .. ": allowed is " .. allowed)
+  elseif has_date_precondition then
+    return refuse_with(
+      "400", INVALID_ARGUMENT, "BAD_PRECONDITION",
       "header if-unmodified-since: must not be given; use If-Match with an etag")
   end
-  local type_error = body_type_error(handle, headers, media, is_grpc, encoding)
+  local type_error, may_have_body = body_type_error(handle, path, media, is_grpc, encoding)
   if type_error then
-    return refuse(handle, "415", INVALID_ARGUMENT, "UNSUPPORTED_MEDIA_TYPE", "header " .. type_error)
+    return refuse_with("415", INVALID_ARGUMENT, "UNSUPPORTED_MEDIA_TYPE", "header " .. type_error)
   elseif not is_grpc then
-    return
+    return IS_REST, may_have_body
   end
   local compression = headers:get("grpc-encoding")
   if compression and not ENCODINGS[compression] then
-    return refuse(
-      handle, "415", UNIMPLEMENTED, "UNSUPPORTED_ENCODING",
-      "header grpc-encoding: allowed is " .. GRPC["grpc-encoding"][3])
+    return refuse_with(
+      "415", UNIMPLEMENTED, "UNSUPPORTED_ENCODING", "header grpc-encoding: allowed is " .. GRPC["grpc-encoding"][3])
   elseif method ~= "POST" then
-    return refuse(handle, "405", INVALID_ARGUMENT, "METHOD_NOT_ALLOWED", "gRPC needs POST")
+    return refuse_with("405", INVALID_ARGUMENT, "METHOD_NOT_ALLOWED", "gRPC needs POST")
   end
-  headers:replace("content-type", "application/grpc")
+  if content_type ~= "application/grpc" then
+    headers:replace("content-type", "application/grpc")
+  end
   local message_error = SETTINGS.one_message[path] and framing_error(handle, compression and compression ~= "identity")
   if message_error then
-    return refuse(handle, "400", INVALID_ARGUMENT, "MALFORMED_REQUEST", message_error)
+    return refuse_with("400", INVALID_ARGUMENT, "MALFORMED_REQUEST", message_error)
   end
-end
-
-function envoy_on_request(handle)
-  if not admit(handle) then
-    strip_trailers(handle)
-  end
+  return IS_GRPC
 end

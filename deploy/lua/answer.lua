@@ -11,10 +11,7 @@ function envoy_on_response(handle)
   local headers = handle:headers()
   if headers:get("grpc-status") == RESOURCE_EXHAUSTED and headers:get("grpc-status-details-bin") == nil then
     headers:add("grpc-status-details-bin", SETTINGS.too_large)
+    -- For REST, rest.lua sets the HTTP status if it finds this message.
     headers:replace("grpc-message", SETTINGS.too_large_message)
-    if handle:streamInfo():dynamicMetadata():get("configsvc") then
-      -- This is REST: rest.lua sets the HTTP status.
-      headers:add("x-http-status", "413")
-    end
   end
 end

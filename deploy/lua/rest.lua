@@ -2,8 +2,8 @@
 -- wrong method, which hides that the path is right. It lets a query parameter override the path, and ignores unknown members
 -- of a body.
 --
--- The Lua filter in deploy/envoy.yaml names this file. gateway/config.py puts its text there, after the tables of
--- gateway/lua_tables.py, json_body.lua, free_json.lua and body_members.lua.
+-- The Lua filter in deploy/envoy.yaml names this file. gateway/config.py puts its text there, after admission.lua, the tables
+-- of gateway/lua_tables.py, json_body.lua, free_json.lua and body_members.lua.
 
 local function with_head_and_options(path, methods)
   -- A HEAD is answered when its GET has ended, and a watch does not end.
@@ -79,108 +79,166 @@ local function refuse_request(handle, violation)
     description, ',"reason":""}]}]}'}))
 end
 
+-- The fields that the queries of GET requests name, by target. Clients read the same targets again and again, and the check
+-- of a request without a body depends on nothing else. Only requests that passed are kept. When the table is full, it is
+-- emptied.
+local MOST_TARGETS, LONGEST_TARGET = 1000, 256
+local checked_targets, targets = {}, 0
+
+local function keep(target, names)
+  if #target <= LONGEST_TARGET then
+    if targets == MOST_TARGETS then
+      checked_targets, targets = {}, 0
+    end
+    checked_targets[target] = names
+    targets = targets + 1
+  end
+end
+
+-- The bytes of a request's body; nil if it has none. Call it once, and get the headers from the handle again after that:
+-- while the script waits, Envoy makes the objects invalid that it gave.
+local function body_of(handle)
+  local body = handle:body()
+  local length = body and body:length() or 0
+  return length > 0 and body:getBytes(0, length) or nil
+end
+
 -- Refuses an ambiguous or invalid request, and tells the server which fields it names (rpc/requests/field_mask.py). The
--- body of every method is checked: the transcoder reads one even if the protos have none.
-local function check_request(handle, message, path_fields, parameters)
-  local query_fields, violation = read_query(parameters, message, path_fields)
+-- body of every method is checked: the transcoder reads one even if the protos have none. Returns whether it passed, and the
+-- names of the fields if there is no body.
+local function check_members(handle, may_have_body, message, path_fields, query)
+  local query_fields, violation = read_query(parameters_of(query), message, path_fields)
   for name, value in pairs(path_fields) do
     violation = violation or text_error({name = name, kind = "string"}, value)
   end
-  local members, length = {}, 0
+  local members, body = {}, nil
   if not violation then
-    local body = handle:body()
-    length = body and body:length() or 0
-    if length > 0 then
-      members, violation = read_body(body:getBytes(0, length), message, path_fields, query_fields)
+    body = may_have_body and body_of(handle)
+    if body then
+      members, violation = read_body(body, message, path_fields, query_fields)
     end
   end
   if violation then
     if violation.is_too_large then
       -- gateway/replies.py adds the message.
       handle:respond({[":status"] = "413"}, "")
-      return
+      return false
     elseif violation.failure then
       handle:logErr("a body could not be read: " .. violation.failure)
     end
     refuse_request(handle, violation)
-    return
+    return false
   end
   for name in pairs(query_fields) do
     members[#members + 1] = name
   end
-  handle:headers():add("x-configsvc-members", table.concat(members, ","))
-  if length > 0 and #emptied > 0 then
+  local names = table.concat(members, ",")
+  handle:headers():add("x-configsvc-members", names)
+  if body and #emptied > 0 then
     handle:headers():add("x-configsvc-emptied", table.concat(emptied, ","))
   end
+  return true, not body and names
 end
 
-function envoy_on_request(handle)
+-- Checks a request at a path of the protos. An unknown path is left to the transcoder. Returns whether it may pass.
+local function check_request(handle, target, may_have_body)
   local headers = handle:headers()
-  if headers:get("x-configsvc-native") then
-    return
-  end
-  -- The server answers such a call with the resource itself (`response_body`).
-  headers:add("x-configsvc-rest", "1")
-  handle:streamInfo():dynamicMetadata():set("configsvc", "rest", "1")
-  local target = headers:get(":path")
   local path, query = string.match(target, "^([^?]*)(.*)$")
+  local is_canonical = true
   if #path > 1 and string.sub(path, -1) == "/" then
     path = string.sub(path, 1, -2)
     headers:replace(":path", path .. query)
+    is_canonical = false
   end
   local method = headers:get(":method")
-  for _, route in ipairs(ROUTES) do
+  for _, route in ipairs(ROUTES[string.match(path, "^/api/v1/([%l-]+)") or ""] or {}) do
     local pattern, methods, names, messages = unpack(route)
     local captured = {string.match(path, pattern)}
     if captured[1] then
       local allowed = with_head_and_options(path, methods)
-      local parameters = parameters_of(query)
       local path_fields = {}
       for index, name in ipairs(names) do
         path_fields[name] = unescaped(captured[index])
       end
       if method == "OPTIONS" then
         handle:respond({[":status"] = "204", ["allow"] = allowed}, "")
-        return
+        return false
       elseif not string.find(", " .. allowed .. ",", ", " .. method .. ",", 1, true) then
         handle:respond(
           {[":status"] = "405", ["allow"] = allowed},
           method .. " is not allowed at this path; allowed: " .. allowed)
-        return
+        return false
       end
+      local is_get = method == "GET"
       if method == "HEAD" then
         method = "GET"
         headers:replace(":method", method)
         handle:streamInfo():dynamicMetadata():set("configsvc", "without_body", "1")
       end
-      check_request(handle, messages[method], path_fields, parameters)
+      local has_passed, query_names = check_members(handle, may_have_body, messages[method], path_fields, query)
+      if query_names and is_get and is_canonical then
+        keep(target, query_names)
+      end
+      return has_passed
+    end
+  end
+  return true
+end
+
+function envoy_on_request(handle)
+  local kind, may_have_body = admit(handle)
+  if not kind then
+    return
+  end
+  if kind == IS_REST then
+    local headers = handle:headers()
+    -- The server answers such a call with the resource itself (`response_body`).
+    headers:add("x-configsvc-rest", "1")
+    local target = headers:get(":path")
+    local names = checked_targets[target]
+    if names and not may_have_body and headers:get(":method") == "GET" then
+      headers:add("x-configsvc-members", names)
+    elseif not check_request(handle, target, may_have_body) then
       return
     end
   end
+  strip_trailers(handle)
 end
 
 function envoy_on_response(handle)
   local headers = handle:headers()
-  local metadata = handle:streamInfo():dynamicMetadata():get("configsvc")
-  if metadata == nil then
-    -- The request is gRPC, or was refused by an earlier filter.
+  if string.find(headers:get("content-type") or "", "^application/grpc") then
     return
   end
-  local bodiless = metadata["without_body"] ~= nil
-  -- The server sends the headers of an answer in the message of its status (rpc/responses/response_metadata.py).
-  if headers:get("grpc-status") == "0" then
-    for name, value in string.gmatch(headers:get("grpc-message") or "", "(%S-)=(%S+)") do
-      headers:replace(name, (string.gsub(value, "%^", "%%")))
-    end
-  end
-  for _, name in ipairs({"grpc-status", "grpc-message", "grpc-accept-encoding"}) do
-    headers:remove(name)
-  end
+  -- Only the answer to a HEAD has this.
+  local metadata = handle:streamInfo():dynamicMetadata():get("configsvc")
+  local bodiless = metadata ~= nil and metadata["without_body"] ~= nil
+  local code, message = headers:get("grpc-status"), headers:get("grpc-message")
   local status = headers:get("x-http-status")
-  headers:remove("x-http-status")
-  if status ~= nil and (headers:get(":status") == "200" or status == "413") then
-    headers:replace(":status", status)
-    bodiless = bodiless or status == "304" or status == "204"
+  if code then
+    -- The server sends the headers of an answer in the message of its status (rpc/responses/response_metadata.py).
+    if code == "0" then
+      for name, value in string.gmatch(message or "", "(%S-)=(%S+)") do
+        if name == "x-http-status" then
+          status = value
+        else
+          headers:replace(name, (string.gsub(value, "%^", "%%")))
+        end
+      end
+    elseif message == SETTINGS.too_large_message then
+      -- answer.lua gave it this message.
+      headers:replace(":status", "413")
+    end
+    headers:remove("grpc-status")
+    headers:remove("grpc-message")
+  end
+  headers:remove("grpc-accept-encoding")
+  if status then
+    headers:remove("x-http-status")
+    if headers:get(":status") == "200" then
+      headers:replace(":status", status)
+      bodiless = bodiless or status == "304" or status == "204"
+    end
   end
   if bodiless then
     -- A body would stay on the connection, before the next answer. The header keeps its length, as for a GET (RFC 9110,

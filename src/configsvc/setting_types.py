@@ -5,10 +5,14 @@ import ssl
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
 Network = IPv4Network | IPv6Network
+
+# What `auto` is until the settings are complete.
+AUTO_WORKERS = 0
+MOST_WORKERS = 64
 
 
 def comma_separated(value: str) -> tuple[str, ...]:
@@ -56,6 +60,14 @@ def _credential(value: SecretStr) -> SecretStr:
     return value
 
 
+def _worker_count(value: object) -> object:
+    if value == "auto":
+        return AUTO_WORKERS
+    if str(value).strip() == str(AUTO_WORKERS):
+        raise ValueError("must be at least 1, or auto")
+    return value
+
+
 def _networks(value: str) -> str:
     for part in comma_separated(value):
         ip_network(part)
@@ -99,6 +111,7 @@ def _origins(value: str) -> str:
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Count = Annotated[int, Field(ge=1)]
+WorkerCount = Annotated[int, BeforeValidator(_worker_count), Field(ge=AUTO_WORKERS, le=MOST_WORKERS)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 MemoryBytes = Annotated[int, Field(ge=1 << 20, le=1 << 40)]
 Addresses = Annotated[str, AfterValidator(_addresses)]

@@ -11,8 +11,11 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from configsvc.cores import usable_cores
 from configsvc.domain.limits import LARGEST_KEY_CHARACTERS, Limits
 from configsvc.setting_types import (
+    AUTO_WORKERS,
+    MOST_WORKERS,
     Addresses,
     CertificateFile,
     Count,
@@ -26,6 +29,7 @@ from configsvc.setting_types import (
     Origins,
     Port,
     Seconds,
+    WorkerCount,
     ZookeeperHosts,
     ZookeeperPath,
     comma_separated,
@@ -55,11 +59,10 @@ class Settings(BaseSettings):
     port: int = Field(
         8082, ge=0, le=65_535, description="port for REST, gRPC and gRPC-Web; 0: any free port, which is printed"
     )
-    workers: int = Field(
+    workers: WorkerCount = Field(
         1,
-        ge=1,
-        le=64,
-        description="server processes behind the gateway; more than 1 needs DATABASE_URL and ZOOKEEPER_HOSTS",
+        description="server processes behind the gateway; more than 1 needs DATABASE_URL and ZOOKEEPER_HOSTS; auto: one for"
+        " each core that the service may use, or 1 without these",
     )
     max_request_bytes: int = Field(
         8 << 20, ge=1 << 16, le=64 << 20, description="largest request body in bytes; a larger one is refused with 413"
@@ -224,6 +227,9 @@ class Settings(BaseSettings):
     shutdown_grace_seconds: Seconds = Field(
         10, description="seconds that calls in flight have to finish when the service stops"
     )
+    grpc_engine: Literal["native", "grpcio"] = Field(
+        "grpcio", description="library that serves gRPC; native: pygrpc-native, faster, only behind the gateway; grpcio"
+    )
     access_log: Literal["all", "sampled"] = Field(
         "sampled",
         description="calls that have a line in the log; sampled: of the quick successful reads of each method one a second"
@@ -305,6 +311,9 @@ def load(**overrides: Any) -> Settings:
         settings = settings.model_copy(update={"service_instance_id": instance_id})
     if not settings.service_url:
         settings = settings.model_copy(update={"service_url": _own_url(settings)})
+    if settings.workers == AUTO_WORKERS:
+        workers = 1 if settings.embedded else min(usable_cores(), MOST_WORKERS)
+        settings = settings.model_copy(update={"workers": workers})
     if settings.workers > 1 and settings.embedded:
         raise SettingsError(
             [

@@ -2,17 +2,27 @@
 
 import asyncio
 import heapq
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
 # Iterations of the event loop after which tasks that wait only for each other have stopped making progress.
 ROUNDS = 25
+# Reached only if the test fails.
+PATIENCE_SECONDS = 20.0
 
 
 async def settle() -> None:
     """Runs every task that can run now. Does not wait for threads."""
     for _ in range(ROUNDS):
         await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Returns when the condition holds. For what threads must do, too."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not condition():  # noqa: ASYNC110 - what the tests look at has no event
+            await asyncio.sleep(0)
 
 
 class FakeClock:

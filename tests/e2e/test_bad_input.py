@@ -284,3 +284,12 @@ def test_watch_from_an_unavailable_revision_is_refused(rest: httpx.Client, envir
         body = "".join(stream.iter_text())
     assert "REVISION_OUT_OF_RANGE" in body
     assert "oldest_revision" in body
+
+
+def test_caller_that_knows_another_history_is_refused(rest: httpx.Client, environment: str) -> None:
+    current = rest.get("/live").headers["x-history"]
+    scope = {"environment": environment}
+    assert rest.get(CONFIG, params=scope, headers={"x-history": current}).status_code == 200
+    lost = rest.get(CONFIG, params=scope, headers={"x-history": "another"})
+    refused(lost, 400, reason="HISTORY_CHANGED")
+    assert lost.headers["x-history"] == current

@@ -101,3 +101,32 @@ def test_unknown_parameters_and_invalid_utf8_are_refused(
         name, why = violation(gateway.request(method, filled(route, "a%ffb")))
         assert name in route.parameters
         assert why == "must be UTF-8"
+
+
+def test_request_with_a_body_is_checked_although_its_target_was_read_before(gateway: httpx.Client) -> None:
+    target = "/api/v1/config/checked/before"
+    for _ in range(2):
+        assert gateway.get(target, params={"environment": "e"}).text == "environment"
+    answer = gateway.request("GET", target, params={"environment": "e"}, json={"no_such_member": 1})
+    assert violation(answer)[0] == "no_such_member"
+    answer = gateway.request("GET", target, params={"environment": "e"}, content=b"text")
+    assert answer.status_code == 415
+
+
+def test_no_target_loses_its_check_however_many_are_read(gateway: httpx.Client) -> None:
+    # More than rest.lua keeps.
+    for number in range(1_100):
+        target = f"/api/v1/config/k{number}"
+        assert gateway.get(target, params={"environment": "e"}).text == "environment"
+        if number % 100 == 0:
+            assert violation(gateway.get(target, params={"no_such_member": "1"}))[0] == "no_such_member"
+            assert gateway.get(f"{target}/", params={"environment": "e", "min_revision": "1"}).status_code == 200
+            assert gateway.put(target, params={"no_such_member": "1"}).status_code == 400
+
+
+def test_head_is_checked_as_get_is(gateway: httpx.Client) -> None:
+    target = "/api/v1/config/by-head"
+    for _ in range(2):
+        assert gateway.head(target, params={"environment": "e"}).status_code == 200
+        assert gateway.head(target, params={"no_such_member": "1"}).status_code == 400
+        assert gateway.get(target, params={"environment": "e"}).status_code == 200

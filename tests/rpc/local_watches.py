@@ -15,7 +15,7 @@ from tests.app.replica import AT, Replica
 ALL = Selector(Kind.CONFIG, "test")
 
 
-def open_hub(replica: Replica, max_watchers: int = 10) -> WatchHub:
+def open_hub(replica: Replica, max_watchers: int = 10, progress_seconds: float = 60) -> WatchHub:
     """A hub that follows the log of a replica."""
     hub = WatchHub(
         tail=replica.tail,
@@ -23,7 +23,7 @@ def open_hub(replica: Replica, max_watchers: int = 10) -> WatchHub:
         log=replica.storage,
         clock=SystemClock(),
         buffer_changes=100,
-        progress_seconds=60,
+        progress_seconds=progress_seconds,
         max_watchers=max_watchers,
     )
     return replica.following(hub)

@@ -20,9 +20,13 @@ from configsvc.gateway.replies import TOO_LARGE, mappers, status_details
 from configsvc.rpc.services import SERVICES
 from configsvc.settings import Settings
 
-# The script that reads REST requests, and the scripts that it is built on, in the order in which they must be defined.
-REST_SCRIPT = "lua/rest.lua"
-REST_LIBRARIES = ("lua/json_body.lua", "lua/free_json.lua", "lua/body_members.lua")
+# The scripts that a script is built on, in the order in which they must be defined. `TABLES` stands for the text of
+# gateway/lua_tables.py.
+TABLES = ""
+LIBRARIES = {
+    "lua/rest.lua": ("lua/admission.lua", TABLES, "lua/json_body.lua", "lua/free_json.lua", "lua/body_members.lua"),
+    "lua/grpc.lua": ("lua/admission.lua",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +76,9 @@ def envoy_config(settings: GatewaySettings) -> dict[str, Any]:
         for host in manager["route_config"]["virtual_hosts"]:
             for route in host["routes"]:
                 route["request_body_buffer_limit"] = settings.request_bytes
-    for script in _messages(listener, ".Lua"):
-        text = _script(script["default_source_code"]["filename"])
-        script["default_source_code"] = {"inline_string": _lua_settings(settings) + text}
+    for lua in _messages(listener, ".Lua"):
+        for source in (lua["default_source_code"], *lua.get("source_codes", {}).values()):
+            source["inline_string"] = _lua_settings(settings) + _script(source.pop("filename"))
     for policy in _messages(listener, ".CorsPolicy"):
         policy["allow_origin_string_match"] = [_origin(origin) for origin in settings.origins]
     for heap in _messages(config, ".FixedHeapConfig"):
@@ -94,9 +98,8 @@ def envoy_config(settings: GatewaySettings) -> dict[str, Any]:
 
 def _script(name: str) -> str:
     """The text of a Lua filter, with the text that it is built on before it."""
-    if name != REST_SCRIPT:
-        return _text(name)
-    return "\n".join((lua_tables(), *map(_text, REST_LIBRARIES), _text(name)))
+    libraries = (lua_tables() if library == TABLES else _text(library) for library in LIBRARIES.get(name, ()))
+    return "\n".join((*libraries, _text(name)))
 
 
 def _lua_settings(settings: GatewaySettings) -> str:

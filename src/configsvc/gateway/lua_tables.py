@@ -1,6 +1,7 @@
 """The protos as Lua tables, by which the gateway checks REST requests (deploy/lua/rest.lua).
 
-    ROUTES    {{pattern, "GET, PUT", {fields that the path gives}, {GET = MESSAGES[...], ...}}, ...}; the first match counts
+    ROUTES    by room, which is the first word of the path after /api/v1/, or "": {{pattern, "GET, PUT", {fields that the
+              path gives}, {GET = MESSAGES[...], ...}}, ...}; the first match counts
     MESSAGES  by name: `fields` by each name that JSON may use; `known`, the members as an error lists them; `partial` if
               the message changes only the members that it names
     field     name; kind (`KINDS`, `message`, `any`, `object`, `time`); shape (`list`, `map`); message; `oneof` (its name);
@@ -10,7 +11,8 @@ If a field has a type that Lua does not know, the service does not start, and `m
 """
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from google.api import annotations_pb2
@@ -48,9 +50,8 @@ def lua_tables() -> str:
             "local MESSAGES = {}",
             *(f"MESSAGES[{_text(name)}] = {{fields = {{}}}}" for name in statements),
             *(line for lines in statements.values() for line in lines),
-            "local ROUTES = {",
-            *map(_route, known),
-            "}",
+            "local ROUTES = {}",
+            *(f"ROUTES[{_text(room)}] = {{\n{lines}\n}}" for room, lines in _rooms(known).items()),
             "",
         ]
     )
@@ -80,6 +81,15 @@ def field_table(member: FieldDescriptor) -> str:
         # In angle brackets, so that it differs from every field's name.
         parts.append(f"oneof = {_text(f'<{member.containing_oneof.name}>')}")
     return ", ".join(parts)
+
+
+def _rooms(known: Sequence[Route]) -> dict[str, str]:
+    """The routes of each room, so that a request is not compared with all patterns."""
+    rooms: dict[str, list[str]] = {}
+    for route in known:
+        room = re.match(r"/api/v1/([a-z-]+)", route.template)
+        rooms.setdefault(room[1] if room else "", []).append(_route(route))
+    return {room: "\n".join(lines) for room, lines in rooms.items()}
 
 
 def _route(route: Route) -> str:

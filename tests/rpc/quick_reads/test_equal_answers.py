@@ -18,15 +18,15 @@ from configsvc.domain.configs import ConfigDraft, config_ref
 from configsvc.domain.flags import flag_ref
 from configsvc.domain.records import Action, Author, Put
 from configsvc.errors import ServiceError, Unavailable
+from configsvc.rpc.engine.port import QuickAnswer, RequestMetadata
 from configsvc.rpc.interceptors.messages import RESOURCE_FIELDS
-from configsvc.rpc.quick_reads import QuickAnswer, RequestMetadata
 from tests.app.replica import AT, write_all
 from tests.rpc.quick_reads.world import Aborted, World, open_world, path_of, response_type
 from tests.rpc.strategies import JSON, flags
 
 ENVIRONMENTS, SERVICES, KEYS, FLAGS = ("test", "prod"), ("", "svc"), ("a", "b/c", "ü", "z"), ("f", "g", "h", "i")
 USERS = ("", "u1", "u2", "ünï")
-STEPS = 60
+STEPS = 40
 
 
 class Story:
@@ -97,15 +97,15 @@ class Story:
         quick = self._world.ask_quickly(method, received, metadata)
         try:
             general = await self._world.ask(method, received, metadata)
-        except Aborted as error:
-            assert quick is None or position != (tail.applied, tail.history, tail.stale_since), error.code
-            return
+        except Aborted:
+            general = None
         if position != (tail.applied, tail.history, tail.stale_since):
             return
         again = self._world.ask_quickly(method, received, metadata)
         for answer in (quick, again):
             if answer is not None:
                 self.compared += 1
+                assert general is not None, "the general path refuses what the quick one answers"
                 assert_equal(method, answer, general, metadata)
 
     def _get_config(self) -> tuple[str, Any]:
@@ -171,7 +171,7 @@ class Story:
 
     def _metadata(self) -> RequestMetadata:
         tail = self._world.tail
-        possible = [
+        possible: list[tuple[str, str | bytes]] = [
             ("x-configsvc-rest", "1"),
             ("x-request-id", self._chance.choice(["mine", "with space", "", "x" * 200])),
             ("x-history", self._chance.choice([tail.history, f" {tail.history} ", "", "other"])),
@@ -203,17 +203,17 @@ def assert_equal(method: str, quick: QuickAnswer, general: QuickAnswer, metadata
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("near_cache_bytes", [1 << 24, 2_000])
-def test_quick_answers_equal_those_of_the_general_path(near_cache_bytes: int) -> None:
+def test_quick_answers_equal_those_of_the_general_path() -> None:
     compared = 0
 
     @settings(deadline=None)
     @given(
         st.integers(0, 2**32),
+        st.sampled_from([1 << 24, 2_000]),
         st.lists(JSON, min_size=5, max_size=5),
         st.lists(flags(), min_size=3, max_size=3),
     )
-    def check(seed: int, values: Sequence[Any], definitions: Sequence[Any]) -> None:
+    def check(seed: int, near_cache_bytes: int, values: Sequence[Any], definitions: Sequence[Any]) -> None:
         async def play() -> int:
             with tempfile.TemporaryDirectory() as folder:
                 async with open_world(Path(folder), near_cache_bytes) as world:
@@ -226,4 +226,4 @@ def test_quick_answers_equal_those_of_the_general_path(near_cache_bytes: int) ->
         compared += asyncio.run(play())
 
     check()
-    assert compared > 100, "nothing was compared if no read was quick"
+    assert compared > 50, "nothing was compared if no read was quick"

@@ -13,12 +13,14 @@ was told everything that it missed.
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 
 from configsvc.app.changelog.position import LogPosition
 from configsvc.app.registry.foreign_instances import ForeignInstances
 from configsvc.app.watch.events import Changed, Notified, Progress, Snapshot, Synced, WatchEvent
 from configsvc.app.watch.hub import WatchHub
 from configsvc.app.watch.selector import Selector
+from configsvc.app.watch.watcher import SendNow
 from configsvc.domain.instances import Instance
 from configsvc.domain.records import Kind
 
@@ -72,12 +74,18 @@ class ServiceWatches:
         return self._hub.history
 
     async def watch(
-        self, selector: Selector, after_revision: int | None, history: str = ""
+        self, selector: Selector, after_revision: int | None, history: str = "", *, send_now: SendNow | None = None
     ) -> AsyncGenerator[ServiceEvent, None]:
         """The events of one watch, as of `WatchHub.watch`. The selector names a service."""
         service, is_synced = selector.service or "", False
         sent = _Sent() if after_revision is None else _Sent.unknown()
-        events = self._hub.watch(selector, after_revision, history, notify_when_live=after_revision is not None)
+        events = self._hub.watch(
+            selector,
+            after_revision,
+            history,
+            send_now=None if send_now is None else partial(self._send_now, send_now, service, sent),
+            notify_when_live=after_revision is not None,
+        )
         async with aclosing(events):
             async for event in events:
                 sent.add(event)
@@ -101,6 +109,13 @@ class ServiceWatches:
                 while (change := next(sent.changes(self._foreign.of(service)), None)) is not None:
                     sent.add_foreign(change)
                     yield change
+
+    def _send_now(self, send_now: SendNow, service: str, sent: "_Sent", event: Changed | Progress) -> bool:
+        """Sends an event of the log, unless something of foreign instances may have to follow it."""
+        if not sent.is_known or sent.foreign or self._foreign.of(service) or not send_now(event):
+            return False
+        sent.add(event)
+        return True
 
     def _opening(self, service: str, sent: "_Sent") -> ForeignSnapshot | None:
         """The snapshot to send before `Synced`; None if there is nothing to say yet."""

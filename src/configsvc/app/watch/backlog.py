@@ -43,6 +43,11 @@ class Backlog:
         self._put(event)
         return self._fits(len(self._newest))
 
+    @property
+    def oldest(self) -> Changed:
+        """The change that `take` would remove."""
+        return self._every[0] if self._every else next(iter(self._newest.values()))
+
     def take(self) -> Changed:
         """Removes and returns the oldest change."""
         event = self._newest.popitem(last=False)[1] if self._newest else self._every.popleft()

@@ -7,17 +7,19 @@ more memory than its bound, no watcher loses a change, and nobody waits for a sl
 """
 
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from itertools import groupby
 
 from configsvc.app.changelog.tail import LogTail
+from configsvc.app.watch.deliveries import Deliveries
 from configsvc.app.watch.events import Changed, Snapshot, Synced, WatchEvent
 from configsvc.app.watch.selector import Selector
 from configsvc.app.watch.store_reads import StoreReads
-from configsvc.app.watch.watcher import Watcher
+from configsvc.app.watch.watcher import SendNow, Watcher
+from configsvc.app.watch.watcher_index import WatcherIndex
 from configsvc.clock import Clock
-from configsvc.domain.records import Change, Kind, Ref
+from configsvc.domain.records import Change, Kind
 from configsvc.errors import ResourceExhausted, Unavailable
 from configsvc.storage.port import Log, Reader
 from configsvc.tasks import SupervisedTask, Supervisor
@@ -53,8 +55,8 @@ class WatchHub:
         self._buffer_bytes = buffer_bytes
         self._progress_seconds = progress_seconds
         self._max_watchers = max_watchers
-        # By (kind, environment, service), so that a change is matched against few watchers.
-        self._index: dict[tuple[Kind, str, str | None], dict[Watcher, None]] = {}
+        self._index = WatcherIndex()
+        self._deliveries = Deliveries()
         self._watchers: set[Watcher] = set()
         # The watchers that are synced, with the time of their last event; the longest idle first.
         self._idle: OrderedDict[Watcher, float] = OrderedDict()
@@ -85,13 +87,15 @@ class WatchHub:
         after_revision: int | None,
         history: str = "",
         *,
+        send_now: SendNow | None = None,
         notify_when_live: bool = False,
     ) -> AsyncGenerator[WatchEvent, None]:
         """The events of one watch. Close the generator to end it.
 
         Without `after_revision`: `Snapshot` in parts, `Synced`, then changes and progress. With it: `Synced` with that
         revision, then every change after it. `history` is the history of `after_revision`; if it is empty, a client can
-        resume only within the current history. With `notify_when_live` the watcher gets a `Notified` when it has caught up
+        resume only within the current history. `send_now` sends an event past the generator; it is called only while the
+        generator waits for the next event, so the client gets everything in order. With `notify_when_live` the watcher gets a `Notified` when it has caught up
         with the log for the first time.
 
         Raises:
@@ -101,7 +105,7 @@ class WatchHub:
             ResourceExhausted: there are too many watches, reason `TOO_MANY_WATCHES`.
             Unavailable: the store can't be reached; or this replica shuts down, reason `SHUTTING_DOWN`.
         """
-        watcher = self._register(selector, is_resuming=after_revision is not None)
+        watcher = self._register(selector, send_now, is_resuming=after_revision is not None)
         if notify_when_live:
             watcher.notify()
         try:
@@ -153,7 +157,7 @@ class WatchHub:
 
     def notify(self, kind: Kind, environment: str, service: str) -> None:
         """Sends a `Notified`, in its turn, to each watcher of this service: something outside the log has changed."""
-        for watcher in self._index.get((kind, environment, service), ()):
+        for watcher in self._index.of_service(kind, environment, service):
             watcher.notify()
 
     def shutdown(self) -> None:
@@ -168,19 +172,18 @@ class WatchHub:
         """Gives each watcher the changes that its selector matches."""
         if self._stopped:
             return
-        now, applied = self._clock.monotonic(), self._tail.applied
         for _, revision in groupby(changes, key=lambda change: change.revision):
             # Backwards: the last change that matches a watcher completes the revision for it. Then pushed in order.
-            pushes: list[tuple[Watcher, Changed]] = []
+            pushes: list[tuple[Iterable[Watcher], Changed]] = []
             completed: set[Watcher] = set()
             for change in reversed(tuple(revision)):
-                last, more = Changed(change), Changed(change, completes=False)
-                watchers = self._watchers_of(change.ref)
-                pushes += [(watcher, more if watcher in completed else last) for watcher in watchers]
-                completed.update(watchers)
-            for watcher, event in reversed(pushes):
-                watcher.push(event, applied)
-                self._touch(watcher, now)
+                pushes += _with_completion(change, self._index.of_record(change.ref), completed)
+            now, applied = self._clock.monotonic(), self._tail.applied
+            for watchers, event in reversed(pushes):
+                for watcher in watchers:
+                    watcher.push(event, applied)
+                    self._touch(watcher, now)
+        self._deliveries.start()
 
     def reset(self, revision: int) -> None:
         """The tail has skipped changes. Each watcher reads them from the log, or learns that they are gone.
@@ -197,7 +200,7 @@ class WatchHub:
         for watcher in self._watchers:
             watcher.fall_behind(self._tail.applied)
 
-    def _register(self, selector: Selector, *, is_resuming: bool) -> Watcher:
+    def _register(self, selector: Selector, send_now: SendNow | None, *, is_resuming: bool) -> Watcher:
         if self._stopped:
             raise _shutting_down()
         if len(self._watchers) >= self._max_watchers:
@@ -208,9 +211,11 @@ class WatchHub:
             max_bytes=self._buffer_bytes,
             applied=self._tail.applied,
             is_resuming=is_resuming,
+            send_now=send_now,
+            deliver_soon=self._deliveries.add,
         )
         self._watchers.add(watcher)
-        self._index.setdefault((selector.kind, selector.environment, selector.service), {})[watcher] = None
+        self._index.add(watcher)
         if self._ticker is None:
             self._ticker = self._supervisor.supervise("watch progress", self._tick, may_return=True)
         return watcher
@@ -219,19 +224,7 @@ class WatchHub:
         self._watchers.discard(watcher)
         self._idle.pop(watcher, None)
         self._conflated += watcher.backlog.conflated
-        key = (watcher.selector.kind, watcher.selector.environment, watcher.selector.service)
-        self._index[key].pop(watcher, None)
-        if not self._index[key]:
-            del self._index[key]
-
-    def _watchers_of(self, ref: Ref) -> Sequence[Watcher]:
-        """The watchers whose selector matches a record, the latest first."""
-        return [
-            watcher
-            for service in (None, ref.service)
-            for watcher in reversed(self._index.get((ref.kind, ref.environment, service), {}))
-            if watcher.selector.matches(ref)
-        ]
+        self._index.remove(watcher)
 
     def _touch(self, watcher: Watcher, now: float) -> None:
         if watcher in self._idle:
@@ -248,8 +241,24 @@ class WatchHub:
                 self._touch(watcher, now)
                 watcher.offer_progress(self._tail.applied)
             else:
+                self._deliveries.start()
                 await self._clock.sleep(due - now)
         self._ticker = None
+
+
+def _with_completion(
+    change: Change, watchers: Iterable[Watcher], completed: set[Watcher]
+) -> Iterator[tuple[Sequence[Watcher], Changed]]:
+    """The events of a change, each with its watchers; the watchers whose revision it completes become `completed`."""
+    earlier: list[Watcher] = []
+    last: list[Watcher] = []
+    for watcher in watchers:
+        (earlier if watcher in completed else last).append(watcher)
+    completed.update(last)
+    if last:
+        yield last, Changed(change)
+    if earlier:
+        yield earlier, Changed(change, completes=False)
 
 
 def _shutting_down() -> Unavailable:

@@ -2,10 +2,14 @@
 
 A *live* watcher is fed by the log's tail, through its backlog. A watcher that is *behind* gets nothing from the tail; it
 reads the log itself until it has caught up.
+
+The task of the client takes the events and sends them. If it waits for the next event, everything before is sent, and the
+hub may send what comes next itself (`deliver`): a thousand tasks need not be woken for one change. So there is one sender
+at any time, and the order is that of the backlog.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
 from configsvc.app.watch.backlog import Backlog
@@ -15,15 +19,30 @@ from configsvc.app.watch.snapshot import SnapshotRevisions
 from configsvc.domain.records import Change, Record
 from configsvc.errors import ServiceError
 
+# Sends an event to a client at once. False: it can't now, and nothing is sent. Called on the event loop; never raises.
+SendNow = Callable[[Changed | Progress], bool]
+
 
 class Watcher:
-    """Filled by the hub, between two awaits; emptied by the task of its client."""
+    """Filled by the hub, between two awaits; emptied by the task of its client, or by the hub while that task waits."""
 
     def __init__(
-        self, selector: Selector, *, max_changes: int, max_bytes: int, applied: int, is_resuming: bool
+        self,
+        selector: Selector,
+        *,
+        max_changes: int,
+        max_bytes: int,
+        applied: int,
+        is_resuming: bool,
+        send_now: SendNow | None = None,
+        deliver_soon: Callable[["Watcher"], None] = lambda _: None,
     ) -> None:
         self.selector = selector
         self.backlog = Backlog(max_changes, max_bytes)
+        self._send_now = send_now
+        # Makes the hub call `deliver`.
+        self._deliver_soon = deliver_soon
+        self._is_to_be_delivered = False
         # A watcher that resumes takes nothing from the tail until its place in the log is known.
         self.is_behind = is_resuming
         # The (revision, ordinal) of the first change that it may not have got: never too high, exact if it is behind.
@@ -76,7 +95,7 @@ class Watcher:
             return
         if not self.backlog.add(event):
             self.fall_behind(applied)
-        self._wake()
+        self._offer()
 
     def fall_behind(self, applied: int) -> None:
         """From now on it reads the log, from the first change that it has not got."""
@@ -94,7 +113,7 @@ class Watcher:
         """Sends a `Progress`, unless a change is still to be sent."""
         if not self.is_behind and not self.backlog:
             self._progress = max(applied, self._synced_to)
-            self._wake()
+            self._offer()
 
     def notify(self) -> None:
         """Sends a `Notified` after the changes that are in the backlog now; only one if several are due."""
@@ -105,6 +124,31 @@ class Watcher:
         """Ends the watch with this error, whatever is still to be sent: the client resumes after what it has."""
         self._error = error
         self._wake()
+
+    # What the hub sends.
+
+    def deliver(self) -> int:
+        """Sends what waits, if the client's task has nothing in hand; wakes the task for the rest. Returns how many."""
+        self._is_to_be_delivered = False
+        if not self._task_waits or self._send_now is None:
+            return 0
+        # A watcher that has fallen behind or has ended has woken its task.
+        sent = 0
+        if self._progress is not None:
+            if not self._send_now(Progress(self._progress)):
+                self._wake()
+                return 0
+            self._progress = None
+            sent = 1
+        while self.backlog:
+            event = self.backlog.oldest
+            if not self._is_in_snapshot(event.change):
+                if not self._send_now(event):
+                    self._wake()
+                    return sent
+                sent += 1
+            self.backlog.take()
+        return sent
 
     # What the client takes.
 
@@ -167,6 +211,18 @@ class Watcher:
             self._snapshot = None
             return False
         return self._snapshot.shows(change)
+
+    @property
+    def _task_waits(self) -> bool:
+        """Whether the client's task waits in `take`: it has sent everything that it took."""
+        return self._waiter is not None and not self._waiter.done()
+
+    def _offer(self) -> None:
+        if self._send_now is None:
+            self._wake()
+        elif self._task_waits and not self._is_to_be_delivered:
+            self._is_to_be_delivered = True
+            self._deliver_soon(self)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -5,10 +5,10 @@ quick read answers only if it is sure of the answer that the general path would 
 it returns None, and the general path runs as if nothing had happened.
 """
 
-from configsvc.rpc.quick_reads.answers import QuickAnswer, QuickRead, RequestMetadata
+from configsvc.rpc.quick_reads.answers import Answer
 from configsvc.rpc.quick_reads.configs import QuickConfigs
 from configsvc.rpc.quick_reads.flags import QuickFlags
 from configsvc.rpc.quick_reads.positions import Positions
 from configsvc.rpc.quick_reads.table import QuickReads
 
-__all__ = ["Positions", "QuickAnswer", "QuickConfigs", "QuickFlags", "QuickRead", "QuickReads", "RequestMetadata"]
+__all__ = ["Answer", "Positions", "QuickConfigs", "QuickFlags", "QuickReads"]

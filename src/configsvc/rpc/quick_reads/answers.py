@@ -1,24 +1,17 @@
 """What goes into a quick read, and what comes out."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 from configsvc.rpc.quick_reads.positions import Position
 
-# As an engine has it: names in lower case, and a name may come several times.
-RequestMetadata = Iterable[tuple[str, str | bytes]]
 
-
-class QuickAnswer(NamedTuple):
-    """A successful answer. `details` is the message of its OK status, which only a call over REST has."""
+class Answer(NamedTuple):
+    """A `QuickAnswer` of the engine's port. Over REST it has no metadata but the details."""
 
     message: bytes
     trailing_metadata: tuple[tuple[str, str], ...]
     details: str
-
-
-# Answers a unary call from the bytes of its request; None: the general path must answer. It never raises.
-QuickRead = Callable[[bytes, RequestMetadata], QuickAnswer | None]
 
 
 class Found(NamedTuple):

@@ -7,7 +7,8 @@ from typing import Protocol
 
 from google.protobuf.descriptor import ServiceDescriptor
 
-from configsvc.rpc.quick_reads.answers import Find, QuickAnswer, QuickRead, RequestMetadata
+from configsvc.rpc.engine.port import QuickRead, RequestMetadata
+from configsvc.rpc.quick_reads.answers import Answer, Find
 from configsvc.rpc.quick_reads.positions import Positions
 from configsvc.rpc.quick_reads.wire import number_tag, varint
 from configsvc.rpc.requests.request_metadata import request_id
@@ -42,9 +43,10 @@ class QuickReads:
         self._log_of = log_of
         self._by_path: dict[str, QuickRead] = {}
 
-    def get(self, path: str) -> QuickRead | None:
-        """The quick read of a method; None if it has none."""
-        return self._by_path.get(path)
+    @property
+    def by_path(self) -> Mapping[str, QuickRead]:
+        """The quick reads of the methods that have one."""
+        return self._by_path
 
     def add(self, service: ServiceDescriptor, methods: Mapping[str, Find]) -> None:
         """Adds methods of a service, by their name. A method whose calls all have a line is left out."""
@@ -57,7 +59,7 @@ class QuickReads:
     def _quick_read(self, path: str, find: Find, log: ReadLog, revision_tag: bytes) -> QuickRead:
         current_position = self._positions.current
 
-        def read(received: bytes, metadata: RequestMetadata) -> QuickAnswer | None:
+        def read(received: bytes, metadata: RequestMetadata) -> Answer | None:
             try:
                 position = current_position()
                 if position is None or len(received) > REQUEST_BYTES or log.is_due(perf_counter()):
@@ -78,9 +80,9 @@ class QuickReads:
                     message = b"".join((message, revision_tag, encoded))
                 log.skip()
                 if is_rest:
-                    return QuickAnswer(message, (), f'{position.rest} etag="{etag}"' if etag else position.rest)
+                    return Answer(message, (), f'{position.rest} etag="{etag}"' if etag else position.rest)
                 own = (("x-request-id", request_id(sent)), *position.metadata)
-                return QuickAnswer(message, (*own, ("etag", f'"{etag}"')) if etag else own, "")
+                return Answer(message, (*own, ("etag", f'"{etag}"')) if etag else own, "")
             except Exception:
                 # The general path says what is wrong, if anything is.
                 logger.debug("no quick read of %s", path, exc_info=True)

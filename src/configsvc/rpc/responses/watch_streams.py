@@ -3,6 +3,7 @@
 A part of a snapshot that is too large becomes several parts. A change that is too large goes without the state before it.
 """
 
+import logging
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from functools import partial
@@ -14,13 +15,18 @@ from google.rpc import status_pb2
 
 from configsvc.app.watch.events import Changed, Progress, Snapshot, Synced
 from configsvc.app.watch.selector import Selector
+from configsvc.app.watch.watcher import SendNow
 from configsvc.domain.records import Change, Record
 from configsvc.rpc.convert.message_budget import Detail, MessageBudget
 from configsvc.rpc.offload import offload_items
 from configsvc.rpc.responses.encoded_changes import EncodedChanges
 from configsvc.rpc.status import status_of
 
+logger = logging.getLogger(__name__)
+
 Item = TypeVar("Item", bound=Message)
+# Writes an encoded message to the client; false if it has to wait for room (`ServerContext.try_write`).
+TryWrite = Callable[[bytes], bool]
 
 
 class EventSource(Protocol):
@@ -31,7 +37,9 @@ class EventSource(Protocol):
         """The history of the log that the revisions of events belong to."""
         ...
 
-    def watch(self, selector: Selector, after_revision: int | None, history: str = "") -> AsyncGenerator[Any, None]:
+    def watch(
+        self, selector: Selector, after_revision: int | None, history: str = "", *, send_now: SendNow | None = None
+    ) -> AsyncGenerator[Any, None]:
         """The events of one watch, as `WatchHub.watch` gives them."""
         ...
 
@@ -72,17 +80,23 @@ class WatchStreams(Generic[Item]):
         self._item = item
         self._encoded_changes = EncodedChanges(change)
         self._extra_messages = extra_messages
+        # Idle watchers get the same one together.
+        self._latest_progress: tuple[tuple[int, str], bytes] = ((-1, ""), b"")
 
     async def stream(
-        self, selector: Selector, after_revision: int | None, history: str = ""
+        self, selector: Selector, after_revision: int | None, history: str = "", try_write: TryWrite | None = None
     ) -> AsyncGenerator[Any, None]:
         """The messages of one watch; a change is bytes, serialized already.
+
+        With `try_write` most changes don't come here: while the caller waits for the next message, they are written by
+        `try_write` as long as that returns true. So the caller writes each message before it asks for the next.
 
         An error after the first event is also sent as a message, since the end of an HTTP/1.1 stream can't carry it.
         """
         has_begun = False
         try:
-            async with aclosing(self._source.watch(selector, after_revision, history)) as events:
+            send_now = None if try_write is None else partial(self._send_now, try_write)
+            async with aclosing(self._source.watch(selector, after_revision, history, send_now=send_now)) as events:
                 async for event in events:
                     has_begun = True
                     match event:
@@ -96,8 +110,7 @@ class WatchStreams(Generic[Item]):
                             synced = watch_pb2.Synced(revision=revision, history=self._source.history)
                             yield self._response(synced=synced)
                         case Progress(revision):
-                            progress = watch_pb2.Progress(revision=revision, history=self._source.history)
-                            yield self._response(progress=progress)
+                            yield self._encoded_progress(revision)
                         case _:
                             for message in self._extra_messages(event):
                                 yield message
@@ -105,6 +118,25 @@ class WatchStreams(Generic[Item]):
             if has_begun:
                 yield self._response(error=status_of(error))
             raise
+
+    def _send_now(self, try_write: TryWrite, event: Changed | Progress) -> bool:
+        """Sends an event past its stream. False if there is no room, or the message takes long to make, or fails."""
+        try:
+            if isinstance(event, Progress):
+                return try_write(self._encoded_progress(event.revision))
+            encoded = self._encoded_changes.get_now(event)
+            return encoded is not None and try_write(encoded)
+        except Exception:
+            # It fails in `stream` again, which ends that watch with the error.
+            logger.debug("an event could not be sent past its stream", exc_info=True)
+            return False
+
+    def _encoded_progress(self, revision: int) -> bytes:
+        progress = (revision, self._source.history)
+        if self._latest_progress[0] != progress:
+            message = self._response(progress=watch_pb2.Progress(revision=revision, history=self._source.history))
+            self._latest_progress = progress, message.SerializeToString()
+        return self._latest_progress[1]
 
     async def _snapshot_parts(self, records: Sequence[Record]) -> AsyncGenerator[Message, None]:
         while records:

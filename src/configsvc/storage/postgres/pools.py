@@ -4,13 +4,17 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
+from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
 from configsvc.errors import Unavailable
 from configsvc.storage.postgres.connection import Connection, translated
+from configsvc.storage.postgres.round_trip import RoundTripConnection
 from configsvc.storage.sql.reads import T
+
+C = TypeVar("C", bound=Connection)
 
 # The shortest that libpq allows. A reachable server answers in milliseconds.
 CONNECT_SECONDS = 2
@@ -33,6 +37,8 @@ _STATEMENT_SECONDS, _LOCK_SECONDS = 10.0, 5.0
 ANSWER_SECONDS = 12.0
 
 _SETTINGS = {
+    # A group that is stored by one statement (`transaction.py`) has no BEGIN that could say this.
+    "default_transaction_isolation": "read committed",
     "statement_timeout": f"{round(_STATEMENT_SECONDS * 1000)}ms",
     "lock_timeout": f"{round(_LOCK_SECONDS * 1000)}ms",
     # A replica that hangs in a transaction would hold the counter's lock for all replicas.
@@ -47,7 +53,7 @@ class Pools:
         self._url = url
         self.readers = readers
         self._reading: AsyncConnectionPool[Connection] | None = None
-        self._writing: AsyncConnectionPool[Connection] | None = None
+        self._writing: AsyncConnectionPool[RoundTripConnection] | None = None
         self._running: set[asyncio.Task[Any]] = set()
         self._stack = AsyncExitStack()
 
@@ -58,7 +64,7 @@ class Pools:
             yield connection
 
     @asynccontextmanager
-    async def writing(self) -> AsyncIterator[Connection]:
+    async def writing(self) -> AsyncIterator[RoundTripConnection]:
         """The connection that writes."""
         async with _open(self._writing).connection() as connection:
             yield connection
@@ -89,8 +95,8 @@ class Pools:
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             stack.callback(self._forget_pools)
-            self._reading = await self._open_pool(stack, "reading", self.readers)
-            self._writing = await self._open_pool(stack, "writing", 1)
+            self._reading = await self._open_pool(stack, "reading", self.readers, AsyncConnection)
+            self._writing = await self._open_pool(stack, "writing", 1, RoundTripConnection)
             stack.push_async_callback(self._wait_for_running)
             self._stack = stack.pop_all()
         return self
@@ -108,9 +114,10 @@ class Pools:
     def _forget_pools(self) -> None:
         self._reading = self._writing = None
 
-    async def _open_pool(self, stack: AsyncExitStack, role: str, size: int) -> AsyncConnectionPool[Connection]:
-        pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+    async def _open_pool(self, stack: AsyncExitStack, role: str, size: int, kind: type[C]) -> AsyncConnectionPool[C]:
+        pool: AsyncConnectionPool[C] = AsyncConnectionPool(
             self._url,
+            connection_class=kind,
             kwargs={"autocommit": True, "connect_timeout": CONNECT_SECONDS, "application_name": f"configsvc {role}"},
             min_size=1,
             max_size=size,
@@ -134,7 +141,7 @@ class Pools:
         )
 
 
-def _open(pool: AsyncConnectionPool[Connection] | None) -> AsyncConnectionPool[Connection]:
+def _open(pool: AsyncConnectionPool[C] | None) -> AsyncConnectionPool[C]:
     if pool is None:
         raise Unavailable("the storage is closed", "STORAGE_CLOSED")
     return pool

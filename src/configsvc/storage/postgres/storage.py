@@ -2,10 +2,13 @@
 
 - Every writing transaction locks the counter row first. The lock is released only after the commit is visible, so
   commits are in the order of revisions across all replicas. What is loaded after the lock is the current state.
-- A group of writes takes two round trips (pipeline mode): begin, lock, load; then store, notify, commit. The writes are
+- A group of writes takes two round trips (`round_trip.py`): begin, lock, load; then store, notify, commit. The writes are
   planned in memory (`sql/group_state.py`), so they need no savepoints. Each time that a decision asks for more records
-  is one more round trip. If the server refuses the values of one write,
-  the group is rolled back, and each write runs in its own transaction.
+  is one more round trip. If the server refuses the values of one write, the group is rolled back, and each write runs in
+  its own transaction.
+- If this process knows all records that the group reads, because it wrote or read them last (`sql/known_rows.py`), the
+  group takes one round trip. Its one statement locks the counter, and stores nothing if the log has moved; then the group
+  takes the way above. While other replicas write, every group does: attempts that fail would only starve this replica.
 - A read is one statement. In PostgreSQL that is one snapshot, and one round trip; a REPEATABLE READ transaction would
   need four statements.
 - If the connection is lost around COMMIT, the outcome is unknown, and `Unavailable` says so. A statement that exceeds
@@ -35,6 +38,7 @@ from configsvc.storage.postgres.pools import CONNECT_SECONDS, Pools
 from configsvc.storage.postgres.schema import migrate
 from configsvc.storage.postgres.transaction import RefusedValuesError, Transaction
 from configsvc.storage.sql.group_commit import DEFAULT_GROUP_WRITES, DEFAULT_QUEUE_WRITES, GroupCommit, Outcome
+from configsvc.storage.sql.known_rows import KnownRows
 from configsvc.storage.sql.reads import Rows, SqlReads, T, copy_of
 from configsvc.storage.sql.statements import Statement
 from configsvc.tasks import Supervisor
@@ -65,6 +69,7 @@ class PostgresStorage(SqlReads):
         super().__init__(DIALECT)
         self._url = url
         self._pools = Pools(url, connections)
+        self._known = KnownRows()
         self._group = GroupCommit(
             self._commit_group, queue_writes=queue_writes, group_writes=group_writes, supervisor=supervisor
         )
@@ -159,7 +164,7 @@ class PostgresStorage(SqlReads):
     async def _commit_together(self, writes: Sequence[Write]) -> Sequence[Outcome]:
         for _ in range(_ATTEMPTS - 1):
             async with self._pools.writing() as connection:
-                transaction = Transaction(connection)
+                transaction = Transaction(connection, self._known)
                 try:
                     return await self._commit(transaction, writes)
                 except (failures.SerializationFailure, failures.DeadlockDetected):
@@ -169,7 +174,7 @@ class PostgresStorage(SqlReads):
                     if not connection.closed or transaction.has_stored:
                         raise
         async with self._pools.writing() as connection:
-            return await self._commit(Transaction(connection), writes)
+            return await self._commit(Transaction(connection, self._known), writes)
 
     async def _commit(self, transaction: Transaction, writes: Sequence[Write]) -> Sequence[Outcome]:
         outcomes, end = await transaction.commit(writes, self._seen)
@@ -178,7 +183,7 @@ class PostgresStorage(SqlReads):
 
     async def _compact_batch(self, policy: RetentionPolicy) -> bool:
         async with self._pools.writing() as connection:
-            return await Transaction(connection).compact_batch(policy)
+            return await Transaction(connection, self._known).compact_batch(policy)
 
     async def _change_history(self, work: Callable[[Connection], Awaitable[LogState]]) -> LogState:
         async def run() -> LogState:

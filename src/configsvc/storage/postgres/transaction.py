@@ -1,7 +1,6 @@
 """One writing transaction: commits a group of writes, or compacts a batch of the log."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import psycopg
 from psycopg import errors as failures
@@ -10,8 +9,10 @@ from configsvc.domain.lineage import Checkpoint, LogState
 from configsvc.domain.records import NotReadError, Read, Write
 from configsvc.errors import ResourceExhausted
 from configsvc.storage.port import RetentionPolicy
-from configsvc.storage.postgres.connection import BEGIN, CHANNEL, Connection, execute, rolled_back_on_error, rows_of
+from configsvc.storage.postgres.connection import BEGIN, rolled_back_on_error, rows_of
 from configsvc.storage.postgres.dialect import DIALECT
+from configsvc.storage.postgres.round_trip import RoundTripConnection
+from configsvc.storage.postgres.store import store_statement
 from configsvc.storage.sql.group_commit import Outcome
 from configsvc.storage.sql.group_state import (
     DECIDE_ATTEMPTS,
@@ -22,9 +23,9 @@ from configsvc.storage.sql.group_state import (
     reads_of,
     request_ids_of,
 )
+from configsvc.storage.sql.known_rows import KnownRows, plan_known
 from configsvc.storage.sql.reads import log_diverged, requests_in, rows_in
-from configsvc.storage.sql.rows import CHANGE_COLUMNS, RECORD_COLUMNS
-from configsvc.storage.sql.statements import Statements
+from configsvc.storage.sql.statements import Statement, Statements
 
 # Changes deleted in one transaction. It takes some 10 ms, in which writes wait.
 COMPACTION_CHANGES = 2_000
@@ -41,8 +42,9 @@ class RefusedValuesError(Exception):
 class Transaction:
     """Runs once, on a connection without an open transaction."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: RoundTripConnection, known: KnownRows) -> None:
         self._connection = connection
+        self._known = known
         self._statements = Statements(DIALECT)
         # Whether the server has got anything that it could still commit.
         self.has_stored = False
@@ -50,22 +52,60 @@ class Transaction:
     async def commit(self, writes: Sequence[Write], seen: Checkpoint) -> tuple[Sequence[Outcome], Checkpoint]:
         """Commits all writes together; returns an outcome for each, and where the log ends.
 
+        Takes one round trip if everything that the writes read is known here, and no other process has written; else two
+        or more.
+
         Raises:
             Unavailable: the log does not continue `seen` (reason `LOG_DIVERGED`).
             RefusedValuesError: see there.
         """
+        if (done := await self._commit_known(writes, seen)) is not None:
+            return done
         async with rolled_back_on_error(self._connection):
-            state = await self._begin(writes, seen)
-            results = [await self._plan(state, write) for write in writes]
-            planned = [result for result in results if isinstance(result, PlannedWrite)]
             try:
-                await self._store([one for one in planned if one.changes or one.request], state.digest)
-            except (psycopg.DataError, UnicodeEncodeError, failures.ProgramLimitExceeded) as error:
+                state = await self._begin(writes, seen)
+                start = state.end
+                results = [await self._plan(state, write) for write in writes]
+                await self._store(_to_store(results), start, state.end)
+            except _REFUSALS as error:
                 raise RefusedValuesError(_refusal(error)) from error
-        outcomes = [
-            Outcome(result.commit) if isinstance(result, PlannedWrite) else Outcome(error=result) for result in results
-        ]
-        return outcomes, state.end
+        self._known.committed(start, state)
+        return _outcomes(results), state.end
+
+    async def _commit_known(
+        self, writes: Sequence[Write], seen: Checkpoint
+    ) -> tuple[Sequence[Outcome], Checkpoint] | None:
+        """Plans the writes without the lock, from known rows, and stores them if the log still ends where they end.
+
+        Returns None, and has no effect, if the writes must be planned under the lock.
+        """
+        # A connection that has ended must be noticed before anything is sent that could commit: by BEGIN.
+        state = None if self._connection.has_unread_input() else self._known.state(writes, seen)
+        if state is None:
+            return None
+        results = []
+        for write in writes:
+            if (result := plan_known(self._known, state, write)) is None:
+                return None
+            results.append(result)
+        planned = _to_store(results)
+        if not planned:
+            # Nothing would check that the rows are current.
+            return None
+        self.has_stored = True
+        try:
+            (stored,) = await self._connection.run((store_statement(planned, seen, state.end),))
+        except (failures.UniqueViolation, failures.SerializationFailure, failures.DeadlockDetected):
+            # Most likely a retry, whose request id is stored.
+            stored = ()
+        except _REFUSALS as error:
+            raise RefusedValuesError(_refusal(error)) from error
+        if not stored:
+            self.has_stored = False
+            self._known.must_be_read()
+            return None
+        self._known.committed(seen, state)
+        return _outcomes(results), state.end
 
     async def compact_batch(self, policy: RetentionPolicy) -> bool:
         """Deletes one batch of the changes that the policy does not keep; False if there is nothing left to delete."""
@@ -83,22 +123,19 @@ class Transaction:
     async def _begin(self, writes: Sequence[Write], seen: Checkpoint) -> GroupState:
         """Begins, locks, and then loads what the writes read, in one round trip."""
         reads, request_ids = reads_of(writes), request_ids_of(writes)
-        async with self._connection.pipeline():
-            await self._connection.execute(BEGIN)
-            counter = await execute(self._connection, self._statements.state_and_digest(seen.revision, " FOR UPDATE"))
-            # In READ COMMITTED each statement takes its own snapshot when it starts, which is after the lock.
-            records = [await execute(self._connection, statement) for statement in self._statements.reads(reads)]
-            requests = None
-            if request_ids:
-                requests = await execute(self._connection, self._statements.requests(request_ids))
-        ((*values, stored_digest),) = await counter.fetchall()
+        records = self._statements.reads(reads)
+        requests = [self._statements.requests(request_ids)] if request_ids else []
+        # In READ COMMITTED each statement takes its own snapshot when it starts, which is after the lock.
+        lock = self._statements.state_and_digest(seen.revision, " FOR UPDATE")
+        _, counter, *found = await self._connection.run((_BEGIN, lock, *records, *requests))
+        ((*values, stored_digest),) = counter
         log_state = LogState(*values)
         if not log_state.continues(seen, stored_digest or ""):
             raise log_diverged(seen)
         state = GroupState(log_state)
-        state.add_rows(reads, [row for cursor in records for row in rows_in(await cursor.fetchall())])
-        if requests:
-            state.add_requests(requests_in(await requests.fetchall()))
+        state.add_rows(reads, [row for rows in found[: len(records)] for row in rows_in(rows)])
+        for rows in found[len(records) :]:
+            state.add_requests(requests_in(rows))
         return state
 
     async def _plan(self, state: GroupState, write: Write) -> PlannedWrite | BaseException:
@@ -118,61 +155,35 @@ class Transaction:
 
     async def _load(self, state: GroupState, reads: Sequence[Read]) -> None:
         """Loads what a decision asked for, in one round trip."""
-        statements = self._statements.reads(reads)
-        try:
-            async with self._connection.pipeline():
-                cursors = [await execute(self._connection, statement) for statement in statements]
-        except (psycopg.DataError, UnicodeEncodeError) as error:
-            raise RefusedValuesError(error) from error
-        state.add_rows(reads, [row for cursor in cursors for row in rows_in(await cursor.fetchall())])
+        found = await self._connection.run(self._statements.reads(reads))
+        state.add_rows(reads, [row for rows in found for row in rows_in(rows)])
 
-    async def _store(self, writes: Sequence[PlannedWrite], digest: str) -> None:
+    async def _store(self, writes: Sequence[PlannedWrite], start: Checkpoint, end: Checkpoint) -> None:
         """Stores, notifies and commits, in one round trip."""
         if not writes:
             await self._connection.execute("ROLLBACK")
             return
-        changes = [values for write in writes for values in write.changes]
-        requests = [write.request for write in writes if write.request]
-        # One statement can't update a row twice: of a record that several writes change, store only the last state.
-        records = {row.ref: row.values for write in writes for row in write.records}
+        store = store_statement(writes, start, end)
         self.has_stored = True
-        async with self._connection.pipeline():
-            if changes:
-                head = changes[-1][0]
-                await self._connection.execute(_INSERT_CHANGES, _as_arrays(changes))
-                await self._connection.execute(_UPSERT_RECORDS, _as_arrays(list(records.values())))
-                await self._connection.execute("UPDATE configsvc.counter SET head = %s, digest = %s", (head, digest))
-                await self._connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, str(head)))
-            if requests:
-                await self._connection.execute(_INSERT_REQUESTS, _as_arrays(requests))
-            await self._connection.execute("COMMIT")
+        stored, _ = await self._connection.run((store, _COMMIT))
+        if not stored:
+            raise RuntimeError("the log moved while its counter was locked")
 
+
+_REFUSALS = (psycopg.DataError, UnicodeEncodeError, failures.ProgramLimitExceeded)
+
+_BEGIN, _COMMIT = Statement(BEGIN), Statement("COMMIT")
 
 _LOCK = "SELECT head FROM configsvc.counter FOR UPDATE"
 
-_TYPES = {
-    "version": "integer", "ordinal": "integer", "revision": "bigint", "before_revision": "bigint",
-    "created_at": "bigint", "updated_at": "bigint", "at": "bigint",
-}  # fmt: skip
+
+def _to_store(results: Sequence[PlannedWrite | BaseException]) -> list[PlannedWrite]:
+    """The writes that have anything to store."""
+    return [one for one in results if isinstance(one, PlannedWrite) and (one.changes or one.request)]
 
 
-def _insert(table: str, columns: Sequence[str]) -> str:
-    """Inserts any number of rows with one statement, whose parameters are one array a column."""
-    arrays = ", ".join(f"%s::{_TYPES.get(column, 'text')}[]" for column in columns)
-    return f"INSERT INTO configsvc.{table} ({', '.join(columns)}) SELECT * FROM unnest({arrays})"
-
-
-_INSERT_CHANGES = _insert("changes", CHANGE_COLUMNS)
-_INSERT_REQUESTS = _insert("requests", ("request_id", "fingerprint", "revision"))
-_UPSERT_RECORDS = (
-    f"{_insert('records', RECORD_COLUMNS)} ON CONFLICT (kind, environment, key, service) DO UPDATE SET"
-    " version = excluded.version, revision = excluded.revision, body = excluded.body,"
-    " created_at = excluded.created_at, updated_at = excluded.updated_at, updated_by = excluded.updated_by"
-)
-
-
-def _as_arrays(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)]
+def _outcomes(results: Sequence[PlannedWrite | BaseException]) -> list[Outcome]:
+    return [Outcome(result.commit) if isinstance(result, PlannedWrite) else Outcome(error=result) for result in results]
 
 
 def _refusal(error: Exception) -> Exception:

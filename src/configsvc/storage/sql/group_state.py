@@ -95,6 +95,11 @@ class GroupState:
         """Where the log ends."""
         return Checkpoint(self.history, self.head, self.digest)
 
+    @property
+    def rows(self) -> Mapping[Ref, Row | None]:
+        """The current row of each ref that was loaded or written; None if it never existed."""
+        return self._rows
+
     def add_rows(self, reads: Iterable[Read], rows: Iterable[Row]) -> None:
         """Rows from the database: everything that `reads` names. A ref without a row never existed.
 
