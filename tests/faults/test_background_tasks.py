@@ -40,7 +40,8 @@ REAL = (
     EVERYWHERE
     | ASSIGNMENTS
     | FALLBACK_CACHE
-    | {"log checkpoint", "outbox relay", "kafka consumer", "zookeeper session"}
+    | {"log checkpoint", "outbox relay", "kafka consumer"}
+    | {"zookeeper session", "zookeeper answers", "zookeeper watches", "zookeeper own nodes"}
 )
 
 

@@ -32,6 +32,9 @@ BATCH_CALLS = 64
 # A connection of the gateway has 1,000 calls at most. A client without a gateway may watch more.
 CONCURRENT_STREAMS = 100_000
 
+# `close` drops answers that the library's threads have not written yet. They need less than this.
+QUIET_SECONDS = 0.1
+
 # What the library hands over: kind, number of the call, number of the method, request, nothing, details.
 Event = tuple[int, int, int, Any, Any, Any]
 
@@ -61,8 +64,10 @@ class NativeEngine:
 
     async def stop(self, grace_seconds: float) -> None:
         """See `Engine`."""
-        stops = [self._rest.stop(grace_seconds), *(listener.stop(grace_seconds) for listener in self._listeners)]
-        await asyncio.gather(*stops)
+        drains = [listener.drain(grace_seconds) for listener in self._listeners]
+        await asyncio.gather(self._rest.stop(grace_seconds), *drains)
+        for listener in self._listeners:
+            listener.close()
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
@@ -74,7 +79,9 @@ class _Listener:
         self._max_request_bytes = max_request_bytes
         self._loop = asyncio.get_running_loop()
         self._calls: dict[int, NativeCall] = {}
-        self._is_stopping = False
+        self._is_closing = False
+        # Of events so far.
+        self._batches = 0
         try:
             self._front = NativeGrpcFront(
                 address,
@@ -96,16 +103,31 @@ class _Listener:
         self._front.start()
         threading.Thread(target=self._receive, name="grpc-events", daemon=True).start()
 
-    async def stop(self, grace_seconds: float) -> None:
-        """Refuses new calls, gives the running ones time to end, and closes all connections."""
-        self._is_stopping = True
-        tasks = [call.task for call in self._calls.values() if call.task is not None]
-        if tasks:
-            await asyncio.wait(tasks, timeout=grace_seconds)
-        for task in tasks:
+    async def drain(self, grace_seconds: float) -> None:
+        """Returns when no call runs, and none has come for a moment. Those left after the grace are cancelled.
+
+        The library can't tell callers to go elsewhere before `close`, so calls that come meanwhile are answered.
+        """
+        until = self._loop.time() + grace_seconds
+        while (left := until - self._loop.time()) > 0:
+            if self._calls:
+                await asyncio.wait(self._tasks(), timeout=left)
+                continue
+            batches = self._batches
+            await asyncio.sleep(min(QUIET_SECONDS, left))
+            if batches == self._batches:
+                break
+        self._is_closing = True
+        for task in (tasks := self._tasks()):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._loop.run_in_executor(None, self._front.close)
+
+    def close(self) -> None:
+        """Closes all connections in order: callers know which calls were not begun."""
+        self._front.close()
+
+    def _tasks(self) -> list[asyncio.Task[None]]:
+        return [call.task for call in self._calls.values() if call.task is not None]
 
     def _receive(self) -> None:
         while (events := self._front.recv_batch_details(BATCH_CALLS)) is not None:
@@ -117,6 +139,7 @@ class _Listener:
                 return
 
     def _on_events(self, events: Sequence[Event]) -> None:
+        self._batches += 1
         for kind, number, method_number, received, _, details in events:
             if kind == EVENT_CANCEL:
                 call = self._calls.get(number)
@@ -129,7 +152,7 @@ class _Listener:
         self, number: int, method: EngineMethod, received: bytes, details: tuple[Any, str, float | None]
     ) -> None:
         front = self._front
-        if self._is_stopping:
+        if self._is_closing:
             front.fail(number, _number_of(grpc.StatusCode.UNAVAILABLE), "this replica is shutting down")
             return
         if len(received) > self._max_request_bytes:
@@ -159,7 +182,7 @@ class _Listener:
         except grpc.aio.AbortError:
             front.fail(number, _number_of(call.code()), call.details, call.trailing_metadata)
         except asyncio.CancelledError:
-            if self._is_stopping:
+            if self._is_closing:
                 front.fail(number, _number_of(grpc.StatusCode.UNAVAILABLE), "this replica is shutting down")
             elif not call.is_cancelled:
                 front.fail(number, _number_of(grpc.StatusCode.CANCELLED), "cancelled")

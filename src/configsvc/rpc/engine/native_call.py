@@ -11,9 +11,11 @@ from pygrpc_native import STREAM_CLOSED, STREAM_SENT, NativeGrpcFront
 from configsvc.rpc.context import Metadata
 from configsvc.rpc.engine.messages import MAX_SEND_BYTES, serialized
 
-# The library says that a stream has no room, but not when it has room again. So a message that must wait is tried again,
-# soon at first, since most callers that read at all read soon.
-FIRST_PAUSE_SECONDS = 0.002
+# A stream takes one message until a thread of the library has taken that over, and the library does not say when it has
+# room again. So a message that must wait is tried again: soon at first, since most callers read, and that thread needs less
+# than a millisecond.
+PROMPT_TRIES = 5
+FIRST_PAUSE_SECONDS = 0.000_2
 LONGEST_PAUSE_SECONDS = 0.1
 
 
@@ -98,16 +100,20 @@ class NativeCall:
         sent = self._front.stream_try_send(self.number, encoded)
         if sent == STREAM_SENT:
             return
-        pause = FIRST_PAUSE_SECONDS
         self._is_waiting = True
+        tries, pause = 0, FIRST_PAUSE_SECONDS
         try:
             while sent != STREAM_SENT:
                 if sent == STREAM_CLOSED:
                     # The event that cancels the call is on its way.
                     self.is_cancelled = True
                     raise asyncio.CancelledError
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                tries += 1
+                if tries <= PROMPT_TRIES:
+                    await asyncio.sleep(0)
+                else:
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
                 sent = self._front.stream_try_send(self.number, encoded)
         finally:
             self._is_waiting = False

@@ -82,5 +82,8 @@ class Engine(Protocol):
         ...
 
     async def stop(self, grace_seconds: float) -> None:
-        """Accepts no more calls, and returns when the running ones have ended. Those left after the grace are cancelled."""
+        """Returns when no call runs; those left after the grace are cancelled. Then nothing listens any more.
+
+        Calls that come meanwhile are refused, or answered as before.
+        """
         ...

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 
-from configsvc_client.evaluation import Context
 from configsvc_client.v1 import flag_pb2, flag_pb2_grpc
 
 from configsvc.app.flags.evaluation import EvaluationQuery
@@ -118,7 +117,7 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
         self, request: flag_pb2.EvaluateFlagRequest, context: CallContext
     ) -> flag_pb2.EvaluateFlagResponse:
         found = await self._evaluator.one(
-            request.environment, request.flag_name, _context(request), explain=request.explain
+            request.environment, request.flag_name, convert.context(request), explain=request.explain
         )
         evaluation = fit_item(lambda outcome, detail: convert.evaluation(outcome, request.user_id, detail), found.value)
         return flag_pb2.EvaluateFlagResponse(evaluation=evaluation, revision=found.revision)
@@ -131,7 +130,7 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
             users = [one.user_id for one in request.requests]
         else:
             found = await self._evaluator.batch(
-                request.environment, list(request.flag_names), _context(request), explain=request.explain
+                request.environment, list(request.flag_names), convert.context(request), explain=request.explain
             )
             users = [request.user_id] * len(found.value)
         return flag_pb2.BatchEvaluateFlagsResponse(results=evaluations(found.value, users), revision=found.revision)
@@ -155,14 +154,9 @@ def _evaluation_requests(request: flag_pb2.BatchEvaluateFlagsRequest) -> list[Ev
             field = f"requests[{index}].min_revision"
             raise InvalidInput.of(field, "must not be given: the batch has one min_revision, beside requests")
     return [
-        EvaluationRequest(one.environment, EvaluationQuery(one.flag_name, _context(one), one.explain))
+        EvaluationRequest(one.environment, EvaluationQuery(one.flag_name, convert.context(one), one.explain))
         for one in request.requests
     ]
-
-
-def _context(request: flag_pb2.EvaluateFlagRequest | flag_pb2.BatchEvaluateFlagsRequest) -> Context:
-    attributes = {name: convert.json_of(value) for name, value in request.attributes.fields.items()}
-    return Context(request.user_id, attributes)
 
 
 async def _flag(record: Record) -> flag_pb2.Flag:
