@@ -5,8 +5,8 @@ asynchronous. A servicer takes a `CallContext`; only the interceptors write to t
 """
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any, NoReturn, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn, Protocol, cast
 
 import grpc
 
@@ -31,14 +31,6 @@ class CallContext(Protocol):
 
     def peer(self) -> str:
         """The caller's address. Ask while the call runs: gRPC crashes the process if the call has ended."""
-        ...
-
-    def try_write(self, message: bytes) -> bool:
-        """Sends one message of a stream at once, if it has room; False: the message is not sent, and `write` must wait.
-
-        Only from the event loop, and after `send_initial_metadata`. False, too, while a `write` of this call waits.
-        """
-        ...
 
 
 class ServerContext(CallContext, Protocol):
@@ -62,6 +54,21 @@ class ServerContext(CallContext, Protocol):
     async def write(self, message: Any) -> None:
         """Sends one message of a stream. Returns when the stream has taken it."""
 
+    def try_write(self, message: bytes) -> bool:
+        """Sends one message of a stream at once, if it has room; False: the message is not sent, and `write` must wait.
+
+        Only from the event loop, and after `send_initial_metadata`. False, too, while a `write` of this call waits.
+        """
+        ...
+
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn:
         """Ends the call with an error: raises grpc.aio.AbortError."""
         raise NotImplementedError
+
+
+def direct_write(context: CallContext) -> Callable[[bytes], bool]:
+    """`ServerContext.try_write` of a servicer's call: each engine makes a whole `ServerContext`.
+
+    The generated servicers name grpc.aio's context, which has no such method.
+    """
+    return cast(ServerContext, context).try_write
