@@ -13,7 +13,7 @@ from configsvc.domain.flags import flag_ref
 from configsvc.domain.records import Record
 from configsvc.errors import InvalidInput
 from configsvc.rpc import convert
-from configsvc.rpc.context import CallContext
+from configsvc.rpc.context import CallContext, direct_write
 from configsvc.rpc.convert import FLAG_FIELDS
 from configsvc.rpc.convert.message_budget import fit_item, fit_page
 from configsvc.rpc.offload import offload, offload_items, offload_request
@@ -140,7 +140,8 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
     ) -> AsyncIterator[flag_pb2.WatchFlagsResponse]:
         selector = self._store.selector(request.environment, list(request.names))
         after = request.after_revision if request.HasField("after_revision") else None
-        return self._watches.stream(selector, after, request_metadata.expected_history(context, request))
+        history = request_metadata.expected_history(context, request)
+        return self._watches.stream(selector, after, history, direct_write(context))
 
 
 def _evaluation_requests(request: flag_pb2.BatchEvaluateFlagsRequest) -> list[EvaluationRequest]:
