@@ -35,7 +35,7 @@ from configsvc.domain.addresses import AddressRules
 from configsvc.rpc.engine import EngineOptions, open_engine
 from configsvc.rpc.interceptors import AccessLog, CallInterceptor
 from configsvc.rpc.interceptors.access_log import log_unknown_method
-from configsvc.rpc.quick_reads import Positions, QuickConfigs, QuickFlags, QuickReads
+from configsvc.rpc.quick_reads import Positions, QuickConfigs, QuickFlags, QuickReads, QuickRegistry
 from configsvc.rpc.server import Server
 from configsvc.rpc.servicers.change_operations import OperationPlanner
 from configsvc.rpc.servicers.changes import ChangeServicer
@@ -164,6 +164,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
         quick_reads = QuickReads(Positions(tail), access_log.sample_of)
         quick_reads.add(CONFIGS.descriptor, QuickConfigs(configs, limits.batch_size).methods)
         quick_reads.add(FLAGS.descriptor, QuickFlags(evaluator, limits.batch_size).methods)
+        quick_reads.add(REGISTRY.descriptor, QuickRegistry(service_registry.discovery, limits).methods)
         interceptor = CallInterceptor(
             tail=tail,
             default_deadline_seconds=settings.default_deadline_seconds,
