@@ -57,6 +57,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ADDRESS",
         help="host:port or unix:/path to listen on; may be given more than once (default: 127.0.0.1:50051)",
     )
+    # For the supervisor of `up`, which replaces a server by another one.
+    serve.add_argument("--state-file", type=Path, help=argparse.SUPPRESS)
+    serve.add_argument("--turn", type=Path, help=argparse.SUPPRESS)
     serve.set_defaults(run=_serve)
 
     gateway = commands.add_parser("gateway-config", help="print or check Envoy's configuration")
@@ -103,10 +106,11 @@ def _up(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from configsvc.process import serve
+    from configsvc.process import Supervision, serve
 
+    supervision = Supervision(options.state_file, options.turn)
     try:
-        _run(serve(load(), options.listen or ["127.0.0.1:50051"]))
+        _run(serve(load(), options.listen or ["127.0.0.1:50051"], supervision=supervision))
     except SettingsError as error:
         sys.stderr.writelines(f"configsvc: {line}\n" for line in error.lines)
         return os.EX_CONFIG

@@ -1,21 +1,52 @@
 """One server process: it serves until a signal stops it, and then ends within a bounded time."""
 
 import asyncio
+import fcntl
 import logging
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 from configsvc.clock import Clock
 from configsvc.logs import write_as_json
+from configsvc.rpc.own_health import until_serving
 from configsvc.settings import Settings, removed_settings
+from configsvc.tasks import BackgroundTasks
 from configsvc.wiring import SYSTEM_CLOCK, build
 
 logger = logging.getLogger(__name__)
 
+# No event tells that a turn has come.
+TURN_POLL_SECONDS = 0.01
 
-async def serve(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM_CLOCK) -> None:
+
+@dataclass(frozen=True, slots=True)
+class Supervision:
+    """How a process works together with the supervisor that replaces it (`gateway/workers.py`).
+
+    `state_file`: where the process says `waiting` and `serving`. `turn`: a file that one process at a time has locked; this
+    one opens no backend before it has the lock.
+    """
+
+    state_file: Path | None = None
+    turn: Path | None = None
+
+    def report(self, state: str) -> None:
+        """Writes the state, if anybody wants to know it."""
+        if self.state_file is not None:
+            self.state_file.write_text(state, "ascii")
+
+
+ALONE = Supervision()
+
+
+async def serve(
+    settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM_CLOCK, supervision: Supervision = ALONE
+) -> None:
     """Runs one server until SIGTERM or SIGINT; then drains it."""
     write_as_json(settings.log_level)
     for line in removed_settings():
@@ -30,8 +61,46 @@ async def serve(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, on_stop_signal)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, logger.warning, "SIGHUP changes nothing")
-    async with build(settings, listen, clock):
-        await stop.wait()
+    supervision.report("waiting")
+    with _lockable(supervision.turn) as turn:
+        while not _locked(turn):
+            if stop.is_set():
+                return
+            await clock.sleep(TURN_POLL_SECONDS)
+        async with build(settings, listen, clock):
+            tasks = BackgroundTasks("process")
+            tasks.start(_report_serving(listen[0], supervision))
+            await stop.wait()
+            await tasks.stop()
+
+
+async def _report_serving(address: str, supervision: Supervision) -> None:
+    if supervision.state_file is not None:
+        await until_serving(address)
+        supervision.report("serving")
+
+
+@contextmanager
+def _lockable(file: Path | None) -> Iterator[int | None]:
+    """A descriptor of the file; closing it drops the lock. The system does so if the process is killed."""
+    if file is None:
+        yield None
+        return
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int | None) -> bool:
+    """Locks the file if no other process has; returns whether this one has it."""
+    try:
+        if descriptor is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _end_within(seconds: float) -> None:

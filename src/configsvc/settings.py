@@ -227,6 +227,9 @@ class Settings(BaseSettings):
     shutdown_grace_seconds: Seconds = Field(
         10, description="seconds that calls in flight have to finish when the service stops"
     )
+    grpc_engine: Literal["native", "grpcio"] = Field(
+        "grpcio", description="library that serves gRPC; native: pygrpc-native, faster, only behind the gateway; grpcio"
+    )
     access_log: Literal["all", "sampled"] = Field(
         "sampled",
         description="calls that have a line in the log; sampled: of the quick successful reads of each method one a second"

@@ -37,7 +37,11 @@ def start(directory: Path, port: int, **settings: str) -> Running:
     """Starts `configsvc up` and returns when /ready answers 200."""
     log = directory / "service.log"
     environment = {
-        **{name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")},
+        **{
+            name: value
+            for name, value in os.environ.items()
+            if name in ("PATH", "HOME", "LANG", "TMPDIR", "GRPC_ENGINE")
+        },
         "PORT": str(port),
         "HOST": "127.0.0.1",
         "SQLITE_PATH": str(directory / "configsvc.db"),

@@ -63,7 +63,15 @@ def grpc_web(port: int, method: str, body: bytes, headers: Headers = ()) -> Answ
     return request(port, "POST", f"/{method}", [*own, *headers], body)
 
 
-def http2(port: int, path: bytes, headers: Headers = (), body: bytes = b"", trailers: Headers = ()) -> bytes:
+def http2(
+    port: int,
+    path: bytes,
+    headers: Headers = (),
+    body: bytes = b"",
+    trailers: Headers = (),
+    *,
+    give_up_seconds: float = PATIENCE_SECONDS,
+) -> bytes:
     """One POST over HTTP/2, followed by trailers; returns the last header block of the answer, encoded by HPACK.
 
     Fails if the stream is not ended in order.
@@ -77,7 +85,7 @@ def http2(port: int, path: bytes, headers: Headers = (), body: bytes = b"", trai
     ]
     if trailers:
         sent.append(_frame(HEADERS, END_HEADERS | END_STREAM, 1, _block(trailers)))
-    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=give_up_seconds) as connection:
         connection.sendall(b"".join(sent))
         reader = connection.makefile("rb")
         block = b""

@@ -40,7 +40,8 @@ REAL = (
     EVERYWHERE
     | ASSIGNMENTS
     | FALLBACK_CACHE
-    | {"log checkpoint", "outbox relay", "kafka consumer", "zookeeper session"}
+    | {"log checkpoint", "outbox relay", "kafka consumer"}
+    | {"zookeeper session", "zookeeper answers", "zookeeper watches", "zookeeper own nodes"}
 )
 
 
@@ -172,6 +173,7 @@ STARTED_OTHERWISE = {
     "app/registry/ownership/reconciler.py": 1,  # in a task group
     "storage/postgres/pools.py": 1,  # a statement that its caller awaits
     "rpc/server.py": 1,  # the shutdown
+    "rpc/engine/native.py": 1,  # a call, which the engine holds until its end
 }
 
 

@@ -5,11 +5,12 @@ import errno
 import logging
 import os
 import signal
+from collections.abc import AsyncIterator
 
 import pytest
 
 from configsvc import settings
-from configsvc.gateway import readiness, supervisor
+from configsvc.gateway import keeper, readiness, supervisor
 from configsvc.settings import SettingsError
 from tests.app.fake_clock import FakeClock, settle
 from tests.engines.ports import Port
@@ -77,63 +78,67 @@ class FakeChild:
         self._status.set_result(status)
 
 
-class Supervised:
-    """A supervisor that keeps one fake child running, on a fake clock."""
+class Kept:
+    """One fake child that is kept running, on a fake clock."""
 
     def __init__(self) -> None:
-        self.clock, self.child = FakeClock(), FakeChild()
-        self.supervisor = supervisor.ProcessSupervisor(settings.load(), self.clock)
-        self.task = asyncio.create_task(self.supervisor._keep_running(self.child))  # type: ignore[arg-type]
+        self.clock, self.child, self.failures = FakeClock(), FakeChild(), list[Exception]()
+        self.keeper = keeper.Keeper(self.clock, self.failures.append)
+        self.keeper.keep(self.child)  # type: ignore[arg-type]
 
     async def child_ends(self, status: int = -signal.SIGKILL) -> None:
+        await settle()
         self.child.end(status)
         await settle()
 
-    async def stop(self) -> None:
-        self.task.cancel()
-        await asyncio.gather(self.task, return_exceptions=True)
+
+@pytest.fixture
+async def kept() -> AsyncIterator[Kept]:
+    made = Kept()
+    yield made
+    await made.keeper.close()
 
 
-async def test_child_that_cannot_be_started_now_is_started_later() -> None:
-    supervised = Supervised()
-    supervised.child.refusals = 2
-    await supervised.child_ends()
-    await supervised.clock.advance(7 * supervisor.SHORTEST_PAUSE_SECONDS)
-    assert (supervised.child.refusals, supervised.child.starts) == (0, 1)
-    assert not supervised.task.done()
-    await supervised.stop()
+async def test_child_that_cannot_be_started_now_is_started_later(kept: Kept) -> None:
+    kept.child.refusals = 2
+    await kept.child_ends()
+    await kept.clock.advance(7 * keeper.SHORTEST_PAUSE_SECONDS)
+    assert (kept.child.refusals, kept.child.starts) == (0, 1)
+    assert kept.failures == []
 
 
-async def test_pauses_between_restarts_are_bounded_and_reset_after_a_healthy_run() -> None:
-    supervised = Supervised()
+async def test_pauses_between_restarts_are_bounded_and_reset_after_a_healthy_run(kept: Kept) -> None:
     for restarts in range(1, 12):
-        await supervised.child_ends()
-        await supervised.clock.advance(supervisor.LONGEST_PAUSE_SECONDS)
-        assert supervised.child.starts == restarts, "never later than the longest pause"
-    await supervised.child_ends()
-    await supervised.clock.advance(supervisor.LONGEST_PAUSE_SECONDS / 2 * 0.99)
-    assert supervised.child.starts == 11, "not before half of it"
-    await supervised.clock.advance(supervisor.LONGEST_PAUSE_SECONDS)
-    await supervised.clock.advance(supervisor.HEALTHY_SECONDS)
-    await supervised.child_ends()
-    await supervised.clock.advance(supervisor.SHORTEST_PAUSE_SECONDS)
-    assert supervised.child.starts == 13, "the shortest pause again"
-    await supervised.stop()
+        await kept.child_ends()
+        await kept.clock.advance(keeper.LONGEST_PAUSE_SECONDS)
+        assert kept.child.starts == restarts, "never later than the longest pause"
+    await kept.child_ends()
+    await kept.clock.advance(keeper.LONGEST_PAUSE_SECONDS / 2 * 0.99)
+    assert kept.child.starts == 11, "not before half of it"
+    await kept.clock.advance(keeper.LONGEST_PAUSE_SECONDS)
+    await kept.clock.advance(keeper.HEALTHY_SECONDS)
+    await kept.child_ends()
+    await kept.clock.advance(keeper.SHORTEST_PAUSE_SECONDS)
+    assert kept.child.starts == 13, "the shortest pause again"
 
 
-async def test_child_that_refuses_its_settings_ends_the_run() -> None:
-    supervised = Supervised()
-    await supervised.child_ends(os.EX_CONFIG)
-    await supervised.task
-    assert supervised.child.starts == 0
-    assert supervised.supervisor._stop_requested.is_set()
-    assert isinstance(supervised.supervisor._failure, SettingsError)
+async def test_child_that_refuses_its_settings_ends_the_run(kept: Kept) -> None:
+    await kept.child_ends(os.EX_CONFIG)
+    assert kept.child.starts == 0
+    (failure,) = kept.failures
+    assert isinstance(failure, SettingsError)
 
 
-async def test_child_that_ends_during_the_stop_is_not_restarted() -> None:
-    supervised = Supervised()
-    await supervised.child_ends()
-    supervised.supervisor._stopping = True
-    await supervised.clock.advance(supervisor.LONGEST_PAUSE_SECONDS)
-    await supervised.task
-    assert supervised.child.starts == 0
+async def test_child_that_ends_after_its_release_is_not_restarted(kept: Kept) -> None:
+    await settle()
+    kept.keeper.release(kept.child)  # type: ignore[arg-type]
+    await kept.child_ends()
+    await kept.clock.advance(keeper.LONGEST_PAUSE_SECONDS)
+    assert kept.child.starts == 0
+
+
+async def test_child_that_is_released_during_the_pause_is_not_restarted(kept: Kept) -> None:
+    await kept.child_ends()
+    kept.keeper.release_all()
+    await kept.clock.advance(keeper.LONGEST_PAUSE_SECONDS)
+    assert kept.child.starts == 0

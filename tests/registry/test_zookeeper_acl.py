@@ -8,7 +8,7 @@ from kazoo.exceptions import NoAuthError
 
 from configsvc.errors import Unavailable
 from configsvc.registry.port import Node
-from tests.registry.conftest import session
+from tests.registry.conftest import eventually, session, shows
 
 AUTH: dict[str, Any] = {"auth": ("digest", "u:p"), "connection_seconds": 30}
 NODE = Node("svc", "one", "r1", 1, {"service_url": "http://one:80"})
@@ -33,9 +33,9 @@ async def test_replica_with_the_credential_takes_over(zookeeper_hosts: str, chro
     async with session(zookeeper_hosts, chroot, **AUTH) as one, session(zookeeper_hosts, chroot, "r2", **AUTH) as two:
         await one.put(NODE)
         await two.put(taken)
-        assert await one.nodes("svc") == [taken]
+        await eventually(lambda: shows(one, taken))
         await two.remove("svc", "one")
-        assert await one.nodes("svc") == []
+        await eventually(lambda: shows(one))
 
 
 async def test_others_with_the_create_right_may_add_nodes(
@@ -44,7 +44,8 @@ async def test_others_with_the_create_right_may_add_nodes(
     async with session(zookeeper_hosts, chroot, **AUTH, others="cr") as client:
         await client.put(NODE)
         stranger.create(f"{chroot}/svc/two", b'{"name":"svc","id":"two","address":"h","port":1}', ephemeral=True)
-        assert [node.instance_id for node in await client.nodes("svc")] == ["one", "two"]
+        theirs = Node("svc", "two", "", 0, {"service_url": "http://h:1", "metadata": {}, "status": "HEALTHY"})
+        await eventually(lambda: shows(client, NODE, theirs))
 
 
 async def test_others_without_rights_may_not_read(zookeeper_hosts: str, chroot: str, stranger: KazooClient) -> None:

@@ -1,12 +1,11 @@
 """The requests that following ZooKeeper costs, as the server counts them."""
 
 import asyncio
-import re
 
 from configsvc.registry.port import Node
 from configsvc.registry.zookeeper.client import ZookeeperRegistryClient
 from tests.engines import ZooKeeper
-from tests.registry.conftest import session
+from tests.registry.conftest import requests, session
 
 NODES = 200
 # The list and the new node, and the same for a caller. That is far below one request for each node.
@@ -15,19 +14,12 @@ FEW_REQUESTS = 20
 TIMEOUT_SECONDS = 30.0
 
 
-def requests(server: ZooKeeper, client: ZookeeperRegistryClient) -> int:
-    """The number of requests that this session has sent."""
-    session = f"sid={client._session._client.client_id[0]:#x},"
-    (line,) = [line for line in server.ask("cons").splitlines() if session in line]
-    received = re.search(r"recved=(\d+)", line)
-    assert received is not None
-    return int(received[1])
-
-
-async def until_seen(client: ZookeeperRegistryClient, count: int) -> None:
+async def until_seen(client: ZookeeperRegistryClient, count: int, generations: int = 1) -> None:
+    """Returns when the session has seen so many nodes, with so many different generations."""
     async with asyncio.timeout(TIMEOUT_SECONDS):
         async for _ in client.events():
-            if len(await client.nodes("svc")) == count:
+            nodes = await client.nodes("svc")
+            if len(nodes) == count and len({node.generation for node in nodes}) == generations:
                 return
 
 
@@ -43,10 +35,10 @@ async def test_new_or_changed_instance_does_not_cause_reads_of_the_others(zookee
         await seen
         # All reads have ended when every node is cached.
         async with asyncio.timeout(TIMEOUT_SECONDS):
-            while len(reader._cache.nodes("svc")) < NODES or not reader._cache.is_idle:  # noqa: ASYNC110 - kazoo tells nobody
+            while len(reader._cache.cached.of("svc")) < NODES or not reader._cache.is_idle:  # noqa: ASYNC110 - kazoo tells nobody
                 await asyncio.sleep(0.01)
         before = requests(server, reader)
-        seen = asyncio.create_task(until_seen(reader, NODES + 1))
+        seen = asyncio.create_task(until_seen(reader, NODES + 1, generations=2))
         await asyncio.sleep(0)
         await writer.put(Node("svc", "new", "writer", 1))
         await writer.put(Node("svc", "i7", "writer", 2))

@@ -66,7 +66,9 @@ class Replica:
         self.name = name
         self.address = f"127.0.0.1:{port}"
         self.log = directory / f"{name}.log"
-        inherited = {key: os.environ[key] for key in ("PATH", "HOME", "LANG", "TMPDIR") if key in os.environ}
+        inherited = {
+            key: os.environ[key] for key in ("PATH", "HOME", "LANG", "TMPDIR", "GRPC_ENGINE") if key in os.environ
+        }
         self._environment = {**inherited, **QUICK, **settings, "SERVICE_INSTANCE_ID": name}
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None

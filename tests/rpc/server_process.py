@@ -16,6 +16,9 @@ from configsvc_client.v1 import health_pb2, health_pb2_grpc
 # Only a failing test waits for so long.
 PATIENCE_SECONDS = 30.0
 
+# GRPC_ENGINE chooses the engine of a whole test run.
+INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "GRPC_ENGINE")
+
 T = TypeVar("T")
 
 
@@ -37,7 +40,7 @@ class ServerProcess:
         self.address = address
         self.log = directory / "server.log"
         self.database = directory / "configsvc.db"
-        inherited = {key: os.environ[key] for key in ("PATH", "HOME", "LANG", "TMPDIR") if key in os.environ}
+        inherited = {key: os.environ[key] for key in INHERITED if key in os.environ}
         self._environment = {**inherited, "SQLITE_PATH": str(self.database), **settings}
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None

@@ -39,6 +39,8 @@ class Size:
     - `configs` are spread evenly over `environments`, with `services` services in turn; they are written in turn, too.
     - `flags` are all in one environment, and `instances` are spread evenly over `services`.
     - `versions` are of one configuration, after all else.
+    - The first `requests` changes had a request id.
+    - `removed` instances have left, and their changes were compacted away. They precede all others by id.
     """
 
     configs: int
@@ -47,6 +49,8 @@ class Size:
     services: int
     instances: int
     versions: int
+    requests: int
+    removed: int
 
     @property
     def changes(self) -> int:
@@ -54,8 +58,16 @@ class Size:
         return self.configs + self.flags + self.instances + self.versions
 
 
-LARGE = Size(configs=1_000_000, environments=1_000, flags=10_000, services=1_000, instances=10_000, versions=10_000)
-SMALL = Size(configs=1_000, environments=1, flags=1_000, services=1, instances=10, versions=10)
+LARGE = Size(
+    configs=1_000_000,
+    environments=1_000,
+    flags=10_000,
+    services=1_000,
+    instances=10_000,
+    versions=10_000,
+    requests=100_000,
+    removed=100_000,
+)
 
 
 def environment_name(number: int) -> str:
@@ -93,7 +105,7 @@ def fill_postgres(url: str, size: Size, owner: str = "") -> None:
         )
         _fill(rows, _Postgres(), find_indexes, size, owner)
         # Also sets the visibility map, as autovacuum would.
-        connection.execute("VACUUM (ANALYZE) configsvc.records, configsvc.changes, configsvc.counter")
+        connection.execute("VACUUM (ANALYZE) configsvc.records, configsvc.changes, configsvc.requests")
 
 
 def fill_sqlite(path: Path, size: Size, owner: str = "") -> None:
@@ -104,8 +116,8 @@ def fill_sqlite(path: Path, size: Size, owner: str = "") -> None:
         find_indexes = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
         connection.execute("BEGIN")
         _fill(lambda sql: connection.execute(sql).fetchall(), _Sqlite(), find_indexes, size, owner)
+        # No ANALYZE: the service never runs it, so SQLite plans without knowing the data.
         connection.execute("COMMIT")
-        connection.execute("ANALYZE")
 
 
 class _Postgres:
@@ -163,11 +175,14 @@ def _fill(
         rows(f"DROP INDEX {name}")
     for records in _all_records(dialect, size, owner):
         rows(_insert(dialect, "records", RECORD_COLUMNS, _records(dialect, records)))
-        rows(_insert(dialect, "changes", CHANGE_COLUMNS, _creations(dialect, records)))
+        rows(_insert(dialect, "changes", CHANGE_COLUMNS, _creations(dialect, records, size)))
+    rows(_insert(dialect, "records", RECORD_COLUMNS, _removed(dialect, size)))
+    requests = f"SELECT {_request_id('n + 1', size)}, 'fingerprint', n + 1 FROM {dialect.numbers(size.requests)}"
+    rows(f"INSERT INTO {dialect.tables}requests (request_id, fingerprint, revision) {requests}")
     if size.versions:
         hot = _hot(size)
         rows(_insert(dialect, "records", RECORD_COLUMNS, _last_version(dialect, hot)))
-        rows(_insert(dialect, "changes", CHANGE_COLUMNS, _versions(dialect, hot)))
+        rows(_insert(dialect, "changes", CHANGE_COLUMNS, _versions(dialect, hot, size)))
     for _, sql in indexes:
         rows(sql)
     tables, digest = dialect.tables, _digest(dialect, str(size.changes))
@@ -226,21 +241,31 @@ def _records(dialect: _Postgres | _Sqlite, records: _Records) -> str:
     return _record_columns(dialect, records, "1", numbers or dialect.numbers(records.count))
 
 
-def _creations(dialect: _Postgres | _Sqlite, records: _Records) -> str:
+def _creations(dialect: _Postgres | _Sqlite, records: _Records, size: Size) -> str:
     states = _record_columns(dialect, records, "1", dialect.numbers(records.count))
-    return _change_columns(dialect, states, "'CREATE'", "NULL", "0")
+    return _change_columns(dialect, size, states, "'CREATE'", "NULL", "0")
+
+
+def _removed(dialect: _Postgres | _Sqlite, size: Size) -> str:
+    key = f"'gone-' || {dialect.padded('n', len(NUMBER))}"
+    gone = _Records(Kind.INSTANCE, size.removed, 0, "''", "'svc-0000000'", key, "")
+    columns = ", ".join("NULL AS body" if name == "body" else name for name in RECORD_COLUMNS)
+    # Their last changes were in the first revision that there was.
+    columns = columns.replace("revision", "1 AS revision")
+    return f"SELECT {columns} FROM ({_record_columns(dialect, gone, '2', dialect.numbers(size.removed))}) AS r"
 
 
 def _last_version(dialect: _Postgres | _Sqlite, hot: _Records) -> str:
     return _record_columns(dialect, hot, str(hot.count), f"(SELECT {hot.count - 1} AS n) AS s")
 
 
-def _versions(dialect: _Postgres | _Sqlite, hot: _Records) -> str:
+def _versions(dialect: _Postgres | _Sqlite, hot: _Records, size: Size) -> str:
     states = _record_columns(dialect, hot, "n + 1", dialect.numbers(hot.count))
     is_first = f"revision = {hot.first}"
     action = f"CASE WHEN {is_first} THEN 'CREATE' ELSE 'UPDATE' END"
     return _change_columns(
         dialect,
+        size,
         states,
         action,
         f"CASE WHEN NOT {is_first} THEN body END",
@@ -258,13 +283,19 @@ def _record_columns(dialect: _Postgres | _Sqlite, records: _Records, version: st
     )
 
 
-def _change_columns(dialect: _Postgres | _Sqlite, states: str, action: str, before: str, before_revision: str) -> str:
+def _change_columns(
+    dialect: _Postgres | _Sqlite, size: Size, states: str, action: str, before: str, before_revision: str
+) -> str:
     return (
         f"SELECT revision, 0 AS ordinal, kind, environment, service, key, {action} AS action, version, {before} AS before,"
         f" body AS after, {before_revision} AS before_revision, created_at, updated_by AS actor,"
-        " 'release ' || revision AS reason, '' AS request_id, updated_at AS at,"
+        f" 'release ' || revision AS reason, {_request_id('revision', size)} AS request_id, updated_at AS at,"
         f" {_digest(dialect, 'revision')} AS digest FROM ({states}) AS r"
     )
+
+
+def _request_id(revision: str, size: Size) -> str:
+    return f"CASE WHEN {revision} <= {size.requests} THEN 'request-' || ({revision}) ELSE '' END"
 
 
 def _digest(dialect: _Postgres | _Sqlite, revision: str) -> str:

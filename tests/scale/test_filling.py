@@ -17,7 +17,7 @@ from configsvc.storage.postgres.storage import PostgresStorage
 from configsvc.storage.sqlite.storage import SqliteStorage
 from tests.scale import filling
 
-SIZE = filling.Size(configs=60, environments=4, flags=7, services=3, instances=9, versions=5)
+SIZE = filling.Size(configs=60, environments=4, flags=7, services=3, instances=9, versions=5, requests=6, removed=3)
 
 Fill = Callable[[], Awaitable[Storage]]
 
@@ -72,6 +72,7 @@ async def test_records_are_where_their_names_say(filled: Fill) -> None:
             filling.service_name(number) for number in range(3) for _ in range(3)
         ]
         assert {instance.owner for instance in listed} == {"replica"}
+        assert not any(instance.instance_id.startswith("gone") for instance in listed)
 
 
 async def test_the_hot_configuration_has_all_its_versions(filled: Fill) -> None:

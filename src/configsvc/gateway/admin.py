@@ -27,6 +27,16 @@ async def active_requests(path: str) -> int:
     return await _gauge(path, "rq")
 
 
+async def endpoints(path: str) -> dict[str, bool]:
+    """The addresses of the workers on unix sockets that Envoy knows, each with whether it is healthy."""
+    clusters = json.loads(await _request(path, "GET", "/clusters?format=json"))["cluster_statuses"]
+    return {
+        f"unix:{host['address']['pipe']['path']}": set(host["health_status"]) <= {"eds_health_status"}
+        for cluster in clusters
+        for host in cluster.get("host_statuses", ())
+    }
+
+
 async def begin_drain(path: str) -> None:
     """From now on each connection is told to close with its next answer. New connections are still accepted."""
     await _request(path, "POST", "/healthcheck/fail")

@@ -43,6 +43,11 @@ class Child:
             preexec_fn=lambda: _die_with(parent),
         )
 
+    @property
+    def runs(self) -> bool:
+        """Whether the program has started and not ended."""
+        return self._process is not None and self._process.returncode is None
+
     async def wait(self) -> int:
         """Returns the exit status once the program has ended."""
         assert self._process is not None, "start comes first"

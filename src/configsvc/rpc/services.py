@@ -1,10 +1,9 @@
 """The services of this server: the one list. The server, reflection, grpc.health.v1 and the gateway's routes follow it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-import grpc
 from configsvc_client.v1 import (
     change_pb2,
     change_pb2_grpc,
@@ -26,6 +25,20 @@ async def complete_at_once() -> None:
     """For a service that reads no view of the log."""
 
 
+class ServicerHandlers:
+    """What the generated functions take for a server: it collects the handlers of servicers, by the path of the method."""
+
+    def __init__(self) -> None:
+        self.by_path: dict[str, Any] = {}
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Any]) -> None:
+        """Called by the generated functions with all methods of a service."""
+        self.by_path.update({f"/{service_name}/{name}": handler for name, handler in method_handlers.items()})
+
+    def add_generic_rpc_handlers(self, handlers: Iterable[Any]) -> None:
+        """Called by the generated functions for servers that ask for handlers by path; the others suffice."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServedService:
     """A service with its servicer.
@@ -35,7 +48,7 @@ class ServedService:
     """
 
     descriptor: ServiceDescriptor
-    add_to: Callable[[grpc.aio.Server], None]
+    add_to: Callable[[ServicerHandlers], None]
     until_complete: Callable[[], Awaitable[None]]
 
     @property
@@ -49,7 +62,7 @@ class Service(Generic[S]):
     """A service of the protos. `S` is the type of its servicer."""
 
     descriptor: ServiceDescriptor
-    add_to_server: Callable[[S, grpc.aio.Server], None]
+    add_to_server: Callable[[S, Any], None]
 
     def served_by(self, servicer: S, until_complete: Callable[[], Awaitable[None]] = complete_at_once) -> ServedService:
         """This service, answered by `servicer`."""

@@ -8,7 +8,7 @@ from configsvc.domain.json_values import ABSENT
 from configsvc.domain.limits import Limits
 from configsvc.domain.pages import PageRequest
 from configsvc.errors import FailedPrecondition, InvalidInput, NotFound
-from configsvc.storage.port import RetentionPolicy, Storage
+from configsvc.storage.port import EXAMINED_CHANGES, RetentionPolicy, Storage
 from tests.app.replica import config, write
 
 A, B = config("a"), config("b")
@@ -111,6 +111,19 @@ async def test_audit_token_continues_the_same_filter_only(storage: Storage, audi
     with pytest.raises(InvalidInput) as refused:
         await audit_log.search(AuditFilter(key="b"), PageRequest(2, token))
     assert refused.value.reason == "BAD_PAGE_TOKEN"
+
+
+async def test_audit_page_may_be_empty_and_still_be_followed_by_another(storage: Storage, audit_log: AuditLog) -> None:
+    await write(storage, (A, "rare"))
+    for batch in range(3):
+        await write(storage, *((config(f"{batch}-{number}"), number) for number in range(EXAMINED_CHANGES // 2)))
+    selected = AuditFilter(key="a")
+    first = await audit_log.search(selected, PageRequest())
+    assert first.page.items == ()
+    assert first.page.next_page_token
+    last = await audit_log.search(selected, PageRequest(0, first.page.next_page_token))
+    assert [change.revision for change in last.page.items] == [1]
+    assert not last.page.next_page_token
 
 
 async def test_audit_names_every_filter_that_nothing_can_match(audit_log: AuditLog) -> None:

@@ -64,12 +64,21 @@ async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.01)
 
 
+async def shows(client: ServiceRegistryClient, *nodes: Node, service: str = "svc") -> None:
+    """Returns when the session has seen these nodes, and no others."""
+
+    async def condition() -> bool:
+        return await client.nodes(service) == list(nodes)
+
+    await eventually(condition)
+
+
 async def test_node_is_read_by_every_session_as_it_was_put(backend: Backend) -> None:
     one, two = await backend.open("r1"), await backend.open("r2")
     put = node(metadata={"a": "ü"}, weight=5)
     await one.put(put)
-    assert await one.nodes("svc") == [put]
-    assert await two.nodes("svc") == [put]
+    assert await one.nodes("svc") == [put], "its own session sees it at once"
+    await shows(two, put)
 
 
 async def test_nodes_are_ordered_by_id_and_services_by_name(backend: Backend) -> None:
@@ -111,6 +120,7 @@ async def test_second_put_replaces_the_node(backend: Backend) -> None:
 async def test_higher_generation_takes_over_without_a_gap(backend: Backend) -> None:
     one, two, reader = await backend.open("r1"), await backend.open("r2"), await backend.open("r3")
     await one.put(node(owner="r1", generation=1))
+    await shows(reader, node(owner="r1", generation=1))
     seen: list[int] = []
     done = asyncio.Event()
 
@@ -125,10 +135,10 @@ async def test_higher_generation_takes_over_without_a_gap(backend: Backend) -> N
         await taker.put(node(owner=owner, generation=generation))
         # The local registry never yields to the event loop on its own.
         await asyncio.sleep(0)
+    await shows(reader, node(owner="r1", generation=21))
     done.set()
     await reading
     assert set(seen) == {1}
-    assert (await reader.nodes("svc"))[0].generation == 21
 
 
 async def test_lower_generation_is_refused(backend: Backend) -> None:
@@ -137,7 +147,7 @@ async def test_lower_generation_is_refused(backend: Backend) -> None:
     with pytest.raises(FailedPrecondition) as refused:
         await one.put(node(owner="r1", generation=4))
     assert refused.value.reason == "NOT_OWNER"
-    assert await one.nodes("svc") == [node(owner="r2", generation=5)]
+    await shows(one, node(owner="r2", generation=5))
 
 
 async def test_higher_generation_wins_concurrent_puts(backend: Backend) -> None:
@@ -148,8 +158,9 @@ async def test_higher_generation_wins_concurrent_puts(backend: Backend) -> None:
             two.put(node(owner="r2", generation=8)),
             return_exceptions=True,
         )
-        assert await one.nodes("svc") == [node(owner="r2", generation=8)]
+        await shows(one, node(owner="r2", generation=8))
         await two.remove("svc", "one")
+        await shows(one)
 
 
 async def test_nodes_of_an_expired_session_vanish_with_events(backend: Backend) -> None:

@@ -85,6 +85,55 @@ async def test_pages_by_before_return_every_change_once(storage: Storage, limit:
     assert seen == [(6, 0), (5, 1), (5, 0), (4, 0), (3, 0), (2, 0), (1, 0)]
 
 
+FEW_EXAMINED = [replace(ALL, limit=limit, max_examined=most) for limit in (1, 100) for most in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("filters", [filters for filters, _ in FILTERS], ids=[str(list(f)) for f, _ in FILTERS])
+async def test_searches_that_examine_few_changes_go_on_where_they_ended(
+    storage: Storage, filters: dict[str, Any]
+) -> None:
+    await fill(storage)
+    expected = await found(storage, replace(ALL, **filters))
+    for few in FEW_EXAMINED:
+        query, seen, pages = replace(few, **filters), [], 0
+        while True:
+            page = await storage.search(query)
+            seen += [(change.revision, change.ordinal) for change in page.changes]
+            pages += 1
+            if not page.more:
+                break
+            assert page.changes or page.examined
+            query = replace(query, before=page.examined or seen[-1])
+        assert seen == expected
+        # Seven changes, of which each page examines at least one; the last page may find that there are no more.
+        assert pages <= 8
+
+
+async def test_search_examines_no_more_changes_than_it_may(storage: Storage) -> None:
+    await fill(storage)
+    page = await storage.search(replace(ALL, reason="100%", max_examined=3))
+    assert (page.changes, page.more, page.examined) == ((), True, (5, 0))
+    page = await storage.search(replace(ALL, reason="100%", max_examined=3, before=page.examined))
+    assert (page.changes, page.more, page.examined) == ((), True, (2, 0))
+    page = await storage.search(replace(ALL, reason="100%", max_examined=3, before=page.examined))
+    assert ([change.revision for change in page.changes], page.more, page.examined) == ([1], False, None)
+
+
+async def test_filters_that_an_index_serves_leave_nothing_out_that_is_examined(storage: Storage) -> None:
+    await fill(storage)
+    served: list[dict[str, Any]] = [
+        {},
+        {"actor": "bob"},
+        {"environment": "other"},
+        {"kind": Kind.CONFIG, "environment": "test", "service": "", "key": "a"},
+    ]
+    for filters in served:
+        page = await storage.search(replace(ALL, max_examined=1, **filters))
+        assert (page.more, page.examined) == (False, None)
+    only_bob = await storage.search(replace(ALL, actor="bob", environment="test", max_examined=1))
+    assert [change.revision for change in only_bob.changes] == [2], "the changes of other actors are not examined"
+
+
 async def test_versions_of_a_record(open_storage: StorageFactory) -> None:
     async with open_storage() as storage:
         await fill(storage)

@@ -9,8 +9,9 @@ from configsvc_client.v1.config_pb2 import Config, GetConfigRequest, GetConfigRe
 
 from configsvc.errors import NotFound
 from configsvc.rpc.interceptors import AccessLog, CallInterceptor
-from configsvc.rpc.services import CONFIGS, HEALTH
+from configsvc.rpc.services import CONFIGS, HEALTH, ServicerHandlers
 from tests.app.replica import Replica
+from tests.rpc.engines import ENGINES, channel_to
 
 DEADLINE_SECONDS = 30.0
 
@@ -39,27 +40,26 @@ def method(create: Callable[..., Any], behaviour: Callable[..., Any]) -> Any:
 
 
 @pytest.fixture
-def access_log() -> AccessLog:
-    return AccessLog(writes_all=True, slow_seconds=DEADLINE_SECONDS)
+def access_log(request: pytest.FixtureRequest) -> AccessLog:
+    """Writes all lines, unless a test has other parameters for it."""
+    return AccessLog(**getattr(request, "param", {"writes_all": True, "slow_seconds": DEADLINE_SECONDS}))
 
 
-@pytest.fixture
-async def channel(replica: Replica, access_log: AccessLog) -> AsyncIterator[grpc.aio.Channel]:
+@pytest.fixture(params=ENGINES)
+async def channel(
+    request: pytest.FixtureRequest, replica: Replica, access_log: AccessLog
+) -> AsyncIterator[grpc.aio.Channel]:
     """A channel to two services with the names of this service's own, and the methods above."""
     interceptor = CallInterceptor(tail=replica.tail, default_deadline_seconds=DEADLINE_SECONDS, access_log=access_log)
-    server = grpc.aio.server(interceptors=[interceptor])
+    handlers = ServicerHandlers()
     methods = {
         "GetConfig": method(grpc.unary_unary_rpc_method_handler, answer),
         "WatchConfigs": method(grpc.unary_stream_rpc_method_handler, watch),
     }
     for service in (CONFIGS, HEALTH):
-        handler = grpc.method_handlers_generic_handler(service.descriptor.full_name, methods)
-        server.add_generic_rpc_handlers((handler,))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as opened:
+        handlers.add_registered_method_handlers(service.descriptor.full_name, methods)
+    async with channel_to(request.param, interceptor, handlers) as opened:
         yield opened
-    await server.stop(0)
 
 
 Get = Callable[..., Any]

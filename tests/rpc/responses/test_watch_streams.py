@@ -22,7 +22,9 @@ from configsvc.rpc.interceptors import AccessLog, CallInterceptor
 from configsvc.rpc.responses import encoded_changes
 from configsvc.rpc.responses.watch_streams import WatchStreams
 from configsvc.rpc.servicers.configs import ConfigServicer
+from configsvc.rpc.services import ServicerHandlers
 from tests.app.replica import Replica, config
+from tests.rpc.engines import ENGINES, channel_to
 from tests.rpc.local_watches import ALL, open_hub, put, snapshot
 from tests.rpc.refusals import refusal
 from tests.rpc.server_process import eventually
@@ -110,8 +112,8 @@ async def test_unexpected_error_is_sent_as_a_message_too(replica: Replica, hub: 
             await anext(stream)
 
 
-@pytest.fixture
-async def stub(replica: Replica, hub: WatchHub) -> AsyncIterator[Any]:
+@pytest.fixture(params=ENGINES)
+async def stub(request: pytest.FixtureRequest, replica: Replica, hub: WatchHub) -> AsyncIterator[Any]:
     tail: LogTail = replica.tail
     store = ConfigStore(
         writer=replica.storage, reader=replica.storage, history=replica.storage, limits=Limits(),
@@ -120,13 +122,10 @@ async def stub(replica: Replica, hub: WatchHub) -> AsyncIterator[Any]:
     interceptor = CallInterceptor(
         tail=tail, default_deadline_seconds=10, access_log=AccessLog(writes_all=True, slow_seconds=1)
     )
-    server = grpc.aio.server(interceptors=[interceptor])
-    config_pb2_grpc.add_ConfigServiceServicer_to_server(ConfigServicer(store, hub, SystemClock()), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    handlers: Any = ServicerHandlers()
+    config_pb2_grpc.add_ConfigServiceServicer_to_server(ConfigServicer(store, hub, SystemClock()), handlers)
+    async with channel_to(request.param, interceptor, handlers) as channel:
         yield config_pb2_grpc.ConfigServiceStub(channel)
-    await server.stop(0)
 
 
 async def wait_for_watchers(hub: WatchHub, left: int) -> None:

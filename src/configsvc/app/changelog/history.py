@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from configsvc.domain.json_values import ABSENT, Absent, Difference, Json, differences
-from configsvc.domain.pages import Page, page_cursor, page_of
+from configsvc.domain.pages import Page, page_cursor, page_of, page_token
 from configsvc.domain.records import Action, Change, JsonObject, Record, Ref
 from configsvc.domain.resources import error_metadata, location, not_found
 from configsvc.errors import FailedPrecondition, NotFound
@@ -143,15 +143,18 @@ class VersionHistory:
 
 def change_page(found: ChangePage, query: tuple[Any, ...], token: str) -> Page[Change]:
     """A page of changes that was read from `token`, with the tokens that continue it."""
-    return page_of(
+    page = page_of(
         query,
         found.changes,
         token=token,
-        more=found.more,
+        more=found.more and found.examined is None,
         revision=found.revision,
         history=found.history,
         cursor=lambda change: (change.revision, change.ordinal),
     )
+    if found.examined is None:
+        return page
+    return replace(page, next_page_token=page_token(query, found.history, found.examined))
 
 
 def _as_change(record: Record) -> Change:

@@ -20,6 +20,7 @@ from configsvc.registry import curator
 from configsvc.registry.events import EventQueues
 from configsvc.registry.port import Node, NodesChanged, RegistryEvent, ReplicasChanged, SessionChanged, SessionState
 from configsvc.registry.zookeeper.acl import AclRepair, access_list
+from configsvc.registry.zookeeper.creates import GroupedCreates
 from configsvc.registry.zookeeper.session import ZookeeperSession
 from configsvc.registry.zookeeper.tree_cache import LONGEST_PAUSE_SECONDS, SHORTEST_PAUSE_SECONDS, TreeCache
 from configsvc.tasks import SupervisedTask, Supervisor
@@ -83,6 +84,7 @@ class ZookeeperRegistryClient:
             clock=self._clock,
             supervisor=self._supervisor,
         )
+        self._creates = GroupedCreates(self._session)
         self._state = SessionState.LOST
         # Set while this replica is shown, and everything is read and watched.
         self._is_settled = asyncio.Event()
@@ -91,6 +93,7 @@ class ZookeeperRegistryClient:
 
     async def __aenter__(self) -> Self:
         self._session.start()
+        self._cache.start()
         if not await wait_for_event(self._clock, self._connection_seconds, self._is_settled):
             logger.error("ZooKeeper is away; it is connected to as soon as it answers")
         return self
@@ -102,6 +105,7 @@ class ZookeeperRegistryClient:
         if self._settling is not None:
             await self._settling.stop()
         await self._cache.close()
+        await self._creates.close()
         await self._session.stop()
         self._queues.close()
 
@@ -110,55 +114,40 @@ class ZookeeperRegistryClient:
         return "; ".join(filter(None, (self._cache.skipped.note, self._acl_repair.note)))
 
     async def put(self, node: Node) -> None:
-        """A foreign node is never replaced: its program could not show its instance elsewhere."""
+        """A foreign node is never replaced: its program could not show its instance elsewhere.
+
+        One request, or a part of one, if what is known of the node allows it.
+        """
         self._check_settled()
+        cached, connection = self._cache.cached, self._cache.cached.connection
+        known = cached.get(node.service, node.instance_id)
+        if known is not None and known.is_own and known.node == node:
+            return
         path, data = self._path(node.service, node.instance_id), curator.to_json(node)
-        for _ in range(ATTEMPTS):
-            try:
-                current, stat = await self._session.get(path)
-            except NoNodeError:
-                if await self._session.create(path, data):
-                    await self._acl_repair.restrict(f"{self._base}/{node.service}")
-                    return
-                continue
-            if stat.ephemeralOwner == self._session.id:
-                if await self._session.set(path, data, stat.version):
-                    return
-                continue
-            self._check_replaceable(node, current)
-            if await self._session.replace(path, data, stat.version):
-                return
-        raise _contended(path)
+        if known is None:
+            is_done = await self._create(node.service, path, data)
+        else:
+            is_done = known.version is not None and await self._session.set(path, data, known.version)
+        if not is_done:
+            await self._put_after_reading(node, path, data)
+        if connection is cached.connection:
+            cached.put_own(node)
 
     async def remove(self, service: str, instance_id: str) -> None:
         self._check_settled()
-        path = self._path(service, instance_id)
-        for _ in range(ATTEMPTS):
-            try:
-                _, stat = await self._session.get(path)
-            except NoNodeError:
-                return
-            if stat.ephemeralOwner != self._session.id or await self._session.delete(path, stat.version):
-                return
+        cached, connection = self._cache.cached, self._cache.cached.connection
+        known, path = cached.get(service, instance_id), self._path(service, instance_id)
+        is_done = known is not None and known.version is not None and await self._session.delete(path, known.version)
+        if (is_done or await self._remove_after_reading(path)) and connection is cached.connection:
+            cached.remove(service, [instance_id])
 
     async def nodes(self, service: str) -> Sequence[Node]:
         self._check_settled()
-        names = await self._children(service)
-        cached = self._cache.nodes(service)
-        uncached = [name for name in names if name not in cached]
-        read = await asyncio.gather(*(self._cache.read(service, name) for name in uncached))
-        found = {**{name: cached[name] for name in names if name in cached}, **dict(zip(uncached, read, strict=True))}
-        return [node for _, node in sorted(found.items()) if node is not None]
+        return self._cache.cached.nodes(service)
 
     async def services(self) -> Sequence[str]:
         self._check_settled()
-        try:
-            names = await self._session.children(self._base)
-        except NoNodeError:
-            return ()
-        valid = [name for name in names if self._cache.skipped.is_valid_service(name)]
-        children = await asyncio.gather(*(self._children(name) for name in valid))
-        return sorted(name for name, nodes in zip(valid, children, strict=True) if nodes)
+        return self._cache.cached.services
 
     async def replicas(self) -> frozenset[str]:
         self._check_settled()
@@ -236,16 +225,44 @@ class ZookeeperRegistryClient:
                 return
         raise _contended(path)
 
-    async def _children(self, service: str) -> Sequence[str]:
-        """The names of a service's nodes; empty if the service is gone, or may not be read."""
-        try:
-            return await self._session.children(f"{self._base}/{service}")
-        except NoNodeError:
-            return ()
-        except Unavailable as error:
-            if error.reason != "REGISTRY_FORBIDDEN":
-                raise
-            return ()
+    async def _create(self, service: str, path: str, data: bytes) -> bool:
+        parent = f"{self._base}/{service}"
+        if service not in self._cache.services:
+            await self._session.ensure(parent)
+        if not await self._creates.create(path, data):
+            return False
+        await self._acl_repair.restrict(parent)
+        return True
+
+    async def _put_after_reading(self, node: Node, path: str, data: bytes) -> None:
+        for _ in range(ATTEMPTS):
+            try:
+                current, stat = await self._session.get(path)
+            except NoNodeError:
+                if await self._create(node.service, path, data):
+                    return
+                continue
+            if stat.ephemeralOwner == self._session.id:
+                if await self._session.set(path, data, stat.version):
+                    return
+                continue
+            self._check_replaceable(node, current)
+            if await self._session.replace(path, data, stat.version):
+                return
+        raise _contended(path)
+
+    async def _remove_after_reading(self, path: str) -> bool:
+        """Whether there is no node of this session now, as far as this session knows."""
+        for _ in range(ATTEMPTS):
+            try:
+                _, stat = await self._session.get(path)
+            except NoNodeError:
+                return True
+            if stat.ephemeralOwner != self._session.id:
+                return False
+            if await self._session.delete(path, stat.version):
+                return True
+        raise _contended(path)
 
     def _check_replaceable(self, node: Node, data: bytes) -> None:
         """Raises `FailedPrecondition` if `node` must not replace the node with this data."""

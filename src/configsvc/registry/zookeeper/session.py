@@ -6,7 +6,8 @@ the event loop only, by its `*_async` methods, and every wait is bounded.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -22,15 +23,14 @@ from kazoo.exceptions import (
 from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.protocol.states import EventType, KazooState, WatchedEvent
 
-from configsvc.clock import Clock, wait_for_event, wait_within
+from configsvc.clock import Clock, wait_for_event
 from configsvc.errors import Unavailable
+from configsvc.registry.zookeeper.answers import PendingAnswers
 from configsvc.registry.zookeeper.kazoo_client import close_client, new_client
 from configsvc.tasks import SupervisedTask, Supervisor
 
 logger = logging.getLogger(__name__)
 
-# A call without an answer after this fails, although ZooKeeper may still do what it was asked.
-ANSWER_SECONDS = 5.0
 # Calls under way at the same time.
 CONCURRENT_CALLS = 64
 
@@ -64,7 +64,8 @@ class ZookeeperSession:
         self._on_state = on_state
         self._clock = clock
         self._supervisor = supervisor
-        self._watchdog: SupervisedTask | None = None
+        self._answers = PendingAnswers(clock)
+        self._tasks: list[SupervisedTask] = []
         # `_disconnected` is set only if this client was connected before.
         self._connected, self._disconnected = asyncio.Event(), asyncio.Event()
         self._calls = asyncio.Semaphore(CONCURRENT_CALLS)
@@ -86,13 +87,13 @@ class ZookeeperSession:
         """Connects; retries for ever."""
         self._loop = asyncio.get_running_loop()
         self._start_client()
-        self._watchdog = self._supervisor.supervise("zookeeper session", self._replace_refused_clients)
+        work = {"zookeeper session": self._replace_refused_clients, "zookeeper answers": self._answers.run}
+        self._tasks = [self._supervisor.supervise(name, run) for name, run in work.items()]
 
     async def stop(self) -> None:
         """Ends the session."""
         self.is_closed = True
-        if self._watchdog is not None:
-            await self._watchdog.stop()
+        await asyncio.gather(*(task.stop() for task in self._tasks))
         await close_client(self._client, self._clock)
 
     def mark_usable(self) -> None:
@@ -111,12 +112,12 @@ class ZookeeperSession:
         return Unavailable(f"ZooKeeper is away since {since}{why}", "REGISTRY_UNAVAILABLE")
 
     def watch(self, on_fired: Callable[..., None], *arguments: str) -> Watch:
-        """A watch that calls `on_fired(*arguments)` on the event loop when it fires."""
+        """A watch that calls `on_fired(is_deleted, *arguments)` on the event loop when it fires."""
 
         def fired(event: WatchedEvent) -> None:
             # NONE: the connection is lost, and all its watches. They are set again on the next connection.
             if event.type != EventType.NONE:
-                self._hand_over(on_fired, *arguments)
+                self._hand_over(on_fired, event.type == EventType.DELETED, *arguments)
 
         return fired
 
@@ -167,6 +168,14 @@ class ZookeeperSession:
         """Deletes a node; False if it has changed since `version`."""
         return await self._succeeds(self._call(self._client.delete_async, path, version=version))
 
+    async def create_all(self, nodes: Sequence[tuple[str, bytes]]) -> bool:
+        """Creates ephemeral nodes in one transaction; False if that can't be done for all of them: then none is created."""
+        transaction = self._client.transaction()
+        for path, data in nodes:
+            transaction.create(path, data, ephemeral=True)
+        results = await self._call(transaction.commit_async)
+        return not any(isinstance(result, Exception) for result in results)
+
     async def replace(self, path: str, data: bytes, version: int) -> bool:
         """Makes a node this session's; False if it has changed since `version`.
 
@@ -177,9 +186,11 @@ class ZookeeperSession:
         transaction.create(path, data, ephemeral=True)
 
         async def commit() -> None:
-            for result in await self._call(transaction.commit_async):
-                if isinstance(result, Exception) and not isinstance(result, RolledBackError):
-                    raise result
+            results = await self._call(transaction.commit_async)
+            with _translated():
+                for result in results:
+                    if isinstance(result, Exception) and not isinstance(result, RolledBackError):
+                        raise result
 
         return await self._succeeds(commit())
 
@@ -196,34 +207,10 @@ class ZookeeperSession:
     async def _call(self, method: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         if not self.is_reachable or self.is_closed:
             raise self.unavailable()
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-        def settle(result: Any) -> None:
-            if answer.done():
-                return
-            if result.successful():
-                answer.set_result(result.get(block=False))
-            else:
-                answer.set_exception(result.exception)
-
         async with self._calls:
-            try:
-                method(*arguments, **options).rawlink(lambda result: self._hand_over(settle, result))
-                if not await wait_within(self._clock, ANSWER_SECONDS, answer):
-                    answer.cancel()
-                    raise Unavailable(
-                        f"ZooKeeper does not answer: nothing came within {ANSWER_SECONDS:g} s", "REGISTRY_UNAVAILABLE"
-                    )
-                return answer.result()
-            except (NoNodeError, NodeExistsError, BadVersionError, RolledBackError):
-                raise
-            except NoAuthError as error:
-                raise Unavailable(
-                    "ZooKeeper forbids it: the nodes are those of another ZOOKEEPER_AUTH", "REGISTRY_FORBIDDEN"
-                ) from error
-            except (KazooException, KazooTimeoutError, ConnectionClosedError) as error:
-                text = str(error) or type(error).__name__
-                raise Unavailable(f"ZooKeeper does not answer: {text}", "REGISTRY_UNAVAILABLE") from error
+            with _translated(), self._answers.expected() as answer:
+                method(*arguments, **options).rawlink(lambda result: self._hand_over(_settle, answer, result))
+                return await answer
 
     def _hand_over(self, call: Callable[..., None], *arguments: Any) -> None:
         """Calls on the event loop, from kazoo's thread."""
@@ -262,3 +249,28 @@ class ZookeeperSession:
             self._on_state(KazooState.LOST)
             self._start_client()
             await close_client(old, self._clock)
+
+
+def _settle(answer: "asyncio.Future[Any]", result: Any) -> None:
+    if answer.done():
+        return
+    if result.successful():
+        answer.set_result(result.get(block=False))
+    else:
+        answer.set_exception(result.exception)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Raises `Unavailable` in place of kazoo's errors, but for those about nodes."""
+    try:
+        yield
+    except (NoNodeError, NodeExistsError, BadVersionError, RolledBackError):
+        raise
+    except NoAuthError as error:
+        raise Unavailable(
+            "ZooKeeper forbids it: the nodes are those of another ZOOKEEPER_AUTH", "REGISTRY_FORBIDDEN"
+        ) from error
+    except (KazooException, KazooTimeoutError, ConnectionClosedError) as error:
+        text = str(error) or type(error).__name__
+        raise Unavailable(f"ZooKeeper does not answer: {text}", "REGISTRY_UNAVAILABLE") from error

@@ -1,16 +1,20 @@
-"""A cache of all nodes in ZooKeeper, kept up to date by watches, as Curator's `TreeCache`.
+"""Follows all nodes in ZooKeeper by watches, as Curator's `TreeCache`, and keeps them in `CachedNodes`.
 
 A watch fires once, and is lost with the connection. So each watch that fires is set again before its event is published. On
 each new connection all watches are set, and every service counts as changed.
 
 ZooKeeper sends the event of a change before any answer that reflects it, and both take the same way to the event loop. So
-reading a service costs one request, however many nodes it has, and a new instance costs the reading of one node.
+a new instance costs the reading of its service's list and of one node, however many nodes there are.
+
+The nodes that this session creates are known without being read. Their service's list tells if one of them is gone. They
+are watched, too, so that it is noticed if another program overwrites one; but at a low rate, because registering must not
+wait for that.
 """
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from kazoo.exceptions import KazooException, NoNodeError
@@ -18,7 +22,8 @@ from kazoo.exceptions import KazooException, NoNodeError
 from configsvc.backoff import Backoff
 from configsvc.clock import Clock
 from configsvc.errors import Unavailable
-from configsvc.registry.port import Node, NodesChanged, RegistryEvent, ReplicasChanged
+from configsvc.registry.port import NodesChanged, RegistryEvent, ReplicasChanged
+from configsvc.registry.zookeeper.cached_nodes import CachedNode, CachedNodes
 from configsvc.registry.zookeeper.session import Watch, ZookeeperSession
 from configsvc.registry.zookeeper.skipped_nodes import SkippedNodes
 from configsvc.tasks import SupervisedTask, Supervisor
@@ -26,6 +31,8 @@ from configsvc.tasks import SupervisedTask, Supervisor
 logger = logging.getLogger(__name__)
 
 SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 2.0
+# Own nodes that are new get their watches in portions of this size, with this pause after each.
+WATCH_NODES, WATCH_PAUSE_SECONDS = 16, 0.1
 
 
 class TreeCache:
@@ -53,31 +60,39 @@ class TreeCache:
         self._clock = clock
         self._supervisor = supervisor
         self.skipped = SkippedNodes()
+        self.cached = CachedNodes()
         self.services: set[str] = set()
         # The services whose children are watched on this connection.
         self._watched: set[str] = set()
-        # The nodes that are watched on this connection, as they were read (None: left out), by service and instance id.
-        self._nodes: dict[str, dict[str, Node | None]] = {}
         # The latest request that sets a watch, by service or by service and instance id. If the watch fires before the
         # answer is seen, or the connection is lost, the entry is removed, and the answer must not be cached.
         self._requests: dict[str, object] = {}
         self._watches: dict[tuple[str, str], Watch] = {}
-        self._refreshes: set[SupervisedTask] = set()
+        # What must be read again: the kind of watch that fired, and its name.
+        self._fired: dict[tuple[str, str], None] = {}
+        self._has_fired = asyncio.Event()
+        self._refreshing = 0
+        # The services with a node that is gone. Their lists are being read again.
+        self._lost_nodes: set[str] = set()
+        self._tasks: list[SupervisedTask] = []
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is being read."""
-        return not self._refreshes
-
-    def nodes(self, service: str) -> Mapping[str, Node | None]:
-        """The cached nodes of a service, which are current. There may be others that are not cached."""
-        return self._nodes.get(service, {})
+        return not self._fired and not self._refreshing
 
     def reset(self) -> None:
         """The connection is lost, and all watches with it."""
         self._watched.clear()
-        self._nodes.clear()
+        self.cached.clear()
         self._requests.clear()
+        self._lost_nodes.clear()
+        self._fired.clear()
+
+    def start(self) -> None:
+        """Begins to follow the watches that `watch_all` sets."""
+        work = {"zookeeper watches": self._refresh_fired, "zookeeper own nodes": self._watch_own_nodes}
+        self._tasks = [self._supervisor.supervise(name, run) for name, run in work.items()]
 
     async def watch_all(self) -> None:
         """Sets all watches. Raises kazoo's errors, and `Unavailable`."""
@@ -86,18 +101,7 @@ class TreeCache:
 
     async def close(self) -> None:
         """Stops reading."""
-        await asyncio.gather(*(refresh.stop() for refresh in tuple(self._refreshes)))
-
-    async def read(self, service: str, instance_id: str) -> Node | None:
-        """A node that is not cached. None if it is gone or left out."""
-        try:
-            data, _ = await self._session.get(f"{self._base}/{service}/{instance_id}")
-        except NoNodeError:
-            return None
-        except Unavailable as error:
-            self._skip_forbidden(error, service, instance_id)
-            return None
-        return self.skipped.decode(service, instance_id, data)
+        await asyncio.gather(*(task.stop() for task in self._tasks))
 
     def _watch(self, kind: str, name: str) -> Watch:
         """The watch for a path: always the same object, so that kazoo holds it once."""
@@ -105,38 +109,60 @@ class TreeCache:
             self._watches[kind, name] = self._session.watch(self._on_fired, kind, name)
         return self._watches[kind, name]
 
-    def _on_fired(self, kind: str, name: str) -> None:
-        if self._session.is_closed:
-            return
-        refresh: Callable[[], Coroutine[Any, Any, None]]
+    def _on_fired(self, is_deleted: bool, kind: str, name: str) -> None:
         service, _, instance_id = name.partition("/")
         self._requests.pop(name, None)
-        if kind == "replicas":
-            refresh = self._refresh_replicas
-        elif kind == "services":
-            refresh = self._refresh_services
-        elif kind == "service":
+        if kind == "service":
             self._watched.discard(service)
-            refresh = partial(self._refresh_nodes, service)
-        else:
-            self._nodes.get(service, {}).pop(instance_id, None)
-            refresh = partial(self._refresh_node, service, instance_id)
-        task = self._supervisor.supervise(f"zookeeper {kind}", partial(self._run, refresh), may_return=True)
-        self._refreshes.add(task)
-        task.add_done_callback(self._refreshes.discard)
+        elif kind == "node":
+            self.cached.mark_outdated(service, instance_id)
+            if is_deleted:
+                # The watch of the service's children fires for that, too. It tells whether there is another node now.
+                self._lost_nodes.add(service)
+                return
+        self._fired[kind, name] = None
+        self._has_fired.set()
 
-    async def _run(self, refresh: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _refresh_fired(self) -> None:
+        """Reads again what has changed, for ever."""
         backoff = Backoff(SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         while True:
-            try:
-                await refresh()
-                return
-            except (Unavailable, KazooException) as error:
-                logger.debug("a change in ZooKeeper could not be read yet: %s", error)
-            if not self._session.is_reachable:
-                # Everything is read on the next connection.
-                return
-            await self._clock.sleep(backoff.next())
+            await self._has_fired.wait()
+            self._has_fired.clear()
+            if all(await asyncio.gather(*(self._refresh(*fired) for fired in tuple(self._fired)))):
+                backoff.reset()
+            else:
+                await self._clock.sleep(backoff.next())
+
+    async def _refresh(self, kind: str, name: str) -> bool:
+        """Whether that has worked, or need not be done again. If not, it is noted to be done again."""
+        is_done = False
+        self._fired.pop((kind, name), None)
+        self._refreshing += 1
+        try:
+            await self._refresh_kind(kind, name)
+            is_done = True
+        except (Unavailable, KazooException) as error:
+            logger.debug("a change in ZooKeeper could not be read yet: %s", error)
+        finally:
+            self._refreshing -= 1
+            # If the connection is lost, everything is read on the next one.
+            if not is_done and self._session.is_reachable:
+                self._fired[kind, name] = None
+                self._has_fired.set()
+        return is_done
+
+    async def _refresh_kind(self, kind: str, name: str) -> None:
+        service, _, instance_id = name.partition("/")
+        match kind:
+            case "replicas":
+                await self._refresh_replicas()
+            case "services":
+                await self._refresh_services()
+            case "service":
+                await self._refresh_nodes(service)
+            case "node":
+                await self._refresh_node(service, instance_id)
 
     async def _refresh_replicas(self) -> None:
         await self._watch_replicas()
@@ -147,19 +173,32 @@ class TreeCache:
             self._publish(NodesChanged(service))
 
     async def _refresh_nodes(self, service: str) -> None:
-        await self._watch_nodes(service)
-        self._publish(NodesChanged(service))
+        if await self._watch_nodes(service):
+            self._publish(NodesChanged(service))
 
     async def _refresh_node(self, service: str, instance_id: str) -> None:
-        await self._watch_node(service, instance_id)
-        self._publish(NodesChanged(service))
+        if await self._watch_node(service, instance_id):
+            self._publish(NodesChanged(service))
+
+    async def _watch_own_nodes(self) -> None:
+        while True:
+            await self.cached.has_unwatched.wait()
+            await self._clock.sleep(WATCH_PAUSE_SECONDS)
+            unwatched = list(itertools.islice(self.cached.unwatched, WATCH_NODES))
+            if not unwatched:
+                self.cached.has_unwatched.clear()
+                continue
+            try:
+                await asyncio.gather(*(self._refresh_node(*key) for key in unwatched))
+            except (Unavailable, KazooException) as error:
+                logger.debug("own nodes in ZooKeeper could not be watched yet: %s", error)
 
     async def _watch_replicas(self) -> None:
         await self._show_replica()
         await self._session.children(self._replicas_path, self._watch("replicas", ""))
 
     async def _watch_services(self) -> Sequence[str]:
-        """Returns the services that are new."""
+        """Returns the services that are new, or whose nodes are others than were known."""
         try:
             names = await self._session.children(self._base, self._watch("services", ""))
         except NoNodeError:
@@ -168,14 +207,17 @@ class TreeCache:
             names = await self._session.children(self._base, self._watch("services", ""))
         self.skipped.retain_services(names)
         found = {name for name in names if self.skipped.is_valid_service(name)}
-        new = sorted(found - self.services)
+        new = found - self.services
         self.services |= found
-        await asyncio.gather(*(self._watch_nodes(service) for service in sorted(self.services - self._watched)))
-        return new
+        unwatched = sorted(self.services - self._watched)
+        changed = await asyncio.gather(*map(self._watch_nodes, unwatched))
+        return sorted(new.union(itertools.compress(unwatched, changed)))
 
-    async def _watch_nodes(self, service: str) -> None:
+    async def _watch_nodes(self, service: str) -> bool:
+        """Returns whether nodes have come or gone, except for those that this session created."""
         request = self._requests[service] = object()
         names: Sequence[str] = ()
+        known = set(self.cached.of(service))
         try:
             names = await self._session.children(f"{self._base}/{service}", self._watch("service", service))
         except NoNodeError:
@@ -188,32 +230,41 @@ class TreeCache:
             if self._is_current(service, request):
                 self._watched.add(service)
             self.skipped.discard(service)
-        cached = self._nodes.get(service, {})
-        for gone in cached.keys() - set(names):
-            del cached[gone]
-            self._watches.pop(("node", f"{service}/{gone}"), None)
-        if not cached:
-            self._nodes.pop(service, None)
+        is_changed = service in self._lost_nodes
+        self._lost_nodes.discard(service)
+        # A node that was created meanwhile may be missing in the answer.
+        gone = known - set(names)
+        self.cached.remove(service, gone)
+        for name in gone:
+            self._watches.pop(("node", f"{service}/{name}"), None)
         self.skipped.retain_nodes(service, names)
-        await asyncio.gather(*(self._watch_node(service, name) for name in names if name not in cached))
+        unread = self.cached.to_read(service, names)
+        await asyncio.gather(*(self._watch_node(service, name) for name in unread))
+        return is_changed or bool(gone or unread)
 
-    async def _watch_node(self, service: str, instance_id: str) -> None:
-        key, request = f"{service}/{instance_id}", object()
+    async def _watch_node(self, service: str, instance_id: str) -> bool:
+        """Returns whether the node is another one than was known."""
+        key, request, connection = f"{service}/{instance_id}", object(), self.cached.connection
         self._requests[key] = request
-        node: Node | None = None
+        read = CachedNode(None, is_watched=True)
         try:
-            data, _ = await self._session.get(f"{self._base}/{key}", self._watch("node", key))
+            data, stat = await self._session.get(f"{self._base}/{key}", self._watch("node", key))
         except NoNodeError:
             # The node is gone. The watch of the service's children fires for that.
             self._watches.pop(("node", key), None)
             self._requests.pop(key, None)
-            return
+            return False
         except Unavailable as error:
             self._skip_forbidden(error, service, instance_id)
         else:
+            is_own = stat.ephemeralOwner == self._session.id
             node = self.skipped.decode(service, instance_id, data)
-        if self._is_current(key, request):
-            self._nodes.setdefault(service, {})[instance_id] = node
+            read = CachedNode(node, is_own=is_own, is_watched=True, version=stat.version if is_own else None)
+        if not self._is_current(key, request) or connection is not self.cached.connection:
+            return False
+        known = self.cached.get(service, instance_id)
+        self.cached.put(service, instance_id, read)
+        return known is None or known.node != read.node
 
     def _is_current(self, name: str, request: object) -> bool:
         """Whether the watch of an answered request has not fired since, and belongs to this connection."""

@@ -1,30 +1,41 @@
 """What surrounds every call, in one order. See `CallInterceptor`."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-import grpc
 
 from configsvc.app.changelog.tail import LogTail
 from configsvc.rpc.context import ServerContext
-from configsvc.rpc.interceptors.access_log import AccessLog, log_unknown_method
+from configsvc.rpc.engine.messages import serialized
+from configsvc.rpc.engine.port import EngineMethod, QuickRead
+from configsvc.rpc.interceptors.access_log import AccessLog
 from configsvc.rpc.interceptors.call import Call, Handler, Method, Middleware
 from configsvc.rpc.interceptors.consistency import Consistency
 from configsvc.rpc.interceptors.deadlines import LibraryStreams, deadline
 from configsvc.rpc.interceptors.errors import errors_to_status
 from configsvc.rpc.interceptors.messages import (
     deserialization,
-    serialized,
     stream_handler,
     unary_handler,
     unary_response,
 )
 
+NO_QUICK_READS: Mapping[str, QuickRead] = {}
 
-class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every method of every service in its middleware, the outermost first. A `Call` begins with a request id."""
 
-    def __init__(self, *, tail: LogTail, default_deadline_seconds: float, access_log: AccessLog) -> None:
+class CallInterceptor:
+    """Wraps every method of every service in its middleware, the outermost first. A `Call` begins with a request id.
+
+    The method of a path in `quick_reads` is asked there first, without its middleware.
+    """
+
+    def __init__(
+        self,
+        *,
+        tail: LogTail,
+        default_deadline_seconds: float,
+        access_log: AccessLog,
+        quick_reads: Mapping[str, QuickRead] = NO_QUICK_READS,
+    ) -> None:
         consistency = Consistency(tail)
         self._staleness = consistency.staleness
         self._library_streams = LibraryStreams()
@@ -43,41 +54,25 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             self._library_streams,
             deserialization,
         )
-        # By path: the handler of gRPC, and the same with its middleware.
-        self._wrapped: dict[str, tuple[Any, Any]] = {}
+        self._quick_reads = quick_reads
 
     def end_streams(self) -> None:
         """Ends the streams that would last until the server's grace period is over."""
         self._library_streams.end()
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        """The handler of a call. gRPC asks for it at each call; None if no service has the method."""
-        handler = await continuation(handler_call_details)
-        path = handler_call_details.method
-        if handler is None:
-            log_unknown_method(path)
-            return None
-        inner, wrapped = self._wrapped.get(path, (None, None))
-        if inner is not handler:
-            wrapped = self._wrap(path, handler)
-            self._wrapped[path] = (handler, wrapped)
-        return wrapped
-
-    def _wrap(self, path: str, handler: Any) -> Any:
+    def surround(self, path: str, handler: Any) -> EngineMethod:
+        """A method of a servicer (`grpc.RpcMethodHandler`) with its middleware."""
         method = Method(path, handler.request_deserializer, handler.request_streaming)
-        # gRPC hands over bytes: there is no deserializer here (see `deserialization`).
         if not handler.response_streaming:
-            run = _surround(method, self._unary, unary_handler(handler.unary_unary))
-            return grpc.unary_unary_rpc_method_handler(run, response_serializer=serialized)
-        if handler.request_streaming:
-            run = _surround(method, self._stream, stream_handler(handler.stream_stream, self._staleness))
-            return grpc.stream_stream_rpc_method_handler(run, response_serializer=serialized)
-        run = _surround(method, self._stream, stream_handler(handler.unary_stream, self._staleness))
-        return grpc.unary_stream_rpc_method_handler(run, response_serializer=serialized)
+            unary = _surround(method, self._unary, unary_handler(handler.unary_unary))
+
+            async def run(received: bytes, context: ServerContext) -> bytes:
+                return serialized(await unary(received, context))
+
+            return EngineMethod(path, run, quick_read=self._quick_reads.get(path))
+        servicer = handler.stream_stream if handler.request_streaming else handler.unary_stream
+        stream = _surround(method, self._stream, stream_handler(servicer, self._staleness))
+        return EngineMethod(path, stream, has_request_stream=handler.request_streaming, has_response_stream=True)
 
 
 def _surround(method: Method, middleware: Sequence[Middleware], handler: Handler) -> Any:

@@ -41,13 +41,14 @@ class LibraryStreams:
 
     def __init__(self) -> None:
         self._scopes: set[asyncio.Timeout] = set()
+        self._has_ended = False
 
     def __call__(self, method: Method, handler: Handler) -> Handler:
         if not method.path.startswith(LIBRARY_SERVICES):
             return handler
 
         async def run(call: Call, request: object) -> None:
-            scope = asyncio.timeout(None)
+            scope = asyncio.timeout(0 if self._has_ended else None)
             self._scopes.add(scope)
             try:
                 async with scope:
@@ -64,7 +65,8 @@ class LibraryStreams:
         return run
 
     def end(self) -> None:
-        """Ends all of them."""
+        """Ends all of them, and those that come later."""
+        self._has_ended = True
         for scope in self._scopes:
             if not scope.expired():
                 scope.reschedule(0)

@@ -82,11 +82,6 @@ def stream_handler(servicer: Servicer, staleness: Callable[[], TextMetadata]) ->
     return write_itself if inspect.iscoroutinefunction(servicer) else write
 
 
-def serialized(message: Any) -> bytes:
-    """A response's bytes. Watches yield bytes: they serialize a change once for all watchers."""
-    return message if isinstance(message, bytes) else message.SerializeToString()
-
-
 def _read(method: Method, received: bytes) -> Any:
     try:
         return method.deserialize(received)

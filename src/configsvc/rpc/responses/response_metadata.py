@@ -26,6 +26,12 @@ def status_message(metadata: Iterable[tuple[str, str]]) -> str:
     return " ".join(f"{name}={value.replace('%', '^')}" for name, value in metadata)
 
 
+def status_headers(message: str) -> list[tuple[str, str]]:
+    """The metadata that `status_message` has made a message of."""
+    pairs = (item.partition("=") for item in message.split())
+    return [(name, value.replace("^", "%")) for name, _, value in pairs]
+
+
 def add_metadata(*metadata: tuple[str, str]) -> None:
     """Adds to the metadata of the answer to the current call. The interceptor sends it, once, with its own."""
     RESPONSE_METADATA.get().extend(metadata)

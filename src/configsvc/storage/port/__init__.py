@@ -15,6 +15,7 @@ These laws hold for every adapter:
 """
 
 from configsvc.storage.port.changes import (
+    EXAMINED_CHANGES,
     ChangeHistory,
     ChangePage,
     ChangeQuery,
@@ -31,6 +32,7 @@ from configsvc.storage.port.retention import Compactor, QuietPeriods, RetentionP
 from configsvc.storage.port.storage import Storage
 
 __all__ = [
+    "EXAMINED_CHANGES",
     "READ_BYTES",
     "ChangeHistory",
     "ChangePage",

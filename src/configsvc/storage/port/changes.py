@@ -9,6 +9,9 @@ from configsvc.domain.lineage import LEAP_REVISIONS, Checkpoint, HistoryOrigin, 
 from configsvc.domain.records import Change, Kind, Ref
 from configsvc.storage.port.records import READ_BYTES
 
+# Default bound of what one search examines: about a millisecond of the database's time.
+EXAMINED_CHANGES = 2_000
+
 
 @dataclass(frozen=True, slots=True)
 class ChangeQuery:
@@ -18,6 +21,8 @@ class ChangeQuery:
     - `from_time` and `until_revision` are inclusive; `until_time` and `after_revision` are exclusive.
     - `before`: only changes older than this (revision, ordinal).
     - `max_bytes`: stop once the bodies read so far have so many bytes (or characters); None: no bound.
+    - `max_examined`: stop after so many candidates, and return those of them that match. Candidates are the changes of the
+      record if all four of its names are given, else of the actor, else of the environment, else all.
     """
 
     limit: int
@@ -33,13 +38,15 @@ class ChangeQuery:
     until_revision: int | None = None
     before: tuple[int, int] | None = None
     max_bytes: int | None = READ_BYTES
+    max_examined: int = EXAMINED_CHANGES
 
 
 @dataclass(frozen=True, slots=True)
 class ChangePage:
-    """Changes, read at one revision of a history. `more`: `limit` or `max_bytes` cut the list.
+    """Changes, read at one revision of a history. `more`: `limit`, `max_bytes` or `max_examined` cut the list.
 
-    Changes up to revision `compacted` are gone.
+    Changes up to revision `compacted` are gone. `examined`: if `max_examined` cut the list, the (revision, ordinal) of the
+    last change that was examined, `before` of the next page; else the next page begins after the last change.
     """
 
     revision: int
@@ -47,6 +54,7 @@ class ChangePage:
     more: bool
     compacted: int = 0
     history: str = ""
+    examined: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

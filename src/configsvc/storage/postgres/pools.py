@@ -36,13 +36,16 @@ _STATEMENT_SECONDS, _LOCK_SECONDS = 10.0, 5.0
 # For a whole call.
 ANSWER_SECONDS = 12.0
 
-_SETTINGS = {
+# Of each connection.
+SETTINGS = {
     # A group that is stored by one statement (`transaction.py`) has no BEGIN that could say this.
     "default_transaction_isolation": "read committed",
     "statement_timeout": f"{round(_STATEMENT_SECONDS * 1000)}ms",
     "lock_timeout": f"{round(_LOCK_SECONDS * 1000)}ms",
     # A replica that hangs in a transaction would hold the counter's lock for all replicas.
     "idle_in_transaction_session_timeout": f"{round(ANSWER_SECONDS * 1000)}ms",
+    # In a large log the planner expects a page to be costly, and compiles it. That takes longer than to read the page.
+    "jit": "off",
 }
 
 
@@ -133,7 +136,7 @@ class Pools:
         return pool
 
     async def _configure(self, connection: Connection) -> None:
-        for setting, value in _SETTINGS.items():
+        for setting, value in SETTINGS.items():
             await connection.execute("SELECT set_config(%s, %s, false)", (setting, value))
         # A commit is acknowledged when it is flushed, even if the server's default is `off`. Stricter defaults stay.
         await connection.execute(

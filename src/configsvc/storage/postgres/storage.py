@@ -37,6 +37,7 @@ from configsvc.storage.postgres.outbox import PostgresOutboxLease
 from configsvc.storage.postgres.pools import CONNECT_SECONDS, Pools
 from configsvc.storage.postgres.schema import migrate
 from configsvc.storage.postgres.transaction import RefusedValuesError, Transaction
+from configsvc.storage.sql.compaction import CompactionTarget
 from configsvc.storage.sql.group_commit import DEFAULT_GROUP_WRITES, DEFAULT_QUEUE_WRITES, GroupCommit, Outcome
 from configsvc.storage.sql.known_rows import KnownRows
 from configsvc.storage.sql.reads import Rows, SqlReads, T, copy_of
@@ -81,7 +82,8 @@ class PostgresStorage(SqlReads):
         return await self._group.write(write)
 
     async def compact(self, policy: RetentionPolicy) -> int:
-        while await self._pools.bounded(self._compact_batch(policy)):
+        target = await self._compaction_target(policy)
+        while await self._pools.bounded(self._compact_batch(target)):
             pass
         return (await self.state()).compacted
 
@@ -181,9 +183,9 @@ class PostgresStorage(SqlReads):
         self._advance_seen(end)
         return outcomes
 
-    async def _compact_batch(self, policy: RetentionPolicy) -> bool:
+    async def _compact_batch(self, target: CompactionTarget) -> bool:
         async with self._pools.writing() as connection:
-            return await Transaction(connection, self._known).compact_batch(policy)
+            return await Transaction(connection, self._known).compact_batch(target)
 
     async def _change_history(self, work: Callable[[Connection], Awaitable[LogState]]) -> LogState:
         async def run() -> LogState:

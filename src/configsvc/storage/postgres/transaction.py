@@ -8,11 +8,11 @@ from psycopg import errors as failures
 from configsvc.domain.lineage import Checkpoint, LogState
 from configsvc.domain.records import NotReadError, Read, Write
 from configsvc.errors import ResourceExhausted
-from configsvc.storage.port import RetentionPolicy
 from configsvc.storage.postgres.connection import BEGIN, rolled_back_on_error, rows_of
 from configsvc.storage.postgres.dialect import DIALECT
 from configsvc.storage.postgres.round_trip import RoundTripConnection
 from configsvc.storage.postgres.store import store_statement
+from configsvc.storage.sql.compaction import CompactionTarget
 from configsvc.storage.sql.group_commit import Outcome
 from configsvc.storage.sql.group_state import (
     DECIDE_ATTEMPTS,
@@ -107,12 +107,12 @@ class Transaction:
         self._known.committed(seen, state)
         return _outcomes(results), state.end
 
-    async def compact_batch(self, policy: RetentionPolicy) -> bool:
-        """Deletes one batch of the changes that the policy does not keep; False if there is nothing left to delete."""
+    async def compact_batch(self, target: CompactionTarget) -> bool:
+        """Deletes one batch of the changes up to the target; False if there is nothing left to delete."""
         async with rolled_back_on_error(self._connection):
             await self._connection.execute(BEGIN)
             await self._connection.execute(_LOCK)
-            found = await rows_of(self._connection, self._statements.compaction(policy, COMPACTION_CHANGES))
+            found = await rows_of(self._connection, self._statements.compaction_step(target, COMPACTION_CHANGES))
             for revision in found:
                 await self._connection.execute("DELETE FROM configsvc.changes WHERE revision <= %s", revision)
                 await self._connection.execute("DELETE FROM configsvc.requests WHERE revision <= %s", revision)

@@ -19,8 +19,10 @@ from configsvc.storage.port import (
     QuietPeriods,
     RecordPage,
     RecordQuery,
+    RetentionPolicy,
     VersionRange,
 )
+from configsvc.storage.sql.compaction import CompactionTarget
 from configsvc.storage.sql.group_state import StoredRequest
 from configsvc.storage.sql.rows import Row, change_of, row_of, time_of
 from configsvc.storage.sql.statements import COUNTER_COLUMNS, Dialect, Statement, Statements
@@ -31,6 +33,8 @@ Rows = Sequence[Sequence[Any]]
 
 # Columns that precede those of a change in `Statements.resume`: `LogState`'s, and the stored digest.
 RESUME_COLUMNS = 6
+# And in `Statements.search`: the counter's, and the last change that was examined.
+SEARCH_COLUMNS = COUNTER_COLUMNS + 2
 
 
 class SqlReads(ABC):
@@ -74,9 +78,11 @@ class SqlReads(ABC):
 
     async def search(self, query: ChangeQuery) -> ChangePage:
         def decode(rows: Rows) -> ChangePage:
-            found = _changes_in(rows)
-            more = len(found) > query.limit or (rows[0][-1] or 0) > len(found)
-            return ChangePage(rows[0][0], found[: query.limit], more, rows[0][1], rows[0][2])
+            (revision, compacted, history, *examined), total = rows[0][:SEARCH_COLUMNS], rows[0][-1]
+            found = _changes_in(rows, SEARCH_COLUMNS)
+            is_cut = len(found) > query.limit or (total or 0) > len(found)
+            end = None if is_cut or examined[0] is None else (examined[0], examined[1])
+            return ChangePage(revision, found[: query.limit], is_cut or end is not None, compacted, history, end)
 
         return await self._read(self._statements.search(query), decode)
 
@@ -125,6 +131,9 @@ class SqlReads(ABC):
             return QuietPeriods(newest, tuple(periods))
 
         return await self._read(self._statements.quiet_periods(longer_than), decode)
+
+    async def _compaction_target(self, policy: RetentionPolicy) -> CompactionTarget:
+        return await self._read(self._statements.compaction_target(policy), CompactionTarget.of)
 
     async def outbox_status(self) -> OutboxStatus:
         return await self._read(self._statements.outbox_status(), _outbox_status)
@@ -177,9 +186,9 @@ def copy_of(error: Copied) -> Copied:
     return copy
 
 
-def _changes_in(rows: Rows) -> tuple[Change, ...]:
-    """Changes after the counter's columns, without the last column, which is the number of rows."""
-    return tuple(change_of(row[COUNTER_COLUMNS:-1], row[2]) for row in rows if row[COUNTER_COLUMNS] is not None)
+def _changes_in(rows: Rows, first_column: int = COUNTER_COLUMNS) -> tuple[Change, ...]:
+    """Changes from this column on, without the last column, which is the number of rows."""
+    return tuple(change_of(row[first_column:-1], row[2]) for row in rows if row[first_column] is not None)
 
 
 def _view(rows: Rows) -> View:

@@ -21,6 +21,7 @@ DIALECT = Dialect(
     tables="main.",
     among="{} IN (SELECT value FROM json_each(?))",
     contains="instr({}, ?) > 0",
+    same="{} = ?",
     refs=(
         "(SELECT json_extract(value, '$[0]') AS kind, json_extract(value, '$[1]') AS environment,"
         " json_extract(value, '$[2]') AS service, json_extract(value, '$[3]') AS key FROM json_each(?))"

@@ -79,7 +79,8 @@ class SqliteStorage(SqlReads):
         return await self._group.write(write)
 
     async def compact(self, policy: RetentionPolicy) -> int:
-        while await self._threads.write(lambda writer: writer.compact_batch(policy)):
+        target = await self._compaction_target(policy)
+        while await self._threads.write(lambda writer: writer.compact_batch(target)):
             pass
         return (await self.state()).compacted
 

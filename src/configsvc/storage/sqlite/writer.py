@@ -10,8 +10,8 @@ from configsvc.domain.events import EventLoss
 from configsvc.domain.lineage import Checkpoint, LogState
 from configsvc.domain.records import NotReadError, Read, Write
 from configsvc.errors import DataLoss, Unavailable
-from configsvc.storage.port import RetentionPolicy
 from configsvc.storage.sql.checksums import checksum
+from configsvc.storage.sql.compaction import CompactionTarget
 from configsvc.storage.sql.group_commit import Outcome
 from configsvc.storage.sql.group_state import (
     DECIDE_ATTEMPTS,
@@ -129,10 +129,10 @@ class SqliteWriter:
         """See `port.OutboxLease`."""
         self._run(self._statements.report_failure(reason))
 
-    def compact_batch(self, policy: RetentionPolicy) -> bool:
-        """Deletes one batch of the changes that the policy does not keep; False if there is nothing left to delete."""
+    def compact_batch(self, target: CompactionTarget) -> bool:
+        """Deletes one batch of the changes up to the target; False if there is nothing left to delete."""
         with translated(), self._transaction():
-            found = self._rows(self._statements.compaction(policy, COMPACTION_CHANGES))
+            found = self._rows(self._statements.compaction_step(target, COMPACTION_CHANGES))
             for (revision,) in found:
                 self._connection.execute("DELETE FROM changes WHERE revision <= ?", (revision,))
                 self._connection.execute("DELETE FROM requests WHERE revision <= ?", (revision,))

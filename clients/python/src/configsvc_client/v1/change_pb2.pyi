@@ -204,7 +204,10 @@ class ListChangesResponse(_message.Message):
     """Changes up to and including this revision were compacted away; 0: none."""
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Change]:
-        """Newest first. A page ends early if it would exceed the message limit."""
+        """Newest first. A page ends early if it would exceed the message limit, or if the search has examined 2,000 changes. So a
+        page may be empty and still be followed by another one. These are examined: the changes of the resource if its kind,
+        environment, service and key are given; else those of the actor; else those of the environment; else all.
+        """
 
     def __init__(
         self,

@@ -12,10 +12,13 @@ from configsvc.storage.sql.statements.histories import HistoryStatements
 from configsvc.storage.sql.statements.outbox import OutboxStatements
 from configsvc.storage.sql.statements.records import RecordStatements
 from configsvc.storage.sql.statements.retention import RetentionStatements
+from configsvc.storage.sql.statements.search import SearchStatements
 from configsvc.storage.sql.statements.tables import COUNTER_COLUMNS
 
 __all__ = ["COUNTER_COLUMNS", "Dialect", "Statement", "Statements"]
 
 
-class Statements(RecordStatements, ChangeStatements, HistoryStatements, RetentionStatements, OutboxStatements):
+class Statements(
+    RecordStatements, ChangeStatements, SearchStatements, HistoryStatements, RetentionStatements, OutboxStatements
+):
     """All shared statements of one dialect."""

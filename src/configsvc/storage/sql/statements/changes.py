@@ -1,10 +1,9 @@
 """Statements that read the change log."""
 
 from configsvc.domain.records import Ref
-from configsvc.storage.port import ChangeQuery
 from configsvc.storage.sql.bounded_rows import BoundedSelect
-from configsvc.storage.sql.rows import microseconds, ref_values
-from configsvc.storage.sql.statements.dialect import Conditions, Statement
+from configsvc.storage.sql.rows import ref_values
+from configsvc.storage.sql.statements.dialect import Statement
 from configsvc.storage.sql.statements.tables import Tables
 
 _LOG_ORDER = "x.revision, x.ordinal"
@@ -26,35 +25,10 @@ class ChangeStatements(Tables):
         where = "kind = ? AND environment = ? AND service = ? AND key = ?"
         parts = ref_values(ref)
         return Statement(
-            f"SELECT version, (SELECT min(version) FROM {self._changes} WHERE {where}) FROM {self._records} WHERE {where}",
+            f"SELECT version, (SELECT version FROM {self._changes} WHERE {where} ORDER BY version LIMIT 1)"
+            f" FROM {self._records} WHERE {where}",
             (*parts, *parts),
         )
-
-    def search(self, query: ChangeQuery) -> Statement:
-        """Counter, then one change more than the page."""
-        where = Conditions()
-        where.add_if("kind = ?", None if query.kind is None else query.kind.value)
-        where.add_if("environment = ?", query.environment)
-        where.add_if("service = ?", query.service)
-        where.add_if("key = ?", query.key)
-        where.add_if("actor = ?", query.actor)
-        where.add_if(self._dialect.contains.format("reason"), query.reason)
-        where.add_if("at >= ?", None if query.from_time is None else microseconds(query.from_time))
-        where.add_if("at < ?", None if query.until_time is None else microseconds(query.until_time))
-        where.add_if("revision > ?", query.after_revision)
-        where.add_if("revision <= ?", query.until_revision)
-        if query.before is not None:
-            where.add("(revision, ordinal) < (?, ?)", *query.before)
-        select = BoundedSelect(
-            table=self._changes,
-            columns=self._dialect.change_columns,
-            bodies=("before", "after"),
-            conditions=f"WHERE {where.sql} ORDER BY revision DESC, ordinal DESC LIMIT ?",
-            order="revision DESC, ordinal DESC",
-            group="",
-            max_bytes=query.max_bytes,
-        )
-        return self._bounded(select, "x.revision DESC, x.ordinal DESC", (*where.parameters, query.limit + 1))
 
     def log(self, after: int, limit: int, max_bytes: int | None) -> Statement:
         """Counter, then the changes after a revision: the whole revisions of the first `limit`, or fewer by `max_bytes`."""

@@ -14,7 +14,8 @@ class Dialect:
     """What databases say differently.
 
     - `tables` precedes each table's name.
-    - `among`: a condition that a column is one of a list; `contains`: that it contains a text. `{}` is the column.
+    - `among`: a condition that a column is one of a list; `contains`: that it contains a text; `same`: that it is a text,
+      in a form with which the planner still takes the order by this column into account. `{}` is the column.
     - `refs`: a table of refs, as a subquery. `many` and `many_refs` make the parameters of `among` and `refs`.
     - `now`: the database's time, as times are stored.
     - `checksums`: rows of `records` and `changes` have a column `checksum`.
@@ -24,6 +25,7 @@ class Dialect:
     tables: str
     among: str
     contains: str
+    same: str
     refs: str
     many: Callable[[Sequence[str]], Any]
     many_refs: Callable[[Sequence[Ref]], tuple[Any, ...]]

@@ -25,19 +25,24 @@ class Tables:
         self._change_columns = ", ".join(dialect.change_columns)
 
     def _bounded(
-        self, select: BoundedSelect, order: str, parameters: tuple[Any, ...], more_counter_columns: str = ""
+        self,
+        select: BoundedSelect,
+        order: str,
+        parameters: tuple[Any, ...],
+        more_counter_columns: str = "",
+        join: str = "",
     ) -> Statement:
-        """Counter, `more_counter_columns` of it, the rows, and the number of rows without the bound."""
+        """Counter, `more_counter_columns` of it and of what it is joined to, the rows, and their number without the bound."""
         if self._dialect.reads_row_by_row and select.max_bytes is not None:
-            ids = self._with_counter(select.row_ids_sql(), more_counter_columns=more_counter_columns)
+            ids = self._with_counter(select.row_ids_sql(), "", more_counter_columns, join)
             return Statement(ids, parameters, select.row_by_row())
-        return Statement(self._with_counter(select.window_sql(), order, more_counter_columns), parameters)
+        return Statement(self._with_counter(select.window_sql(), order, more_counter_columns, join), parameters)
 
-    def _with_counter(self, select: str, order: str = "", more_counter_columns: str = "") -> str:
+    def _with_counter(self, select: str, order: str = "", more_counter_columns: str = "", join: str = "") -> str:
         """Counter, then the rows of `select`; if it selects none, one row of nulls."""
         columns = f"c.head, c.compacted, c.history{more_counter_columns}, x.*"
         ordered = f" ORDER BY {order}" if order else ""
-        return f"SELECT {columns} FROM {self._counter} AS c LEFT JOIN ({select}) AS x ON 1 = 1{ordered}"
+        return f"SELECT {columns} FROM {self._counter} AS c{join} LEFT JOIN ({select}) AS x ON 1 = 1{ordered}"
 
     def _digest_at(self) -> str:
         """The digest of the log up to a revision, which need not have changes itself (see `LEAP_REVISIONS`)."""
