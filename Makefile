@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-packages chaos fuzz mutants bench lint format proto services constraints clean
+.PHONY: help run test test-all test-packages chaos fuzz mutants bench lint format proto services constraints clean
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -16,7 +16,7 @@ help: ## Lists the targets
 $(VENV)/.made: pyproject.toml clients/python/pyproject.toml constraints.txt
 	@$(PYTHON) scripts/check_python.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e clients/python -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e clients/python -e '.[dev,bench]'
 	@touch $@
 
 run: $(VENV)/.made ## Runs the whole service on http://localhost:8082, without any engine
@@ -26,16 +26,15 @@ run: $(VENV)/.made ## Runs the whole service on http://localhost:8082, without a
 test: $(VENV)/.made ## Runs all tests, on real services that it starts and stops
 	$(BIN)/python -m pytest -n 3 --dist loadfile
 
+# `make test` has the default: native behind the gateway, grpcio on TCP addresses. GRPC_ENGINE=grpcio make test: grpcio alone.
+test-all: test ## Runs all tests, and those that speak gRPC on the engine grpcio, too
+	GRPC_ENGINE=grpcio $(BIN)/python -m pytest -n 3 --dist loadfile tests/rpc tests/e2e tests/replicas tests/faults
+
 test-packages: $(VENV)/.made ## Tests the client's wheel in fresh environments, at both ends of its version ranges
 	$(BIN)/python -m pytest -q clients/python/tests
 
 chaos: $(VENV)/.made ## Injects random faults under load, and checks what clients saw: SECONDS=600 SEED=7
 	CHAOS_SECONDS=$(or $(SECONDS),60) CHAOS_SEED=$(SEED) $(BIN)/python -m pytest -q -s --timeout 0 tests/chaos/test_chaos.py
-
-# Only the benchmarks need the peers.
-$(VENV)/.bench: $(VENV)/.made
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
-	@touch $@
 
 fuzz: $(VENV)/.made ## Sends random requests, and checks that a neighbour is not affected: REQUESTS=100000 SEED=7
 	FUZZ_REQUESTS=$(or $(REQUESTS),100000) FUZZ_SEED=$(SEED) $(BIN)/python -m pytest -q -s --timeout 0 tests/fuzz/test_fuzz.py
@@ -43,7 +42,7 @@ fuzz: $(VENV)/.made ## Sends random requests, and checks that a neighbour is not
 mutants: $(VENV)/.made ## Changes the code in small ways and names those that no fast test notices: BASE=main COUNT=40 SEED=7 MODULES="src/…"
 	@$(BIN)/python -m scripts.mutants $(if $(BASE),--base $(BASE)) $(if $(MODULES),--modules "$(MODULES)") $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
 
-bench: $(VENV)/.bench ## Compares speeds with peers, side by side, in 4 minutes: ONLY="evaluation server" OUT=figures
+bench: $(VENV)/.made ## Compares speeds with peers, side by side, in 15 minutes, after it built the peers: ONLY="reads writes" OUT=figures
 	@$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(OUT),--out $(OUT))
 
 lint: $(VENV)/.made ## Checks the protos, the stubs, the code, the types, the layers, the file lengths, the gateway and the image

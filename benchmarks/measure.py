@@ -4,22 +4,46 @@ import asyncio
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-# Measures one round of one side.
-Round = Callable[[], float]
-AsyncRound = Callable[[], Awaitable[float]]
+# A round that is discarded warms up connections and code; this part of a full round is enough.
+WARM_PART = 0.3
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """The number of rounds, and the seconds of one round, of which a comparison may use a part."""
+    """The number of rounds, the seconds of one round (of which a comparison may use a part), and the sizes.
+
+    `small`: sizes and numbers of watchers that only show that everything works.
+    """
 
     rounds: int
     seconds: float
+    small: bool = False
+
+    def size(self, full: int, small: int) -> int:
+        """The size of one thing."""
+        return small if self.small else full
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One round of one side. `errors`: answers that were wrong or missing; they do not count in the value.
+
+    `busy`: the share of one core that the load client used; near 1, the client is the limit.
+    """
+
+    value: float
+    errors: int = 0
+    busy: float = 0.0
+
+
+# Measures one round of one side, of about this many seconds.
+Round = Callable[[float], Measured]
+AsyncRound = Callable[[], Awaitable[float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +52,8 @@ class Figure:
 
     side: str
     values: tuple[float, ...]
+    errors: int = 0
+    busy: float = 0.0
 
     @property
     def median(self) -> float:
@@ -36,28 +62,60 @@ class Figure:
 
     def ratio(self, other: "Figure") -> float:
         """The median of this side's ratio to another side within each round."""
-        return statistics.median(own / theirs for own, theirs in zip(self.values, other.values, strict=True))
+        pairs = zip(self.values, other.values, strict=True)
+        return statistics.median(own / theirs if theirs else 0.0 for own, theirs in pairs)
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One quantity, measured on several sides. The other figures are compared with the first."""
+    """One quantity, measured on several sides. The other figures are compared with the first.
 
+    `key` identifies it for the goals. `more_is_better`: a rate, not a time or a size. `placement`: on which cores.
+    """
+
+    key: str
     title: str
     unit: str
     figures: tuple[Figure, ...]
     note: str = ""
+    more_is_better: bool = False
+    placement: str = ""
+
+    def figure(self, side: str) -> Figure | None:
+        """The figure of a side, or None if that side was not there."""
+        return next((figure for figure in self.figures if figure.side == side), None)
 
 
-def in_turns(sides: Mapping[str, Round], rounds: int) -> tuple[Figure, ...]:
-    """Measures every side in turn, `rounds` times, after one round that is discarded."""
-    measured: dict[str, list[float]] = {side: [] for side in sides}
-    for number in range(rounds + 1):
-        for side, measure in sides.items():
-            value = measure()
-            if number:
-                measured[side].append(value)
-    return tuple(Figure(side, tuple(values)) for side, values in measured.items())
+@dataclass(slots=True)
+class Report:
+    """What a run found: its tables, and what could not be compared, with the reason."""
+
+    tables: list[Table] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def in_turns(sides: Mapping[str, Round], effort: Effort, part: float = 1.0) -> tuple[Figure, ...]:
+    """Measures every side in turn, once for each round, after a round that is discarded.
+
+    `part`: the part of the effort's seconds that a round takes.
+    """
+    measured: dict[str, list[Measured]] = {side: [] for side in sides}
+    seconds = effort.seconds * part
+    for measure in sides.values():
+        measure(seconds * WARM_PART)
+    for number in range(effort.rounds):
+        # The order turns, so that no side always runs after the same other one.
+        order = [*sides][number % len(sides) :] + [*sides][: number % len(sides)]
+        for side in order:
+            measured[side].append(sides[side](seconds))
+    return tuple(figure(side, rounds) for side, rounds in measured.items())
+
+
+def figure(side: str, rounds: Sequence[Measured]) -> Figure:
+    """The figure of rounds."""
+    values = tuple(one.value for one in rounds)
+    return Figure(side, values, sum(one.errors for one in rounds), max(one.busy for one in rounds))
 
 
 async def in_async_turns(sides: Mapping[str, AsyncRound], rounds: int) -> tuple[Figure, ...]:

@@ -227,8 +227,10 @@ class Settings(BaseSettings):
     shutdown_grace_seconds: Seconds = Field(
         10, description="seconds that calls in flight have to finish when the service stops"
     )
-    grpc_engine: Literal["native", "grpcio"] = Field(
-        "grpcio", description="library that serves gRPC; native: pygrpc-native, faster, only behind the gateway; grpcio"
+    grpc_engine: Literal["", "native", "grpcio"] = Field(
+        "",
+        description="library that serves gRPC; native: pygrpc-native, which is faster and relies on limits of the gateway;"
+        " grpcio: grpc.aio; default: native on unix sockets, where it has a wheel, else grpcio",
     )
     access_log: Literal["all", "sampled"] = Field(
         "sampled",

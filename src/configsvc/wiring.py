@@ -35,6 +35,7 @@ from configsvc.domain.addresses import AddressRules
 from configsvc.rpc.engine import EngineOptions, open_engine
 from configsvc.rpc.interceptors import AccessLog, CallInterceptor
 from configsvc.rpc.interceptors.access_log import log_unknown_method
+from configsvc.rpc.quick_reads import Positions, QuickConfigs, QuickFlags, QuickReads, QuickRegistry
 from configsvc.rpc.server import Server
 from configsvc.rpc.servicers.change_operations import OperationPlanner
 from configsvc.rpc.servicers.changes import ChangeServicer
@@ -159,15 +160,21 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             ),
             HEALTH.served_by(HealthServicer(health, tail, origins.get, settings.service_instance_id)),
         )
+        access_log = AccessLog(writes_all=settings.access_log == "all", slow_seconds=settings.access_log_slow_seconds)
+        quick_reads = QuickReads(Positions(tail), access_log.sample_of)
+        quick_reads.add(CONFIGS.descriptor, QuickConfigs(configs, limits.batch_size).methods)
+        quick_reads.add(FLAGS.descriptor, QuickFlags(evaluator, limits.batch_size).methods)
+        quick_reads.add(REGISTRY.descriptor, QuickRegistry(service_registry.discovery, limits).methods)
         interceptor = CallInterceptor(
             tail=tail,
             default_deadline_seconds=settings.default_deadline_seconds,
-            access_log=AccessLog(
-                writes_all=settings.access_log == "all", slow_seconds=settings.access_log_slow_seconds
-            ),
+            access_log=access_log,
+            quick_reads=quick_reads.by_path,
         )
         engine = open_engine(
-            settings.grpc_engine, EngineOptions(settings.max_request_bytes, on_unknown_method=log_unknown_method)
+            settings.grpc_engine,
+            listen,
+            EngineOptions(settings.max_request_bytes, on_unknown_method=log_unknown_method),
         )
         server = await stack.enter_async_context(
             Server(services, listen, engine, interceptor, supervisor, grace_seconds=settings.shutdown_grace_seconds)

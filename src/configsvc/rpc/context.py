@@ -5,8 +5,8 @@ asynchronous. A servicer takes a `CallContext`; only the interceptors write to t
 """
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any, NoReturn, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn, Protocol, cast
 
 import grpc
 
@@ -64,3 +64,11 @@ class ServerContext(CallContext, Protocol):
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn:
         """Ends the call with an error: raises grpc.aio.AbortError."""
         raise NotImplementedError
+
+
+def direct_write(context: CallContext) -> Callable[[bytes], bool]:
+    """`ServerContext.try_write` of a servicer's call: each engine makes a whole `ServerContext`.
+
+    The generated servicers name grpc.aio's context, which has no such method.
+    """
+    return cast(ServerContext, context).try_write

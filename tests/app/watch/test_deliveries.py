@@ -188,11 +188,11 @@ async def test_progress_and_changes_of_a_full_stream_stay_in_order(
         assert stream.revisions == [1]
 
 
-async def test_many_watchers_are_sent_to_in_slices(
+async def test_many_watchers_are_sent_to_in_rounds(
     replica: Replica, hub: WatchHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Others get the event loop in between. A watcher that leaves meanwhile gets nothing, and later changes wait."""
-    monkeypatch.setattr(deliveries, "SLICE_MESSAGES", 2)
+    monkeypatch.setattr(deliveries, "ROUND_MESSAGES", 2)
     streams = [Stream() for _ in range(5)]
     tasks = await start(hub, streams)
     await replica.put(A, 1)
@@ -207,10 +207,10 @@ async def test_many_watchers_are_sent_to_in_slices(
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_watchers_that_wait_for_their_slice_end_with_the_hub(
+async def test_watchers_that_wait_for_their_turn_end_with_the_hub(
     replica: Replica, hub: WatchHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deliveries, "SLICE_MESSAGES", 1)
+    monkeypatch.setattr(deliveries, "ROUND_MESSAGES", 1)
     streams = [Stream() for _ in range(3)]
     tasks = await start(hub, streams)
     await replica.put(A, 1)

@@ -3,6 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from configsvc.app.watch.deliveries import Deliveries
 from configsvc.app.watch.selector import Selector
 from configsvc.app.watch.watcher import Watcher
 from configsvc.app.watch.watcher_index import WatcherIndex
@@ -17,7 +18,7 @@ REFS = st.builds(Ref, KINDS, ENVIRONMENTS, SERVICES, KEYS)
 
 
 def watcher(selector: Selector) -> Watcher:
-    return Watcher(selector, max_changes=1, max_bytes=1, applied=0, is_resuming=False)
+    return Watcher(selector, max_changes=1, max_bytes=1, applied=0, is_resuming=False, deliveries=Deliveries())
 
 
 @given(selectors=st.lists(st.tuples(SELECTORS, st.booleans()), max_size=20), refs=st.lists(REFS, max_size=10))

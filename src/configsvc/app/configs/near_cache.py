@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from configsvc.app.changelog.tail import LogTail
-from configsvc.app.configs.near_entries import Entry, NearEntries
+from configsvc.app.configs.near_entries import Encoding, Entry, NearEntries
 from configsvc.app.fallback_cache import NO_FALLBACK_CACHE, FallbackCache, FallbackEntry, config_key
 from configsvc.domain.record_json import record_json, record_of
 from configsvc.domain.records import Change, Kind, Record, Ref, View
@@ -73,7 +73,18 @@ class NearCache:
 
     def close(self) -> None:
         """Empties the cache for good: from now on it answers nothing from memory."""
+        self._entries.clear()
         self._entries = NearEntries(0, 0)
+
+    def peek(self, ref: Ref) -> Entry | None:
+        """The entry of a record, if `get` would answer from it now; without a wait. It stays where it is in the order of use."""
+        return self._entries.get(ref) if self._tail.stale_since is None else None
+
+    def put_encoding(self, entry: Entry, contents: bytes) -> Encoding:
+        """Keeps how callers get the record of an entry that `peek` has just returned."""
+        encoding = Encoding(contents, entry.until)
+        self._entries.put_encoding(entry, encoding)
+        return encoding
 
     async def get(self, refs: Sequence[Ref]) -> View:
         """The live records among `refs`, as they stood together at the view's revision.

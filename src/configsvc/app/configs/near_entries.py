@@ -2,9 +2,29 @@
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from configsvc.domain.records import Record, Ref
+
+
+@dataclass(eq=False, slots=True)
+class Encoding:
+    """A record in the form in which callers get it; kept with the record's entry.
+
+    Readers may hold it longer than the entry exists. When the entry is replaced or evicted, `is_current` becomes False,
+    and the contents are freed. A reader sets `is_used` in place of `NearEntries.use`, which costs more.
+    `until`: the entry's, when this was made.
+    """
+
+    contents: bytes
+    until: int
+    is_current: bool = True
+    is_used: bool = False
+
+    def end(self) -> None:
+        """The entry is no longer current."""
+        self.is_current = False
+        self.contents = b""
 
 
 @dataclass(slots=True)
@@ -15,11 +35,13 @@ class Entry:
     since: int
     until: int
     history: str
+    encoding: Encoding | None = field(default=None, compare=False)
 
     @property
     def held_bytes(self) -> int:
         """About what the value takes in memory."""
-        return 0 if self.record is None else self.record.held_bytes
+        encoded = 0 if self.encoding is None else len(self.encoding.contents)
+        return encoded if self.record is None else encoded + self.record.held_bytes
 
 
 class NearEntries:
@@ -55,12 +77,35 @@ class NearEntries:
     def put(self, ref: Ref, entry: Entry) -> None:
         """Replaces an entry in place, or adds one as the most recently used; evicts what exceeds the bounds."""
         replaced = self._entries.get(ref)
-        self.held_bytes += entry.held_bytes - (replaced.held_bytes if replaced is not None else 0)
+        if replaced is not None:
+            self._end(replaced)
+        self.held_bytes += entry.held_bytes
         self._entries[ref] = entry
-        while len(self._entries) > self._max_entries or self.held_bytes > self._max_bytes:
-            self.held_bytes -= self._entries.popitem(last=False)[1].held_bytes
+        self._evict()
+
+    def put_encoding(self, entry: Entry, encoding: Encoding) -> None:
+        """Keeps the encoding of an entry that is here; evicts what exceeds the bounds."""
+        self.held_bytes += len(encoding.contents)
+        entry.encoding = encoding
+        self._evict()
 
     def clear(self) -> None:
         """Removes all entries."""
+        for entry in self._entries.values():
+            self._end(entry)
         self._entries.clear()
-        self.held_bytes = 0
+
+    def _evict(self) -> None:
+        while len(self._entries) > self._max_entries or self.held_bytes > self._max_bytes:
+            ref, entry = self._entries.popitem(last=False)
+            if entry.encoding is not None and entry.encoding.is_used:
+                # It was used since it came here: it is now the most recently used.
+                entry.encoding.is_used = False
+                self._entries[ref] = entry
+            else:
+                self._end(entry)
+
+    def _end(self, entry: Entry) -> None:
+        self.held_bytes -= entry.held_bytes
+        if entry.encoding is not None:
+            entry.encoding.end()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from configsvc.app.changelog.history import Diff, VersionHistory, VersionPage
 from configsvc.app.configs import batch_write
 from configsvc.app.configs.near_cache import NearCache
+from configsvc.app.configs.near_entries import Encoding, Entry
 from configsvc.app.watch.selector import Selector
 from configsvc.domain import config_writes, configs
 from configsvc.domain.configs import (
@@ -75,6 +76,16 @@ class ConfigStore:
         if record is None:
             raise not_found(ref)
         return AtRevision(record, view.revision)
+
+    def peek(self, ref: Ref) -> Entry | None:
+        """What `get` and `bulk` would find in memory now; None if they would wait. Raises what they raise for the ref."""
+        with checked(self._limits) as fields:
+            check_identity(fields, ref)
+        return self._near_cache.peek(ref)
+
+    def put_encoding(self, entry: Entry, contents: bytes) -> Encoding:
+        """Keeps how callers get the record of an entry that `peek` has just returned."""
+        return self._near_cache.put_encoding(entry, contents)
 
     async def list(self, selected: ConfigFilter, page: PageRequest) -> Page[Record]:
         """One page in the order of (key, service)."""

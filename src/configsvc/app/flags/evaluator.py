@@ -54,6 +54,25 @@ class Evaluator:
             raise not_found(flag_ref(environment, flag_name))
         return AtRevision(outcome, self._sets.revision_of(flag_set))
 
+    def flag_set(self, environment: str) -> FlagSet | None:
+        """The set that is evaluated now without a wait; None if there is none, or if the log can't be read."""
+        return self._sets.peek(environment)
+
+    def peek(self, environment: str, flag_names: Sequence[str], context: Context) -> FlagSet | None:
+        """The set that `one`, `batch` and `many` would evaluate now with nothing but `FlagSet.evaluate`.
+
+        None if they would wait, refuse something, or ask for the assignments of sticky flags. No names: all flags.
+        """
+        fields = Fields(self._limits)
+        fields.environment(environment)
+        fields.count("flag_names", len(flag_names), self._limits.batch_size)
+        _check(fields, context)
+        flag_set = self._sets.peek(environment)
+        if flag_set is None or fields.violations:
+            return None
+        names = flag_names or flag_set.names
+        return None if any(flag_set.depends_on_sticky(name) for name in names) else flag_set
+
     async def batch(
         self, environment: str, flag_names: Sequence[str], context: Context, *, explain: bool = False
     ) -> AtRevision[Sequence[Outcome]]:

@@ -58,6 +58,10 @@ class FlagSets:
                 raise
             return flag_set
 
+    def peek(self, environment: str) -> FlagSet | None:
+        """The set that `get` would return now without a wait, if the log keeps it up to date."""
+        return self._sets.get(environment) if self._tail.stale_since is None else None
+
     def revision_of(self, flag_set: FlagSet) -> int:
         """The revision at which a set is known: that of the log, if the log keeps the set up to date."""
         if self._sets.get(flag_set.environment) is flag_set:

@@ -44,7 +44,7 @@ class RegistrationObserver(Protocol):
 
 
 class Registrations:
-    """All registrations of all services, as this replica knows them."""
+    """All registrations of all services, as this replica knows them. `count`: how many there are."""
 
     def __init__(
         self,
@@ -63,6 +63,7 @@ class Registrations:
         self._fallback_cache = fallback_cache
         self._log = log
         self._records: dict[str, dict[str, Record]] = {}
+        self.count = 0
         self._observers: list[RegistrationObserver] = []
         self._loaded = asyncio.Event()
         # The revision of the last complete read. `_is_current`: the log has delivered every change since.
@@ -122,11 +123,6 @@ class Registrations:
     def all(self) -> list[Record]:
         """Every registration."""
         return [record for records in self._records.values() for record in records.values()]
-
-    @property
-    def count(self) -> int:
-        """The number of registrations."""
-        return sum(map(len, self._records.values()))
 
     def owned(self, service: str = "") -> list[Record]:
         """The registrations that this replica owns, of one service or (empty) of all."""
@@ -203,6 +199,7 @@ class Registrations:
             self._remove(record.ref, record.revision)
             before = None
         self._records.setdefault(record.ref.service, {})[record.ref.key] = record
+        self.count += before is None
         for observer in self._observers:
             observer.on_put(record, before)
 
@@ -262,6 +259,7 @@ class Registrations:
         if revision > self._log.applied:
             self._early_removals[ref] = revision
         known = self._records[ref.service].pop(ref.key)
+        self.count -= 1
         if not self._records[ref.service]:
             del self._records[ref.service]
         for observer in self._observers:

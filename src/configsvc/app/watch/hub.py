@@ -6,10 +6,10 @@ reads the log itself, batch by batch, as fast as its client takes the changes, u
 more memory than its bound, no watcher loses a change, and nobody waits for a slow watcher.
 """
 
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
-from itertools import groupby
+from heapq import heappop, heappush
+from itertools import count, groupby
 
 from configsvc.app.changelog.tail import LogTail
 from configsvc.app.watch.deliveries import Deliveries
@@ -58,8 +58,10 @@ class WatchHub:
         self._index = WatcherIndex()
         self._deliveries = Deliveries()
         self._watchers: set[Watcher] = set()
-        # The watchers that are synced, with the time of their last event; the longest idle first.
-        self._idle: OrderedDict[Watcher, float] = OrderedDict()
+        # The watchers that are synced, each once, by the time at which it gets progress unless a change comes. The number
+        # orders watchers of the same time.
+        self._idle: list[tuple[float, int, Watcher]] = []
+        self._numbers = count()
         # Runs while there are watchers.
         self._ticker: SupervisedTask | None = None
         self._conflated = 0
@@ -117,7 +119,8 @@ class WatchHub:
                 await self._store.check_resumable(after_revision, history)
                 watcher.resume(after_revision, self._tail.applied)
                 yield Synced(after_revision)
-            self._idle[watcher] = self._clock.monotonic()
+            watcher.idle_since = self._clock.monotonic()
+            self._expect_progress(watcher)
             while True:
                 if watcher.is_behind:
                     async with aclosing(self._catch_up(watcher)) as missed:
@@ -172,18 +175,12 @@ class WatchHub:
         """Gives each watcher the changes that its selector matches."""
         if self._stopped:
             return
+        self._deliveries.begin_round()
+        now, applied = self._clock.monotonic(), self._tail.applied
         for _, revision in groupby(changes, key=lambda change: change.revision):
-            # Backwards: the last change that matches a watcher completes the revision for it. Then pushed in order.
-            pushes: list[tuple[Iterable[Watcher], Changed]] = []
-            completed: set[Watcher] = set()
-            for change in reversed(tuple(revision)):
-                pushes += _with_completion(change, self._index.of_record(change.ref), completed)
-            now, applied = self._clock.monotonic(), self._tail.applied
-            for watchers, event in reversed(pushes):
+            for watchers, event in self._recipients(tuple(revision)):
                 for watcher in watchers:
-                    watcher.push(event, applied)
-                    self._touch(watcher, now)
-        self._deliveries.start()
+                    watcher.push(event, applied, now)
 
     def reset(self, revision: int) -> None:
         """The tail has skipped changes. Each watcher reads them from the log, or learns that they are gone.
@@ -211,8 +208,8 @@ class WatchHub:
             max_bytes=self._buffer_bytes,
             applied=self._tail.applied,
             is_resuming=is_resuming,
+            deliveries=self._deliveries,
             send_now=send_now,
-            deliver_soon=self._deliveries.add,
         )
         self._watchers.add(watcher)
         self._index.add(watcher)
@@ -222,27 +219,39 @@ class WatchHub:
 
     def _unregister(self, watcher: Watcher) -> None:
         self._watchers.discard(watcher)
-        self._idle.pop(watcher, None)
         self._conflated += watcher.backlog.conflated
         self._index.remove(watcher)
 
-    def _touch(self, watcher: Watcher, now: float) -> None:
-        if watcher in self._idle:
-            self._idle[watcher] = now
-            self._idle.move_to_end(watcher)
+    def _recipients(self, revision: Sequence[Change]) -> Iterable[tuple[Iterable[Watcher], Changed]]:
+        """The events of a revision, in order, each with its watchers."""
+        if len(revision) == 1:
+            return ((self._index.of_record(revision[0].ref), Changed(revision[0])),)
+        # Backwards: the last change that matches a watcher completes the revision for it.
+        recipients: list[tuple[Iterable[Watcher], Changed]] = []
+        completed: set[Watcher] = set()
+        for change in reversed(revision):
+            recipients += _with_completion(change, self._index.of_record(change.ref), completed)
+        return reversed(recipients)
+
+    def _expect_progress(self, watcher: Watcher) -> None:
+        heappush(self._idle, (watcher.idle_since + self._progress_seconds, next(self._numbers), watcher))
 
     async def _tick(self) -> None:
         """Offers progress to each watcher that has been idle for long enough."""
         while self._watchers:
             now = self._clock.monotonic()
-            watcher, since = next(iter(self._idle.items()), (None, now))
-            due = since + self._progress_seconds
-            if watcher is not None and due <= now:
-                self._touch(watcher, now)
-                watcher.offer_progress(self._tail.applied)
-            else:
-                self._deliveries.start()
+            due = self._idle[0][0] if self._idle else now + self._progress_seconds
+            if due > now:
                 await self._clock.sleep(due - now)
+                continue
+            _, _, watcher = heappop(self._idle)
+            if watcher not in self._watchers:
+                continue
+            if watcher.idle_since + self._progress_seconds <= now:
+                watcher.idle_since = now
+                watcher.offer_progress(self._tail.applied)
+            self._expect_progress(watcher)
+        self._idle.clear()
         self._ticker = None
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
 from configsvc.app.watch.backlog import Backlog
+from configsvc.app.watch.deliveries import Deliveries
 from configsvc.app.watch.events import Changed, Notified, Progress
 from configsvc.app.watch.selector import Selector
 from configsvc.app.watch.snapshot import SnapshotRevisions
@@ -26,6 +27,26 @@ SendNow = Callable[[Changed | Progress], bool]
 class Watcher:
     """Filled by the hub, between two awaits; emptied by the task of its client, or by the hub while that task waits."""
 
+    # A change touches thousands of watchers, and none of them is in the processor's cache: the fewer objects, the better.
+    __slots__ = (
+        "_deliveries",
+        "_error",
+        "_is_notified",
+        "_is_to_be_delivered",
+        "_next_ordinal",
+        "_next_revision",
+        "_progress",
+        "_send_now",
+        "_snapshot",
+        "_synced_to",
+        "_task_waits",
+        "_waiter",
+        "backlog",
+        "idle_since",
+        "is_behind",
+        "selector",
+    )
+
     def __init__(
         self,
         selector: Selector,
@@ -34,19 +55,18 @@ class Watcher:
         max_bytes: int,
         applied: int,
         is_resuming: bool,
+        deliveries: Deliveries,
         send_now: SendNow | None = None,
-        deliver_soon: Callable[["Watcher"], None] = lambda _: None,
     ) -> None:
         self.selector = selector
         self.backlog = Backlog(max_changes, max_bytes)
         self._send_now = send_now
-        # Makes the hub call `deliver`.
-        self._deliver_soon = deliver_soon
+        self._deliveries = deliveries
         self._is_to_be_delivered = False
         # A watcher that resumes takes nothing from the tail until its place in the log is known.
         self.is_behind = is_resuming
-        # The (revision, ordinal) of the first change that it may not have got: never too high, exact if it is behind.
-        self._next = (applied + 1, 0)
+        # Revision and ordinal of the first change that it may not have got: never too high, exact if it is behind.
+        self._next_revision, self._next_ordinal = applied + 1, 0
         # Nothing up to here is missing at the client. `Progress` never goes below it.
         self._synced_to = 0
         self._snapshot: SnapshotRevisions | None = None if is_resuming else SnapshotRevisions()
@@ -54,12 +74,16 @@ class Watcher:
         self._is_notified = False
         self._error: ServiceError | None = None
         self._waiter: asyncio.Future[None] | None = None
+        # Whether the client's task waits in `take`: it has sent everything that it took, and nothing was left.
+        self._task_waits = False
+        # When the last change came.
+        self.idle_since = 0.0
 
     # Opening.
 
     def resume(self, after: int, applied: int) -> None:
         """The client has everything up to `after`; the tail has applied everything up to `applied`."""
-        self._next = (after + 1, 0)
+        self._next_revision, self._next_ordinal = after + 1, 0
         self._synced_to = after
         self.is_behind = after < applied
 
@@ -82,16 +106,18 @@ class Watcher:
         synced = first if records is None else last
         if records is not None:
             self.backlog.drop_through(synced)
-        self._next = max(self._next, (synced + 1, 0))
+        self._skip_to(synced + 1, 0)
         self._synced_to = synced
         return records or (), synced
 
     # What the tail tells.
 
-    def push(self, event: Changed, applied: int) -> None:
+    def push(self, event: Changed, applied: int, now: float) -> None:
         """Takes in a change while the watcher is live."""
-        change = event.change
-        if self.is_behind or (change.revision, change.ordinal) < self._next:
+        if self.is_behind or self._has_got(event.change):
+            return
+        self.idle_since = now
+        if self._task_waits and self._send_at_once(event):
             return
         if not self.backlog.add(event):
             self.fall_behind(applied)
@@ -102,8 +128,10 @@ class Watcher:
         if self.is_behind:
             return
         oldest = next(iter(self.backlog), None)
-        start = (applied + 1, 0) if oldest is None else (oldest.change.revision, oldest.change.ordinal)
-        self._next = max(self._next, start)
+        if oldest is None:
+            self._skip_to(applied + 1, 0)
+        else:
+            self._skip_to(oldest.change.revision, oldest.change.ordinal)
         self.backlog.clear()
         self._progress = None
         self.is_behind = True
@@ -132,7 +160,7 @@ class Watcher:
         self._is_to_be_delivered = False
         if not self._task_waits or self._send_now is None:
             return 0
-        # A watcher that has fallen behind or has ended has woken its task.
+        # The watcher is neither behind nor ended, since both wake its task.
         sent = 0
         if self._progress is not None:
             if not self._send_now(Progress(self._progress)):
@@ -176,12 +204,16 @@ class Watcher:
                 self._is_notified = False
                 return Notified()
             self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
+            self._task_waits = True
+            try:
+                await self._waiter
+            finally:
+                self._task_waits = False
 
     @property
     def read_after(self) -> int:
         """The revision after which a watcher that is behind reads the log."""
-        return self._next[0] - 1
+        return self._next_revision - 1
 
     def take_missed(self, changes: Sequence[Change]) -> Iterator[Changed]:
         """The events for the next changes of the log, whole revisions.
@@ -190,17 +222,17 @@ class Watcher:
         """
         for change, last in _with_last(changes, self.selector):
             self.check()
-            if (change.revision, change.ordinal) < self._next:
+            if self._has_got(change):
                 continue
-            self._next = (change.revision, change.ordinal + 1)
+            self._next_revision, self._next_ordinal = change.revision, change.ordinal + 1
             if self.selector.matches(change.ref) and not self._is_in_snapshot(change):
                 yield Changed(change, change is last)
         if changes:
-            self._next = (changes[-1].revision + 1, 0)
+            self._next_revision, self._next_ordinal = changes[-1].revision + 1, 0
 
     def go_live_if_current(self, applied: int) -> None:
         """The tail tells everything after `applied`. Nothing else is missing if the watcher has got everything before."""
-        self._synced_to = self._next[0] - 1
+        self._synced_to = self._next_revision - 1
         self.is_behind = self._synced_to < applied
 
     def _is_in_snapshot(self, change: Change) -> bool:
@@ -212,19 +244,34 @@ class Watcher:
             return False
         return self._snapshot.shows(change)
 
-    @property
-    def _task_waits(self) -> bool:
-        """Whether the client's task waits in `take`: it has sent everything that it took."""
-        return self._waiter is not None and not self._waiter.done()
+    def _has_got(self, change: Change) -> bool:
+        revision = change.revision
+        return revision < self._next_revision or (
+            revision == self._next_revision and change.ordinal < self._next_ordinal
+        )
+
+    def _skip_to(self, revision: int, ordinal: int) -> None:
+        following = (self._next_revision, self._next_ordinal)
+        self._next_revision, self._next_ordinal = max(following, (revision, ordinal))
+
+    def _send_at_once(self, event: Changed) -> bool:
+        """Sends a change past the backlog. Nothing waits there: while any watcher waits for its turn, none may send."""
+        if self._send_now is None or not self._deliveries.may_send():
+            return False
+        if self._is_in_snapshot(event.change) or self._send_now(event):
+            return True
+        self._wake()
+        return False
 
     def _offer(self) -> None:
         if self._send_now is None:
             self._wake()
         elif self._task_waits and not self._is_to_be_delivered:
             self._is_to_be_delivered = True
-            self._deliver_soon(self)
+            self._deliveries.add(self)
 
     def _wake(self) -> None:
+        self._task_waits = False
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 

@@ -3,7 +3,7 @@
 from configsvc.rpc.convert.changes import applied, audit, audit_filter, changed_fields, changed_flag_fields
 from configsvc.rpc.convert.configs import config, config_change, config_version, difference, effective
 from configsvc.rpc.convert.drafts import CONFIG_FIELDS, config_draft, config_operation, partial_config_draft, ref_of
-from configsvc.rpc.convert.flags import evaluation, flag, flag_change, flag_version
+from configsvc.rpc.convert.flags import context, evaluation, flag, flag_change, flag_version
 from configsvc.rpc.convert.health import health
 from configsvc.rpc.convert.instances import (
     check_result,
@@ -31,6 +31,7 @@ __all__ = [
     "config_draft",
     "config_operation",
     "config_version",
+    "context",
     "definition",
     "difference",
     "effective",

@@ -1,5 +1,6 @@
 """Flags and evaluations as messages."""
 
+from configsvc_client.evaluation import Context
 from configsvc_client.v1 import flag_pb2
 
 from configsvc.app.flags.evaluation import FailedItem, Outcome
@@ -7,7 +8,7 @@ from configsvc.domain.records import Change, JsonObject, Record
 from configsvc.rpc.convert.changes import changed_flag_fields
 from configsvc.rpc.convert.members import fill
 from configsvc.rpc.convert.message_budget import Detail
-from configsvc.rpc.convert.values import struct_of, timestamp, value_of
+from configsvc.rpc.convert.values import json_of, struct_of, timestamp, value_of
 
 
 def flag(record: Record, detail: Detail = Detail.FULL) -> flag_pb2.Flag:
@@ -49,6 +50,11 @@ def flag_change(change: Change, detail: Detail = Detail.FULL) -> flag_pb2.WatchF
         previous_omitted=change.before is not None and not detail.includes_before,
     )
     return flag_pb2.WatchFlagsResponse(change=message)
+
+
+def context(request: flag_pb2.EvaluateFlagRequest | flag_pb2.BatchEvaluateFlagsRequest) -> Context:
+    """The user that flags are evaluated for."""
+    return Context(request.user_id, {name: json_of(value) for name, value in request.attributes.fields.items()})
 
 
 def evaluation(outcome: Outcome, user_id: str, detail: Detail = Detail.FULL) -> flag_pb2.Evaluation:

@@ -23,6 +23,8 @@ OPTIONS = (
     ("grpc.absolute_max_metadata_size", METADATA_BYTES),
     ("grpc.so_reuseport", 0),
 )
+# The gateway puts this before the paths of calls whose messages are compressed (deploy/lua/grpc.lua).
+COUNTING_PREFIX = "/grpcio"
 
 
 class GrpcioEngine:
@@ -110,7 +112,7 @@ class _Methods(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """The handler; None if no service has the method."""
-        path = handler_call_details.method
+        path = handler_call_details.method.removeprefix(COUNTING_PREFIX)
         handler = self._handlers.get(path)
         if handler is None:
             self._on_unknown_method(path)

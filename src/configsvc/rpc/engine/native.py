@@ -2,7 +2,7 @@
 
 The library hands over each call as an event, with the whole request, and takes the answer by the call's number. It serves
 unary methods and streams of responses. A grpc.aio server behind it, on a unix socket, serves the rest: streams of requests,
-and paths that no method has.
+compressed requests (see `COUNTING_PREFIX`), and paths that no method has.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import logging
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ QUIET_SECONDS = 0.1
 
 # What the library hands over: kind, number of the call, number of the method, request, nothing, details.
 Event = tuple[int, int, int, Any, Any, Any]
+# Metadata, peer, and the seconds until the caller's deadline.
+Details = tuple[tuple[tuple[str, str | bytes], ...], str, float | None]
 
 
 class NativeEngine:
@@ -54,7 +57,7 @@ class NativeEngine:
         # The path of a socket must be short.
         self._directory = Path(tempfile.mkdtemp(prefix="configsvc-"))
         behind = self._directory / "grpcio.sock"
-        await self._rest.start([method for method in methods if method.has_request_stream], [f"unix:{behind}"])
+        await self._rest.start(methods, [f"unix:{behind}"])
         native = [method for method in methods if not method.has_request_stream]
         for address in listen:
             self._listeners.append(_Listener(address, native, self._options.max_request_bytes))
@@ -132,13 +135,13 @@ class _Listener:
     def _receive(self) -> None:
         while (events := self._front.recv_batch_details(BATCH_CALLS)) is not None:
             try:
-                self._loop.call_soon_threadsafe(self._on_events, events)
+                self._loop.call_soon_threadsafe(self._on_events, events, time.monotonic())
             except RuntimeError:
                 # The loop was closed without `stop`.
                 self._front.close()
                 return
 
-    def _on_events(self, events: Sequence[Event]) -> None:
+    def _on_events(self, events: Sequence[Event], received_at: float) -> None:
         self._batches += 1
         for kind, number, method_number, received, _, details in events:
             if kind == EVENT_CANCEL:
@@ -146,11 +149,9 @@ class _Listener:
                 if call is not None:
                     call.cancel()
             else:
-                self._begin(number, self._methods[method_number], received, details)
+                self._begin(number, self._methods[method_number], received, details, received_at)
 
-    def _begin(
-        self, number: int, method: EngineMethod, received: bytes, details: tuple[Any, str, float | None]
-    ) -> None:
+    def _begin(self, number: int, method: EngineMethod, received: bytes, details: Details, received_at: float) -> None:
         front = self._front
         if self._is_closing:
             front.fail(number, _number_of(grpc.StatusCode.UNAVAILABLE), "this replica is shutting down")
@@ -165,7 +166,7 @@ class _Listener:
                 headers = status_headers(answer.details) if answer.details else None
                 front.respond(number, answer.message, headers, answer.trailing_metadata)
                 return
-        call = self._calls[number] = NativeCall(front, number, *details)
+        call = self._calls[number] = NativeCall(front, number, *details, received_at)
         call.task = self._loop.create_task(self._run(call, method, received))
 
     async def _run(self, call: NativeCall, method: EngineMethod, received: bytes) -> None:

@@ -87,13 +87,13 @@ class AccessLog:
         """The lines about one method."""
         return self._methods.setdefault(path, MethodLog(path))
 
-    def is_sampled(self, path: str) -> bool:
-        """Whether some successful calls of a unary method have no line."""
-        return not self._writes_all and path not in WRITES
+    def sample_of(self, path: str) -> MethodLog | None:
+        """The lines about a unary method some of whose successful calls have none; None if each call has one."""
+        return None if self._writes_all or path in WRITES else self.of(path)
 
     def unary(self, method: Method, handler: Handler) -> Handler:
         """Logs each unary call at its end. Health checks that succeed are not logged: they are too many."""
-        return self._logged(method, handler, is_sampled=self.is_sampled(method.path))
+        return self._logged(method, handler, is_sampled=self.sample_of(method.path) is not None)
 
     def stream(self, method: Method, handler: Handler) -> Handler:
         """Logs each stream at its end."""

@@ -11,7 +11,7 @@ from configsvc.domain.configs import ConfigFilter
 from configsvc.domain.pages import PageRequest
 from configsvc.domain.records import Record
 from configsvc.rpc import convert
-from configsvc.rpc.context import CallContext
+from configsvc.rpc.context import CallContext, direct_write
 from configsvc.rpc.convert import CONFIG_FIELDS, ref_of
 from configsvc.rpc.convert.message_budget import fit_page
 from configsvc.rpc.offload import offload, offload_items, offload_request
@@ -159,7 +159,7 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
         selected = ConfigFilter(request.environment, service, tuple(request.keys), request.prefix)
         after = request.after_revision if request.HasField("after_revision") else None
         history = request_metadata.expected_history(context, request)
-        return self._watches.stream(self._store.selector(selected), after, history)
+        return self._watches.stream(self._store.selector(selected), after, history, direct_write(context))
 
 
 async def _config(record: Record) -> config_pb2.Config:

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 
-from configsvc_client.evaluation import Context
 from configsvc_client.v1 import flag_pb2, flag_pb2_grpc
 
 from configsvc.app.flags.evaluation import EvaluationQuery
@@ -14,7 +13,7 @@ from configsvc.domain.flags import flag_ref
 from configsvc.domain.records import Record
 from configsvc.errors import InvalidInput
 from configsvc.rpc import convert
-from configsvc.rpc.context import CallContext
+from configsvc.rpc.context import CallContext, direct_write
 from configsvc.rpc.convert import FLAG_FIELDS
 from configsvc.rpc.convert.message_budget import fit_item, fit_page
 from configsvc.rpc.offload import offload, offload_items, offload_request
@@ -118,7 +117,7 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
         self, request: flag_pb2.EvaluateFlagRequest, context: CallContext
     ) -> flag_pb2.EvaluateFlagResponse:
         found = await self._evaluator.one(
-            request.environment, request.flag_name, _context(request), explain=request.explain
+            request.environment, request.flag_name, convert.context(request), explain=request.explain
         )
         evaluation = fit_item(lambda outcome, detail: convert.evaluation(outcome, request.user_id, detail), found.value)
         return flag_pb2.EvaluateFlagResponse(evaluation=evaluation, revision=found.revision)
@@ -131,7 +130,7 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
             users = [one.user_id for one in request.requests]
         else:
             found = await self._evaluator.batch(
-                request.environment, list(request.flag_names), _context(request), explain=request.explain
+                request.environment, list(request.flag_names), convert.context(request), explain=request.explain
             )
             users = [request.user_id] * len(found.value)
         return flag_pb2.BatchEvaluateFlagsResponse(results=evaluations(found.value, users), revision=found.revision)
@@ -141,7 +140,8 @@ class FlagServicer(flag_pb2_grpc.FlagServiceServicer):
     ) -> AsyncIterator[flag_pb2.WatchFlagsResponse]:
         selector = self._store.selector(request.environment, list(request.names))
         after = request.after_revision if request.HasField("after_revision") else None
-        return self._watches.stream(selector, after, request_metadata.expected_history(context, request))
+        history = request_metadata.expected_history(context, request)
+        return self._watches.stream(selector, after, history, direct_write(context))
 
 
 def _evaluation_requests(request: flag_pb2.BatchEvaluateFlagsRequest) -> list[EvaluationRequest]:
@@ -154,14 +154,9 @@ def _evaluation_requests(request: flag_pb2.BatchEvaluateFlagsRequest) -> list[Ev
             field = f"requests[{index}].min_revision"
             raise InvalidInput.of(field, "must not be given: the batch has one min_revision, beside requests")
     return [
-        EvaluationRequest(one.environment, EvaluationQuery(one.flag_name, _context(one), one.explain))
+        EvaluationRequest(one.environment, EvaluationQuery(one.flag_name, convert.context(one), one.explain))
         for one in request.requests
     ]
-
-
-def _context(request: flag_pb2.EvaluateFlagRequest | flag_pb2.BatchEvaluateFlagsRequest) -> Context:
-    attributes = {name: convert.json_of(value) for name, value in request.attributes.fields.items()}
-    return Context(request.user_id, attributes)
 
 
 async def _flag(record: Record) -> flag_pb2.Flag:

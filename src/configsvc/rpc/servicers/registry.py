@@ -16,7 +16,7 @@ from configsvc.domain.pages import PageRequest
 from configsvc.domain.records import Kind
 from configsvc.errors import InvalidInput
 from configsvc.rpc import convert
-from configsvc.rpc.context import CallContext
+from configsvc.rpc.context import CallContext, direct_write
 from configsvc.rpc.convert.message_budget import MessageBudget, fit_page
 from configsvc.rpc.requests import preconditions, request_metadata
 from configsvc.rpc.responses import response_metadata
@@ -145,7 +145,8 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
             fields.service(request.service_name, required=True)
         selector = Selector(Kind.INSTANCE, "", request.service_name, None, "")
         after = request.after_revision if request.HasField("after_revision") else None
-        return self._watches.stream(selector, after, request_metadata.expected_history(context, request))
+        history = request_metadata.expected_history(context, request)
+        return self._watches.stream(selector, after, history, direct_write(context))
 
     def _page(
         self,

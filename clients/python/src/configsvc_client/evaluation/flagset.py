@@ -102,6 +102,20 @@ class FlagSet:
         changed._cyclic = self._cyclic_after(changes, compiled)
         return changed
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the flags, in order."""
+        return self._ordered_names()
+
+    def depends_on_sticky(self, name: str) -> bool:
+        """Whether a flag's result depends on a sticky flag: itself or a prerequisite. True if there is no such flag."""
+        compiled = self._compiled.get(name)
+        if compiled is None:
+            return True
+        if not compiled.prerequisites:
+            return compiled.flag.sticky
+        return any(flag.sticky for flag in self.required_by(name))
+
     def required_by(self, name: str) -> tuple[Flag, ...]:
         """The flags that a flag's result depends on: itself, which comes first, its prerequisites, and theirs.
 

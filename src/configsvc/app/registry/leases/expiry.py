@@ -84,12 +84,11 @@ class LeaseExpiry:
     async def _grant_owned(self) -> None:
         """Grants a fresh lease to each own instance that had none: heartbeats may have been missed meanwhile."""
         await self._leases.grant(self._registrations.owned())
-        for lease in self._leases:
-            lease.is_loaded = False
+        self._leases.load_again()
 
     async def _load_new(self) -> None:
         """Reads what the store knows about instances that are new here, and grants a fresh lease to those without one."""
-        new = {lease.incarnation: lease for lease in self._leases if not lease.is_loaded}
+        new = {lease.incarnation: lease for lease in self._leases.silent() if not lease.is_loaded}
         if not new:
             return
         found = await self._heartbeats.heartbeats(new)
@@ -104,7 +103,7 @@ class LeaseExpiry:
                 lease.is_loaded = True
 
     async def _expire_due(self) -> None:
-        due = {lease.incarnation: lease for lease in self._leases if self._leases.remaining(lease) <= 0}
+        due = {lease.incarnation: lease for lease in self._leases.silent() if self._leases.remaining(lease) <= 0}
         if not due:
             return
         found = await self._heartbeats.heartbeats(due)

@@ -4,15 +4,19 @@ An instance stays for the length of its lease after the last heartbeat that any 
 lease. A change of owner, a restart, or an outage of a backend grants a fresh lease, but only one until the next heartbeat.
 
 A heartbeat is a Heartbeat call, a registration, a KeepAlive message, or a passed health check. The replica that hears it
-holds it in memory, and records it in the store: at once if another replica owns the instance, because the owner reads the
-store before it ends a lease; at a bounded rate if it owns the instance itself, for the replica that may adopt it.
+holds it in memory. It records it in the store only for others. If another replica owns the instance, that is at the next
+sweep, because the owner reads the store before it ends a lease. If it owns the instance itself, the record is for the
+replica that may adopt it, which grants a fresh lease unless there was no heartbeat since the last grant. So the first
+heartbeat after a grant is recorded at the next sweep, and after that one heartbeat in many leases. All heartbeats of a
+sweep are recorded in one statement.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
+from configsvc.app.registry.leases.lease import Lease
 from configsvc.app.registry.leases.lease_clock import LeaseClock, LeaseInstant
+from configsvc.app.registry.leases.silence import SilentLeases
 from configsvc.app.registry.registrations import Registrations
 from configsvc.clock import Clock
 from configsvc.domain.instances import Incarnation
@@ -24,32 +28,16 @@ from configsvc.storage.port import Heartbeat, Heartbeats
 SWEEP_SECONDS = 0.5
 # How often the store is told that this replica hears heartbeats, if there is silence to measure.
 SYNC_SECONDS = 1.0
-# The shortest time between two records of one instance's heartbeats by its owner, as a part of the lease.
-RECORD_PART = 0.2
-# An instance whose last heartbeat is less than this part of its lease ago is not silent. Heartbeats come three times a lease.
-SILENT_PART = 0.5
+# The shortest time between two records of one instance's heartbeats by its owner, in leases, unless a grant came between.
+# If another replica granted a lease without this one's knowledge, and died before it became the owner, then this is how
+# long an instance may lack the right to its next grant.
+RECORD_LEASES = 10
+# The longest such time.
+RECORD_SECONDS = 3_600.0
 # After this, a heartbeat that another replica has just heard is in the store: two of its sweeps.
 SETTLE_SECONDS = 2 * SWEEP_SECONDS
 # Heartbeats of instances that left are deleted after this, which is longer than the longest lease; and how often.
 FORGET_SECONDS, FORGET_EVERY_SECONDS = 172_800.0, 3_600.0
-
-
-@dataclass(slots=True)
-class Lease:
-    """The lease of an instance that this replica owns."""
-
-    incarnation: Incarnation
-    # When this replica became the owner.
-    owned_since: LeaseInstant
-    # The last heartbeat, and its wall time, which is shown to people.
-    last_heartbeat: LeaseInstant | None = None
-    last_heartbeat_at: datetime | None = None
-    # When the instance last got a fresh lease without a heartbeat.
-    granted: LeaseInstant | None = None
-    # The last heartbeat that the store knows.
-    recorded: LeaseInstant | None = None
-    # Whether the store's knowledge of this instance was read.
-    is_loaded: bool = False
 
 
 class Leases:
@@ -64,12 +52,15 @@ class Leases:
         self._clock = clock
         self.clock = LeaseClock(heartbeats, clock)
         self._leases: dict[Ref, Lease] = {}
-        # Heartbeats of instances that other replicas own; the store does not know them yet.
+        self._silent = SilentLeases(self.clock)
+        # Heartbeats that the store does not know yet: of own instances, and of those that other replicas own.
+        self._unrecorded: dict[Ref, Lease] = {}
         self._unrecorded_others: dict[Incarnation, LeaseInstant] = {}
         self._synced_at = self._forgot_at = clock.monotonic()
 
-    def __iter__(self) -> Iterator[Lease]:
-        return iter(tuple(self._leases.values()))
+    def silent(self) -> list[Lease]:
+        """The leases whose last heartbeat is not recent, or not known. All leases that have run out are among them."""
+        return self._silent.now()
 
     def get(self, ref: Ref) -> Lease | None:
         """The lease of an instance; None if another replica owns it."""
@@ -83,7 +74,9 @@ class Leases:
             return
         lease = self._leases.get(record.ref)
         if lease is None or lease.incarnation != incarnation:
-            lease = self._leases[record.ref] = Lease(incarnation, now)
+            lease = self._begin(record)
+        if self._must_record(lease):
+            self._unrecorded[record.ref] = lease
         lease.last_heartbeat, lease.last_heartbeat_at = now, self._clock.now()
         lease.granted, lease.is_loaded = None, True
 
@@ -94,33 +87,37 @@ class Leases:
 
     def on_put(self, record: Record, before: Record | None) -> None:
         """Begins a lease for each instance that this replica becomes the owner of."""
-        incarnation, lease = Incarnation.of(record), self._leases.get(record.ref)
+        lease = self._leases.get(record.ref)
         if not self._registrations.owns(record):
             self.release(record.ref)
-        elif lease is None or lease.incarnation != incarnation:
-            self._leases[record.ref] = Lease(incarnation, self.clock.now())
+        elif lease is None or lease.incarnation != Incarnation.of(record):
+            self._begin(record)
+        elif lease.ttl_seconds != (ttl_seconds := _ttl_seconds(record)):
+            lease.ttl_seconds = ttl_seconds
+            self._silent.add(lease)
 
     def on_remove(self, record: Record) -> None:
         """The lease ends with the registration."""
-        self._leases.pop(record.ref, None)
+        self._end(record.ref)
 
     def release(self, ref: Ref) -> None:
         """Another replica owns the instance now. It may not have heard the last heartbeat, so that is recorded."""
-        lease = self._leases.pop(ref, None)
+        lease = self._end(ref)
         if lease is not None and lease.last_heartbeat is not None and lease.last_heartbeat is not lease.recorded:
             self._unrecorded_others[lease.incarnation] = lease.last_heartbeat
 
-    def ttl(self, ref: Ref) -> float:
-        """The length of an instance's lease, in seconds."""
-        record = self._registrations.get(ref)
-        return float(record.body["lease_ttl_seconds"]) if record else 0.0
+    def load_again(self) -> None:
+        """What the store knows about each lease must be read again before the lease may end."""
+        for lease in self._leases.values():
+            lease.is_loaded = False
+            self._silent.add(lease)
 
     def remaining(self, lease: Lease) -> float:
         """The seconds until a lease ends; not positive if it has ended. More than zero if that is not known yet."""
         if not lease.is_loaded or self.clock.age(lease.owned_since) < SETTLE_SECONDS:
             return SETTLE_SECONDS
         ages = [self.clock.age(instant) for instant in (lease.last_heartbeat, lease.granted) if instant is not None]
-        return self.ttl(lease.incarnation.ref) - min(ages)
+        return lease.ttl_seconds - min(ages)
 
     def learn(self, lease: Lease, heartbeat: Heartbeat) -> None:
         """Takes over what the store knows, if it is newer."""
@@ -139,8 +136,8 @@ class Leases:
         if not records:
             return
         # A dead owner's heartbeats are not known here. Then there is nothing to record, and the claim must not wait.
-        changing = {record.ref for record in records}
-        own = {ref: lease for ref, lease in self._unrecorded(0.0).items() if ref in changing}
+        known = (self._leases.get(record.ref) for record in records)
+        own = [lease for lease in known if lease is not None and lease.last_heartbeat is not lease.recorded]
         if own or not self.clock.is_synced:
             await self._sync(own)
         await self._heartbeats.grant_leases([Incarnation.of(record) for record in records], self.clock.seconds)
@@ -148,35 +145,41 @@ class Leases:
     async def sync_if_due(self) -> None:
         """Records heartbeats in the store, and reports to it that this replica hears heartbeats. Raises `Unavailable`."""
         if self._is_sync_due():
-            await self._sync(self._unrecorded(RECORD_PART))
+            await self._sync(tuple(self._unrecorded.values()))
+
+    def _begin(self, record: Record) -> Lease:
+        lease = self._leases[record.ref] = Lease(Incarnation.of(record), _ttl_seconds(record), self.clock.now())
+        self._unrecorded.pop(record.ref, None)
+        self._silent.add(lease)
+        return lease
+
+    def _end(self, ref: Ref) -> Lease | None:
+        self._unrecorded.pop(ref, None)
+        self._silent.remove(ref)
+        return self._leases.pop(ref, None)
+
+    def _must_record(self, lease: Lease) -> bool:
+        """Whether the store must learn of a heartbeat that is heard now."""
+        if lease.granted is not None or not lease.is_loaded:
+            # The store has a grant that is newer than the last heartbeat that it knows, or may have one.
+            return True
+        return self.clock.age(lease.recorded or lease.owned_since) >= min(
+            RECORD_LEASES * lease.ttl_seconds, RECORD_SECONDS
+        )
 
     def _is_sync_due(self) -> bool:
         """Whether there are heartbeats to record, or silence to measure: of an own instance, or of another replica's."""
-        if not self.clock.is_synced or self._unrecorded_others or self._unrecorded(RECORD_PART):
+        if not self.clock.is_synced or self._unrecorded_others or self._unrecorded:
             return True
         if self._clock.monotonic() - self._synced_at < SYNC_SECONDS:
             return False
-        return len(self._leases) < self._registrations.count or any(
-            lease.last_heartbeat is None
-            or lease.last_heartbeat.is_from_store
-            or self.clock.age(lease.last_heartbeat) > SILENT_PART * self.ttl(ref)
-            for ref, lease in self._leases.items()
-        )
+        return len(self._leases) < self._registrations.count or bool(self.silent())
 
-    def _unrecorded(self, part: float) -> dict[Ref, Lease]:
-        """Own leases whose last heartbeat the store does not know, and whose last record is this part of the lease ago."""
-        return {
-            ref: lease
-            for ref, lease in self._leases.items()
-            if lease.last_heartbeat is not lease.recorded
-            and (lease.recorded is None or self.clock.age(lease.recorded) >= part * self.ttl(ref))
-        }
-
-    async def _sync(self, own: dict[Ref, Lease]) -> None:
+    async def _sync(self, own: Iterable[Lease]) -> None:
         await self.clock.sync()
         self._synced_at = self._clock.monotonic()
         others, self._unrecorded_others = self._unrecorded_others, {}
-        recording = [(lease, lease.last_heartbeat) for lease in own.values() if lease.last_heartbeat is not None]
+        recording = [(lease, lease.last_heartbeat) for lease in own if lease.last_heartbeat is not None]
         instants = {**others, **{lease.incarnation: heartbeat for lease, heartbeat in recording}}
         if instants:
             now = self.clock.seconds
@@ -189,6 +192,12 @@ class Leases:
                 raise
             for lease, heartbeat in recording:
                 lease.recorded = heartbeat
+                if self._unrecorded.get(lease.incarnation.ref) is lease:
+                    del self._unrecorded[lease.incarnation.ref]
         if self._synced_at - self._forgot_at > FORGET_EVERY_SECONDS:
             self._forgot_at = self._synced_at
             await self._heartbeats.forget_heartbeats(self.clock.seconds - FORGET_SECONDS)
+
+
+def _ttl_seconds(record: Record) -> float:
+    return float(record.body["lease_ttl_seconds"])

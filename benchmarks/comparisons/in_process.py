@@ -1,24 +1,27 @@
 """One evaluation inside a Python process, next to the libraries for it on PyPI."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from benchmarks.evaluation_peers import ROLLOUT, RULES, TARGETED, IsOn, all_ready
-from benchmarks.measure import Effort, Table, in_turns, microseconds_each
+from benchmarks.comparisons.in_process_peers import ROLLOUT, RULES, TARGETED, IsOn, all_ready
+from benchmarks.measure import Effort, Measured, Round, Table, in_turns, microseconds_each
+from benchmarks.placement import Placement
+from benchmarks.run import Run
 
 USERS = tuple(f"user-{number}" for number in range(1_000))
 # 25 % of 1,000 users, plus or minus more than four standard deviations.
 FEWEST_ON, MOST_ON = 190, 310
 # A round of one library. The median is stable from this length on; more rounds reduce noise better than longer ones.
-ROUND_PART, ROUNDS_TIMES = 0.12, 3
+ROUND_PART, ROUNDS_TIMES = 0.2, 3
 
 
-def tables(effort: Effort) -> Sequence[Table]:
+def tables(run: Run, placement: Placement) -> list[Table]:
     """Two flags, each with all libraries."""
+    run = run.on(placement, run.stack)
     with all_ready() as peers:
         for name, is_on in peers.items():
             _check(name, is_on)
         return [
-            _table(f"One evaluation in the process: {what}", flag, peers, effort)
+            _table(run, f"in_process.{flag}", f"One evaluation in the process: {what}", flag, peers)
             for flag, what in (
                 (ROLLOUT, "25 % rollout, two targeted users"),
                 (RULES, "three rules, then 25 % rollout"),
@@ -26,12 +29,13 @@ def tables(effort: Effort) -> Sequence[Table]:
         ]
 
 
-def _table(title: str, flag: str, peers: Mapping[str, IsOn], effort: Effort) -> Table:
-    def side(is_on: IsOn) -> float:
-        return microseconds_each(lambda user: is_on(flag, user), USERS, effort.seconds * ROUND_PART)
+def _table(run: Run, key: str, title: str, flag: str, peers: Mapping[str, IsOn]) -> Table:
+    def round_of(is_on: IsOn) -> Round:
+        return lambda seconds: Measured(microseconds_each(lambda user: is_on(flag, user), USERS, seconds))
 
-    rounds = {name: lambda is_on=is_on: side(is_on) for name, is_on in peers.items()}
-    return Table(title, "µs an evaluation", in_turns(rounds, effort.rounds * ROUNDS_TIMES))
+    effort = Effort(run.effort.rounds * ROUNDS_TIMES, run.effort.seconds)
+    figures = in_turns({name: round_of(is_on) for name, is_on in peers.items()}, effort, ROUND_PART)
+    return run.table(key, title, "µs", figures)
 
 
 def _check(name: str, is_on: IsOn) -> None:

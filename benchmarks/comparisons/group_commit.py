@@ -12,12 +12,14 @@ from pathlib import Path
 
 from psycopg_pool import AsyncConnectionPool
 
-from benchmarks.measure import Effort, Table, calls_per_second, in_async_turns, run
+from benchmarks.measure import Table, calls_per_second, in_async_turns
+from benchmarks.measure import run as run_loop
+from benchmarks.placement import Placement
+from benchmarks.run import Run
 from configsvc.domain.records import Action, Author, Kind, Mutation, Put, Ref, View, Write
 from configsvc.storage.port import Writer
 from configsvc.storage.postgres.storage import PostgresStorage
 from configsvc.storage.sqlite.storage import SqliteStorage
-from tests.engines import Postgres
 
 WRITERS = (1, 8, 64)
 # Ten sides and levels of one second each would take most of the whole run.
@@ -47,14 +49,16 @@ ON CONFLICT (key) DO UPDATE SET revision = excluded.revision, body = excluded.bo
 """
 
 
-def tables(effort: Effort, postgres: Postgres) -> Sequence[Table]:
+def tables(run: Run, placement: Placement) -> Sequence[Table]:
     """One table for each number of writers and each database."""
+    run = run.on(placement, run.stack)
+    postgres = run.services.postgres
     with postgres.database() as grouped, postgres.database() as one_by_one, postgres.database() as naive:
         urls = {GROUPED: grouped, ONE_BY_ONE: one_by_one, SEQUENCE: naive}
-        return run(_tables(effort, urls))
+        return run_loop(_tables(run, urls))
 
 
-async def _tables(effort: Effort, urls: Mapping[str, str]) -> Sequence[Table]:
+async def _tables(run: Run, urls: Mapping[str, str]) -> Sequence[Table]:
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="configsvc-bench-")))
         grouped = await stack.enter_async_context(PostgresStorage(urls[GROUPED]))
@@ -69,20 +73,23 @@ async def _tables(effort: Effort, urls: Mapping[str, str]) -> Sequence[Table]:
             ONE_BY_ONE: _into(await stack.enter_async_context(SqliteStorage(directory / "one.db", group_writes=1))),
         }
         return [
-            await _table(f"Writes to {database}, {writers} at once", sides, writers, effort)
+            await _table(f"Writes to {database}, {writers} at once", sides, writers, run)
             for database, sides in (("PostgreSQL", on_postgres), ("SQLite", on_sqlite))
             for writers in WRITERS
         ]
 
 
-async def _table(title: str, sides: Mapping[str, OneWrite], writers: int, effort: Effort) -> Table:
+async def _table(title: str, sides: Mapping[str, OneWrite], writers: int, run: Run) -> Table:
     async def measured(write: OneWrite, seconds: float) -> float:
         return await calls_per_second(write, writers, seconds)
 
     for write in sides.values():
         await measured(write, WARM_SECONDS)
-    rounds = {side: lambda write=write: measured(write, effort.seconds * ROUND_PART) for side, write in sides.items()}
-    return Table(title, "writes/s", await in_async_turns(rounds, effort.rounds))
+    rounds = {
+        side: lambda write=write: measured(write, run.effort.seconds * ROUND_PART) for side, write in sides.items()
+    }
+    key = "group_commit." + title.partition(" to ")[2].replace(", ", ".").replace(" at once", "").lower()
+    return run.table(key, title, "writes/s", await in_async_turns(rounds, run.effort.rounds))
 
 
 def _into(storage: Writer) -> OneWrite:

@@ -1,0 +1,13 @@
+"""The names of the sides, as tables and goals have them."""
+
+OURS = "configsvc"
+ON_SQLITE = "configsvc on SQLite"
+EMPTY = "an empty call, same engine"
+EMPTY_GENERAL = "an empty call with a task, same engine"
+ETCD = "etcd"
+ETCD_SERIALIZABLE = "etcd, serializable"
+UNLEASH = "unleash-edge"
+EUREKA = "Eureka"
+KAZOO = "kazoo alone"
+PGBENCH = "the transaction itself (pgbench)"
+GROUP_COMMIT = "group commit alone"
