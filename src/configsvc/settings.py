@@ -221,6 +221,11 @@ class Settings(BaseSettings):
     near_cache_bytes: MemoryBytes = Field(
         128 << 20, description="approximate memory in bytes of these values, in each worker"
     )
+    flag_sets_bytes: MemoryBytes = Field(
+        256 << 20,
+        description="approximate memory in bytes of the flags of the environments that are evaluated, in each worker; the"
+        " environment that was read last stays, even if it alone is larger",
+    )
 
     # The process.
     default_deadline_seconds: Seconds = Field(10, description="deadline in seconds of a unary call that has none")

@@ -103,7 +103,9 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
         flags = FlagStore(
             writer=writer, reader=storage, history=storage, limits=limits, keeps_assignments=assignments.is_enabled
         )
-        flag_sets = FlagSets(reader=storage, tail=tail, fallback_cache=fallback_cache)
+        flag_sets = FlagSets(
+            reader=storage, tail=tail, fallback_cache=fallback_cache, max_bytes=settings.flag_sets_bytes
+        )
         evaluator = Evaluator(sets=flag_sets, assignments=StickyAssignments(assignments), tail=tail, limits=limits)
         service_registry = build_registry(
             _registry_options(settings),

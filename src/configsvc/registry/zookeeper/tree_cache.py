@@ -14,7 +14,8 @@ wait for that.
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from kazoo.exceptions import KazooException, NoNodeError
@@ -68,6 +69,8 @@ class TreeCache:
         # answer is seen, or the connection is lost, the entry is removed, and the answer must not be cached.
         self._requests: dict[str, object] = {}
         self._watches: dict[tuple[str, str], Watch] = {}
+        # Nodes that this session is creating, by service and instance id.
+        self._creating: set[tuple[str, str]] = set()
         # What must be read again: the kind of watch that fired, and its name.
         self._fired: dict[tuple[str, str], None] = {}
         self._has_fired = asyncio.Event()
@@ -102,6 +105,17 @@ class TreeCache:
     async def close(self) -> None:
         """Stops reading."""
         await asyncio.gather(*(task.stop() for task in self._tasks))
+
+    @contextmanager
+    def creating(self, service: str, instance_id: str) -> Iterator[None]:
+        """This session creates a node: what it makes need not be read. If it makes none, others may have made one."""
+        self._creating.add((service, instance_id))
+        try:
+            yield
+        finally:
+            self._creating.discard((service, instance_id))
+            if self.cached.get(service, instance_id) is None:
+                self._on_fired(False, "service", service)
 
     def _watch(self, kind: str, name: str) -> Watch:
         """The watch for a path: always the same object, so that kazoo holds it once."""
@@ -238,7 +252,7 @@ class TreeCache:
         for name in gone:
             self._watches.pop(("node", f"{service}/{name}"), None)
         self.skipped.retain_nodes(service, names)
-        unread = self.cached.to_read(service, names)
+        unread = [name for name in self.cached.to_read(service, names) if (service, name) not in self._creating]
         await asyncio.gather(*(self._watch_node(service, name) for name in unread))
         return is_changed or bool(gone or unread)
 
