@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-packages chaos fuzz mutants bench lint format proto services constraints clean
+.PHONY: help run test test-all test-packages chaos fuzz mutants bench lint format proto services constraints clean
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -25,6 +25,10 @@ run: $(VENV)/.made ## Runs the whole service on http://localhost:8082, without a
 # Three test files at a time on any machine, because tests spend most of their time waiting.
 test: $(VENV)/.made ## Runs all tests, on real services that it starts and stops
 	$(BIN)/python -m pytest -n 3 --dist loadfile
+
+# `make test` has the default: native behind the gateway, grpcio on TCP addresses. GRPC_ENGINE=grpcio make test: grpcio alone.
+test-all: test ## Runs all tests, and those that speak gRPC on the engine grpcio, too
+	GRPC_ENGINE=grpcio $(BIN)/python -m pytest -n 3 --dist loadfile tests/rpc tests/e2e tests/replicas tests/faults
 
 test-packages: $(VENV)/.made ## Tests the client's wheel in fresh environments, at both ends of its version ranges
 	$(BIN)/python -m pytest -q clients/python/tests

@@ -55,7 +55,7 @@ def _always(answer: bytes) -> Callable[[Any, Any], Awaitable[bytes]]:
 
 async def _serve(addresses: Sequence[str]) -> None:
     options = EngineOptions(max_request_bytes=8 << 20, on_unknown_method=lambda _path: None)
-    await open_engine(os.environ.get("GRPC_ENGINE", "native"), options).start(_methods(), addresses)
+    await open_engine(os.environ.get("GRPC_ENGINE", "native"), addresses, options).start(_methods(), addresses)
     await asyncio.Event().wait()
 
 

@@ -106,8 +106,9 @@ def _up(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from configsvc.process import Supervision, serve
+    from configsvc.process import Supervision, make_full_collections_rare, serve
 
+    make_full_collections_rare()
     supervision = Supervision(options.state_file, options.turn)
     try:
         _run(serve(load(), options.listen or ["127.0.0.1:50051"], supervision=supervision))

@@ -221,14 +221,21 @@ class Settings(BaseSettings):
     near_cache_bytes: MemoryBytes = Field(
         128 << 20, description="approximate memory in bytes of these values, in each worker"
     )
+    flag_sets_bytes: MemoryBytes = Field(
+        256 << 20,
+        description="approximate memory in bytes of the flags of the environments that are evaluated, in each worker; the"
+        " environment that was read last stays, even if it alone is larger",
+    )
 
     # The process.
     default_deadline_seconds: Seconds = Field(10, description="deadline in seconds of a unary call that has none")
     shutdown_grace_seconds: Seconds = Field(
         10, description="seconds that calls in flight have to finish when the service stops"
     )
-    grpc_engine: Literal["native", "grpcio"] = Field(
-        "grpcio", description="library that serves gRPC; native: pygrpc-native, faster, only behind the gateway; grpcio"
+    grpc_engine: Literal["", "native", "grpcio"] = Field(
+        "",
+        description="library that serves gRPC; native: pygrpc-native, which is faster and relies on limits of the gateway;"
+        " grpcio: grpc.aio; default: native on unix sockets, where it has a wheel, else grpcio",
     )
     access_log: Literal["all", "sampled"] = Field(
         "sampled",

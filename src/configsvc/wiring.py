@@ -35,7 +35,7 @@ from configsvc.domain.addresses import AddressRules
 from configsvc.rpc.engine import EngineOptions, open_engine
 from configsvc.rpc.interceptors import AccessLog, CallInterceptor
 from configsvc.rpc.interceptors.access_log import log_unknown_method
-from configsvc.rpc.quick_reads import Positions, QuickConfigs, QuickFlags, QuickReads
+from configsvc.rpc.quick_reads import Positions, QuickConfigs, QuickFlags, QuickReads, QuickRegistry
 from configsvc.rpc.server import Server
 from configsvc.rpc.servicers.change_operations import OperationPlanner
 from configsvc.rpc.servicers.changes import ChangeServicer
@@ -103,7 +103,9 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
         flags = FlagStore(
             writer=writer, reader=storage, history=storage, limits=limits, keeps_assignments=assignments.is_enabled
         )
-        flag_sets = FlagSets(reader=storage, tail=tail, fallback_cache=fallback_cache)
+        flag_sets = FlagSets(
+            reader=storage, tail=tail, fallback_cache=fallback_cache, max_bytes=settings.flag_sets_bytes
+        )
         evaluator = Evaluator(sets=flag_sets, assignments=StickyAssignments(assignments), tail=tail, limits=limits)
         service_registry = build_registry(
             _registry_options(settings),
@@ -164,6 +166,7 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
         quick_reads = QuickReads(Positions(tail), access_log.sample_of)
         quick_reads.add(CONFIGS.descriptor, QuickConfigs(configs, limits.batch_size).methods)
         quick_reads.add(FLAGS.descriptor, QuickFlags(evaluator, limits.batch_size).methods)
+        quick_reads.add(REGISTRY.descriptor, QuickRegistry(service_registry.discovery, limits).methods)
         interceptor = CallInterceptor(
             tail=tail,
             default_deadline_seconds=settings.default_deadline_seconds,
@@ -171,7 +174,9 @@ async def build(settings: Settings, listen: Sequence[str], clock: Clock = SYSTEM
             quick_reads=quick_reads.by_path,
         )
         engine = open_engine(
-            settings.grpc_engine, EngineOptions(settings.max_request_bytes, on_unknown_method=log_unknown_method)
+            settings.grpc_engine,
+            listen,
+            EngineOptions(settings.max_request_bytes, on_unknown_method=log_unknown_method),
         )
         server = await stack.enter_async_context(
             Server(services, listen, engine, interceptor, supervisor, grace_seconds=settings.shutdown_grace_seconds)

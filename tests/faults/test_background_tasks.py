@@ -42,6 +42,7 @@ REAL = (
     | FALLBACK_CACHE
     | {"log checkpoint", "outbox relay", "kafka consumer"}
     | {"zookeeper session", "zookeeper answers", "zookeeper watches", "zookeeper own nodes"}
+    | {"zookeeper own lists"}
 )
 
 
@@ -173,6 +174,7 @@ STARTED_OTHERWISE = {
     "app/registry/ownership/reconciler.py": 1,  # in a task group
     "storage/postgres/pools.py": 1,  # a statement that its caller awaits
     "rpc/server.py": 1,  # the shutdown
+    "rpc/engine/grpcio.py": 1,  # watches its server until it is stopped
     "rpc/engine/native.py": 1,  # a call, which the engine holds until its end
 }
 

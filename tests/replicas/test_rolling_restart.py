@@ -153,9 +153,10 @@ def register(running: Running) -> None:
         assert httpx.post(url, json={**body, "lease_ttl_seconds": 300}, timeout=20).status_code == 201
 
 
-@pytest.mark.parametrize("number", [1, 2])
-def test_nobody_notices_a_rolling_restart(services: ServiceSet, tmp_path: Path, number: int) -> None:
-    with service_with(services, tmp_path, WORKERS=str(number), SHUTDOWN_GRACE_SECONDS="5") as running:
+@pytest.mark.parametrize(("number", "engine"), [(1, "native"), (2, "native"), (2, "grpcio")])
+def test_nobody_notices_a_rolling_restart(services: ServiceSet, tmp_path: Path, number: int, engine: str) -> None:
+    settings = {"WORKERS": str(number), "GRPC_ENGINE": engine, "SHUTDOWN_GRACE_SECONDS": "5"}
+    with service_with(services, tmp_path, **settings) as running:
         create(running)
         register(running)
         watcher = Watcher(running)

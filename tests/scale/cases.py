@@ -8,7 +8,7 @@ from typing import Any
 from configsvc.domain.configs import config_ref
 from configsvc.domain.flags import flag_ref
 from configsvc.domain.lineage import LogState
-from configsvc.domain.records import Kind, Ref, Scope, WithMember
+from configsvc.domain.records import Dependents, Kind, Ref, Scope
 from configsvc.storage.port import EXAMINED_CHANGES, READ_BYTES, ChangeQuery, RecordQuery, RetentionPolicy
 from configsvc.storage.sql.compaction import CompactionTarget
 from configsvc.storage.sql.statements import Statement, Statements
@@ -63,8 +63,7 @@ CASES: Mapping[str, Mapping[str, Case]] = {
         "flags": Case(lambda s: s.reads([flag_ref(FLAGS, filling.flag_name(n)) for n in range(PAGE)])),
         # A write reads all flags of the environment only if it is about a very long chain of prerequisites.
         "all flags": Case(lambda s: s.reads([Scope(Kind.FLAG, FLAGS)]), LARGE.flags),
-        # The deletion of a flag reads the environment in the database to find those that require it.
-        "dependents": Case(lambda s: s.reads([WithMember(Kind.FLAG, FLAGS, "flag_name", "none")]), LARGE.flags),
+        "dependents": Case(lambda s: s.reads([Dependents(Kind.FLAG, FLAGS, filling.flag_name(1))])),
     },
     "page": {
         "first": Case(lambda s: s.page(CONFIGS)),

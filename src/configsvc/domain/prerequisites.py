@@ -10,17 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from configsvc_client.evaluation import Flag, InvalidFlag, check_prerequisites, find_cycle
 
 from configsvc.domain.flags import flag_ref, invalid_input, member
-from configsvc.domain.records import Decision, JsonObject, Kind, Mutation, Put, RecordSet, Ref, Scope, View, WithMember
+from configsvc.domain.records import Decision, Dependents, JsonObject, Kind, Mutation, Put, Ref, Scope, View
 from configsvc.domain.resources import error_metadata
 from configsvc.errors import FailedPrecondition, InvalidInput, ServiceError
 
 # Levels of prerequisites that are read one after another; each runs the decision again. A deeper chain is legal, but rare:
 # then the environment is read as a whole.
 WALKED_LEVELS = 16
-
-# Deleted flags for each of which the database is searched for flags that require it. A search passes over all bodies of
-# the environment (10 ms for 10,000 small flags). To read them all takes as long as some ten to forty searches.
-SEARCHED_DELETES = 8
 
 
 def with_prerequisite_check(decide: Decision) -> Decision:
@@ -63,9 +59,7 @@ class _EnvironmentAfter:
         """At least the flags that require a deleted one, by name."""
         if not self.deleted:
             return {}
-        dependents: list[RecordSet] = [Scope(Kind.FLAG, self._environment)]
-        if len(self.deleted) <= SEARCHED_DELETES:
-            dependents = [WithMember(Kind.FLAG, self._environment, "flag_name", name) for name in self.deleted]
+        dependents = [Dependents(Kind.FLAG, self._environment, name) for name in self.deleted]
         self._view.require(*dependents)
         before = {record.ref.key: record.body for each in dependents for record in self._view.of(each)}
         return {name: body for name, body in {**before, **self.puts}.items() if name not in self.deleted}

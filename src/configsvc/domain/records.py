@@ -59,20 +59,19 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
-class WithMember:
-    """The live records of a kind in an environment whose body has, at any depth, a member `name` with the text `value`.
+class Dependents:
+    """The live records of a kind in an environment that have the record `key` among their prerequisites.
 
     A view may also show other records of that kind and environment: the one who asks checks each.
     """
 
     kind: Kind
     environment: str
-    name: str
-    value: str
+    key: str
 
 
 # What a write can read: one record, or a set of live records.
-RecordSet = Scope | WithMember
+RecordSet = Scope | Dependents
 Read = Ref | RecordSet
 
 
@@ -282,7 +281,7 @@ class View:
             raise NotReadError(missing)
 
     def of(self, records: RecordSet) -> list[Record]:
-        """The live records of a set, in the order of their refs; see `WithMember` for what else may be among them."""
+        """The live records of a set, in the order of their refs; see `Dependents` for what else may be among them."""
         self.require(records)
         inside = (
             r for r in self.records.values() if r.ref.kind == records.kind and r.ref.environment == records.environment

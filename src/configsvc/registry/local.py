@@ -1,5 +1,6 @@
 """The embedded registry: sessions of one process, with the behaviour of ZooKeeper's sessions."""
 
+from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Self
@@ -10,11 +11,23 @@ from configsvc.registry.port import Node, NodesChanged, RegistryEvent, ReplicasC
 
 
 class LocalRegistry:
-    """The nodes and sessions that all clients share. Each node belongs to one session, and vanishes with it."""
+    """The nodes and sessions that all clients share. Each node belongs to one session, and vanishes with it.
+
+    `nodes`: by service and instance id. `ids`: those that each service has, or had a moment ago.
+    """
 
     def __init__(self) -> None:
         self.nodes: dict[tuple[str, str], tuple[Node, LocalRegistryClient]] = {}
+        self.ids: defaultdict[str, set[str]] = defaultdict(set)
         self.sessions: dict[str, LocalRegistryClient] = {}
+
+    def of(self, service: str) -> list[Node]:
+        """The nodes of a service, in the order of instance id."""
+        ids = self.ids.get(service, set())
+        ids.intersection_update([instance_id for instance_id in ids if (service, instance_id) in self.nodes])
+        if not ids:
+            self.ids.pop(service, None)
+        return [self.nodes[service, instance_id][0] for instance_id in sorted(ids)]
 
     def publish(self, event: RegistryEvent) -> None:
         """Sends an event to every session."""
@@ -55,6 +68,7 @@ class LocalRegistryClient:
                 f"'{held.owner}' holds instance '{node.instance_id}' of '{node.service}'", "NOT_OWNER"
             )
         self._registry.nodes[node.service, node.instance_id] = (node, self)
+        self._registry.ids[node.service].add(node.instance_id)
         self._registry.publish(NodesChanged(node.service))
 
     async def remove(self, service: str, instance_id: str) -> None:
@@ -66,8 +80,7 @@ class LocalRegistryClient:
 
     async def nodes(self, service: str) -> Sequence[Node]:
         self._check_connected()
-        found = (node for (name, _), (node, _) in self._registry.nodes.items() if name == service)
-        return sorted(found, key=lambda node: node.instance_id)
+        return self._registry.of(service)
 
     async def services(self) -> Sequence[str]:
         self._check_connected()

@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 
+from configsvc.app.registry.ownership import projection
 from configsvc.clock import SystemClock
 from configsvc.errors import Unavailable
 from configsvc.registry.port import Node, NodesChanged
@@ -88,3 +90,35 @@ async def test_failed_projection_is_retried(world: World, monkeypatch: pytest.Mo
             await replica.directory.register(registration(), ME)
             assert node(world) is None
         await until(lambda: node(world) is not None)
+
+
+async def test_caller_does_not_wait_behind_the_instances_of_a_new_session(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projection, "CONCURRENT_PROJECTIONS", 2)
+    most, putting, may_go_on = 0, 0, asyncio.Event()
+
+    async def slow_put(put: Callable[[Node], Awaitable[None]], node: Node) -> None:
+        nonlocal most, putting
+        if node.instance_id != "urgent":
+            putting += 1
+            most = max(most, putting)
+            await may_go_on.wait()
+            putting -= 1
+        await put(node)
+
+    async with world.replica("a") as replica:
+        names = [f"i{number}" for number in range(20)]
+        for name in names:
+            await replica.directory.register(registration(name), ME)
+        session = world.sessions["a"]
+        monkeypatch.setattr(session, "put", partial(slow_put, session.put))
+        session.expire()
+        session.resume()
+        await until(lambda: putting == 2)
+        await replica.directory.register(registration("urgent"), ME)
+        assert ("svc", "urgent") in world.registry.nodes
+        assert putting == 2
+        may_go_on.set()
+        await until(lambda: all(("svc", name) in world.registry.nodes for name in names))
+        assert most == 2

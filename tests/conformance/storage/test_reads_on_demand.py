@@ -9,7 +9,7 @@ import pytest
 from configsvc.domain.flags import creation, flag_ref, parse, update
 from configsvc.domain.preconditions import NO_PRECONDITION
 from configsvc.domain.prerequisites import with_prerequisite_check
-from configsvc.domain.records import Action, Kind, Mutation, Put, Ref, Remove, Scope, View, WithMember, Write
+from configsvc.domain.records import Action, Dependents, Kind, Mutation, Put, Ref, Remove, Scope, View, Write
 from configsvc.errors import FailedPrecondition, InvalidInput
 from configsvc.storage.port import Storage
 from tests.conformance.storage.writing import author, batch, config, create, put, remove, revisions
@@ -18,7 +18,7 @@ FLAGS = Scope(Kind.FLAG, "test")
 TARGET = config("target")
 
 
-def copying(values: Callable[[View], object], *reads: Ref | Scope | WithMember) -> Write:
+def copying(values: Callable[[View], object], *reads: Ref | Scope | Dependents) -> Write:
     """Puts what `values` finds in the view into `TARGET`."""
 
     def decide(view: View) -> Sequence[Mutation]:
@@ -32,10 +32,15 @@ def value_of(view: View, ref: Ref) -> object:
     return record.body["value"] if record else None
 
 
-def keys_with(view: View, name: str, value: str) -> list[str]:
-    """The flags that have the member itself, without the others that a view may show."""
-    records = view.of(WithMember(Kind.FLAG, "test", name, value))
-    return [record.ref.key for record in records if record.body.get(name) == value]
+def keys_requiring(view: View, name: str) -> list[str]:
+    """The flags that require another one, without the others that a view may show."""
+    records = view.of(Dependents(Kind.FLAG, "test", name))
+    return [record.ref.key for record in records if {"flag_name": name} in record.body["prerequisites"]]
+
+
+def flag_put(name: str, *required: str, environment: str = "test", action: Action = Action.CREATE) -> Put:
+    body = {"prerequisites": [{"flag_name": one} for one in required]}
+    return Put(flag_ref(environment, name), body, action)
 
 
 async def found(storage: Storage) -> object:
@@ -85,52 +90,93 @@ async def test_scope_is_read_when_asked_for(storage: Storage) -> None:
     assert await found(storage) == ["f", "g"]
 
 
-@pytest.mark.parametrize("text", ["plain", 'quo"te', "back\\slash", "50%_", "ü\u2028", "a\tb"])
-async def test_records_with_a_member_are_read_when_asked_for(storage: Storage, text: str) -> None:
-    bodies = {
-        "exact": {"to": text},
-        "prefix": {"to": f"{text}x"},
-        "elsewhere": {"from": text},
-        "removed": {"to": text},
-    }
-    await storage.write(batch(*(Put(flag_ref("test", key), body, Action.CREATE) for key, body in bodies.items())))
+@pytest.mark.parametrize("name", ["plain", 'quo"te', "back\\slash", "50%_", "ü\u2028", "a\tb"])
+async def test_dependents_are_read_when_asked_for(storage: Storage, name: str) -> None:
     await storage.write(
-        batch(Put(flag_ref("other", "f"), {"to": text}, Action.CREATE), Remove(flag_ref("test", "removed")))
+        batch(
+            flag_put("exact", "other", name),
+            flag_put("twice", name, name),
+            flag_put("prefix", f"{name}x"),
+            flag_put("removed", name),
+            flag_put("changed", name),
+            flag_put("elsewhere", name, environment="other"),
+            Put(config("config"), {"prerequisites": [{"flag_name": name}]}, Action.CREATE),
+        )
     )
+    await storage.write(batch(Remove(flag_ref("test", "removed")), flag_put("changed", "other", action=Action.UPDATE)))
     seen: list[View] = []
-    await storage.write(copying(lambda view: seen.append(view) or keys_with(view, "to", text)))  # type: ignore[func-returns-value]
-    assert await found(storage) == ["exact"]
-    assert flag_ref("test", "prefix") not in seen[-1].records, "a record without the member was loaded"
+    await storage.write(copying(lambda view: seen.append(view) or keys_requiring(view, name)))  # type: ignore[func-returns-value]
+    assert await found(storage) == ["exact", "twice"]
+    shown = {ref.key for ref in seen[-1].records} - {"target"}
+    assert shown == {"exact", "twice"}, "a flag was loaded that does not depend on the one that was named"
 
 
-async def test_member_is_found_at_any_depth(storage: Storage) -> None:
-    body = {"list": [{"other": 1}, {"to": "x", "and": []}]}
-    await storage.write(batch(Put(flag_ref("test", "deep"), body, Action.CREATE)))
-    await storage.write(
-        copying(lambda view: [one.ref.key for one in view.of(WithMember(Kind.FLAG, "test", "to", "x"))])
-    )
-    assert await found(storage) == ["deep"]
+async def test_dependents_of_several_flags_are_read_together(storage: Storage) -> None:
+    await storage.write(batch(flag_put("both", "a", "b"), flag_put("one", "b"), flag_put("none", "c")))
+
+    def both(view: View) -> object:
+        view.require(*(Dependents(Kind.FLAG, "test", name) for name in "ab"))
+        return [keys_requiring(view, name) for name in "ab"]
+
+    await storage.write(copying(both))
+    assert await found(storage) == [["both"], ["both", "one"]]
+
+
+async def test_flag_that_is_restored_depends_again(storage: Storage) -> None:
+    ref = flag_ref("test", "child")
+    for mutation in (flag_put("child", "a"), Remove(ref), flag_put("child", "a")):
+        await storage.write(batch(mutation))
+    await storage.write(copying(lambda view: keys_requiring(view, "a")))
+    assert await found(storage) == ["child"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"prerequisites": None},
+        {"prerequisites": {"flag_name": "a"}},
+        {"prerequisites": [None, 1, "a", [], {}, {"flag_name": 1}, {"flag_name": None}]},
+        {"other": [{"flag_name": "a"}]},
+        {"description": "\0 \\u0000", "prerequisites": []},
+    ],
+)
+async def test_flag_with_any_body_can_be_stored_and_has_no_dependency(
+    storage: Storage, body: dict[str, object]
+) -> None:
+    """What a later release stores, or a release before prerequisites stored, harms no write."""
+    await storage.write(batch(Put(flag_ref("test", "odd"), body, Action.CREATE)))
+    await storage.write(batch(Put(flag_ref("test", "odd"), body, Action.UPDATE)))
+    await storage.write(copying(lambda view: [one.ref.key for one in view.of(Dependents(Kind.FLAG, "test", "a"))]))
+    assert await found(storage) == []
+
+
+async def test_flag_with_a_nul_character_depends_too(storage: Storage) -> None:
+    body = {"description": "\0 \\u0000", "prerequisites": [{"flag_name": "a"}]}
+    await storage.write(batch(Put(flag_ref("test", "child"), body, Action.CREATE)))
+    await storage.write(copying(lambda view: keys_requiring(view, "a")))
+    assert await found(storage) == ["child"]
 
 
 async def test_earlier_writes_of_the_group_are_seen(storage: Storage) -> None:
     """Writes that wait at the same time share a transaction; the answer to a question has those before it."""
     gone, changed, kept = (flag_ref("test", name) for name in ("gone", "changed", "kept"))
     for ref in (gone, changed, kept):
-        await storage.write(batch(Put(ref, {"to": "x"}, Action.CREATE)))
+        await storage.write(batch(flag_put(ref.key, "x")))
     await storage.write(create(config("a"), "old"))
     await asyncio.gather(
         storage.write(put(config("a"), "new")),
         storage.write(put(config("b"), "new")),
         storage.write(remove(gone)),
-        storage.write(batch(Put(changed, {"to": "y"}, Action.UPDATE))),
-        storage.write(batch(Put(flag_ref("test", "added"), {"to": "x"}, Action.CREATE))),
+        storage.write(batch(flag_put("changed", "y", action=Action.UPDATE))),
+        storage.write(batch(flag_put("added", "x"))),
         storage.write(
             copying(
                 lambda view: [
                     value_of(view, config("a")),
                     value_of(view, config("b")),
-                    keys_with(view, "to", "x"),
-                    keys_with(view, "to", "y"),
+                    keys_requiring(view, "x"),
+                    keys_requiring(view, "y"),
                     [record.ref.key for record in view.of(FLAGS)],
                 ]
             )

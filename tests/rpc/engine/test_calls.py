@@ -61,6 +61,20 @@ async def test_metadata_over_the_limit_is_refused_and_others_are_answered(channe
     assert await channel.unary_unary("/test.T/Echo")(b"m") == b"m"
 
 
+async def test_metadata_that_cannot_be_sent_is_an_error_and_others_are_answered(kind: str) -> None:
+    async def odd(received: bytes, context: Any) -> bytes:
+        context.set_trailing_metadata((("k", "line\nbreak"),) if received else ())
+        return received
+
+    async with (
+        serving(kind, [EngineMethod("/test.T/Odd", odd)]) as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        call: Any = channel.unary_unary("/test.T/Odd")
+        assert await ended(call(b"m")) in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
+        assert await call(b"") == b""
+
+
 class Answer(NamedTuple):
     message: bytes
     trailing_metadata: Sequence[tuple[str, str]]
@@ -85,3 +99,14 @@ async def test_quick_read_answers_in_place_of_the_method(kind: str) -> None:
         assert list(await call.trailing_metadata()) == [("from", "memory")]
         assert await read(b"other", metadata=(("mine", "2"),)) == b"slow"
     assert asked == [(b"known", "1"), (b"other", "2")]
+
+
+async def test_method_answers_if_the_native_engine_cannot_send_a_quick_answer(caplog: pytest.LogCaptureFixture) -> None:
+    async def run(received: bytes, context: Any) -> bytes:
+        return b"slow"
+
+    method = EngineMethod("/test.T/Read", run, quick_read=lambda received, metadata: Answer(b"", (("k", "a\nb"),)))
+    async with serving("native", [method]) as address, grpc.aio.insecure_channel(address) as channel:
+        read: Any = channel.unary_unary("/test.T/Read")
+        assert await read(b"") == b"slow"
+    assert "a quick read failed" in caplog.text

@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e import raw
 from tests.rpc.engine.conftest import Methods, within
-from tests.rpc.engines import MAX_REQUEST_BYTES, serving
+from tests.rpc.engines import MAX_REQUEST_BYTES
 
 CONNECTIONS = 2_000
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -89,13 +89,19 @@ async def test_odd_path_is_refused_and_others_are_answered(address: str, channel
 
 
 @pytest.mark.parametrize("path", [b"/test.T/\xff\xfe", b"/test.T/Echo/\x80"])
-async def test_path_that_is_not_utf8_is_refused_and_others_are_answered(methods: Methods, path: bytes) -> None:
-    """Only of the native engine: such a path ends the accept loop of grpc.aio 1.85, which says nothing of it."""
-    async with serving("native", methods.all()) as address:
-        assert await answered(port_of(address), path, raw.framed(b""))
-        async with grpc.aio.insecure_channel(address) as channel:
-            echo: Any = channel.unary_unary("/test.T/Echo")
-            assert await echo(b"m") == b"m"
+async def test_path_that_is_not_utf8_does_not_end_the_service(address: str, channel: Any, path: bytes) -> None:
+    """It ends the server of grpc.aio 1.85, and the engine starts another. Calls that run go on."""
+    chat = channel.stream_stream("/test.T/Chat")()
+    await chat.write(b"a")
+    assert await within(chat.read()) == b"a"
+    for _ in range(2):
+        await answered(port_of(address), path, raw.framed(b""))
+        async with grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as another:
+            echo: Any = another.unary_unary("/test.T/Echo")
+            assert await within(echo(b"m", wait_for_ready=True)) == b"m"
+    await chat.write(b"b")
+    assert await within(chat.read()) == b"b"
+    await chat.done_writing()
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,13 @@
 """One replica whose reads can be asked both ways: quick, and on the general path behind the interceptor."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import grpc
-from configsvc_client.v1 import config_pb2, config_pb2_grpc, flag_pb2, flag_pb2_grpc
+from configsvc_client.v1 import config_pb2, config_pb2_grpc, flag_pb2, flag_pb2_grpc, registry_pb2
 from google.protobuf.message import Message
 
 from configsvc.app.changelog.writer import AppliedWriter
@@ -30,7 +29,7 @@ from configsvc.rpc.servicers.flags import FlagServicer
 from configsvc.rpc.services import CONFIGS, FLAGS
 from tests.app.replica import Replica, open_replica, open_storage
 
-MODULES = (config_pb2, flag_pb2)
+MODULES = (config_pb2, flag_pb2, registry_pb2)
 
 
 class Context:
@@ -84,52 +83,24 @@ class Handlers:
         self.by_path |= {f"/{service}/{name}": handler for name, handler in handlers.items()}
 
 
-class World:
-    """The replica, with the bytes of answers as they are sent."""
+class BothWays:
+    """Reads that can be asked both ways. `add` servicers and quick reads before the first question."""
 
-    def __init__(
-        self, replica: Replica, assignments: FallbackCache, near_cache_bytes: int, near_cache_entries: int
-    ) -> None:
+    def __init__(self, replica: Replica) -> None:
         self.replica, self.tail = replica, replica.tail
-        self.writer = AppliedWriter(replica.storage, replica.tail)
-        self.near_cache = replica.following(
-            NearCache(
-                reader=replica.reader, tail=replica.tail, max_entries=near_cache_entries, max_bytes=near_cache_bytes
-            )
-        )
-        sets = replica.following(FlagSets(reader=replica.reader, tail=replica.tail))
-        clock, limits = SystemClock(), Limits()
-        self.configs = ConfigStore(
-            writer=self.writer,
-            reader=replica.reader,
-            history=replica.storage,
-            near_cache=self.near_cache,
-            limits=limits,
-        )
-        self.flags = FlagStore(
-            writer=self.writer,
-            reader=replica.reader,
-            history=replica.storage,
-            limits=limits,
-            keeps_assignments=True,
-        )
-        self.evaluator = Evaluator(
-            sets=sets, assignments=StickyAssignments(assignments), tail=replica.tail, limits=limits
-        )
-        hub: Any = SimpleNamespace()  # No test here watches.
-        handlers: Any = Handlers()
-        config_pb2_grpc.add_ConfigServiceServicer_to_server(ConfigServicer(self.configs, hub, clock), handlers)
-        flag_pb2_grpc.add_FlagServiceServicer_to_server(FlagServicer(self.flags, self.evaluator, hub, clock), handlers)
         self.access_log = AccessLog(writes_all=False, slow_seconds=60)
-        interceptor = CallInterceptor(
+        self.quick = QuickReads(Positions(replica.tail), self.access_log.sample_of)
+        self._interceptor = CallInterceptor(
             tail=replica.tail, default_deadline_seconds=5, access_log=AccessLog(writes_all=True, slow_seconds=60)
         )
-        self._methods: dict[str, EngineMethod] = {
-            path: interceptor.surround(path, handler) for path, handler in handlers.by_path.items()
-        }
-        self.quick = QuickReads(Positions(replica.tail), self.access_log.sample_of)
-        self.quick.add(CONFIGS.descriptor, QuickConfigs(self.configs, limits.batch_size).methods)
-        self.quick.add(FLAGS.descriptor, QuickFlags(self.evaluator, limits.batch_size).methods)
+        self._methods: dict[str, EngineMethod] = {}
+
+    def add(self, add_to_server: Callable[[Any, Any], None], servicer: Any) -> None:
+        """Adds a servicer, for the general path."""
+        handlers = Handlers()
+        add_to_server(servicer, handlers)
+        for path, handler in handlers.by_path.items():
+            self._methods[path] = self._interceptor.surround(path, handler)
 
     def ask_quickly(self, method: str, received: bytes, metadata: RequestMetadata = ()) -> QuickAnswer | None:
         """The quick answer, whether or not the access log would have a line."""
@@ -143,6 +114,32 @@ class World:
         context: Any = Context(metadata)
         message = await self._methods[path_of(method)].run(received, context)
         return Answer(message, context.trailing, context.details)
+
+
+class World(BothWays):
+    """A replica with configurations and flags."""
+
+    def __init__(
+        self, replica: Replica, assignments: FallbackCache, near_cache_bytes: int, near_cache_entries: int
+    ) -> None:
+        super().__init__(replica)
+        writer, clock, limits = AppliedWriter(replica.storage, replica.tail), SystemClock(), Limits()
+        reader: Any = replica.reader
+        self.near_cache = replica.following(
+            NearCache(reader=reader, tail=replica.tail, max_entries=near_cache_entries, max_bytes=near_cache_bytes)
+        )
+        sets = replica.following(FlagSets(reader=reader, tail=replica.tail))
+        history = replica.storage
+        self.configs = ConfigStore(
+            writer=writer, reader=reader, history=history, near_cache=self.near_cache, limits=limits
+        )
+        self.flags = FlagStore(writer=writer, reader=reader, history=history, limits=limits, keeps_assignments=True)
+        evaluator = Evaluator(sets=sets, assignments=StickyAssignments(assignments), tail=replica.tail, limits=limits)
+        hub: Any = None  # No test here watches.
+        self.add(config_pb2_grpc.add_ConfigServiceServicer_to_server, ConfigServicer(self.configs, hub, clock))
+        self.add(flag_pb2_grpc.add_FlagServiceServicer_to_server, FlagServicer(self.flags, evaluator, hub, clock))
+        self.quick.add(CONFIGS.descriptor, QuickConfigs(self.configs, limits.batch_size).methods)
+        self.quick.add(FLAGS.descriptor, QuickFlags(evaluator, limits.batch_size).methods)
 
 
 def service_of(method: str) -> Any:

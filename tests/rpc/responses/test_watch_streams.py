@@ -9,23 +9,15 @@ import grpc
 import pytest
 from configsvc_client.v1 import config_pb2, config_pb2_grpc
 
-from configsvc.app.changelog.tail import LogTail
-from configsvc.app.configs.near_cache import NearCache
-from configsvc.app.configs.store import ConfigStore
 from configsvc.app.watch.hub import WatchHub
-from configsvc.clock import SystemClock
-from configsvc.domain.limits import Limits
 from configsvc.domain.records import Change
 from configsvc.rpc import convert
 from configsvc.rpc.convert.message_budget import Detail
-from configsvc.rpc.interceptors import AccessLog, CallInterceptor
 from configsvc.rpc.responses import encoded_changes
 from configsvc.rpc.responses.watch_streams import WatchStreams
-from configsvc.rpc.servicers.configs import ConfigServicer
-from configsvc.rpc.services import ServicerHandlers
 from tests.app.replica import Replica, config
-from tests.rpc.engines import ENGINES, channel_to
-from tests.rpc.local_watches import ALL, open_hub, put, snapshot
+from tests.rpc.engines import ENGINES
+from tests.rpc.local_watches import ALL, open_hub, put, serving_configs, snapshot
 from tests.rpc.refusals import refusal
 from tests.rpc.server_process import eventually
 
@@ -114,17 +106,7 @@ async def test_unexpected_error_is_sent_as_a_message_too(replica: Replica, hub: 
 
 @pytest.fixture(params=ENGINES)
 async def stub(request: pytest.FixtureRequest, replica: Replica, hub: WatchHub) -> AsyncIterator[Any]:
-    tail: LogTail = replica.tail
-    store = ConfigStore(
-        writer=replica.storage, reader=replica.storage, history=replica.storage, limits=Limits(),
-        near_cache=NearCache(reader=replica.storage, tail=tail, max_entries=100),
-    )  # fmt: skip
-    interceptor = CallInterceptor(
-        tail=tail, default_deadline_seconds=10, access_log=AccessLog(writes_all=True, slow_seconds=1)
-    )
-    handlers: Any = ServicerHandlers()
-    config_pb2_grpc.add_ConfigServiceServicer_to_server(ConfigServicer(store, hub, SystemClock()), handlers)
-    async with channel_to(request.param, interceptor, handlers) as channel:
+    async with serving_configs(request.param, replica, hub) as address, grpc.aio.insecure_channel(address) as channel:
         yield config_pb2_grpc.ConfigServiceStub(channel)
 
 

@@ -8,6 +8,7 @@ from configsvc.app.changelog.tail import LogTail
 from configsvc.app.fallback_cache import NO_FALLBACK_CACHE, FallbackCache, FallbackEntry
 from configsvc.app.flags.compilation import compile_set
 from configsvc.app.flags.copies import FlagSetParts, find_copy
+from configsvc.app.flags.held_sets import DEFAULT_BYTES, HeldSets, bytes_of
 from configsvc.domain import flags
 from configsvc.domain.records import Change, Kind
 from configsvc.errors import ResourceExhausted, Unavailable
@@ -16,17 +17,22 @@ from configsvc.storage.port import Reader, RecordQuery
 
 # A flag set is read whole, in one view. An environment with more flags is refused, not cut.
 FLAGS_PER_ENVIRONMENT = 100_000
-# Compiled sets are kept for this many environments; a fleet has a handful.
-ENVIRONMENTS = 256
 
 
 class FlagSets:
     """Flag sets by environment, whole or not at all; a `LogFollower`."""
 
-    def __init__(self, *, reader: Reader, tail: LogTail, fallback_cache: FallbackCache = NO_FALLBACK_CACHE) -> None:
+    def __init__(
+        self,
+        *,
+        reader: Reader,
+        tail: LogTail,
+        fallback_cache: FallbackCache = NO_FALLBACK_CACHE,
+        max_bytes: int = DEFAULT_BYTES,
+    ) -> None:
         self._reader = reader
         self._tail = tail
-        self._sets: dict[str, FlagSet] = {}
+        self._sets = HeldSets(max_bytes, self._on_evicted)
         self._reads = SingleFlight[str, FlagSet]("flag-set")
         # For each read on its way: the changes that the log has told since the read began.
         self._changes_since_read: dict[str, list[Change]] = {}
@@ -43,7 +49,7 @@ class FlagSets:
             Unavailable: the store is away, and there is neither.
             ResourceExhausted: the environment has more flags than one set may have.
         """
-        if (flag_set := self._sets.get(environment)) is not None:
+        if (flag_set := self._sets.use(environment)) is not None:
             return flag_set
         is_stale = self._tail.stale_since is not None
         if is_stale and (flag_set := await self._find_copy(environment)) is not None:
@@ -60,11 +66,11 @@ class FlagSets:
 
     def peek(self, environment: str) -> FlagSet | None:
         """The set that `get` would return now without a wait, if the log keeps it up to date."""
-        return self._sets.get(environment) if self._tail.stale_since is None else None
+        return self._sets.use(environment) if self._tail.stale_since is None else None
 
     def revision_of(self, flag_set: FlagSet) -> int:
         """The revision at which a set is known: that of the log, if the log keeps the set up to date."""
-        if self._sets.get(flag_set.environment) is flag_set:
+        if self._sets.is_held(flag_set):
             return max(flag_set.revision, self._tail.applied)
         return flag_set.revision
 
@@ -80,8 +86,11 @@ class FlagSets:
             if (flag_set := self._sets.get(environment)) is None:
                 continue
             changed = _changed(flag_set, changes_here)
-            self._sets[environment] = changed
-            if (parts := self._parts.get(environment)) is not None and changed is not flag_set:
+            if changed is flag_set:
+                continue
+            new = [change for change in changes_here if change.revision > flag_set.revision]
+            self._sets.replace(changed, sum(change.after_bytes - change.before_bytes for change in new))
+            if (parts := self._parts.get(environment)) is not None:
                 for entry in parts.replace(changed, [change.ref.key for change in changes_here]):
                     self._fallback_cache.put(entry)
 
@@ -124,18 +133,17 @@ class FlagSets:
             # After a reset these are not the changes of this read: they may have a gap, so the set is not kept.
             if self._changes_since_read.get(environment) is since_read:
                 flag_set = _changed(flag_set, since_read)
-                self._keep(flag_set)
+                self._keep(flag_set, bytes_of(page.records))
             return flag_set
         finally:
             if self._changes_since_read.get(environment) is since_read:
                 del self._changes_since_read[environment]
 
-    def _keep(self, flag_set: FlagSet) -> None:
-        if len(self._sets) >= ENVIRONMENTS:
-            evicted = next(iter(self._sets))
-            del self._sets[evicted]
-            self._parts.pop(evicted, None)
-        self._sets[flag_set.environment] = flag_set
+    def _on_evicted(self, environment: str) -> None:
+        self._parts.pop(environment, None)
+
+    def _keep(self, flag_set: FlagSet, body_bytes: int) -> None:
+        self._sets.keep(flag_set, body_bytes)
         if self._fallback_cache.is_enabled:
             parts = self._parts[flag_set.environment] = FlagSetParts(flag_set)
             for entry in parts.entries(flag_set.revision):
@@ -143,7 +151,8 @@ class FlagSets:
 
     def _fallback_entries(self) -> Iterator[FallbackEntry]:
         for environment, parts in self._parts.items():
-            yield from parts.entries(self.revision_of(self._sets[environment]))
+            if (flag_set := self._sets.get(environment)) is not None:
+                yield from parts.entries(self.revision_of(flag_set))
 
 
 def _changed(flag_set: FlagSet, changes: Sequence[Change]) -> FlagSet:

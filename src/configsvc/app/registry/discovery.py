@@ -1,7 +1,8 @@
 """The reading half of the service registry: which instances there are, which are healthy, and which one to call."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from configsvc.app.changelog.position import AppliedLog
 from configsvc.app.registry.foreign_instances import ForeignInstances
@@ -108,15 +109,34 @@ class Discovery:
         )
         return Listing(matching, stale, self._registrations.revision)
 
+    def peek(self, name: str) -> ServiceView | None:
+        """The view from which `discover` and `pick` answer now; None if they would wait, or mark the answer stale."""
+        if self._is_out_of_touch():
+            return None
+        view = self.view(name)
+        return view if view.serving else None
+
+    def last_heartbeat_at(self, member: Record | Instance) -> datetime:
+        """When a member of a view sent its last heartbeat, as far as this replica knows."""
+        if isinstance(member, Record):
+            return self._leases.last_heartbeat_at(member.ref) or member.updated_at
+        return member.last_heartbeat_at
+
     async def pick(self, name: str, *, strategy: str = "", hash_key: str = "", zone: str = "") -> Picked:
         """One healthy instance by a strategy, the caller's zone first. Raises `NotFound` if there is none."""
         strategy = checked_strategy(strategy, hash_key)
         listing = await self.discover(name)
         if not listing.instances:
             raise NotFound(f"service '{name}' has no healthy instance", "NO_HEALTHY_INSTANCE", {"service_name": name})
-        balancer = self._balancers.setdefault(name, Balancer())
-        chosen = balancer.pick(in_zone_first(listing.instances, zone), strategy, hash_key)
+        chosen = self.pick_from(name, listing.instances, strategy, hash_key, zone)
         return Picked(chosen.service_url, chosen.instance_id, strategy, listing.stale, listing.revision)
+
+    def pick_from(self, name: str, instances: Sequence[Instance], strategy: str, hash_key: str, zone: str) -> Instance:
+        """One of a service's instances, which are not none, in the order of id. It is the service's next turn."""
+        balancer = self._balancers.get(name)
+        if balancer is None:
+            balancer = self._balancers[name] = Balancer()
+        return balancer.pick(in_zone_first(instances, zone), strategy, hash_key)
 
     def on_put(self, record: Record, before: Record | None) -> None:
         """Remembers when an instance became UNHEALTHY."""

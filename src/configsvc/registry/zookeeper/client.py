@@ -125,9 +125,15 @@ class ZookeeperRegistryClient:
             return
         path, data = self._path(node.service, node.instance_id), curator.to_json(node)
         if known is None:
-            is_done = await self._create(node.service, path, data)
-        else:
-            is_done = known.version is not None and await self._session.set(path, data, known.version)
+            with self._cache.creating(node.service, node.instance_id):
+                if not await self._create(node.service, path, data):
+                    await self._put_after_reading(node, path, data)
+                if connection is cached.connection:
+                    cached.put_own(node)
+            return
+        # Another replica that has taken the node over meanwhile had a higher generation. So has one that takes it back.
+        is_same_owner = known.node is not None and known.node.generation == node.generation
+        is_done = is_same_owner and known.version is not None and await self._session.set(path, data, known.version)
         if not is_done:
             await self._put_after_reading(node, path, data)
         if connection is cached.connection:

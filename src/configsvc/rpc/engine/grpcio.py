@@ -1,6 +1,9 @@
 """The engine of the library grpcio: `grpc.aio.server`."""
 
+import asyncio
+import logging
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import grpc
@@ -8,6 +11,8 @@ import grpc
 from configsvc.rpc.context import Metadata
 from configsvc.rpc.engine.messages import MAX_SEND_BYTES, serialized
 from configsvc.rpc.engine.port import EngineMethod, EngineOptions
+
+logger = logging.getLogger(__name__)
 
 # The gateway allows 96 KiB of headers, and sends the path of a REST call twice. By default gRPC refuses some headers from
 # 8 KiB on, at random: too little for a list with a hundred keys, or for a browser's cookies.
@@ -23,6 +28,10 @@ OPTIONS = (
     ("grpc.absolute_max_metadata_size", METADATA_BYTES),
     ("grpc.so_reuseport", 0),
 )
+# How often it is checked that the server accepts calls.
+CHECK_SECONDS = 0.5
+# The gateway puts this before the paths of calls whose messages are compressed (deploy/lua/grpc.lua).
+COUNTING_PREFIX = "/grpcio"
 
 
 class GrpcioEngine:
@@ -35,17 +44,48 @@ class GrpcioEngine:
 
     async def start(self, methods: Sequence[EngineMethod], listen: Sequence[str]) -> list[int]:
         """See `Engine`."""
-        # gRPC counts the bytes while it decompresses, and stops at the limit.
-        options = (*OPTIONS, ("grpc.max_receive_message_length", self._options.max_request_bytes))
-        handlers: Any = (_Methods(methods, self._options),)
-        self._server = grpc.aio.server(options=options, handlers=handlers)
-        ports = [self._server.add_insecure_port(address) for address in listen]
-        await self._server.start()
+        self._methods: Any = _Methods(methods, self._options)
+        self._servers: list[grpc.aio.Server] = []
+        ports = await self._serve(listen)
+        # Ports that were any free ones stay the same.
+        addresses = [
+            f"{address.removesuffix(':0')}:{port}" if address.endswith(":0") else address
+            for address, port in zip(listen, ports, strict=True)
+        ]
+        self._keeper = asyncio.create_task(self._keep_serving(addresses))
         return ports
 
     async def stop(self, grace_seconds: float) -> None:
         """See `Engine`."""
-        await self._server.stop(grace_seconds)
+        if not self._servers:
+            return
+        self._keeper.cancel()
+        await asyncio.gather(
+            self._keeper, *(server.stop(grace_seconds) for server in self._servers), return_exceptions=True
+        )
+
+    async def _serve(self, listen: Sequence[str]) -> list[int]:
+        # gRPC counts the bytes while it decompresses, and stops at the limit.
+        options = (*OPTIONS, ("grpc.max_receive_message_length", self._options.max_request_bytes))
+        server = grpc.aio.server(options=options, handlers=(self._methods,))
+        ports = [server.add_insecure_port(address) for address in listen]
+        await server.start()
+        self._servers.append(server)
+        return ports
+
+    async def _keep_serving(self, listen: Sequence[str]) -> None:
+        """Serves anew if grpc.aio has stopped to accept calls, as 1.85 does at a path that is not UTF-8.
+
+        The server before keeps the calls that it has until they end, or until `stop`.
+        """
+        while True:
+            try:
+                await self._servers[-1].wait_for_termination(CHECK_SECONDS)
+            except Exception as error:
+                logger.error("grpc.aio accepts no more calls; another server takes its place", exc_info=error)
+                # If the address can't be listened to yet, the check fails again.
+                with suppress(RuntimeError):
+                    await self._serve(listen)
 
 
 class GrpcioContext:
@@ -110,7 +150,7 @@ class _Methods(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """The handler; None if no service has the method."""
-        path = handler_call_details.method
+        path = handler_call_details.method.removeprefix(COUNTING_PREFIX)
         handler = self._handlers.get(path)
         if handler is None:
             self._on_unknown_method(path)

@@ -2,7 +2,7 @@
 
 The library hands over each call as an event, with the whole request, and takes the answer by the call's number. It serves
 unary methods and streams of responses. A grpc.aio server behind it, on a unix socket, serves the rest: streams of requests,
-and paths that no method has.
+compressed requests (see `COUNTING_PREFIX`), and paths that no method has.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import logging
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
 from configsvc.rpc.engine.grpcio import METADATA_BYTES, GrpcioEngine
 from configsvc.rpc.engine.messages import MAX_SEND_BYTES
 from configsvc.rpc.engine.native_call import NativeCall
-from configsvc.rpc.engine.port import EngineMethod, EngineOptions
+from configsvc.rpc.engine.port import EngineMethod, EngineOptions, QuickRead, RequestMetadata
 from configsvc.rpc.responses.response_metadata import status_headers
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ QUIET_SECONDS = 0.1
 
 # What the library hands over: kind, number of the call, number of the method, request, nothing, details.
 Event = tuple[int, int, int, Any, Any, Any]
+# Metadata, peer, and the seconds until the caller's deadline.
+Details = tuple[tuple[tuple[str, str | bytes], ...], str, float | None]
 
 
 class NativeEngine:
@@ -54,7 +57,7 @@ class NativeEngine:
         # The path of a socket must be short.
         self._directory = Path(tempfile.mkdtemp(prefix="configsvc-"))
         behind = self._directory / "grpcio.sock"
-        await self._rest.start([method for method in methods if method.has_request_stream], [f"unix:{behind}"])
+        await self._rest.start(methods, [f"unix:{behind}"])
         native = [method for method in methods if not method.has_request_stream]
         for address in listen:
             self._listeners.append(_Listener(address, native, self._options.max_request_bytes))
@@ -132,13 +135,13 @@ class _Listener:
     def _receive(self) -> None:
         while (events := self._front.recv_batch_details(BATCH_CALLS)) is not None:
             try:
-                self._loop.call_soon_threadsafe(self._on_events, events)
+                self._loop.call_soon_threadsafe(self._on_events, events, time.monotonic())
             except RuntimeError:
                 # The loop was closed without `stop`.
                 self._front.close()
                 return
 
-    def _on_events(self, events: Sequence[Event]) -> None:
+    def _on_events(self, events: Sequence[Event], received_at: float) -> None:
         self._batches += 1
         for kind, number, method_number, received, _, details in events:
             if kind == EVENT_CANCEL:
@@ -146,11 +149,9 @@ class _Listener:
                 if call is not None:
                     call.cancel()
             else:
-                self._begin(number, self._methods[method_number], received, details)
+                self._begin(number, self._methods[method_number], received, details, received_at)
 
-    def _begin(
-        self, number: int, method: EngineMethod, received: bytes, details: tuple[Any, str, float | None]
-    ) -> None:
+    def _begin(self, number: int, method: EngineMethod, received: bytes, details: Details, received_at: float) -> None:
         front = self._front
         if self._is_closing:
             front.fail(number, _number_of(grpc.StatusCode.UNAVAILABLE), "this replica is shutting down")
@@ -159,39 +160,56 @@ class _Listener:
             message = f"SERVER: Received message larger than max ({len(received)} vs. {self._max_request_bytes})"
             front.fail(number, _number_of(grpc.StatusCode.RESOURCE_EXHAUSTED), message)
             return
-        if method.quick_read is not None:
-            answer = method.quick_read(received, details[0])
-            if answer is not None:
-                headers = status_headers(answer.details) if answer.details else None
-                front.respond(number, answer.message, headers, answer.trailing_metadata)
-                return
-        call = self._calls[number] = NativeCall(front, number, *details)
+        if method.quick_read is not None and self._answer_quickly(number, method.quick_read, received, details[0]):
+            return
+        call = self._calls[number] = NativeCall(front, number, *details, received_at)
         call.task = self._loop.create_task(self._run(call, method, received))
+
+    def _answer_quickly(self, number: int, read: QuickRead, received: bytes, metadata: RequestMetadata) -> bool:
+        """Whether the call is answered."""
+        try:
+            answer = read(received, metadata)
+            if answer is None:
+                return False
+            headers = status_headers(answer.details) if answer.details else None
+            self._front.respond(number, answer.message, headers, answer.trailing_metadata)
+        except Exception:
+            # The other calls of this batch must go on.
+            logger.exception("a quick read failed")
+            return False
+        return True
 
     async def _run(self, call: NativeCall, method: EngineMethod, received: bytes) -> None:
         front, number = self._front, call.number
         try:
-            answer = await method.run(received, call)
-            if method.has_response_stream:
-                front.stream_end(number, call.trailing_metadata)
-            elif len(answer) > MAX_SEND_BYTES:
-                message = f"SERVER: Sent message larger than max ({len(answer)} vs. {MAX_SEND_BYTES})"
-                front.fail(number, _number_of(grpc.StatusCode.RESOURCE_EXHAUSTED), message)
-            else:
-                front.respond(number, answer, status_headers(call.details), call.trailing_metadata)
-        except grpc.aio.AbortError:
-            front.fail(number, _number_of(call.code()), call.details, call.trailing_metadata)
+            await self._answer(call, method, received)
         except asyncio.CancelledError:
             if self._is_closing:
                 front.fail(number, _number_of(grpc.StatusCode.UNAVAILABLE), "this replica is shutting down")
             elif not call.is_cancelled:
                 front.fail(number, _number_of(grpc.StatusCode.CANCELLED), "cancelled")
         except Exception:
-            # The middleware turns errors into statuses, so this is a fault of the middleware itself.
+            # The middleware turns errors into statuses, so this is a fault of the middleware itself, or metadata that the
+            # library refuses.
             logger.exception("a call failed outside its middleware", extra={"method": method.path})
             front.fail(number, _number_of(grpc.StatusCode.INTERNAL), "internal error; the log has its cause")
         finally:
             del self._calls[number]
+
+    async def _answer(self, call: NativeCall, method: EngineMethod, received: bytes) -> None:
+        front, number = self._front, call.number
+        try:
+            answer = await method.run(received, call)
+        except grpc.aio.AbortError:
+            front.fail(number, _number_of(call.code()), call.details, call.trailing_metadata)
+            return
+        if method.has_response_stream:
+            front.stream_end(number, call.trailing_metadata)
+        elif len(answer) > MAX_SEND_BYTES:
+            message = f"SERVER: Sent message larger than max ({len(answer)} vs. {MAX_SEND_BYTES})"
+            front.fail(number, _number_of(grpc.StatusCode.RESOURCE_EXHAUSTED), message)
+        else:
+            front.respond(number, answer, status_headers(call.details), call.trailing_metadata)
 
 
 def _number_of(code: grpc.StatusCode) -> int:

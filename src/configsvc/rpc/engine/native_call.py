@@ -20,7 +20,7 @@ LONGEST_PAUSE_SECONDS = 0.1
 
 
 class NativeCall:
-    """One call, in the task that answers it."""
+    """One call, in the task that answers it. `received_at` is when `time_remaining` held (`time.monotonic`)."""
 
     __slots__ = (
         "_code",
@@ -43,12 +43,13 @@ class NativeCall:
         metadata: tuple[tuple[str, str | bytes], ...],
         peer: str,
         time_remaining: float | None,
+        received_at: float,
     ) -> None:
         self._front = front
         self.number = number
         self._metadata = metadata
         self._peer = peer
-        self._deadline = None if time_remaining is None else time.monotonic() + time_remaining
+        self._deadline = None if time_remaining is None else received_at + time_remaining
         self._code = grpc.StatusCode.OK
         self._is_waiting = False
         self.details = ""

@@ -9,6 +9,7 @@ from configsvc.rpc.quick_reads.answers import Answer
 from configsvc.rpc.quick_reads.configs import QuickConfigs
 from configsvc.rpc.quick_reads.flags import QuickFlags
 from configsvc.rpc.quick_reads.positions import Positions
+from configsvc.rpc.quick_reads.registry import QuickRegistry
 from configsvc.rpc.quick_reads.table import QuickReads
 
-__all__ = ["Answer", "Positions", "QuickConfigs", "QuickFlags", "QuickReads"]
+__all__ = ["Answer", "Positions", "QuickConfigs", "QuickFlags", "QuickReads", "QuickRegistry"]

@@ -18,7 +18,7 @@ from configsvc.domain.lineage import Checkpoint, LogState
 from configsvc.domain.records import (
     Change,
     Commit,
-    Kind,
+    Dependents,
     Mutation,
     NotReadError,
     Put,
@@ -26,13 +26,13 @@ from configsvc.domain.records import (
     Record,
     RecordSet,
     Ref,
+    Scope,
     View,
-    WithMember,
     Write,
 )
 from configsvc.domain.sizes import MEASURED_CHARACTERS, check_sendable, held_bytes
 from configsvc.errors import FailedPrecondition
-from configsvc.storage.sql.rows import Row, change_digest, change_values, json_text, member_text
+from configsvc.storage.sql.rows import Row, change_digest, change_values, json_text, required_keys
 
 # How often one write is decided. Decisions of this service ask for what one more level of prerequisites needs, and give
 # that up after `domain.prerequisites.WALKED_LEVELS` levels. A decision that asks more often asks for ever.
@@ -225,13 +225,12 @@ class GroupState:
 
 def _rows_in_any(sets: Sequence[RecordSet], rows: Iterable[Row | None]) -> list[Row]:
     """The same condition as `Statements.reads` has, for rows that may not be in the database yet."""
-    texts: dict[tuple[Kind, str], list[str]] = {}
-    for each in sets:
-        text = member_text(each.name, each.value) if isinstance(each, WithMember) else ""
-        texts.setdefault((each.kind, each.environment), []).append(text)
+    scopes = {(each.kind, each.environment) for each in sets if isinstance(each, Scope)}
+    required = {(each.kind, each.environment, each.key) for each in sets if isinstance(each, Dependents)}
     return [
         row
         for row in rows
-        if row and row.text is not None and (place := (row.ref.kind, row.ref.environment)) in texts
-        if any(text in row.text for text in texts[place])
+        if row and row.body is not None
+        if (place := (row.ref.kind, row.ref.environment)) in scopes
+        or any((*place, name) in required for name in required_keys(row.body))
     ]

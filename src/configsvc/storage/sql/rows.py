@@ -86,9 +86,13 @@ def json_text(body: JsonObject) -> str:
     return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def member_text(name: str, value: str) -> str:
-    """What the stored form of each body contains that has, at any depth, this member with this text."""
-    return json_text({name: value})[1:-1]
+def required_keys(body: JsonObject) -> list[str]:
+    """The prerequisites in a body, as the database finds them (table `requirements`): any JSON may be stored."""
+    listed = body.get("prerequisites")
+    if not isinstance(listed, list):
+        return []
+    names = [one.get("flag_name") for one in listed if isinstance(one, dict)]
+    return [name for name in names if isinstance(name, str)]
 
 
 def json_text_of(values: Sequence[Any]) -> str:

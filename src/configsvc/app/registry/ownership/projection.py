@@ -14,6 +14,10 @@ from configsvc.tasks import BackgroundTasks
 
 logger = logging.getLogger(__name__)
 
+# Projections under way at the same time. They share requests, so more would not be faster, and after the loss of a session
+# a task for each of thousands of instances would stop all other work for a moment.
+CONCURRENT_PROJECTIONS = 256
+
 
 class NodeProjection:
     """Keeps the nodes of this replica's instances as their records are. Observes the registrations.
@@ -35,6 +39,7 @@ class NodeProjection:
         self._background = background
         self._me = registry.replica_id
         self._running: dict[Ref, asyncio.Task[None]] = {}
+        self._waiting: dict[Ref, None] = {}
 
     def on_put(self, record: Record, before: Record | None) -> None:
         """Projects the record, if this replica owns it."""
@@ -47,7 +52,12 @@ class NodeProjection:
             self._start(record.ref)
 
     async def wait_projected(self, ref: Ref) -> None:
-        """Returns when the registry shows an own instance as it is on record, or when that has failed."""
+        """Returns when the registry shows an own instance as it is on record, or when that has failed.
+
+        An instance that somebody waits for does not wait behind the others.
+        """
+        if ref in self._waiting:
+            self._run(ref)
         if (running := self._running.get(ref)) is not None:
             await asyncio.shield(running)
 
@@ -87,10 +97,23 @@ class NodeProjection:
 
     def _start(self, ref: Ref) -> None:
         """Projects an instance soon. There is one projection of an instance at a time."""
-        if ref not in self._running:
-            task = self._background.start(self._project(ref))
-            self._running[ref] = task
-            task.add_done_callback(lambda _: self._running.pop(ref, None))
+        if ref in self._running:
+            return
+        if len(self._running) < CONCURRENT_PROJECTIONS:
+            self._run(ref)
+        else:
+            self._waiting[ref] = None
+
+    def _run(self, ref: Ref) -> None:
+        self._waiting.pop(ref, None)
+        task = self._running[ref] = self._background.start(self._project(ref))
+        task.add_done_callback(lambda done: self._on_end(ref, done))
+
+    def _on_end(self, ref: Ref, task: "asyncio.Task[None]") -> None:
+        del self._running[ref]
+        # If it was cancelled, this replica stops.
+        if self._waiting and len(self._running) < CONCURRENT_PROJECTIONS and not task.cancelled():
+            self._run(next(iter(self._waiting)))
 
     async def _project(self, ref: Ref) -> None:
         while True:

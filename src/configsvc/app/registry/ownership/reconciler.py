@@ -108,6 +108,8 @@ class Reconciler:
                 self._last_error = str(error)
                 if session is self._session:
                     self._queue.retry(item)
+            # Thousands of services give way to other work, even if none of them has to be asked for.
+            await asyncio.sleep(0)
         if not self._queue.has_failed:
             self._last_error = ""
 

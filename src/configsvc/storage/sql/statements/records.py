@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from configsvc.domain.records import Read, RecordSet, Ref, WithMember
+from configsvc.domain.records import Dependents, Read, Ref, Scope
 from configsvc.storage.port import RecordQuery
 from configsvc.storage.sql.bounded_rows import BoundedSelect
-from configsvc.storage.sql.rows import member_text
 from configsvc.storage.sql.statements.dialect import Conditions, Statement
 from configsvc.storage.sql.statements.tables import Tables
 
@@ -28,19 +27,29 @@ class RecordStatements(Tables):
 
     def reads(self, reads: Sequence[Read]) -> list[Statement]:
         """Statements that together read everything that `reads` names; each: counter, then records."""
-        statements = [self._record_set(read) for read in reads if not isinstance(read, Ref)]
+        statements = [self._scope(read) for read in reads if isinstance(read, Scope)]
+        statements += [self._dependents(read) for read in reads if isinstance(read, Dependents)]
         if refs := [read for read in reads if isinstance(read, Ref)]:
             statements.append(self.records(refs))
         return statements
 
-    def _record_set(self, records: RecordSet) -> Statement:
-        where = Conditions()
-        where.add("kind = ? AND environment = ? AND body IS NOT NULL", records.kind.value, records.environment)
-        if isinstance(records, WithMember):
-            # No index serves this: it reads the bodies of the environment, but only in the database.
-            where.add(self._dialect.contains.format("body"), member_text(records.name, records.value))
-        select = f"SELECT {self._record_columns} FROM {self._records} WHERE {where.sql}"
-        return Statement(self._with_counter(select), tuple(where.parameters))
+    def _scope(self, scope: Scope) -> Statement:
+        select = (
+            f"SELECT {self._record_columns} FROM {self._records}"
+            " WHERE kind = ? AND environment = ? AND body IS NOT NULL"
+        )
+        return Statement(self._with_counter(select), (scope.kind.value, scope.environment))
+
+    def _dependents(self, of: Dependents) -> Statement:
+        """A statement for each flag, because PostgreSQL reads whole tables to join them to a list of any length."""
+        columns = ", ".join(f"r.{name}" for name in self._dialect.record_columns)
+        # The order of the loops, as in `records`.
+        select = (
+            f"SELECT {columns} FROM {self._requirements} AS q CROSS JOIN {self._records} AS r"
+            " WHERE q.environment = ? AND q.required = ?"
+            " AND r.kind = ? AND r.environment = ? AND r.key = q.dependent AND r.service = '' AND r.body IS NOT NULL"
+        )
+        return Statement(self._with_counter(select), (of.environment, of.key, of.kind.value, of.environment))
 
     def page(self, query: RecordQuery) -> Statement:
         """Counter, then one record more than the page."""

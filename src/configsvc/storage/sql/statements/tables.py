@@ -20,6 +20,7 @@ class Tables:
         self._requests = f"{dialect.tables}requests"
         self._outbox = f"{dialect.tables}outbox"
         self._histories = f"{dialect.tables}histories"
+        self._requirements = f"{dialect.tables}requirements"
         self._record_columns = ", ".join(dialect.record_columns)
         self._change_columns = ", ".join(dialect.change_columns)
 
