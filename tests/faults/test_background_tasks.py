@@ -42,6 +42,7 @@ REAL = (
     | FALLBACK_CACHE
     | {"log checkpoint", "outbox relay", "kafka consumer"}
     | {"zookeeper session", "zookeeper answers", "zookeeper watches", "zookeeper own nodes"}
+    | {"zookeeper own lists"}
 )
 
 

@@ -148,3 +148,23 @@ async def test_nodes_of_a_lost_session_are_created_again(
             return all(stat is not None and stat.ephemeralOwner not in (0, old) for stat in stats)
 
         await eventually(are_new)
+
+
+async def test_list_of_a_service_is_read_once_for_many_own_nodes(
+    zookeeper_hosts: str, chroot: str, stranger: KazooClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("configsvc.registry.zookeeper.tree_cache.WATCH_PAUSE_SECONDS", 600.0)
+    server = ZooKeeper(given=zookeeper_hosts)
+    async with session(zookeeper_hosts, chroot, session_seconds=10) as client:
+        await client.put(own("first"))
+        before = requests(server, client)
+        for number in range(100):
+            await client.put(own(f"i{number}"))
+        # One request for each: they did not wait at the same time.
+        assert requests(server, client) - before < 100 + 50
+        stranger.create(f"{chroot}/svc/theirs", FOREIGN, ephemeral=True)
+        await eventually(lambda: _has(client, "theirs"))
+
+
+async def _has(client: ZookeeperRegistryClient, instance_id: str) -> bool:
+    return instance_id in {node.instance_id for node in await client.nodes("svc")}

@@ -132,3 +132,25 @@ async def test_closed_cache_answers_nothing_from_memory(replica: Replica, near_c
     await replica.put(A, 1)
     assert value_of(await near_cache.get([A]), A) == 1
     assert len(near_cache) == 0
+
+
+async def test_large_read_of_few_bytes_is_kept_in_memory(replica: Replica) -> None:
+    near_cache = replica.following(NearCache(reader=replica.reader, tail=replica.tail, max_entries=1_000))
+    refs = [config(f"key-{number:02}") for number in range(UNBOUNDED_RECORDS + 4)]
+    await write(replica.storage, *((ref, 1) for ref in refs))
+    view, not_read = await near_cache.get_within(refs, 1 << 20)
+    assert (set(view.records), not_read, len(near_cache)) == (set(refs), frozenset(), len(refs))
+    pages, gets = replica.reader.pages, replica.reader.gets
+    assert set((await near_cache.get_within(refs, 1 << 20))[0].records) == set(refs)
+    assert (replica.reader.pages, replica.reader.gets) == (pages, gets)
+
+
+async def test_large_read_that_is_no_small_part_of_the_memory_is_not_kept(replica: Replica) -> None:
+    refs = [config(f"key-{number:02}") for number in range(UNBOUNDED_RECORDS + 4)]
+    await write(replica.storage, *((ref, "x" * 1_000) for ref in refs))
+    for max_entries, max_bytes in ((16 * len(refs) - 1, 1 << 24), (10_000, 16 * 20_000)):
+        near_cache = replica.following(
+            NearCache(reader=replica.reader, tail=replica.tail, max_entries=max_entries, max_bytes=max_bytes)
+        )
+        view, not_read = await near_cache.get_within(refs, 1 << 20)
+        assert (set(view.records), not_read, len(near_cache)) == (set(refs), frozenset(), 0)

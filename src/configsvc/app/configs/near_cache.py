@@ -27,6 +27,8 @@ from configsvc.storage.port import Reader, RecordQuery
 NEAR_CACHE_BYTES = 128 << 20
 # A read of this many records is not bounded in bytes.
 UNBOUNDED_RECORDS = 16
+# A larger read is kept in memory if it takes at most this part of the entries and of the bytes.
+KEPT_PART = 1 / 16
 
 
 @dataclass(eq=False, slots=True)
@@ -56,6 +58,7 @@ class NearCache:
     ) -> None:
         self._reader = reader
         self._tail = tail
+        self._max_entries, self._max_bytes = max_entries, max_bytes
         self._entries = NearEntries(max_entries, max_bytes)
         self._fallback_cache = fallback_cache
         fallback_cache.add_source(
@@ -107,8 +110,8 @@ class NearCache:
     async def get_within(self, refs: Sequence[Ref], max_bytes: int) -> tuple[View, frozenset[Ref]]:
         """`get` for many configurations of one service, in the order of keys, until their bodies have `max_bytes`.
 
-        Returns the refs that were not read beside the view. The result of such a read is not kept in memory: it would
-        evict what callers ask for by name.
+        Returns the refs that were not read beside the view. The result of such a read is kept in memory only if it is a
+        small part of that. Otherwise it would evict what callers ask for by name.
         """
         is_small = len(refs) <= UNBOUNDED_RECORDS or all(ref in self._entries for ref in refs)
         if is_small or self._tail.stale_since is not None:
@@ -119,6 +122,10 @@ class NearCache:
             page = await self._reader.page(query)
         except Unavailable as error:
             self._tail.mark_stale(error)
+            return await self.get(refs), frozenset()
+        held_bytes = sum(record.held_bytes for record in page.records)
+        if not page.more and len(refs) <= self._max_entries * KEPT_PART and held_bytes <= self._max_bytes * KEPT_PART:
+            # They are few and small after all: from now on they are in memory.
             return await self.get(refs), frozenset()
         view = View(page.revision, {record.ref: record for record in page.records})
         return view, frozenset(ref for ref in refs if page.more and ref.key > page.records[-1].ref.key)

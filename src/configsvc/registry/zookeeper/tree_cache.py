@@ -14,6 +14,7 @@ wait for that.
 import asyncio
 import itertools
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -34,6 +35,9 @@ logger = logging.getLogger(__name__)
 SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 2.0
 # Own nodes that are new get their watches in portions of this size, with this pause after each.
 WATCH_NODES, WATCH_PAUSE_SECONDS = 16, 0.1
+# How long the reading of a service's list waits if it most likely shows only what this session created itself. After a new
+# session that is ten times fewer readings with ten instances a service. Foreign instances of the service wait, too.
+OWN_LIST_SECONDS = 0.5
 
 
 class TreeCache:
@@ -69,8 +73,12 @@ class TreeCache:
         # answer is seen, or the connection is lost, the entry is removed, and the answer must not be cached.
         self._requests: dict[str, object] = {}
         self._watches: dict[tuple[str, str], Watch] = {}
-        # Nodes that this session is creating, by service and instance id.
-        self._creating: set[tuple[str, str]] = set()
+        # The nodes that this session is creating, by service; the services in which it has created some since their list was
+        # read; and those of them whose list has changed.
+        self._creating: defaultdict[str, set[str]] = defaultdict(set)
+        self._created: set[str] = set()
+        self._own_lists: set[str] = set()
+        self._has_own_lists = asyncio.Event()
         # What must be read again: the kind of watch that fired, and its name.
         self._fired: dict[tuple[str, str], None] = {}
         self._has_fired = asyncio.Event()
@@ -82,7 +90,7 @@ class TreeCache:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is being read."""
-        return not self._fired and not self._refreshing
+        return not self._fired and not self._refreshing and not self._own_lists
 
     def reset(self) -> None:
         """The connection is lost, and all watches with it."""
@@ -91,10 +99,16 @@ class TreeCache:
         self._requests.clear()
         self._lost_nodes.clear()
         self._fired.clear()
+        self._created.clear()
+        self._own_lists.clear()
 
     def start(self) -> None:
         """Begins to follow the watches that `watch_all` sets."""
-        work = {"zookeeper watches": self._refresh_fired, "zookeeper own nodes": self._watch_own_nodes}
+        work = {
+            "zookeeper watches": self._refresh_fired,
+            "zookeeper own nodes": self._watch_own_nodes,
+            "zookeeper own lists": self._refresh_own_lists,
+        }
         self._tasks = [self._supervisor.supervise(name, run) for name, run in work.items()]
 
     async def watch_all(self) -> None:
@@ -109,13 +123,17 @@ class TreeCache:
     @contextmanager
     def creating(self, service: str, instance_id: str) -> Iterator[None]:
         """This session creates a node: what it makes need not be read. If it makes none, others may have made one."""
-        self._creating.add((service, instance_id))
+        self._creating[service].add(instance_id)
         try:
             yield
         finally:
-            self._creating.discard((service, instance_id))
+            self._creating[service].discard(instance_id)
+            if not self._creating[service]:
+                del self._creating[service]
             if self.cached.get(service, instance_id) is None:
-                self._on_fired(False, "service", service)
+                self._add_fired("service", service)
+            else:
+                self._created.add(service)
 
     def _watch(self, kind: str, name: str) -> Watch:
         """The watch for a path: always the same object, so that kazoo holds it once."""
@@ -128,12 +146,20 @@ class TreeCache:
         self._requests.pop(name, None)
         if kind == "service":
             self._watched.discard(service)
+            is_own = service in self._creating or service in self._created
+            if is_own and service not in self._lost_nodes:
+                self._own_lists.add(service)
+                self._has_own_lists.set()
+                return
         elif kind == "node":
             self.cached.mark_outdated(service, instance_id)
             if is_deleted:
                 # The watch of the service's children fires for that, too. It tells whether there is another node now.
                 self._lost_nodes.add(service)
                 return
+        self._add_fired(kind, name)
+
+    def _add_fired(self, kind: str, name: str) -> None:
         self._fired[kind, name] = None
         self._has_fired.set()
 
@@ -162,8 +188,7 @@ class TreeCache:
             self._refreshing -= 1
             # If the connection is lost, everything is read on the next one.
             if not is_done and self._session.is_reachable:
-                self._fired[kind, name] = None
-                self._has_fired.set()
+                self._add_fired(kind, name)
         return is_done
 
     async def _refresh_kind(self, kind: str, name: str) -> None:
@@ -193,6 +218,14 @@ class TreeCache:
     async def _refresh_node(self, service: str, instance_id: str) -> None:
         if await self._watch_node(service, instance_id):
             self._publish(NodesChanged(service))
+
+    async def _refresh_own_lists(self) -> None:
+        while True:
+            await self._has_own_lists.wait()
+            await self._clock.sleep(OWN_LIST_SECONDS)
+            self._has_own_lists.clear()
+            while self._own_lists:
+                self._add_fired("service", self._own_lists.pop())
 
     async def _watch_own_nodes(self) -> None:
         while True:
@@ -232,6 +265,8 @@ class TreeCache:
         request = self._requests[service] = object()
         names: Sequence[str] = ()
         known = set(self.cached.of(service))
+        self._created.discard(service)
+        self._own_lists.discard(service)
         try:
             names = await self._session.children(f"{self._base}/{service}", self._watch("service", service))
         except NoNodeError:
@@ -252,7 +287,8 @@ class TreeCache:
         for name in gone:
             self._watches.pop(("node", f"{service}/{name}"), None)
         self.skipped.retain_nodes(service, names)
-        unread = [name for name in self.cached.to_read(service, names) if (service, name) not in self._creating]
+        creating = self._creating.get(service, ())
+        unread = [name for name in self.cached.to_read(service, names) if name not in creating]
         await asyncio.gather(*(self._watch_node(service, name) for name in unread))
         return is_changed or bool(gone or unread)
 

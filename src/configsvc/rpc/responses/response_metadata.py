@@ -6,8 +6,9 @@ trailers. For REST it is in the message of the status (`status_message`), and th
 `x-http-status` is the HTTP status of the answer.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
+from functools import lru_cache
 from urllib.parse import quote
 
 # Peers refuse more than 8 KiB of headers. A long key in a script with four bytes a character exceeds that when it is
@@ -26,10 +27,11 @@ def status_message(metadata: Iterable[tuple[str, str]]) -> str:
     return " ".join(f"{name}={value.replace('%', '^')}" for name, value in metadata)
 
 
-def status_headers(message: str) -> list[tuple[str, str]]:
+@lru_cache(1_024)
+def status_headers(message: str) -> Sequence[tuple[str, str]]:
     """The metadata that `status_message` has made a message of."""
     pairs = (item.partition("=") for item in message.split())
-    return [(name, value.replace("^", "%")) for name, _, value in pairs]
+    return tuple((name, value.replace("^", "%")) for name, _, value in pairs)
 
 
 def add_metadata(*metadata: tuple[str, str]) -> None:
