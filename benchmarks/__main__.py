@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -88,8 +89,13 @@ def _compare(run: Run, name: str) -> None:
             # Peers are imported here, because one that is not installed must not stop the others.
             compare = cast(Comparison, import_module(f"benchmarks.comparisons.{name}").tables)
             tables = compare(run, placement)
-        except (MissingError, ServiceError, AssertionError, ModuleNotFoundError) as error:
+        except (MissingError, ServiceError) as error:
             run.report.missing[name] = f"{placement.name}: {error}"
+            continue
+        except Exception as error:
+            # Whatever went wrong here, the other comparisons have their figures.
+            traceback.print_exc()
+            run.report.missing[name] = f"{placement.name}: {error!r}"
             continue
         finally:
             # For whoever waits; the figures go to the other stream.

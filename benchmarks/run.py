@@ -69,6 +69,14 @@ class Run:
         with Load(self.programs.load(), self.placement, target, MANY) as load:
             load.per_second(self.effort.seconds * COMPILING_ROUNDS)
 
+    def send_all(self, target: Target) -> None:
+        """Sends each request of a target at least once."""
+        sent = 0
+        with Load(self.programs.load(), self.placement, target, 1) as load:
+            while sent < len(target.requests):
+                load.per_second(1.0)
+                sent += load.answers
+
     def table(self, key: str, title: str, unit: str, figures: Sequence[Figure], note: str = "") -> Table:
         """A table with this run's placement. A unit "… a second" says that more is better."""
         more = unit.endswith("/s")

@@ -59,7 +59,7 @@ def eureka_side(run: Run) -> dict[str, Target]:
     """Eureka's server with the one service, if it can be had."""
     if (server := run.peer(EUREKA, lambda: processes.eureka(run.programs.eureka(), run.placement))) is None:
         return {}
-    eureka.fill(server.address, 0, 0)
+    eureka.fill(server.address)
     target = eureka.discover(server.address)
     run.warm_up(target)
     return {EUREKA: target}

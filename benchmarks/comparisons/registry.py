@@ -8,7 +8,9 @@ kazoo's process runs where servers run: it takes the place of this service, and 
 """
 
 import asyncio
+import re
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -24,6 +26,7 @@ from configsvc.storage.postgres.storage import PostgresStorage
 from tests.scale import filling
 
 INSTANCES_A_SERVICE = 10
+POLL_SECONDS = 0.2
 
 Sides = Mapping[str, Callable[[int], Session]]
 
@@ -42,6 +45,7 @@ def tables(run: Run, placement: Placement) -> list[Table]:
             "ZOOKEEPER_BASE_PATH": f"/{placement.name.replace(' ', '-')}",
         }
         ours = run.server(processes.service("registry", placement, settings)).address
+        _await_nodes(run, instances)
         service = filling.service_name(0)
         ids = [f"instance-{number * services:07}" for number in range(INSTANCES_A_SERVICE)]
         work: dict[str, dict[str, Callable[[int], Session]]] = {
@@ -52,9 +56,10 @@ def tables(run: Run, placement: Placement) -> list[Table]:
         for name, sides in work.items():
             sides[KAZOO] = _kazoo(run, name)
         if peer := run.peer(EUREKA, lambda: processes.eureka(run.programs.eureka(), placement)):
-            eureka.fill(peer.address, services, instances)
+            eureka.fill(peer.address)
+            run.send_all(eureka.others(peer.address, services, instances))
             targets = {
-                "register": eureka.registering(peer.address),
+                "register": eureka.register(peer.address),
                 "heartbeat": eureka.heartbeat(peer.address),
                 "discover": eureka.discover(peer.address),
             }
@@ -70,6 +75,20 @@ def tables(run: Run, placement: Placement) -> list[Table]:
                 _table(run, f"registry.{name}.one", f"{name.capitalize()}{title}, one in flight", sides, 1),
             )
         ]
+
+
+def _await_nodes(run: Run, count: int) -> None:
+    """Waits until the service has made the nodes of all instances, which it does after it is ready."""
+    deadline = time.monotonic() + processes.READY_SECONDS
+    while _ephemeral_nodes(run) < count:
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{_ephemeral_nodes(run)} of {count} instances are in ZooKeeper")
+        time.sleep(POLL_SECONDS)
+
+
+def _ephemeral_nodes(run: Run) -> int:
+    found = re.search(r"zk_ephemerals_count\s+(\d+)", run.services.zookeeper.ask("mntr"))
+    return int(found[1]) if found else 0
 
 
 async def with_instances(url: str, instances: int, services: int, owner: str) -> None:

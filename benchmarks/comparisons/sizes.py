@@ -1,14 +1,14 @@
 """Cost against size: the same work with a thousand and with a million configurations, flags and instances in proportion.
 
 Each size is a database and a worker of its own, all of them up at the same time, so that rounds interleave. One call is
-in flight. Reads "not in memory" are of a second worker on the same database that keeps one value in memory.
+in flight. Reads "not in memory" are of workers before these, which keep one value in memory.
 """
 
 import asyncio
 import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from configsvc_client.v1 import change_pb2, config_pb2, config_pb2_grpc, flag_pb
 from google.protobuf.message import Message
 
 from benchmarks import processes
-from benchmarks.load import Request, Session, Target
+from benchmarks.load import Request, Target
 from benchmarks.measure import Figure, Measured, Round, Table, in_turns
 from benchmarks.placement import Placement
 from benchmarks.processes import Server
@@ -27,6 +27,7 @@ from tests.scale import filling
 from tests.scale.filling import Size
 
 MEMBERS = 200
+REPLICA = "sizes"
 MIB = 1 << 20
 RESUMES = 20
 
@@ -50,11 +51,10 @@ SMALL_SIZES = (_size(100, 20), _size(1_000, 40))
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """A worker on a database of a size, and one without memory."""
+    """A worker on a database of a size."""
 
     size: Size
     worker: Server
-    without_memory: Server
 
     @property
     def name(self) -> str:
@@ -66,11 +66,12 @@ def tables(run: Run, placement: Placement) -> list[Table]:
     """One table for each operation; its first row is the smallest size."""
     with ExitStack() as stack:
         run = run.on(placement, stack)
-        filled = [_filled(run, size) for size in (SMALL_SIZES if run.effort.small else SIZES)]
-        found = [
-            _calls(run, f"sizes.{key}", title, {one.name: _target(one, make) for one in filled})
-            for key, title, make in _OPERATIONS
-        ]
+        databases = {size: _filled(run, size) for size in (SMALL_SIZES if run.effort.small else SIZES)}
+        with ExitStack() as without_memory:
+            filled = _workers(run.on(placement, without_memory), databases, {"NEAR_CACHE_ENTRIES": "1"})
+            found = [_calls(run, *_STORED, filled)]
+        filled = _workers(run, databases, {})
+        found += [_calls(run, *operation, filled) for operation in _OPERATIONS]
         found.append(_resume(run, filled))
         starts = [Figure(one.name, (one.worker.start_seconds,)) for one in filled]
         memory = [Figure(one.name, (one.worker.memory_bytes / MIB,)) for one in filled]
@@ -81,19 +82,24 @@ def tables(run: Run, placement: Placement) -> list[Table]:
         ]
 
 
-def _filled(run: Run, size: Size) -> Filled:
+def _filled(run: Run, size: Size) -> str:
     url = run.stack.enter_context(run.services.postgres.database())
     asyncio.run(_fill(url, size))
-    settings = {"DATABASE_URL": url}
-    # Without memory first: else it would be the second replica, and would wait for nothing but notifications.
-    without = run.server(processes.service("sizes-no-memory", run.placement, {**settings, "NEAR_CACHE_ENTRIES": "1"}))
-    return Filled(size, run.server(processes.service("sizes", run.placement, settings)), without)
+    return url
+
+
+def _workers(run: Run, databases: Mapping[Size, str], settings: Mapping[str, str]) -> list[Filled]:
+    """A worker for each database, with the id of the replica that owns its instances."""
+    return [
+        Filled(size, run.server(processes.service(REPLICA, run.placement, {"DATABASE_URL": url, **settings})))
+        for size, url in databases.items()
+    ]
 
 
 async def _fill(url: str, size: Size) -> None:
     async with PostgresStorage(url):
         pass
-    await asyncio.to_thread(filling.fill_postgres, url, size, "sizes")
+    await asyncio.to_thread(filling.fill_postgres, url, size, REPLICA)
 
 
 Calls = Callable[[Size], Sequence[Message]]
@@ -166,31 +172,29 @@ def _discoveries(size: Size) -> Sequence[Message]:
 
 
 _CONFIGS, _FLAGS = "/configsvc.v1.ConfigService/", "/configsvc.v1.FlagService/"
-_OPERATIONS: Sequence[tuple[str, str, tuple[str, Calls, bool]]] = (
-    ("get", "GetConfig", (f"{_CONFIGS}GetConfig", _gets, True)),
-    ("get_stored", "GetConfig, not in memory", (f"{_CONFIGS}GetConfig", _gets, False)),
-    ("list", "ListConfigs, a page of 100", (f"{_CONFIGS}ListConfigs", _lists, True)),
-    ("effective", "GetEffectiveConfig, a page of 100", (f"{_CONFIGS}GetEffectiveConfig", _effective, True)),
-    ("history", "ListConfigHistory, a page of 20", (f"{_CONFIGS}ListConfigHistory", _history, True)),
-    ("reason", "ListChanges by reason", ("/configsvc.v1.ChangeService/ListChanges", _reasons, True)),
-    ("evaluate", "EvaluateFlag", (f"{_FLAGS}EvaluateFlag", _evaluations, True)),
-    ("flag_write", "UpdateFlag", (f"{_FLAGS}UpdateFlag", _flag_writes, True)),
-    ("discover", "DiscoverInstances", ("/configsvc.v1.RegistryService/DiscoverInstances", _discoveries, True)),
+# Key, title, method, and the messages of a size.
+Operation = tuple[str, str, str, Calls]
+_STORED: Operation = ("get_stored", "GetConfig, not in memory", f"{_CONFIGS}GetConfig", _gets)
+_OPERATIONS: Sequence[Operation] = (
+    ("get", "GetConfig", f"{_CONFIGS}GetConfig", _gets),
+    ("list", "ListConfigs, a page of 100", f"{_CONFIGS}ListConfigs", _lists),
+    ("effective", "GetEffectiveConfig, a page of 100", f"{_CONFIGS}GetEffectiveConfig", _effective),
+    ("history", "ListConfigHistory, a page of 20", f"{_CONFIGS}ListConfigHistory", _history),
+    ("reason", "ListChanges by reason", "/configsvc.v1.ChangeService/ListChanges", _reasons),
+    ("evaluate", "EvaluateFlag", f"{_FLAGS}EvaluateFlag", _evaluations),
+    ("flag_write", "UpdateFlag", f"{_FLAGS}UpdateFlag", _flag_writes),
+    ("discover", "DiscoverInstances", "/configsvc.v1.RegistryService/DiscoverInstances", _discoveries),
 )
 
 
-def _target(filled: Filled, how: tuple[str, Calls, bool]) -> Target:
-    method, calls, in_memory = how
-    requests = [Request(method, message.SerializeToString()) for message in calls(filled.size)]
-    return Target((filled.worker if in_memory else filled.without_memory).address, requests)
-
-
-def _calls(run: Run, key: str, title: str, targets: dict[str, Target]) -> Table:
+def _calls(run: Run, key: str, title: str, method: str, calls: Calls, filled: Sequence[Filled]) -> Table:
     with ExitStack() as stack:
-        sessions: dict[str, Session] = {side: stack.enter_context(run.load(each, 1)) for side, each in targets.items()}
-        rounds: dict[str, Round] = {side: session.microseconds for side, session in sessions.items()}
+        rounds: dict[str, Round] = {}
+        for one in filled:
+            requests = [Request(method, message.SerializeToString()) for message in calls(one.size)]
+            rounds[one.name] = stack.enter_context(run.load(Target(one.worker.address, requests), 1)).microseconds
         figures = in_turns(rounds, run.effort, ALONE_PART)
-    return run.table(key, f"{title}, against size", "µs", figures)
+    return run.table(f"sizes.{key}", f"{title}, against size", "µs", figures)
 
 
 def _resume(run: Run, filled: Sequence[Filled]) -> Table:

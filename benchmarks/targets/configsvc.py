@@ -23,6 +23,8 @@ KEYS, FLAGS, INSTANCES, USERS = 100, 1_000, 10, 100
 # A lease longer than the run.
 LEASE_SECONDS = 86_400
 CALL_SECONDS = 30
+# Fewer than a worker lets wait.
+TOGETHER = 200
 
 _CONFIGS = "/configsvc.v1.ConfigService/"
 _FLAGS = "/configsvc.v1.FlagService/"
@@ -167,9 +169,12 @@ def fill(address: str, *, keys: int = KEYS, flags: int = 0, instances: int = 0) 
 
         def call(method: str, messages: Sequence[Message]) -> None:
             start: Any = channel.unary_unary(method, request_serializer=lambda m: m.SerializeToString())
-            # Together, so that they share transactions.
-            for pending in [start.future(message, timeout=CALL_SECONDS) for message in messages]:
-                pending.result()
+            # Many together, so that they share transactions.
+            for first in range(0, len(messages), TOGETHER):
+                for pending in [
+                    start.future(each, timeout=CALL_SECONDS) for each in messages[first : first + TOGETHER]
+                ]:
+                    pending.result()
 
         configs = [_config(name) for name in (KEY, *map(key, range(keys)))]
         call(f"{_CONFIGS}UpdateConfig", configs)

@@ -1,7 +1,6 @@
 """Eureka's server, whose clients speak HTTP."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
@@ -14,14 +13,10 @@ _CLASS = "com.netflix.appinfo.InstanceInfo$DefaultDataCenterInfo"
 REGISTERED = 20_000
 
 
-def register() -> list[Request]:
-    """New instances of one service, in turn."""
-    return [_registration("REGISTERED", f"registered-{number}") for number in range(REGISTERED)]
-
-
-def registering(address: str) -> Target:
+def register(address: str) -> Target:
     """A new instance with each request."""
-    return Target(address, register(), http=True)
+    requests = [_registration("REGISTERED", f"registered-{number}") for number in range(REGISTERED)]
+    return Target(address, requests, http=True)
 
 
 def heartbeat(address: str) -> Target:
@@ -35,17 +30,18 @@ def discover(address: str) -> Target:
     return Target(address, [Request(f"/eureka/apps/{SERVICE.upper()}", method="GET", headers=_JSON)], http=True)
 
 
-def fill(address: str, services: int, instances: int) -> None:
-    """Registers the service's instances, and so many of other services."""
-    ours = [_registration(SERVICE.upper(), f"instance-{number}") for number in range(INSTANCES)]
-    others = [_registration(f"SVC-{number % services}", f"other-{number}") for number in range(instances)]
-    with httpx.Client(base_url=f"http://{address}", headers=_JSON, timeout=30) as client, ThreadPoolExecutor(4) as pool:
+def others(address: str, services: int, instances: int) -> Target:
+    """Registrations of so many instances of other services, in turn."""
+    requests = [_registration(f"SVC-{number % services}", f"other-{number}") for number in range(instances)]
+    return Target(address, requests, http=True)
 
-        def send(request: Request) -> None:
-            client.request(request.method, request.path, content=request.body).raise_for_status()
 
-        for _ in pool.map(send, [*ours, *others]):
-            pass
+def fill(address: str) -> None:
+    """Registers the service's instances."""
+    with httpx.Client(base_url=f"http://{address}", headers=_JSON, timeout=30) as client:
+        for number in range(INSTANCES):
+            request = _registration(SERVICE.upper(), f"instance-{number}")
+            client.post(request.path, content=request.body).raise_for_status()
         found = client.get(f"/eureka/apps/{SERVICE.upper()}").raise_for_status().json()
     assert len(found["application"]["instance"]) == INSTANCES, "Eureka finds all instances"
 
