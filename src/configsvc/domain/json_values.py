@@ -12,6 +12,11 @@ from configsvc.domain.sizes import MEASURED_CHARACTERS, sending_problem
 
 Json = Any
 
+# `json.dumps` with options makes an encoder for each call.
+_encode_compactly = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_encode_sorted = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
+_encode_for_digest = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), sort_keys=True).encode
+
 # Beyond this integer a double, and so most JSON clients, can't tell neighbouring integers apart.
 LARGEST_EXACT_INTEGER = 2**53 - 1
 
@@ -51,12 +56,12 @@ class Difference:
 
 def encoded(value: Json) -> str:
     """Compact JSON text."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _encode_compactly(value)
 
 
 def digest(*parts: Json) -> str:
     """A fingerprint of JSON values: the same for the same content. The order of object members does not count."""
-    text = json.dumps(parts, ensure_ascii=True, separators=(",", ":"), sort_keys=True)
+    text = _encode_for_digest(parts)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -80,6 +85,8 @@ def is_nested_too_deeply(value: Json) -> bool:
     level: list[Json] = [value]
     for _ in range(NESTED_LEVELS):
         level = [item for outer in level for item in _items(outer) if not isinstance(item, _SCALARS)]
+        if not level:
+            return False
     return any(isinstance(item, Mapping) or _is_list(item) for item in level)
 
 
@@ -129,7 +136,7 @@ def _is_same_scalar(one: Json, other: Json) -> bool:
 
 
 def _sorted_text(value: Json) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    return _encode_sorted(value)
 
 
 def _differences(path: str, before: Json | Absent, after: Json | Absent) -> Iterator[Difference]:

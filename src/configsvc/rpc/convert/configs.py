@@ -1,5 +1,7 @@
 """Configurations as messages."""
 
+from typing import Any
+
 from configsvc_client.v1 import config_pb2
 
 from configsvc.domain.configs import Config, EffectiveConfig
@@ -12,11 +14,13 @@ from configsvc.rpc.convert.values import timestamp, value_of
 
 def config(record: Record, detail: Detail = Detail.FULL) -> config_pb2.Config:
     """A configuration."""
-    message = _contents(record, is_whole=detail.includes_after)
-    message.value_omitted = not detail.includes_after
-    message.updated_at.CopyFrom(timestamp(record.updated_at))
-    message.updated_by = record.updated_by
-    return message
+    return _contents(
+        record,
+        is_whole=detail.includes_after,
+        value_omitted=not detail.includes_after,
+        updated_at=timestamp(record.updated_at),
+        updated_by=record.updated_by,
+    )
 
 
 def effective(found: EffectiveConfig, detail: Detail = Detail.FULL) -> config_pb2.EffectiveConfig:
@@ -80,8 +84,8 @@ def difference(found: Difference, detail: Detail = Detail.FULL) -> config_pb2.Co
     )
 
 
-def _contents(record: Record, *, is_whole: bool) -> config_pb2.Config:
-    """A configuration without the time and the author of its last write; without its contents if it is not whole."""
+def _contents(record: Record, *, is_whole: bool, **others: Any) -> config_pb2.Config:
+    """A configuration with `others` of its fields; without its contents if it is not whole."""
     ref, contents = record.ref, Config.of(record.body)
     return config_pb2.Config(
         key=ref.key,
@@ -93,6 +97,7 @@ def _contents(record: Record, *, is_whole: bool) -> config_pb2.Config:
         revision=record.revision,
         description=contents.description if is_whole else "",
         created_at=timestamp(record.created_at),
+        **others,
     )
 
 
