@@ -26,9 +26,10 @@ run: $(VENV)/.made ## Runs the whole service on http://localhost:8082, without a
 test: $(VENV)/.made ## Runs all tests, on real services that it starts and stops
 	$(BIN)/python -m pytest -n 3 --dist loadfile
 
-# `make test` has the default: native behind the gateway, grpcio on TCP addresses. GRPC_ENGINE=grpcio make test: grpcio alone.
-test-all: test ## Runs all tests, and those that speak gRPC on the engine grpcio, too
-	GRPC_ENGINE=grpcio $(BIN)/python -m pytest -n 3 --dist loadfile tests/rpc tests/e2e tests/replicas tests/faults
+# `make test` has the default engine: native on unix sockets, grpcio on TCP addresses.
+test-all: test ## Runs all tests, and those that speak gRPC on the other engine, too
+	GRPC_ENGINE=grpcio $(BIN)/python -m pytest -n 3 --dist loadfile tests/rpc tests/e2e tests/gateway
+	GRPC_ENGINE=native $(BIN)/python -m pytest -n 3 --dist loadfile tests/replicas tests/faults tests/interop
 
 test-packages: $(VENV)/.made ## Tests the client's wheel in fresh environments, at both ends of its version ranges
 	$(BIN)/python -m pytest -q clients/python/tests
