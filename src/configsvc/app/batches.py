@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from configsvc.domain.batches import Step, all_or_none, errors_at
 from configsvc.domain.fields import Fields, checked
-from configsvc.domain.json_values import digest
+from configsvc.domain.fingerprints import fingerprint
 from configsvc.domain.limits import Limits
 from configsvc.domain.records import Action, Author, Change, Decision, Mutation, Ref, View, Write, etag_of
 from configsvc.domain.sizes import ANSWER_BYTES
@@ -80,7 +80,9 @@ class Batches:
             author,
             tuple(one.ref for one in planned),
             all_or_none(steps),
-            digest("apply", [[one.ref.kind, one.ref.environment, one.ref.key, one.content] for one in planned]),
+            fingerprint(
+                author, "apply", [[one.ref.kind, one.ref.environment, one.ref.key, one.content] for one in planned]
+            ),
         )
         if validate_only:
             return await self._validate(write)

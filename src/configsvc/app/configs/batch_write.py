@@ -6,7 +6,7 @@ from configsvc.domain.batches import Step, all_or_none
 from configsvc.domain.config_writes import decision
 from configsvc.domain.configs import ConfigOperation
 from configsvc.domain.fields import Fields
-from configsvc.domain.json_values import digest
+from configsvc.domain.fingerprints import fingerprint
 from configsvc.domain.records import Author, Ref, Write
 from configsvc.domain.sizes import ANSWER_BYTES
 
@@ -37,8 +37,9 @@ def write_of(environment: str, operations: Sequence[ConfigOperation], author: Au
         Step(f"operations[{index}]", operation.draft.ref, decision(operation))
         for index, operation in enumerate(operations)
     ]
-    fingerprint = digest("batch", environment, [operation.content for operation in operations])
-    return Write(author, tuple(step.ref for step in steps), all_or_none(steps), fingerprint)
+    contents = [operation.content for operation in operations]
+    reads = tuple(step.ref for step in steps)
+    return Write(author, reads, all_or_none(steps), fingerprint(author, "batch", environment, contents))
 
 
 def _answer_bytes(operations: Sequence[ConfigOperation], author: Author) -> int:

@@ -20,7 +20,7 @@ from configsvc.domain.configs import (
 )
 from configsvc.domain.decisions import deletion
 from configsvc.domain.fields import checked
-from configsvc.domain.json_values import digest
+from configsvc.domain.fingerprints import fingerprint
 from configsvc.domain.limits import LARGEST_KEY_CHARACTERS, Limits
 from configsvc.domain.pages import Page, PageRequest, page_cursor, page_of
 from configsvc.domain.preconditions import NO_PRECONDITION, Precondition
@@ -257,5 +257,7 @@ class ConfigStore:
     async def _write(
         self, method: str, ref: Ref, decision: Decision, author: Author, content: Sequence[object]
     ) -> Change:
-        fingerprint = digest(method, ref.environment, ref.service, ref.key, content)
-        return (await self._writer.write(Write(author, (ref,), decision, fingerprint))).changes[0]
+        write = Write(
+            author, (ref,), decision, fingerprint(author, method, ref.environment, ref.service, ref.key, content)
+        )
+        return (await self._writer.write(write)).changes[0]

@@ -13,10 +13,11 @@ from configsvc.app.watch.selector import Selector
 from configsvc.domain import flags, pages
 from configsvc.domain.decisions import deletion
 from configsvc.domain.fields import FLAG_NAME_CHARACTERS, Fields, checked
+from configsvc.domain.fingerprints import fingerprint
 from configsvc.domain.flag_filter import FlagFilter
 from configsvc.domain.flag_rollback import rollback
 from configsvc.domain.flags import flag_ref
-from configsvc.domain.json_values import NESTED_LEVELS, digest, is_nested_too_deeply
+from configsvc.domain.json_values import NESTED_LEVELS, is_nested_too_deeply
 from configsvc.domain.limits import Limits
 from configsvc.domain.pages import Page, page_cursor, page_of
 from configsvc.domain.preconditions import NO_PRECONDITION, Precondition
@@ -237,8 +238,8 @@ class FlagStore:
         fields.name("name", name, FLAG_NAME_CHARACTERS)
 
     async def _write(self, what: str, ref: Ref, decision: Decision, author: Author, content: object) -> Change:
-        fingerprint = digest(what, ref.environment, ref.key, content)
-        return (await self._writer.write(Write(author, (ref,), decision, fingerprint))).changes[0]
+        write = Write(author, (ref,), decision, fingerprint(author, what, ref.environment, ref.key, content))
+        return (await self._writer.write(write)).changes[0]
 
 
 def _position(record: Record) -> tuple[str, str]:

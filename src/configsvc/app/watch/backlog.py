@@ -13,6 +13,8 @@ class Backlog:
     A newer change of a ref takes a place at the end, and the earlier one is dropped: the backlog is conflating then.
     """
 
+    __slots__ = ("_bytes", "_every", "_max_bytes", "_max_changes", "_newest", "conflated")
+
     def __init__(self, max_changes: int, max_bytes: int) -> None:
         self._max_changes = max_changes
         self._max_bytes = max_bytes
@@ -34,7 +36,8 @@ class Backlog:
         """Returns whether there was room. There is always room for one change, however large it is."""
         self._bytes += event.change.held_bytes
         if not self._newest:
-            if self._fits(len(self._every) + 1):
+            # The first change always fits. The hub puts it into thousands of backlogs.
+            if not self._every or self._fits(len(self._every) + 1):
                 self._every.append(event)
                 return True
             for earlier in self._every:

@@ -23,8 +23,6 @@ class EncodedChanges:
         self._to_message = to_message
         self._encoded: OrderedDict[tuple[int, int, bool], bytes] = OrderedDict()
         self._total_bytes = 0
-        # The one that was asked for last: while a change is sent to all of its watchers, they ask for nothing else.
-        self._latest: tuple[Changed, bytes] | None = None
         self._encodings = SingleFlight[tuple[int, int, bool], bytes]("encoding of a change")
 
     async def get(self, event: Changed) -> bytes:
@@ -35,13 +33,9 @@ class EncodedChanges:
 
     def get_now(self, event: Changed) -> bytes | None:
         """The same; None if the change is large and not encoded yet."""
-        if self._latest is not None and self._latest[0] is event:
-            return self._latest[1]
         encoded = self._encoded.get(event.identity)
         if encoded is None and event.change.held_bytes < LARGE_BYTES:
             encoded = self._add(event, self._encode(event))
-        if encoded is not None:
-            self._latest = event, encoded
         return encoded
 
     async def _encode_on_thread(self, event: Changed) -> bytes:

@@ -80,7 +80,8 @@ class WatchStreams(Generic[Item]):
         self._item = item
         self._encoded_changes = EncodedChanges(change)
         self._extra_messages = extra_messages
-        # Idle watchers get the same one together.
+        # While a change is sent to all of its watchers, they ask for nothing else. Idle watchers get one progress together.
+        self._latest_change: tuple[Changed | None, bytes] = (None, b"")
         self._latest_progress: tuple[tuple[int, str], bytes] = ((-1, ""), b"")
 
     async def stream(
@@ -122,10 +123,15 @@ class WatchStreams(Generic[Item]):
     def _send_now(self, try_write: TryWrite, event: Changed | Progress) -> bool:
         """Sends an event past its stream. False if there is no room, or the message takes long to make, or fails."""
         try:
+            if event is self._latest_change[0]:
+                return try_write(self._latest_change[1])
             if isinstance(event, Progress):
                 return try_write(self._encoded_progress(event.revision))
             encoded = self._encoded_changes.get_now(event)
-            return encoded is not None and try_write(encoded)
+            if encoded is None:
+                return False
+            self._latest_change = event, encoded
+            return try_write(encoded)
         except Exception:
             # It fails in `stream` again, which ends that watch with the error.
             logger.debug("an event could not be sent past its stream", exc_info=True)
