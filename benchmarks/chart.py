@@ -39,7 +39,7 @@ def draw(tables: Sequence[Table], *files: Path) -> bool:
         color=[BETTER if ratio >= 1 else WORSE for ratio in ratios],
     )
     axes.set_xscale("log")
-    axes.set_xlim(min(*ratios, 0.5) / 1.9, max(*ratios, 2) * 1.9)
+    axes.set_xlim(min(*ratios, 0.5) / 2.5, max(*ratios, 2) * 2)
     axes.set_ylim(0.3, len(bars) + 0.7)
     axes.xaxis.set_major_locator(FixedLocator(TICKS))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -108,13 +108,16 @@ def etcd(program: Program, placement: Placement) -> Iterator[Server]:
 
 @contextmanager
 def unleash_edge(program: Program, placement: Placement, flags: Mapping[str, object], token: str) -> Iterator[Server]:
-    """Runs Unleash's flag server with the flags of a file, without the server that it usually follows."""
+    """Runs Unleash's flag server with the flags of a file, without the server that it usually follows.
+
+    `token` is for evaluations. It starts only if there is a token for clients, too.
+    """
     with _place("unleash-edge") as (directory, port):
         file = directory / "flags.json"
         file.write_text(json.dumps(flags))
         command = [
             *(*program.command, "--interface", "127.0.0.1", "--port", str(port), "offline"),
-            *("--bootstrap-file", str(file), "--client-tokens", token),
+            *("--bootstrap-file", str(file), "--frontend-tokens", token, "--client-tokens", "*:other.secret"),
         ]
         url = f"http://127.0.0.1:{port}/internal-backstage/health"
         with _running("unleash-edge", command, placement, directory, {}, lambda: _answers(url)) as started:

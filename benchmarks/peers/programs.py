@@ -36,13 +36,11 @@ class Programs:
 
     def unleash_edge(self) -> Program:
         """The flag server of Unleash, which serves flags from a file if it runs offline."""
-        path = on_path("unleash-edge")
-        if path is None:
-            path = (
-                built("unleash-edge", UNLEASH_EDGE, _cargo_install, may_build=self.may_build) / "bin" / "unleash-edge"
-            )
-        said = run([str(path), "--version"], "asking unleash-edge for its version")
-        return Program((str(path),), said.split()[-1])
+        # It can't be asked for its version.
+        if (path := on_path("unleash-edge")) is not None:
+            return Program((str(path),), "of the PATH")
+        folder = built("unleash-edge", UNLEASH_EDGE, _cargo_install, may_build=self.may_build)
+        return Program((str(folder / "bin" / "unleash-edge"),), UNLEASH_EDGE)
 
     def eureka(self) -> Program:
         """Eureka's server, which takes half a minute to start, and so has no place in a small run."""

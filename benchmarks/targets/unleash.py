@@ -13,8 +13,8 @@ _HEADERS = {"content-type": "application/json", "authorization": TOKEN}
 
 
 def flags(count: int) -> dict[str, object]:
-    """The file that the server reads: the flag, and many others."""
-    names = (FLAG, *map(flag, range(count)))
+    """The file that the server reads: so many flags; 0: the one flag that is evaluated alone."""
+    names = [*map(flag, range(count))] or [FLAG]
     return {"version": 2, "features": [_feature(name) for name in names]}
 
 

@@ -25,7 +25,7 @@ from tests.rpc.quick_reads.world import Aborted, World, open_world, path_of, res
 from tests.rpc.strategies import JSON, flags
 
 ENVIRONMENTS, SERVICES, KEYS, FLAGS = ("test", "prod"), ("", "svc"), ("a", "b/c", "ü", "z"), ("f", "g", "h", "i")
-USERS = ("", "u1", "u2", "ünï")
+USERS = ("", "u1", "u2", "ünï", "a\nb", "\0", "x" * 513)
 STEPS = 40
 
 

@@ -40,8 +40,7 @@ class PendingAnswers:
         while True:
             await self._clock.sleep(CHECK_SECONDS)
             now = self._clock.monotonic()
-            # If the event loop was held up, answers wait behind this task, and are not late.
-            await asyncio.sleep(0)
+            # If the event loop was held up, the answers that came meanwhile were handed over before this goes on.
             for answer, deadline in tuple(self._deadlines.items()):
                 if deadline > now:
                     break

@@ -54,6 +54,8 @@ def flag_change(change: Change, detail: Detail = Detail.FULL) -> flag_pb2.WatchF
 
 def context(request: flag_pb2.EvaluateFlagRequest | flag_pb2.BatchEvaluateFlagsRequest) -> Context:
     """The user that flags are evaluated for."""
+    if not request.HasField("attributes"):
+        return Context(request.user_id)
     return Context(request.user_id, {name: json_of(value) for name, value in request.attributes.fields.items()})
 
 

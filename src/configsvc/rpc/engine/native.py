@@ -54,12 +54,12 @@ class NativeEngine:
         self._options = options
         self._listeners: list[_Listener] = []
         self._rest = GrpcioEngine(options)
+        # Of the socket of the server behind, if it has a directory of its own.
+        self._directory: Path | None = None
 
     async def start(self, methods: Sequence[EngineMethod], listen: Sequence[str]) -> list[int]:
         """See `Engine`."""
-        # The path of a socket must be short.
-        self._directory = Path(tempfile.mkdtemp(prefix="configsvc-"))
-        behind = self._directory / "grpcio.sock"
+        behind = self._behind = self._socket_behind(listen)
         await self._rest.start(methods, [f"unix:{behind}"])
         native = [method for method in methods if not method.has_request_stream]
         for address in listen:
@@ -74,7 +74,20 @@ class NativeEngine:
         await asyncio.gather(self._rest.stop(min(grace_seconds, BEHIND_GRACE_SECONDS)), *drains)
         for listener in self._listeners:
             listener.close()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._behind.unlink(missing_ok=True)
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _socket_behind(self, listen: Sequence[str]) -> Path:
+        """The socket of the server behind. Beside a socket of the gateway it is removed with the gateway's directory, even
+        if this process is killed.
+        """
+        for address in listen:
+            if address.startswith("unix:"):
+                return Path(address.removeprefix("unix:") + ".rest")
+        # The path of a socket must be short.
+        self._directory = Path(tempfile.mkdtemp(prefix="configsvc-"))
+        return self._directory / "grpcio.sock"
 
 
 class _Listener:

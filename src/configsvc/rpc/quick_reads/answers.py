@@ -14,18 +14,12 @@ class Answer(NamedTuple):
     details: str
 
 
-class Found(NamedTuple):
-    """What a method found for a request.
-
-    `message` is the answer without its revision. REST gets `message` from `resource_start` on, or the whole answer if
-    that is 0. `etag`: of the resource, empty if the answer has none.
-    """
-
-    message: bytes
-    revision: int
-    etag: str = ""
-    resource_start: int = 0
-
+# What a method found for a request: message, revision, etag, resource_start. A tuple without a class, since making one of
+# a class takes a tenth of a quick read.
+#
+# `message` is the answer without its revision. REST gets `message` from `resource_start` on, or the whole answer if that is
+# 0. `etag`: of the resource, empty if the answer has none.
+Found = tuple[bytes, int, str, int]
 
 # What a method finds for the bytes of a request; None, or any exception: the general path must answer.
 Find = Callable[[bytes, Position], Found | None]

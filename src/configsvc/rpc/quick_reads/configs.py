@@ -73,7 +73,7 @@ class QuickConfigs:
             return None
         encoding.is_used = True
         revision = position.revision if position.revision > encoding.until else encoding.until
-        return Found(encoding.contents, revision, request.etag, request.resource_start)
+        return encoding.contents, revision, request.etag, request.resource_start
 
     def bulk(self, received: bytes, position: Position) -> Found | None:
         """BulkGetConfigs."""
@@ -90,7 +90,7 @@ class QuickConfigs:
             if encoding.until > position.revision:
                 # The store was read ahead of the log. The general path says what stood together.
                 return None
-        return Found(request.contents, position.revision)
+        return request.contents, position.revision, "", 0
 
     def _read_get(self, received: bytes) -> _Get:
         message = config_pb2.GetConfigRequest.FromString(received)

@@ -79,7 +79,7 @@ class QuickFlags:
         if not 0 <= request.min_revision <= position.revision:
             return None
         message, revision = request.message, request.sets[0][1]
-        return Found(message, max(revision, position.revision), "", wire.contents_start(message))
+        return message, max(revision, position.revision), "", wire.contents_start(message)
 
     def batch(self, received: bytes, position: Position) -> Found | None:
         """BatchEvaluateFlags."""
@@ -94,7 +94,7 @@ class QuickFlags:
         if any(revision > position.revision for _, revision in request.sets):
             # A set was read ahead of the log. The general path says which revision the answer is of.
             return None
-        return Found(request.message, position.revision)
+        return request.message, position.revision, "", 0
 
     def _is_current(self, request: _Request, position: Position) -> bool:
         if request.history != position.history:

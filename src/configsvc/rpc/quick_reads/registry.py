@@ -137,7 +137,7 @@ class QuickRegistry:
         last_heartbeat_at = self._discovery.last_heartbeat_at
         fields = [part.at(last_heartbeat_at(part.member)) for part in service.parts if request.selects(part.instance)]
         answer = b"".join(fields)
-        return Found(answer, revision) if len(answer) <= DISCOVER_BYTES else None
+        return (answer, revision, "", 0) if len(answer) <= DISCOVER_BYTES else None
 
     def pick(self, received: bytes, position: Position) -> Found | None:
         """GetServiceUrl. The service's next turn is taken last, so that a call that is not quick takes none here."""
@@ -157,7 +157,7 @@ class QuickRegistry:
         if answer is None:
             parts = ((_URL, chosen.service_url), (_INSTANCE_ID, chosen.instance_id), (_STRATEGY, request.strategy))
             answer = service.picks[named] = b"".join(wire.text(tag, value) for tag, value in parts)
-        return Found(answer, revision)
+        return answer, revision, "", 0
 
     def _service(self, name: str) -> _Service | None:
         view = self._discovery.peek(name) if name else None

@@ -11,7 +11,7 @@ from configsvc.rpc.engine.port import QuickRead, RequestMetadata
 from configsvc.rpc.quick_reads.answers import Answer, Find
 from configsvc.rpc.quick_reads.positions import Positions
 from configsvc.rpc.quick_reads.wire import number_tag, varint
-from configsvc.rpc.requests.request_metadata import request_id
+from configsvc.rpc.requests.request_metadata import new_request_id, request_id
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +81,10 @@ class QuickReads:
                 log.skip()
                 if is_rest:
                     return Answer(message, (), f'{position.rest} etag="{etag}"' if etag else position.rest)
-                own = (("x-request-id", request_id(sent)), *position.metadata)
-                return Answer(message, (*own, ("etag", f'"{etag}"')) if etag else own, "")
+                own_id = request_id(sent) if "x-request-id" in sent else new_request_id()
+                if etag:
+                    return Answer(message, (("x-request-id", own_id), *position.metadata, ("etag", f'"{etag}"')), "")
+                return Answer(message, (("x-request-id", own_id), *position.metadata), "")
             except Exception:
                 # The general path says what is wrong, if anything is.
                 logger.debug("no quick read of %s", path, exc_info=True)

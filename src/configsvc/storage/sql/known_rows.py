@@ -22,7 +22,7 @@ class KnownRows:
 
     def __init__(self, max_bytes: int = KNOWN_BYTES) -> None:
         self._max_bytes = max_bytes
-        self._rows: dict[Ref, Row | None] = {}
+        self._rows: dict[Read, Row | None] = {}
         self._bytes = 0
         self._end: Checkpoint | None = None
         # Whether other processes seem to write at present.
@@ -41,11 +41,21 @@ class KnownRows:
 
     def add_to(self, state: GroupState, reads: Sequence[Read]) -> bool:
         """Adds what `reads` names to the state. Returns False, and adds nothing, if not all of it is known."""
-        refs = [read for read in reads if isinstance(read, Ref) and read in self._rows]
-        if len(refs) < len(reads):
+        if not all(read in self._rows for read in reads):
             return False
-        state.add_rows(refs, [row for ref in refs if (row := self._rows[ref])])
+        self.add_known(state, reads)
         return True
+
+    def add_known(self, state: GroupState, reads: Sequence[Read]) -> list[Read]:
+        """Adds what is known of `reads` to a state at the end of the log. Returns the reads that are not known."""
+        refs = [read for read in reads if isinstance(read, Ref) and read in self._rows]
+        state.add_rows(refs, [row for ref in refs if (row := self._rows[ref])])
+        return [read for read in reads if read not in self._rows]
+
+    def forget_unless_at(self, end: Checkpoint) -> None:
+        """Forgets all rows if the log ends elsewhere than after the last group."""
+        if self._end != end:
+            self._clear()
 
     def committed(self, start: Checkpoint, state: GroupState) -> None:
         """A group was committed: the log ended at `start` before, and ends now where the state ends."""
@@ -64,7 +74,7 @@ class KnownRows:
         """The next group reads its rows under the lock: the log may not end where this process left it."""
         self._others_write = True
 
-    def _forget(self, ref: Ref) -> None:
+    def _forget(self, ref: Read) -> None:
         if ref in self._rows:
             self._bytes -= _bytes_of(self._rows.pop(ref))
 

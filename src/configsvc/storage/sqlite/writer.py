@@ -22,6 +22,7 @@ from configsvc.storage.sql.group_state import (
     reads_of,
     request_ids_of,
 )
+from configsvc.storage.sql.known_rows import KnownRows
 from configsvc.storage.sql.reads import Rows, T, copy_of, log_diverged, requests_in, rows_in
 from configsvc.storage.sql.statements import Statement, Statements
 from configsvc.storage.sqlite.connection import DIALECT, translated
@@ -55,6 +56,7 @@ class SqliteWriter:
         self._file = file
         self._damage = damage
         self._statements = Statements(DIALECT)
+        self._known = KnownRows()
         self._heartbeats = SqliteHeartbeats(connection)
         # Whether the database has refused a write, and `try_write` has not succeeded since.
         self.refuses_writes = False
@@ -82,11 +84,13 @@ class SqliteWriter:
                 if not log_state.continues(seen, stored_digest):
                     raise log_diverged(seen)
                 state = GroupState(log_state)
+                self._known.forget_unless_at(log_state.end)
                 self._load(state, writes)
                 outcomes = [self._apply(state, write) for write in writes]
                 if state.head > log_state.head:
                     self._connection.execute("UPDATE counter SET head = ?, digest = ?", (state.head, state.digest))
             self._file.check()
+            self._known.committed(log_state.end, state)
         except Unavailable as error:
             self.refuses_writes = error.reason != "LOG_DIVERGED"
             return [Outcome(error=copy_of(error)) for _ in writes], seen
@@ -155,8 +159,9 @@ class SqliteWriter:
             state.add_requests(requests_in(self._rows(self._statements.requests(request_ids))))
 
     def _load_reads(self, state: GroupState, reads: Sequence[Read]) -> None:
-        statements = self._statements.reads(reads)
-        state.add_rows(reads, [row for statement in statements for row in rows_in(self._rows(statement))])
+        unknown = self._known.add_known(state, reads)
+        statements = self._statements.reads(unknown)
+        state.add_rows(unknown, [row for statement in statements for row in rows_in(self._rows(statement))])
 
     def _apply(self, state: GroupState, write: Write) -> Outcome:
         try:
