@@ -13,13 +13,21 @@ help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 # Rebuilt if the requirements change. Versions are those of constraints.txt, the same on every machine.
-$(VENV)/.made: pyproject.toml clients/python/pyproject.toml constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+# What runs the service.
+$(VENV)/.run: pyproject.toml clients/python/pyproject.toml constraints.txt
 	@$(PYTHON) scripts/check_python.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e clients/python -e '.[dev,bench]'
+	$(INSTALL) -e clients/python -e .
 	@touch $@
 
-run: $(VENV)/.made ## Runs the whole service on http://localhost:8082, without any engine
+# With what tests, checks and benchmarks need.
+$(VENV)/.made: $(VENV)/.run
+	$(INSTALL) -e clients/python -e '.[dev,bench]'
+	@touch $@
+
+run: $(VENV)/.run ## Runs the whole service on http://localhost:8082, without any engine
 	@$(BIN)/configsvc up
 
 # Three test files at a time on any machine, because tests spend most of their time waiting.
