@@ -22,7 +22,8 @@ LARGEST_EXACT_INTEGER = 2**53 - 1
 
 # Matches the compact JSON of every value with a number that is not finite, or beyond `LARGEST_EXACT_INTEGER`: such a number
 # has 16 digits or an exponent. A text can match, too, so a match only means that every number must be checked.
-_PERHAPS_INEXACT = re.compile(r"[0-9]{16}|e\+|NaN|Infinity").search
+_LONG_NUMBER = re.compile(r"[0-9]{16}").search
+_INEXACT_PARTS = ("e+", "NaN", "Infinity")
 # Values that contain no other values. A list can have hundreds of thousands; an isinstance check of an ABC is slow.
 _SCALARS = (str, int, float, type(None))
 
@@ -72,7 +73,7 @@ def problem(value: Json, max_bytes: int) -> str:
     if is_nested_too_deeply(value):
         return f"must not have objects and lists more than {NESTED_LEVELS} deep"
     text = encoded(value)
-    if _PERHAPS_INEXACT(text) and (found := _number_problem(value)):
+    if not isinstance(value, str) and _is_perhaps_inexact(text) and (found := _number_problem(value)):
         return found
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > max_bytes:
@@ -88,6 +89,11 @@ def is_nested_too_deeply(value: Json) -> bool:
         if not level:
             return False
     return any(isinstance(item, Mapping) or _is_list(item) for item in level)
+
+
+def _is_perhaps_inexact(text: str) -> bool:
+    # One expression for all of them would take longer: a search for a plain text is fast.
+    return any(part in text for part in _INEXACT_PARTS) or _LONG_NUMBER(text) is not None
 
 
 def _number_problem(value: Json) -> str:

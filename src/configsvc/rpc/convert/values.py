@@ -106,9 +106,17 @@ def struct_of(json: JsonObject) -> Struct:
 
 def timestamp(at: datetime) -> Timestamp:
     """A Timestamp from an aware time."""
+    message = Timestamp()
+    set_timestamp(message, at)
+    return message
+
+
+def set_timestamp(message: Timestamp, at: datetime) -> None:
+    """Sets a new Timestamp to an aware time. A field that is set in place need not be copied."""
     # `Timestamp.FromDatetime` takes three times as long.
     since = at - _EPOCH
-    return Timestamp(seconds=since.days * _DAY_SECONDS + since.seconds, nanos=since.microseconds * 1_000)
+    message.seconds = since.days * _DAY_SECONDS + since.seconds
+    message.nanos = since.microseconds * 1_000
 
 
 def time_of(value: Timestamp, field: str) -> datetime:
