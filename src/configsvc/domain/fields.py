@@ -110,13 +110,23 @@ class Fields(ViolationCollector):
         return author
 
 
-@contextmanager
-def checked(limits: Limits) -> Iterator[Fields]:
-    """Reads a request; at the end raises `InvalidInput` with everything that was refused."""
-    fields = Fields(limits)
-    yield fields
-    if fields.violations:
-        raise InvalidInput(fields.violations)
+class checked:  # noqa: N801
+    """A context that reads a request; at its end it raises `InvalidInput` with everything that was refused.
+
+    `contextlib.contextmanager` would take twice as long, and each call has such a context.
+    """
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, limits: Limits) -> None:
+        self._fields = Fields(limits)
+
+    def __enter__(self) -> Fields:
+        return self._fields
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is None and (violations := self._fields.violations):
+            raise InvalidInput(violations)
 
 
 def key_problem(key: str, *, shadowed: bool = True, names: ShadowedNames = SHADOWED_NAMES) -> str:

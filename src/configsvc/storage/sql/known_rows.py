@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from configsvc.domain.lineage import Checkpoint, LogState
 from configsvc.domain.records import NotReadError, Read, Ref, Write
 from configsvc.domain.sizes import held_bytes
-from configsvc.storage.sql.group_state import DECIDE_ATTEMPTS, GroupState, PlannedWrite, reading_more
+from configsvc.storage.sql.group_state import DECIDE_ATTEMPTS, GroupState, PlannedWrite, reading_more, reads_of
 from configsvc.storage.sql.rows import Row
 
 # For the bodies of the known rows and what a row takes beside its body.
@@ -37,7 +37,7 @@ class KnownRows:
         if self._others_write or seen != self._end or not seen.digest:
             return None
         state = GroupState(LogState(seen.revision, 0, seen.history, 0, seen.digest))
-        return state if all(self.add_to(state, write.reads) for write in writes) else None
+        return state if self.add_to(state, reads_of(writes)) else None
 
     def add_to(self, state: GroupState, reads: Sequence[Read]) -> bool:
         """Adds what `reads` names to the state. Returns False, and adds nothing, if not all of it is known."""
