@@ -13,22 +13,31 @@ help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 # Rebuilt if the requirements change. Versions are those of constraints.txt, the same on every machine.
-$(VENV)/.made: pyproject.toml clients/python/pyproject.toml constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+# What runs the service.
+$(VENV)/.run: pyproject.toml clients/python/pyproject.toml constraints.txt
 	@$(PYTHON) scripts/check_python.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e clients/python -e '.[dev,bench]'
+	$(INSTALL) -e clients/python -e .
 	@touch $@
 
-run: $(VENV)/.made ## Runs the whole service on http://localhost:8082, without any engine
+# With what tests, checks and benchmarks need.
+$(VENV)/.made: $(VENV)/.run
+	$(INSTALL) -e clients/python -e '.[dev,bench]'
+	@touch $@
+
+run: $(VENV)/.run ## Runs the whole service on http://localhost:8082, without any engine
 	@$(BIN)/configsvc up
 
 # Three test files at a time on any machine, because tests spend most of their time waiting.
 test: $(VENV)/.made ## Runs all tests, on real services that it starts and stops
 	$(BIN)/python -m pytest -n 3 --dist loadfile
 
-# `make test` has the default: native behind the gateway, grpcio on TCP addresses. GRPC_ENGINE=grpcio make test: grpcio alone.
-test-all: test ## Runs all tests, and those that speak gRPC on the engine grpcio, too
-	GRPC_ENGINE=grpcio $(BIN)/python -m pytest -n 3 --dist loadfile tests/rpc tests/e2e tests/replicas tests/faults
+# `make test` has the default engine: native on unix sockets, grpcio on TCP addresses.
+test-all: test ## Runs all tests, and those that speak gRPC on the other engine, too
+	GRPC_ENGINE=grpcio $(BIN)/python -m pytest -n 3 --dist loadfile tests/rpc tests/e2e tests/gateway
+	GRPC_ENGINE=native $(BIN)/python -m pytest -n 3 --dist loadfile tests/replicas tests/faults tests/interop
 
 test-packages: $(VENV)/.made ## Tests the client's wheel in fresh environments, at both ends of its version ranges
 	$(BIN)/python -m pytest -q clients/python/tests

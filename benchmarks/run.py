@@ -1,5 +1,6 @@
 """What a comparison has at hand, and the tables that all of them make in the same way."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
@@ -14,8 +15,8 @@ from tests.engines import ServiceError, ServiceSet
 MANY = 64
 # The latency of one caller is stable: less time is enough.
 ALONE_PART = 0.5
-# A Java server is at full speed after some seconds of load.
-COMPILING_ROUNDS = 8
+# A Java server is at full speed after so many answers; a very slow machine does not wait for it longer than this.
+COMPILING_ANSWERS, COMPILING_SECONDS = 20_000, 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,11 @@ class Run:
 
     def warm_up(self, target: Target) -> None:
         """Runs a load whose figures do not count, for a peer that compiles itself while it runs."""
+        answers, ends = 0, time.monotonic() + COMPILING_SECONDS
         with Load(self.programs.load(), self.placement, target, MANY) as load:
-            load.per_second(self.effort.seconds * COMPILING_ROUNDS)
+            while answers < COMPILING_ANSWERS and time.monotonic() < ends:
+                load.per_second(1.0)
+                answers += load.answers
 
     def send_all(self, target: Target) -> None:
         """Sends each request of a target at least once."""

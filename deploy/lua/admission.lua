@@ -91,11 +91,15 @@ local function is_readable(name, value)
   return is_text(value) and (name ~= "x-request-id" or not string.find(value, "[^\33-\126]"))
 end
 
+-- The names that `strip` removes. It fills the list again for each request.
+local dropped = {}
+
 -- Removes the headers that a worker does not read. Returns the name of an invalid header, and what is allowed in it.
 local function strip(headers, is_grpc)
-  local dropped, invalid, allowed = {}, nil, nil
+  local count, invalid, allowed = 0, nil, nil
   for name, value in pairs(headers) do
     local rule, action = is_grpc and GRPC[name], FORWARDED[name]
+    local is_dropped = false
     if rule then
       if #value > rule[2] or not string.find(value, rule[1]) then
         invalid, allowed = name, rule[3]
@@ -103,17 +107,21 @@ local function strip(headers, is_grpc)
     elseif string.byte(name) == COLON then
       -- A pseudo-header, which Envoy has checked.
     elseif not action then
-      dropped[name] = true
+      is_dropped = true
     elseif not is_readable(name, value) then
       if action == REFUSE then
         invalid, allowed = name, "text in UTF-8"
       else
-        dropped[name] = true
+        is_dropped = true
       end
     end
+    if is_dropped then
+      count = count + 1
+      dropped[count] = name
+    end
   end
-  for name in pairs(dropped) do
-    headers:remove(name)
+  for index = 1, count do
+    headers:remove(dropped[index])
   end
   return invalid, allowed
 end
@@ -193,6 +201,11 @@ local function strip_trailers(handle)
   end
 end
 
+-- The calls of Envoy's objects can't be compiled. What surrounds them is faster as it is than compiled in parts.
+for _, called_for_each_request in ipairs({is_text, is_readable, strip, body_type_error, strip_trailers}) do
+  jit.off(called_for_each_request)
+end
+
 -- The two kinds of requests that are admitted.
 local IS_GRPC, IS_REST = "gRPC", "REST"
 
@@ -209,50 +222,50 @@ local function admit(handle)
   local has_date_precondition = writes and headers:get("if-unmodified-since") ~= nil
   -- The rule by which Envoy's filters recognize gRPC.
   local is_grpc = media == "application/grpc" or string.find(media, "^application/grpc%+") ~= nil
-  local function refuse_with(...)
-    reject(handle, is_grpc, ...)
-  end
   local invalid, allowed = strip(headers, is_grpc)
   local path = headers:get(":path") or ""
   -- grpc.aio (1.85) decodes both, and a byte that it can't decode ends the server's loop.
   if authority ~= allowed_authority and string.find(authority, "[^\33-\126]") or is_grpc and string.find(path, "[^\33-\126]") then
-    return refuse_with("400", INVALID_ARGUMENT, "MALFORMED_REQUEST", "the path and the host must be printable ASCII")
+    return reject(
+      handle, is_grpc, "400", INVALID_ARGUMENT, "MALFORMED_REQUEST", "the path and the host must be printable ASCII")
   elseif authority ~= allowed_authority and SETTINGS.hosts and not SETTINGS.hosts[host_of(authority)] then
-    return refuse_with(
-      "403", PERMISSION_DENIED, "HOST_NOT_ALLOWED",
+    return reject(
+      handle, is_grpc, "403", PERMISSION_DENIED, "HOST_NOT_ALLOWED",
       "header host: the service does not have this name; ALLOWED_HOSTS adds names")
   end
   allowed_authority = authority
   if is_foreign_write then
-    return refuse_with(
-      "403", PERMISSION_DENIED, "ORIGIN_NOT_ALLOWED",
+    return reject(
+      handle, is_grpc, "403", PERMISSION_DENIED, "ORIGIN_NOT_ALLOWED",
       "header origin: pages of this site may not write here; CORS_ORIGINS names the sites that may")
   elseif invalid then
-    return refuse_with("400", INVALID_ARGUMENT, "MALFORMED_HEADER", "header " .. invalid .. ": allowed is " .. allowed)
+    return reject(
+      handle, is_grpc, "400", INVALID_ARGUMENT, "MALFORMED_HEADER", "header " .. invalid .. ": allowed is " .. allowed)
   elseif has_date_precondition then
-    return refuse_with(
-      "400", INVALID_ARGUMENT, "BAD_PRECONDITION",
+    return reject(
+      handle, is_grpc, "400", INVALID_ARGUMENT, "BAD_PRECONDITION",
       "header if-unmodified-since: must not be given; use If-Match with an etag")
   end
   local type_error, may_have_body = body_type_error(handle, path, media, is_grpc, encoding)
   if type_error then
-    return refuse_with("415", INVALID_ARGUMENT, "UNSUPPORTED_MEDIA_TYPE", "header " .. type_error)
+    return reject(handle, is_grpc, "415", INVALID_ARGUMENT, "UNSUPPORTED_MEDIA_TYPE", "header " .. type_error)
   elseif not is_grpc then
     return IS_REST, may_have_body
   end
   local compression = headers:get("grpc-encoding")
   if compression and not ENCODINGS[compression] then
-    return refuse_with(
-      "415", UNIMPLEMENTED, "UNSUPPORTED_ENCODING", "header grpc-encoding: allowed is " .. GRPC["grpc-encoding"][3])
+    return reject(
+      handle, is_grpc, "415", UNIMPLEMENTED, "UNSUPPORTED_ENCODING", "header grpc-encoding: allowed is " .. GRPC["grpc-encoding"][3])
   elseif method ~= "POST" then
-    return refuse_with("405", INVALID_ARGUMENT, "METHOD_NOT_ALLOWED", "gRPC needs POST")
+    return reject(handle, is_grpc, "405", INVALID_ARGUMENT, "METHOD_NOT_ALLOWED", "gRPC needs POST")
   end
   if content_type ~= "application/grpc" then
     headers:replace("content-type", "application/grpc")
   end
   local message_error = SETTINGS.one_message[path] and framing_error(handle, compression and compression ~= "identity")
   if message_error then
-    return refuse_with("400", INVALID_ARGUMENT, "MALFORMED_REQUEST", message_error)
+    return reject(handle, is_grpc, "400", INVALID_ARGUMENT, "MALFORMED_REQUEST", message_error)
   end
   return IS_GRPC
 end
+jit.off(admit)

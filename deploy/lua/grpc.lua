@@ -18,3 +18,4 @@ function envoy_on_request(handle)
     strip_trailers(handle)
   end
 end
+jit.off(envoy_on_request)

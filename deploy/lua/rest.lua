@@ -173,7 +173,6 @@ local function check_request(handle, target, may_have_body)
       if method == "HEAD" then
         method = "GET"
         headers:replace(":method", method)
-        handle:streamInfo():dynamicMetadata():set("configsvc", "without_body", "1")
       end
       local has_passed, query_names = check_members(handle, may_have_body, messages[method], path_fields, query)
       if query_names and is_get and is_canonical then
@@ -205,14 +204,12 @@ function envoy_on_request(handle)
   strip_trailers(handle)
 end
 
-function envoy_on_response(handle)
+-- Makes headers of what the server sent with the status. Returns whether the answer has no body.
+local function complete(handle)
   local headers = handle:headers()
   if string.find(headers:get("content-type") or "", "^application/grpc") then
-    return
+    return false
   end
-  -- Only the answer to a HEAD has this.
-  local metadata = handle:streamInfo():dynamicMetadata():get("configsvc")
-  local bodiless = metadata ~= nil and metadata["without_body"] ~= nil
   local code, message = headers:get("grpc-status"), headers:get("grpc-message")
   local status = headers:get("x-http-status")
   if code then
@@ -237,17 +234,28 @@ function envoy_on_response(handle)
     headers:remove("x-http-status")
     if headers:get(":status") == "200" then
       headers:replace(":status", status)
-      bodiless = bodiless or status == "304" or status == "204"
+      return status == "304" or status == "204"
     end
   end
-  if bodiless then
-    -- A body would stay on the connection, before the next answer. The header keeps its length, as for a GET (RFC 9110,
-    -- 8.6).
-    local body = handle:body()
-    if body ~= nil then
-      local length = body:length()
-      body:setBytes("")
-      handle:headers():replace("content-length", tostring(length))
-    end
+  return false
+end
+
+-- A body would stay on the connection, before the next answer. The header keeps its length, as for a GET (RFC 9110, 8.6).
+local function remove_body(handle)
+  local body = handle:body()
+  if body ~= nil then
+    local length = body:length()
+    body:setBytes("")
+    handle:headers():replace("content-length", tostring(length))
   end
+end
+
+function envoy_on_response(handle)
+  if complete(handle) then
+    remove_body(handle)
+  end
+end
+
+for _, called_for_each_request in ipairs({envoy_on_request, envoy_on_response, complete}) do
+  jit.off(called_for_each_request)
 end

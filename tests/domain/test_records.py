@@ -58,3 +58,11 @@ def test_row_without_a_member_is_read_with_its_default() -> None:
     assert Config.of({"value": 1}) == Config(1, "")
     assert Config.of({}) == Config(None, "")
     assert Config.of(Config([1], "d").body) == Config([1], "d")
+
+
+def test_text_of_a_ref_is_that_of_all_releases() -> None:
+    # The store keeps it as the fingerprint of a deregistration, for a retry that may come to another release.
+    assert (
+        repr(RECORD.ref)
+        == "Ref(kind=<Kind.CONFIG: 'config'>, environment='production', service='billing', key='limits/a')"
+    )

@@ -27,16 +27,18 @@ def update(
 ) -> Decision:
     """The configuration must exist, unless `allow_missing`, and be as the precondition says."""
 
+    ref = draft.ref
+
     def decide(view: View) -> Sequence[Mutation]:
-        current = view.get(draft.ref)
-        precondition.check(draft.ref, current)
+        current = view.get(ref)
+        precondition.check(ref, current)
         if current is None and not (allow_missing or precondition.requires_absence):
-            raise not_found(draft.ref)
+            raise not_found(ref)
         contents = draft.applied_to(Config.of(current.body) if current else Config(MISSING))
         if contents.value is MISSING:
             raise InvalidInput.of("value", MISSING_VALUE)
         created = current is None and action is Action.UPDATE
-        return (Put(draft.ref, contents.body, Action.CREATE if created else action),)
+        return (Put(ref, contents.body, Action.CREATE if created else action),)
 
     return decide
 

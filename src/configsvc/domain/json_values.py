@@ -12,12 +12,18 @@ from configsvc.domain.sizes import MEASURED_CHARACTERS, sending_problem
 
 Json = Any
 
+# `json.dumps` with options makes an encoder for each call.
+_encode_compactly = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_encode_sorted = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
+_encode_for_digest = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), sort_keys=True).encode
+
 # Beyond this integer a double, and so most JSON clients, can't tell neighbouring integers apart.
 LARGEST_EXACT_INTEGER = 2**53 - 1
 
 # Matches the compact JSON of every value with a number that is not finite, or beyond `LARGEST_EXACT_INTEGER`: such a number
 # has 16 digits or an exponent. A text can match, too, so a match only means that every number must be checked.
-_PERHAPS_INEXACT = re.compile(r"[0-9]{16}|e\+|NaN|Infinity").search
+_LONG_NUMBER = re.compile(r"[0-9]{16}").search
+_INEXACT_PARTS = ("e+", "NaN", "Infinity")
 # Values that contain no other values. A list can have hundreds of thousands; an isinstance check of an ABC is slow.
 _SCALARS = (str, int, float, type(None))
 
@@ -51,12 +57,12 @@ class Difference:
 
 def encoded(value: Json) -> str:
     """Compact JSON text."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _encode_compactly(value)
 
 
 def digest(*parts: Json) -> str:
     """A fingerprint of JSON values: the same for the same content. The order of object members does not count."""
-    text = json.dumps(parts, ensure_ascii=True, separators=(",", ":"), sort_keys=True)
+    text = _encode_for_digest(parts)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -67,7 +73,7 @@ def problem(value: Json, max_bytes: int) -> str:
     if is_nested_too_deeply(value):
         return f"must not have objects and lists more than {NESTED_LEVELS} deep"
     text = encoded(value)
-    if _PERHAPS_INEXACT(text) and (found := _number_problem(value)):
+    if not isinstance(value, str) and _is_perhaps_inexact(text) and (found := _number_problem(value)):
         return found
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > max_bytes:
@@ -80,7 +86,14 @@ def is_nested_too_deeply(value: Json) -> bool:
     level: list[Json] = [value]
     for _ in range(NESTED_LEVELS):
         level = [item for outer in level for item in _items(outer) if not isinstance(item, _SCALARS)]
+        if not level:
+            return False
     return any(isinstance(item, Mapping) or _is_list(item) for item in level)
+
+
+def _is_perhaps_inexact(text: str) -> bool:
+    # One expression for all of them would take longer: a search for a plain text is fast.
+    return any(part in text for part in _INEXACT_PARTS) or _LONG_NUMBER(text) is not None
 
 
 def _number_problem(value: Json) -> str:
@@ -129,7 +142,7 @@ def _is_same_scalar(one: Json, other: Json) -> bool:
 
 
 def _sorted_text(value: Json) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    return _encode_sorted(value)
 
 
 def _differences(path: str, before: Json | Absent, after: Json | Absent) -> Iterator[Difference]:

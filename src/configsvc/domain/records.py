@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from configsvc.domain.lineage import Checkpoint
 
@@ -36,9 +36,8 @@ class Action(StrEnum):
     EXPIRE = "EXPIRE"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Ref:
-    """Identity of a record.
+class Ref(NamedTuple):
+    """Identity of a record. A tuple, because each write and read looks for one in several dictionaries.
 
     Configurations use all four parts (`service` empty: shared by all). Flags have no service. Instances have no
     environment; their key is the instance id.

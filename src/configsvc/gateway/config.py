@@ -22,11 +22,16 @@ from configsvc.settings import Settings
 
 # The name of the workers' cluster in deploy/envoy.yaml.
 CLUSTER = "configsvc"
+# While the only worker is replaced or restarted, requests wait for it by these retries, up to a second apart, until the
+# route's time-out. With several workers, there is another one at once.
+RETRIES_OF_ONE_WORKER = 20
 # The scripts that a script is built on, in the order in which they must be defined. `TABLES` stands for the text of
 # gateway/lua_tables.py.
 TABLES = ""
+REST_LIBRARIES = ("lua/admission.lua", TABLES, "lua/json_body.lua", "lua/free_json.lua", "lua/body_members.lua")
 LIBRARIES = {
-    "lua/rest.lua": ("lua/admission.lua", TABLES, "lua/json_body.lua", "lua/free_json.lua", "lua/body_members.lua"),
+    "lua/rest.lua": REST_LIBRARIES,
+    "lua/head.lua": (*REST_LIBRARIES, "lua/rest.lua"),
     "lua/grpc.lua": ("lua/admission.lua",),
 }
 
@@ -89,6 +94,8 @@ def envoy_config(settings: GatewaySettings) -> dict[str, Any]:
         for host in manager["route_config"]["virtual_hosts"]:
             for route in host["routes"]:
                 route["request_body_buffer_limit"] = settings.request_bytes
+                if len(settings.endpoints) == 1 and "retry_policy" in route["route"]:
+                    route["route"]["retry_policy"]["num_retries"] = RETRIES_OF_ONE_WORKER
     for lua in _messages(listener, ".Lua"):
         for source in (lua["default_source_code"], *lua.get("source_codes", {}).values()):
             source["inline_string"] = _lua_settings(settings) + _script(source.pop("filename"))

@@ -63,5 +63,7 @@ class Workers:
             sys.executable, "-m", "configsvc", "serve", "--listen", address, "--state-file", str(state_file),
             *(("--turn", str(self._directory / f"worker-{number}.turn")) if self.take_turns else ()),
         ]  # fmt: skip
-        child = Child(f"worker {number}", command, child_environment(self._settings, SERVICE_INSTANCE_ID=instance_id))
+        # What a killed worker leaves is removed with the run's directory.
+        changes = {"SERVICE_INSTANCE_ID": instance_id, "TMPDIR": str(self._directory)}
+        child = Child(f"worker {number}", command, child_environment(self._settings, **changes))
         return Worker(number, place, address, state_file, child)

@@ -1,7 +1,7 @@
 """JSON values and times as messages."""
 
 import json
-from datetime import UTC, datetime
+from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from typing import Any
 
 import pytest
@@ -9,6 +9,7 @@ from configsvc_client.v1 import config_pb2
 from google.protobuf.struct_pb2 import ListValue, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
+from hypothesis.strategies import datetimes, timezones
 
 from configsvc.domain.json_values import MISSING
 from configsvc.domain.sizes import message_bytes
@@ -57,3 +58,11 @@ def test_time_out_of_range_is_refused_by_its_field() -> None:
     with pytest.raises(InvalidInput) as refused:
         convert.time_of(Timestamp(seconds=2**60), "from_time")
     assert [violation.field for violation in refused.value.violations] == ["from_time"]
+
+
+@given(datetimes(timezones=timezones()).filter(lambda at: MINYEAR < at.year < MAXYEAR))
+def test_timestamp_is_that_of_the_time(at: datetime) -> None:
+    expected = Timestamp()
+    expected.FromDatetime(at.astimezone(UTC).replace(tzinfo=None))
+    assert convert.timestamp(at) == expected
+    assert convert.time_of(convert.timestamp(at), "at") == at.astimezone(UTC)

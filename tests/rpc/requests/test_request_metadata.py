@@ -13,6 +13,13 @@ def test_last_text_value_of_a_name_counts_and_bytes_are_ignored() -> None:
     assert request_metadata.as_dict(call()) == {}
 
 
+def test_text_metadata_is_that_of_the_call_that_is_asked_whichever_was_asked_before() -> None:
+    first, second = call(("a", "1")), call(("a", "2"))
+    for _ in range(2):
+        assert request_metadata.as_dict(first) == {"a": "1"}
+        assert request_metadata.as_dict(second) == {"a": "2"}
+
+
 def test_all_values_of_a_name_are_in_order() -> None:
     assert request_metadata.values(call(("a", "1"), ("b", "2"), ("a", b"3")), "a") == ["1", b"3"]
 

@@ -217,8 +217,9 @@ class NearCache:
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Replaces entries by what the log says, and notes the changes to records that are being read."""
+        keeps_copies = self._fallback_cache.is_enabled
         for change in changes:
-            if change.ref.kind is Kind.CONFIG:
+            if keeps_copies and change.ref.kind is Kind.CONFIG:
                 self._fallback_cache.put(_fallback_entry(change.ref, change.record, change.revision))
             entry = self._entries.get(change.ref)
             if entry is not None and change.revision > entry.until:

@@ -6,6 +6,11 @@ from dataclasses import dataclass, field
 
 from configsvc.domain.records import Record, Ref
 
+# What an entry takes beside its key and the body of its record: the names, the times, the objects, its place in the order.
+ENTRY_BYTES = 650
+# What an encoding takes beside its contents.
+ENCODING_BYTES = 100
+
 
 @dataclass(eq=False, slots=True)
 class Encoding:
@@ -20,6 +25,11 @@ class Encoding:
     until: int
     is_current: bool = True
     is_used: bool = False
+
+    @property
+    def held_bytes(self) -> int:
+        """About what it takes in memory."""
+        return ENCODING_BYTES + len(self.contents)
 
     def end(self) -> None:
         """The entry is no longer current."""
@@ -37,15 +47,18 @@ class Entry:
     history: str
     encoding: Encoding | None = field(default=None, compare=False)
 
-    @property
-    def held_bytes(self) -> int:
-        """About what the value takes in memory."""
-        encoded = 0 if self.encoding is None else len(self.encoding.contents)
-        return encoded if self.record is None else encoded + self.record.held_bytes
+    def held_bytes(self, ref: Ref) -> int:
+        """About what the entry takes in memory, its ref included."""
+        own = (
+            ENTRY_BYTES + len(ref.key)
+            if self.encoding is None
+            else ENTRY_BYTES + len(ref.key) + self.encoding.held_bytes
+        )
+        return own if self.record is None else own + self.record.held_bytes
 
 
 class NearEntries:
-    """At most `max_entries` entries, with about `max_bytes` of values."""
+    """At most `max_entries` entries, which take about `max_bytes` of memory."""
 
     def __init__(self, max_entries: int, max_bytes: int) -> None:
         self._max_entries = max_entries
@@ -78,21 +91,21 @@ class NearEntries:
         """Replaces an entry in place, or adds one as the most recently used; evicts what exceeds the bounds."""
         replaced = self._entries.get(ref)
         if replaced is not None:
-            self._end(replaced)
-        self.held_bytes += entry.held_bytes
+            self._end(ref, replaced)
+        self.held_bytes += entry.held_bytes(ref)
         self._entries[ref] = entry
         self._evict()
 
     def put_encoding(self, entry: Entry, encoding: Encoding) -> None:
         """Keeps the encoding of an entry that is here; evicts what exceeds the bounds."""
-        self.held_bytes += len(encoding.contents)
+        self.held_bytes += encoding.held_bytes
         entry.encoding = encoding
         self._evict()
 
     def clear(self) -> None:
         """Removes all entries."""
-        for entry in self._entries.values():
-            self._end(entry)
+        for ref, entry in self._entries.items():
+            self._end(ref, entry)
         self._entries.clear()
 
     def _evict(self) -> None:
@@ -103,9 +116,9 @@ class NearEntries:
                 entry.encoding.is_used = False
                 self._entries[ref] = entry
             else:
-                self._end(entry)
+                self._end(ref, entry)
 
-    def _end(self, entry: Entry) -> None:
-        self.held_bytes -= entry.held_bytes
+    def _end(self, ref: Ref, entry: Entry) -> None:
+        self.held_bytes -= entry.held_bytes(ref)
         if entry.encoding is not None:
             entry.encoding.end()

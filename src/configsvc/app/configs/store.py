@@ -126,13 +126,14 @@ class ConfigStore:
         allow_missing: bool = False,
     ) -> Change:
         """Writes the value, the description or both. Raises `NotFound` unless `allow_missing`, and `StaleEtag`."""
+        ref = draft.ref
         with checked(self._limits) as fields:
-            check_identity(fields, draft.ref, written=True)
+            check_identity(fields, ref, written=True)
             draft.check(fields, partial=True)
             fields.author(author)
         decision = config_writes.update(draft, precondition, allow_missing=allow_missing)
         content = [*draft.content, precondition.content, allow_missing]
-        return await self._write("update", draft.ref, decision, author, content)
+        return await self._write("update", ref, decision, author, content)
 
     async def delete(self, ref: Ref, author: Author, *, precondition: Precondition = NO_PRECONDITION) -> Change:
         """Deletes a configuration; its history stays. Raises `NotFound` and `StaleEtag`."""

@@ -14,8 +14,8 @@ from configsvc.app.registry.ownership.projection import NodeProjection
 from configsvc.app.registry.registrations import Registrations, not_loaded
 from configsvc.domain.addresses import AddressRules
 from configsvc.domain.fields import SERVICE_NAME_CHARACTERS, checked
+from configsvc.domain.fingerprints import fingerprint
 from configsvc.domain.instances import HEALTHY, SUSPECT, Incarnation, Instance, instance_ref
-from configsvc.domain.json_values import digest
 from configsvc.domain.limits import Limits
 from configsvc.domain.preconditions import NO_PRECONDITION, Precondition
 from configsvc.domain.records import AtRevision, Author, Mutation, Record, Ref, Remove, View
@@ -63,7 +63,7 @@ class Directory:
             # The request is a heartbeat, however long the write takes.
             self._leases.renew(known)
         me, live = self._registrations.replica_id, self._adoption.live
-        fingerprint = digest("register", asdict(registration), *precondition.contents) if author.request_id else ""
+        content = fingerprint(author, "register", asdict(registration), *precondition.contents)
         before: list[Record] = []
 
         def decide(view: View) -> Sequence[Mutation]:
@@ -72,7 +72,7 @@ class Directory:
             before[:] = [record for record in (current,) if record is not None]
             return register(registration, me, live, view)
 
-        commit = await self._registrations.write(ref, author, decide, fingerprint)
+        commit = await self._registrations.write(ref, author, decide, content)
         # A retried request that changed nothing has neither changes nor a decision.
         known = before[0] if before else self._registrations.get(ref)
         record = commit.changes[0].record if commit.changes else known
@@ -95,8 +95,9 @@ class Directory:
             precondition.check(ref, current)
             return (Remove(ref),)
 
-        fingerprint = f"deregister {ref!r}{precondition.contents or ''}" if author.request_id else ""
-        commit = await self._registrations.write(ref, author, decide, fingerprint)
+        # Not a digest: a retry may come to another release, and all have stored this text.
+        content = f"deregister {ref!r}{precondition.contents or ''}" if author.request_id else ""
+        commit = await self._registrations.write(ref, author, decide, content)
         return commit.revision
 
     async def heartbeat(

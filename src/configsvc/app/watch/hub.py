@@ -173,7 +173,7 @@ class WatchHub:
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Gives each watcher the changes that its selector matches."""
-        if self._stopped:
+        if self._stopped or not self._watchers:
             return
         self._deliveries.begin_round()
         now, applied = self._clock.monotonic(), self._tail.applied

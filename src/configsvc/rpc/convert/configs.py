@@ -7,14 +7,14 @@ from configsvc.domain.json_values import Absent, Difference
 from configsvc.domain.records import Change, Record
 from configsvc.rpc.convert.changes import changed_fields
 from configsvc.rpc.convert.message_budget import Detail
-from configsvc.rpc.convert.values import timestamp, value_of
+from configsvc.rpc.convert.values import set_timestamp, timestamp, value_of
 
 
 def config(record: Record, detail: Detail = Detail.FULL) -> config_pb2.Config:
     """A configuration."""
     message = _contents(record, is_whole=detail.includes_after)
     message.value_omitted = not detail.includes_after
-    message.updated_at.CopyFrom(timestamp(record.updated_at))
+    set_timestamp(message.updated_at, record.updated_at)
     message.updated_by = record.updated_by
     return message
 
@@ -82,18 +82,22 @@ def difference(found: Difference, detail: Detail = Detail.FULL) -> config_pb2.Co
 
 def _contents(record: Record, *, is_whole: bool) -> config_pb2.Config:
     """A configuration without the time and the author of its last write; without its contents if it is not whole."""
-    ref, contents = record.ref, Config.of(record.body)
-    return config_pb2.Config(
+    ref = record.ref
+    # Inner messages are filled in place: the constructor copies those that it is given.
+    message = config_pb2.Config(
         key=ref.key,
-        value=value_of(contents.value) if is_whole else None,
         environment=ref.environment,
         service_name=ref.service,
         version=record.version,
         etag=record.etag,
         revision=record.revision,
-        description=contents.description if is_whole else "",
-        created_at=timestamp(record.created_at),
     )
+    if is_whole:
+        contents = Config.of(record.body)
+        value_of(contents.value, message.value)
+        message.description = contents.description
+    set_timestamp(message.created_at, record.created_at)
+    return message
 
 
 def _deleted(change: Change) -> config_pb2.Config:

@@ -1,7 +1,6 @@
 """What requests ask a configuration to be."""
 
 from collections.abc import Collection
-from dataclasses import replace
 from typing import Protocol
 
 from configsvc_client.v1 import config_pb2
@@ -50,14 +49,13 @@ def config_draft(request: config_pb2.CreateConfigRequest | config_pb2.UpdateConf
 
 def partial_config_draft(request: config_pb2.UpdateConfigRequest, fields: Collection[str]) -> ConfigDraft:
     """Only these fields; all others stay as they are."""
-    draft = config_draft(request)
-    if "value" in fields and draft.value is MISSING:
+    value = json_or_missing(request)
+    if "value" not in fields:
+        value = MISSING
+    elif value is MISSING:
         raise InvalidInput.of("value", MISSING_VALUE)
-    return replace(
-        draft,
-        value=draft.value if "value" in fields else MISSING,
-        description=draft.description if "description" in fields else None,
-    )
+    description = request.description if "description" in fields else None
+    return ConfigDraft(request.environment, request.service_name, request.key, value, description)
 
 
 def config_operation(request: config_pb2.BatchWriteConfigsRequest, index: int) -> ConfigOperation:

@@ -15,6 +15,7 @@ from configsvc.errors import InvalidInput
 
 # One number of a list in the wire form of `ListValue`: field 1 with nine bytes, in which field 2 has eight.
 _NUMBER, _NUMBER_PREFIX = struct.Struct("<3sd"), b"\x0a\x09\x11"
+_EPOCH, _DAY_SECONDS = datetime(1970, 1, 1, tzinfo=UTC), 86_400
 # Shorter lists are converted item by item.
 LONG_LIST = 64
 
@@ -106,8 +107,16 @@ def struct_of(json: JsonObject) -> Struct:
 def timestamp(at: datetime) -> Timestamp:
     """A Timestamp from an aware time."""
     message = Timestamp()
-    message.FromDatetime(at.astimezone(UTC).replace(tzinfo=None))
+    set_timestamp(message, at)
     return message
+
+
+def set_timestamp(message: Timestamp, at: datetime) -> None:
+    """Sets a new Timestamp to an aware time. A field that is set in place need not be copied."""
+    # `Timestamp.FromDatetime` takes three times as long.
+    since = at - _EPOCH
+    message.seconds = since.days * _DAY_SECONDS + since.seconds
+    message.nanos = since.microseconds * 1_000
 
 
 def time_of(value: Timestamp, field: str) -> datetime:

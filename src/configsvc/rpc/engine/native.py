@@ -36,6 +36,9 @@ CONCURRENT_STREAMS = 100_000
 # `close` drops answers that the library's threads have not written yet. They need less than this.
 QUIET_SECONDS = 0.1
 
+# The server behind may wait for its whole grace for a stream that arrived while it began to stop. Its streams end at once.
+BEHIND_GRACE_SECONDS = 5.0
+
 # What the library hands over: kind, number of the call, number of the method, request, nothing, details.
 Event = tuple[int, int, int, Any, Any, Any]
 # Metadata, peer, and the seconds until the caller's deadline.
@@ -68,7 +71,7 @@ class NativeEngine:
     async def stop(self, grace_seconds: float) -> None:
         """See `Engine`."""
         drains = [listener.drain(grace_seconds) for listener in self._listeners]
-        await asyncio.gather(self._rest.stop(grace_seconds), *drains)
+        await asyncio.gather(self._rest.stop(min(grace_seconds, BEHIND_GRACE_SECONDS)), *drains)
         for listener in self._listeners:
             listener.close()
         self._behind.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Mapping
+from contextvars import ContextVar
 from itertools import count
 from typing import Protocol
 
@@ -14,6 +15,9 @@ REQUEST_ID_CHARACTERS = 128
 # A request id that this process makes: which process, and which call. A random one for each call would cost more.
 _PROCESS = secrets.token_hex(8)
 _CALLS = count(1)
+
+# The metadata that `as_dict` has read last in this task, and what it was read as: a call asks several times.
+_LAST_READ: ContextVar[tuple[object, Mapping[str, str]]] = ContextVar("last_read_metadata", default=(None, {}))
 
 
 class WriteRequest(Protocol):
@@ -33,9 +37,15 @@ class WatchRequest(Protocol):
     def history(self) -> str: ...
 
 
-def as_dict(context: CallContext) -> dict[str, str]:
+def as_dict(context: CallContext) -> Mapping[str, str]:
     """The text metadata. If a name comes several times, the last value counts."""
-    return {str(k): v for k, v in context.invocation_metadata() or () if isinstance(v, str)}
+    metadata = context.invocation_metadata() or ()
+    last, found = _LAST_READ.get()
+    # The same tuple has the same items. An engine that makes a new one each time has it read each time.
+    if last is not metadata or not isinstance(metadata, tuple):
+        found = {str(k): v for k, v in metadata if isinstance(v, str)}
+        _LAST_READ.set((metadata, found))
+    return found
 
 
 def values(context: CallContext, name: str) -> list[str | bytes]:

@@ -40,8 +40,9 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
         preconditions.check_create(context)
         draft = await offload_request(request, lambda: convert.config_draft(request))
         change = await self._store.create(draft, request_metadata.author(context, request, self._clock))
-        _add_metadata(change.written, status=201)
-        return config_pb2.CreateConfigResponse(config=await _config(change.written), revision=change.revision)
+        written = change.written
+        _add_metadata(written, status=201)
+        return config_pb2.CreateConfigResponse(config=await _config(written), revision=change.revision)
 
     async def GetConfig(
         self, request: config_pb2.GetConfigRequest, context: CallContext
@@ -67,9 +68,10 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
         author = request_metadata.author(context, request, self._clock)
         precondition, missing = preconditions.from_call(context, request), request.allow_missing
         change = await self._store.update(draft, author, precondition=precondition, allow_missing=missing)
-        _add_metadata(change.written, status=201 if change.written.is_new else 0)
+        written = change.written
+        _add_metadata(written, status=201 if written.is_new else 0)
         changed = await offload(change.held_bytes, lambda: convert.changed_fields(change))
-        config = await _config(change.written)
+        config = await _config(written)
         return config_pb2.UpdateConfigResponse(config=config, revision=change.revision, changed_fields=changed)
 
     async def DeleteConfig(
@@ -140,8 +142,9 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
         author = request_metadata.author(context, request, self._clock)
         precondition = preconditions.from_call(context, request)
         change = await self._store.rollback(ref_of(request), request.version, author, precondition=precondition)
-        _add_metadata(change.written)
-        return config_pb2.RollbackConfigResponse(config=await _config(change.written), revision=change.revision)
+        written = change.written
+        _add_metadata(written)
+        return config_pb2.RollbackConfigResponse(config=await _config(written), revision=change.revision)
 
     async def DiffConfig(
         self, request: config_pb2.DiffConfigRequest, context: CallContext
@@ -167,6 +170,8 @@ async def _config(record: Record) -> config_pb2.Config:
 
 
 def _add_metadata(record: Record, *, status: int = 0) -> None:
-    ref = record.ref
-    path = response_metadata.rest_path("config", ref.key, environment=ref.environment, service_name=ref.service)
-    response_metadata.add_resource_metadata(record.etag, status=status, location=path if status == 201 else "")
+    location = ""
+    if status == 201:
+        ref = record.ref
+        location = response_metadata.rest_path("config", ref.key, environment=ref.environment, service_name=ref.service)
+    response_metadata.add_resource_metadata(record.etag, status=status, location=location)

@@ -17,6 +17,9 @@ from configsvc.domain.records import Action, Author, Change, JsonObject, Kind, M
 from configsvc.domain.sizes import held_bytes
 from configsvc.storage.sql.checksums import verified
 
+# `json.dumps` with options makes an encoder for each call.
+_encode_body = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -83,7 +86,7 @@ def json_text(body: JsonObject) -> str:
     Raises:
         ValueError: it holds a value that JSON does not have.
     """
-    return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _encode_body(body)
 
 
 def required_keys(body: JsonObject) -> list[str]:
