@@ -37,6 +37,12 @@ def expire(hosts: str, path: str) -> None:
         watching.close()
 
 
+def session_of(zookeeper: KazooClient, path: str) -> int:
+    """The session that holds the ephemeral node at `path`; 0 if there is none."""
+    stat = zookeeper.exists(path)
+    return int(stat.ephemeralOwner) if stat else 0
+
+
 def _password(session: int) -> bytes:
     made = b"".join(_ints((session ^ SUPER_SECRET) & _MASK))
     return made[:PASSWORD_BYTES]

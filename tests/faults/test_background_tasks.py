@@ -172,6 +172,7 @@ STARTED_OTHERWISE = {
     "app/changelog/outbox/relay.py": 1,  # a publication that the relay waits for
     "app/registry/leases/keep_alive.py": 2,  # a race that its caller awaits
     "app/registry/ownership/reconciler.py": 1,  # in a task group
+    "registry/zookeeper/bounded_work.py": 1,  # in a task group
     "storage/postgres/pools.py": 1,  # a statement that its caller awaits
     "rpc/server.py": 1,  # the shutdown
     "rpc/engine/grpcio.py": 1,  # watches its server until it is stopped

@@ -65,4 +65,18 @@ async def test_answer_that_waits_behind_the_check_is_not_late(clock: HandClock, 
 async def test_caller_that_gave_up_is_forgotten(clock: HandClock, answers: PendingAnswers) -> None:
     with pytest.raises(ZeroDivisionError), answers.expected():
         raise ZeroDivisionError
-    assert not answers._deadlines
+    assert not answers._asked_at
+
+
+async def test_answer_that_waits_behind_others_is_not_overdue_while_they_come(
+    clock: HandClock, answers: PendingAnswers
+) -> None:
+    with answers.expected() as last:
+        for _ in range(3):
+            clock.forward(ANSWER_SECONDS - 0.1)
+            answers.heard()
+            await checks(clock)
+            assert not last.done()
+        clock.forward(ANSWER_SECONDS)
+        with pytest.raises(Unavailable):
+            await last

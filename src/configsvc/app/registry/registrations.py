@@ -143,7 +143,8 @@ class Registrations:
         for known in self.all():
             if known.ref not in present and (known.revision <= page.revision or known.history != history):
                 self._remove(known.ref, page.revision)
-        for record in page.records:
+        # By service: the registry is then told of the instances of one service together, and its list changes once.
+        for record in sorted(page.records, key=lambda record: record.ref.service):
             self.merge(record)
         self._read_at, self._is_current = page.revision, True
         self._loaded.set()

@@ -124,9 +124,9 @@ class ZookeeperRegistryClient:
         if known is not None and known.is_own and known.node == node:
             return
         path, data = self._path(node.service, node.instance_id), curator.to_json(node)
-        if known is None:
+        if known is None or not known.is_own:
             with self._cache.creating(node.service, node.instance_id):
-                if not await self._create(node.service, path, data):
+                if known is not None or not await self._create(node.service, path, data):
                     await self._put_after_reading(node, path, data)
                 if connection is cached.connection:
                     cached.put_own(node)
@@ -253,7 +253,7 @@ class ZookeeperRegistryClient:
                     return
                 continue
             self._check_replaceable(node, current)
-            if await self._session.replace(path, data, stat.version):
+            if await self._creates.replace(path, data, stat.version):
                 return
         raise _contended(path)
 

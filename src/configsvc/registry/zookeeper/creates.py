@@ -22,6 +22,8 @@ GROUP_BYTES = 512 * 1024
 class _Waiting:
     path: str
     data: bytes
+    # That of the node that it replaces; None if there is none.
+    version: int | None
     is_created: "asyncio.Future[bool]"
 
 
@@ -36,16 +38,23 @@ class GroupedCreates:
 
     async def create(self, path: str, data: bytes) -> bool:
         """Creates a node whose parent exists, or most likely does; False if there is one already. Raises `Unavailable`."""
-        waiting = _Waiting(path, data, asyncio.get_running_loop().create_future())
+        return await self._wait(path, data, None)
+
+    async def replace(self, path: str, data: bytes, version: int) -> bool:
+        """Makes a node this session's, without a gap; False if it has changed since `version`. Raises `Unavailable`."""
+        return await self._wait(path, data, version)
+
+    async def close(self) -> None:
+        """Fails the nodes that wait."""
+        await self._background.stop()
+
+    async def _wait(self, path: str, data: bytes, version: int | None) -> bool:
+        waiting = _Waiting(path, data, version, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         if not self._is_running:
             self._is_running = True
             self._background.start(self._run())
         return await waiting.is_created
-
-    async def close(self) -> None:
-        """Fails the nodes that wait."""
-        await self._background.stop()
 
     async def _run(self) -> None:
         try:
@@ -70,7 +79,9 @@ class GroupedCreates:
 
     async def _create_group(self, group: Sequence[_Waiting]) -> None:
         try:
-            if len(group) > 1 and await self._session.create_all([(node.path, node.data) for node in group]):
+            if len(group) > 1 and await self._session.create_all(
+                [(node.path, node.data, node.version) for node in group]
+            ):
                 for node in group:
                     _settle(node, True)
             else:
@@ -86,7 +97,10 @@ class GroupedCreates:
 
     async def _create_alone(self, node: _Waiting) -> None:
         try:
-            _settle(node, await self._session.create(node.path, node.data))
+            if node.version is None:
+                _settle(node, await self._session.create(node.path, node.data))
+            else:
+                _settle(node, await self._session.replace(node.path, node.data, node.version))
         except Exception as error:
             _settle(node, error)
 

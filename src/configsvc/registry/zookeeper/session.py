@@ -31,6 +31,8 @@ from configsvc.tasks import SupervisedTask, Supervisor
 
 logger = logging.getLogger(__name__)
 
+# Answers that say how the nodes are.
+_ABOUT_NODES = (NoNodeError, NodeExistsError, BadVersionError, RolledBackError)
 # Calls under way at the same time.
 CONCURRENT_CALLS = 64
 
@@ -168,10 +170,15 @@ class ZookeeperSession:
         """Deletes a node; False if it has changed since `version`."""
         return await self._succeeds(self._call(self._client.delete_async, path, version=version))
 
-    async def create_all(self, nodes: Sequence[tuple[str, bytes]]) -> bool:
-        """Creates ephemeral nodes in one transaction; False if that can't be done for all of them: then none is created."""
+    async def create_all(self, nodes: Sequence[tuple[str, bytes, int | None]]) -> bool:
+        """Creates ephemeral nodes in one transaction; False if that can't be done for all of them: then none is created.
+
+        Each is a path, its data, and the version of a node to `replace`; None if there is none.
+        """
         transaction = self._client.transaction()
-        for path, data in nodes:
+        for path, data, version in nodes:
+            if version is not None:
+                transaction.delete(path, version=version)
             transaction.create(path, data, ephemeral=True)
         results = await self._call(transaction.commit_async)
         return not any(isinstance(result, Exception) for result in results)
@@ -200,7 +207,7 @@ class ZookeeperSession:
             await work
         except raised:
             raise
-        except (NoNodeError, NodeExistsError, BadVersionError, RolledBackError):
+        except _ABOUT_NODES:
             return False
         return True
 
@@ -209,8 +216,18 @@ class ZookeeperSession:
             raise self.unavailable()
         async with self._calls:
             with _translated(), self._answers.expected() as answer:
-                method(*arguments, **options).rawlink(lambda result: self._hand_over(_settle, answer, result))
+                method(*arguments, **options).rawlink(lambda result: self._hand_over(self._settle, answer, result))
                 return await answer
+
+    def _settle(self, answer: "asyncio.Future[Any]", result: Any) -> None:
+        if result.successful() or isinstance(result.exception, _ABOUT_NODES):
+            self._answers.heard()
+        if answer.done():
+            return
+        if result.successful():
+            answer.set_result(result.get(block=False))
+        else:
+            answer.set_exception(result.exception)
 
     def _hand_over(self, call: Callable[..., None], *arguments: Any) -> None:
         """Calls on the event loop, from kazoo's thread."""
@@ -251,21 +268,12 @@ class ZookeeperSession:
             await close_client(old, self._clock)
 
 
-def _settle(answer: "asyncio.Future[Any]", result: Any) -> None:
-    if answer.done():
-        return
-    if result.successful():
-        answer.set_result(result.get(block=False))
-    else:
-        answer.set_exception(result.exception)
-
-
 @contextmanager
 def _translated() -> Iterator[None]:
     """Raises `Unavailable` in place of kazoo's errors, but for those about nodes."""
     try:
         yield
-    except (NoNodeError, NodeExistsError, BadVersionError, RolledBackError):
+    except _ABOUT_NODES:
         raise
     except NoAuthError as error:
         raise Unavailable(

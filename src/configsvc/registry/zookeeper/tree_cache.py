@@ -17,6 +17,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from kazoo.exceptions import KazooException, NoNodeError
@@ -25,6 +26,7 @@ from configsvc.backoff import Backoff
 from configsvc.clock import Clock
 from configsvc.errors import Unavailable
 from configsvc.registry.port import NodesChanged, RegistryEvent, ReplicasChanged
+from configsvc.registry.zookeeper.bounded_work import work_on_each
 from configsvc.registry.zookeeper.cached_nodes import CachedNode, CachedNodes
 from configsvc.registry.zookeeper.session import Watch, ZookeeperSession
 from configsvc.registry.zookeeper.skipped_nodes import SkippedNodes
@@ -122,7 +124,7 @@ class TreeCache:
 
     @contextmanager
     def creating(self, service: str, instance_id: str) -> Iterator[None]:
-        """This session creates a node: what it makes need not be read. If it makes none, others may have made one."""
+        """This session creates or replaces a node: what it makes need not be read. If it makes none, others may have made one."""
         self._creating[service].add(instance_id)
         try:
             yield
@@ -153,6 +155,9 @@ class TreeCache:
                 return
         elif kind == "node":
             self.cached.mark_outdated(service, instance_id)
+            if is_deleted and instance_id in self._creating.get(service, ()):
+                # This session has most likely replaced it. If not, its list tells, a moment later.
+                return
             if is_deleted:
                 # The watch of the service's children fires for that, too. It tells whether there is another node now.
                 self._lost_nodes.add(service)
@@ -169,15 +174,16 @@ class TreeCache:
         while True:
             await self._has_fired.wait()
             self._has_fired.clear()
-            if all(await asyncio.gather(*(self._refresh(*fired) for fired in tuple(self._fired)))):
+            if all(await work_on_each(self._refresh, tuple(self._fired))):
                 backoff.reset()
             else:
                 await self._clock.sleep(backoff.next())
 
-    async def _refresh(self, kind: str, name: str) -> bool:
+    async def _refresh(self, fired: tuple[str, str]) -> bool:
         """Whether that has worked, or need not be done again. If not, it is noted to be done again."""
+        kind, name = fired
         is_done = False
-        self._fired.pop((kind, name), None)
+        self._fired.pop(fired, None)
         self._refreshing += 1
         try:
             await self._refresh_kind(kind, name)
@@ -257,7 +263,7 @@ class TreeCache:
         new = found - self.services
         self.services |= found
         unwatched = sorted(self.services - self._watched)
-        changed = await asyncio.gather(*map(self._watch_nodes, unwatched))
+        changed = await work_on_each(self._watch_nodes, unwatched)
         return sorted(new.union(itertools.compress(unwatched, changed)))
 
     async def _watch_nodes(self, service: str) -> bool:
@@ -289,7 +295,12 @@ class TreeCache:
         self.skipped.retain_nodes(service, names)
         creating = self._creating.get(service, ())
         unread = [name for name in self.cached.to_read(service, names) if name not in creating]
-        await asyncio.gather(*(self._watch_node(service, name) for name in unread))
+        try:
+            await work_on_each(partial(self._watch_node, service), unread)
+        except BaseException:
+            # Some nodes are not known: the service must be read again.
+            self._watched.discard(service)
+            raise
         return is_changed or bool(gone or unread)
 
     async def _watch_node(self, service: str, instance_id: str) -> bool:

@@ -82,8 +82,11 @@ class Adoption:
 
     async def _claim(self, orphans: list[Record]) -> None:
         await self._leases.grant(orphans)
-        # Survivors that claim the same orphans in different orders get in each other's way less.
+        # Survivors that claim the same orphans in different orders get in each other's way less. The instances of a service
+        # stay together, so that their nodes are made together, and the list of the service changes once.
         random.shuffle(orphans)
+        place = {orphan.ref.service: random.random() for orphan in orphans}
+        orphans.sort(key=lambda orphan: place[orphan.ref.service])
         me = self._registrations.replica_id
         await transfer_all(
             self._registrations,
