@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -138,19 +139,24 @@ def write(channel: grpc.Channel, number: int) -> None:
     assert stub.CreateConfig(request, timeout=20).config.version == 1
 
 
-def discover(channel: grpc.Channel, number: int) -> None:
+def discover(registered: int, channel: grpc.Channel, number: int) -> None:
     stub = registry_pb2_grpc.RegistryServiceStub(channel)
-    answer = stub.DiscoverInstances(registry_pb2.DiscoverInstancesRequest(service_name="web"), timeout=20)
+    # Another worker may not have applied the registrations yet.
+    request = registry_pb2.DiscoverInstancesRequest(service_name="web", min_revision=registered)
+    answer = stub.DiscoverInstances(request, timeout=20)
     assert {instance.instance_id for instance in answer.instances} == set(INSTANCES), answer
     own = stub.DiscoverInstances(registry_pb2.DiscoverInstancesRequest(service_name="configsvc"), timeout=20)
     assert own.instances, "one of the workers is always registered"
 
 
-def register(running: Running) -> None:
+def register(running: Running) -> int:
+    """Returns the revision of the last registration."""
     for instance in INSTANCES:
         body = {"service_name": "web", "instance_id": instance, "service_url": "http://127.0.0.1:9/"}
         url = f"{running.url}/api/v1/registry/register"
-        assert httpx.post(url, json={**body, "lease_ttl_seconds": 300}, timeout=20).status_code == 201
+        answer = httpx.post(url, json={**body, "lease_ttl_seconds": 300}, timeout=20)
+        assert answer.status_code == 201
+    return int(answer.headers["x-revision"])
 
 
 @pytest.mark.parametrize(("number", "engine"), [(1, "native"), (2, "native"), (2, "grpcio")])
@@ -158,10 +164,10 @@ def test_nobody_notices_a_rolling_restart(services: ServiceSet, tmp_path: Path, 
     settings = {"WORKERS": str(number), "GRPC_ENGINE": engine, "SHUTDOWN_GRACE_SECONDS": "5"}
     with service_with(services, tmp_path, **settings) as running:
         create(running)
-        register(running)
+        registered = register(running)
         watcher = Watcher(running)
         reads, writes = Load(running), Writes(running)
-        calls = [GrpcCalls(running, call) for call in (read, write, discover)]
+        calls = [GrpcCalls(running, call) for call in (read, write, partial(discover, registered))]
         replaced(running, impatient=True)
         before = len(writes.statuses)
         writes.until(before + 50)

@@ -1,15 +1,53 @@
 """How a replica merges records of registrations, in any order; and which leases are accepted."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from configsvc.clock import SystemClock
 from configsvc.domain.fields import checked
 from configsvc.domain.instances import HEALTHY, UNHEALTHY, instance_ref
 from configsvc.domain.limits import Limits
 from configsvc.domain.registrations import Registration, validate
-from configsvc.errors import InvalidInput
+from configsvc.errors import InvalidInput, Unavailable
+from configsvc.storage.port import RecordQuery
+from configsvc.storage.sqlite.storage import SqliteStorage
 from tests.app.registry.world import ME, World, registration
+
+
+class AwayReader:
+    """The storage, whose pages can't be read while it is away."""
+
+    def __init__(self, storage: SqliteStorage) -> None:
+        self._storage = storage
+        self.is_away = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+    async def page(self, query: RecordQuery) -> Any:
+        if self.is_away:
+            raise Unavailable("away", "STORAGE_UNAVAILABLE")
+        return await self._storage.page(query)
+
+
+async def test_service_is_not_answered_from_the_part_that_the_log_has_told(world: World) -> None:
+    """A replica that starts hears of changes before it has read the registrations."""
+    async with world.replica("a") as first:
+        for name in ("one", "two"):
+            await first.directory.register(registration(name), ME)
+        reader: Any = AwayReader(world.storage)
+        async with world.replica("b", reader=reader) as second:
+            await first.directory.register(registration("one", weight=2), ME)
+            while second.registrations.get(instance_ref("svc", "one")) is None:
+                await SystemClock().sleep(0.001)
+            with pytest.raises(Unavailable, match="not been read"):
+                await second.discovery.discover("svc")
+            reader.is_away = False
+            await second.registrations.wait_loaded()
+            found = (await second.discovery.discover("svc")).instances
+            assert [instance.instance_id for instance in found] == ["one", "two"]
 
 
 async def test_older_or_equally_old_record_is_ignored(world: World) -> None:

@@ -33,6 +33,10 @@ class RegistrationLogFollower:
     def reset(self, revision: int) -> None:
         """The log can't say what changed up to `revision`: all registrations are read again."""
         self._registrations.mark_outdated()
+        self.reload()
+
+    def reload(self) -> None:
+        """Reads all registrations soon, and again until that succeeds."""
         if self._reloading is not None:
             self._reloading.cancel()
         self._reloading = self._supervisor.supervise("registrations' reload", self._reload, may_return=True)

@@ -64,6 +64,8 @@ class Registrations:
         self._log = log
         self._records: dict[str, dict[str, Record]] = {}
         self.count = 0
+        # The services whose registrations were read from copies while the store was down.
+        self._copied: set[str] = set()
         self._observers: list[RegistrationObserver] = []
         self._loaded = asyncio.Event()
         # The revision of the last complete read. `_is_current`: the log has delivered every change since.
@@ -102,8 +104,11 @@ class Registrations:
         return tuple(self._records)
 
     def of(self, service: str) -> Mapping[str, Record]:
-        """A service's registrations by instance id. Raises `Unavailable` if none were read yet."""
-        if not self.is_loaded and service not in self._records:
+        """A service's registrations by instance id.
+
+        Raises `Unavailable` if they were not read yet: those that the log has told of since the start are not all.
+        """
+        if not self.is_loaded and service not in self._copied:
             raise not_loaded()
         return self._records.get(service, {})
 
@@ -165,7 +170,10 @@ class Registrations:
         if services is None:
             return
         cached = await self._fallback_cache.get([service_key(name) for name in services.value])
-        for records in cached.values():
+        for name in services.value:
+            if (records := cached.get(service_key(name))) is None:
+                continue
+            self._copied.add(name)
             for record in map(record_of, records.value):
                 self.merge(record)
 

@@ -66,3 +66,4 @@ class ServiceRegistry:
         except Unavailable as error:
             logger.warning("the registrations can't be read; those in the fallback cache are shown: %s", error)
             await self.registrations.load_fallback()
+            self.log_follower.reload()
