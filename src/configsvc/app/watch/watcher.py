@@ -113,12 +113,19 @@ class Watcher:
     # What the tail tells.
 
     def push(self, event: Changed, applied: int, now: float) -> None:
-        """Takes in a change while the watcher is live."""
-        if self.is_behind or self._has_got(event.change):
+        """Takes in a change while the watcher is live.
+
+        A change comes here once for each of thousands of watchers, so the usual path makes few calls.
+        """
+        change = event.change
+        if self.is_behind or (change.revision <= self._next_revision and self._has_got(change)):
             return
         self.idle_since = now
-        if self._task_waits and self._send_at_once(event):
-            return
+        # Nothing waits in the backlog then: while any watcher waits for its turn, none may send.
+        if self._task_waits and self._send_now is not None and self._deliveries.may_send():
+            if (self._snapshot is not None and self._is_in_snapshot(change)) or self._send_now(event):
+                return
+            self._wake()
         if not self.backlog.add(event):
             self.fall_behind(applied)
         self._offer()
@@ -253,15 +260,6 @@ class Watcher:
     def _skip_to(self, revision: int, ordinal: int) -> None:
         following = (self._next_revision, self._next_ordinal)
         self._next_revision, self._next_ordinal = max(following, (revision, ordinal))
-
-    def _send_at_once(self, event: Changed) -> bool:
-        """Sends a change past the backlog. Nothing waits there: while any watcher waits for its turn, none may send."""
-        if self._send_now is None or not self._deliveries.may_send():
-            return False
-        if self._is_in_snapshot(event.change) or self._send_now(event):
-            return True
-        self._wake()
-        return False
 
     def _offer(self) -> None:
         if self._send_now is None:

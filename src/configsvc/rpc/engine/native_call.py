@@ -121,7 +121,10 @@ class NativeCall:
 
     def try_write(self, message: bytes) -> bool:
         """See `ServerContext`."""
-        return not self._is_waiting and bool(self._front.stream_try_send(self.number, message) == STREAM_SENT)
+        if self._is_waiting:
+            return False
+        sent: bool = self._front.stream_try_send(self.number, message) == STREAM_SENT
+        return sent
 
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn:
         """See `ServerContext`."""

@@ -57,6 +57,16 @@ class WatchResponse(Protocol):
     ) -> Message: ...
 
 
+class _Latest:
+    """The event that was sent last past a stream, and its message."""
+
+    __slots__ = ("event", "message")
+
+    def __init__(self) -> None:
+        self.event: Changed | Progress | None = None
+        self.message = b""
+
+
 class WatchStreams(Generic[Item]):
     """The watches of one service.
 
@@ -80,8 +90,8 @@ class WatchStreams(Generic[Item]):
         self._item = item
         self._encoded_changes = EncodedChanges(change)
         self._extra_messages = extra_messages
-        # While a change is sent to all of its watchers, they ask for nothing else. Idle watchers get one progress together.
-        self._latest_change: tuple[Changed | None, bytes] = (None, b"")
+        # While an event is sent to all of its watchers, they ask for nothing else. Idle watchers get one progress together.
+        self._latest = _Latest()
         self._latest_progress: tuple[tuple[int, str], bytes] = ((-1, ""), b"")
 
     async def stream(
@@ -96,7 +106,7 @@ class WatchStreams(Generic[Item]):
         """
         has_begun = False
         try:
-            send_now = None if try_write is None else partial(self._send_now, try_write)
+            send_now = None if try_write is None else self._sender(try_write)
             async with aclosing(self._source.watch(selector, after_revision, history, send_now=send_now)) as events:
                 async for event in events:
                     has_begun = True
@@ -120,22 +130,33 @@ class WatchStreams(Generic[Item]):
                 yield self._response(error=status_of(error))
             raise
 
-    def _send_now(self, try_write: TryWrite, event: Changed | Progress) -> bool:
+    def _sender(self, try_write: TryWrite) -> SendNow:
         """Sends an event past its stream. False if there is no room, or the message takes long to make, or fails."""
-        try:
-            if event is self._latest_change[0]:
-                return try_write(self._latest_change[1])
-            if isinstance(event, Progress):
-                return try_write(self._encoded_progress(event.revision))
-            encoded = self._encoded_changes.get_now(event)
-            if encoded is None:
+        latest = self._latest
+
+        # A closure costs less than a partial method, and one change calls thousands of them.
+        def send_now(event: Changed | Progress) -> bool:
+            try:
+                if event is not latest.event and not self._encode_now(event):
+                    return False
+                return try_write(latest.message)
+            except Exception:
+                # It fails in `stream` again, which ends that watch with the error.
+                logger.debug("an event could not be sent past its stream", exc_info=True)
                 return False
-            self._latest_change = event, encoded
-            return try_write(encoded)
-        except Exception:
-            # It fails in `stream` again, which ends that watch with the error.
-            logger.debug("an event could not be sent past its stream", exc_info=True)
+
+        return send_now
+
+    def _encode_now(self, event: Changed | Progress) -> bool:
+        """Makes the event the latest one. False if its message takes long to make."""
+        if isinstance(event, Progress):
+            message: bytes | None = self._encoded_progress(event.revision)
+        else:
+            message = self._encoded_changes.get_now(event)
+        if message is None:
             return False
+        self._latest.event, self._latest.message = event, message
+        return True
 
     def _encoded_progress(self, revision: int) -> bytes:
         progress = (revision, self._source.history)
