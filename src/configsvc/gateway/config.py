@@ -41,7 +41,8 @@ class GatewaySettings:
     """Where the gateway listens and whom it calls, who may call it, and its limits.
 
     `admin_path` is the socket of Envoy's admin interface. `endpoints` are `unix:/path` or `host:port`, one for each
-    worker; or `endpoints_file` is a file of them that Envoy watches (`endpoints.py`). `hosts` are the names that a Host header may have (None: any). `origins` are the web sites whose pages may call.
+    worker; or `endpoints_file` is a file of them that Envoy watches (`endpoints.py`). `hosts` are the names that a Host
+    header may have (None: any). `origins` are the web sites whose pages may call.
     """
 
     host: str

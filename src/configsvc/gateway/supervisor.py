@@ -1,8 +1,9 @@
 """`configsvc up`: the server's workers and Envoy as child processes.
 
-They are started together, one that ends is restarted (`keeper.py`), SIGHUP replaces the workers (`rolling_restart.py`), and
-all are stopped in an order in which no request in flight is lost: Envoy tells its connections to close, closes the listener, and answers the requests that it has; the workers end the
-watches, finish their calls, hand over their instances and exit; Envoy exits last.
+They are started together, one that ends is restarted (`keeper.py`), SIGHUP replaces the workers (`rolling_restart.py`),
+and all are stopped in an order in which no request in flight is lost: Envoy tells its connections to close, closes the
+listener, and answers the requests that it has; the workers end the watches, finish their calls, hand over their instances
+and exit; Envoy exits last.
 """
 
 import asyncio

@@ -26,6 +26,14 @@ from configsvc.storage.sqlite.storage import SqliteStorage
 from configsvc.tasks import Supervisor
 
 ME = Author("tester", "", "", datetime(2025, 1, 1, tzinfo=UTC))
+OPTIONS = RegistryOptions(
+    limits=Limits(),
+    thresholds=Thresholds(1, 3),
+    check_interval_seconds=1e6,
+    check_timeout_seconds=0,
+    default_ttl_seconds=30,
+    stale_seconds=60,
+)
 
 
 class HandClock(SystemClock):
@@ -95,17 +103,9 @@ class World:
             tail = await stack.enter_async_context(
                 LogTail(log=self.storage, bus=bus, clock=SystemClock(), poll_seconds=poll_seconds)
             )
-            options = RegistryOptions(
-                limits=Limits(),
-                thresholds=Thresholds(1, 3),
-                check_interval_seconds=1e6,
-                check_timeout_seconds=0,
-                default_ttl_seconds=30,
-                stale_seconds=60,
-            )
             supervisor = Supervisor(self.clock)
             built = build_registry(
-                options,
+                OPTIONS,
                 writer=self.storage,
                 reader=reader or self.storage,
                 heartbeats=self.storage,

@@ -1,10 +1,7 @@
 """A quick answer is the answer of the general path, whatever was written and whatever is asked."""
 
-import asyncio
 import random
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,12 +18,11 @@ from configsvc.errors import ServiceError, Unavailable
 from configsvc.rpc.engine.port import QuickAnswer, RequestMetadata
 from configsvc.rpc.interceptors.messages import RESOURCE_FIELDS
 from tests.app.replica import AT, write_all
-from tests.rpc.quick_reads.world import Aborted, World, open_world, path_of, response_type
+from tests.rpc.quick_reads.world import Aborted, World, open_world, path_of, played, response_type
 from tests.rpc.strategies import JSON, flags
 
 ENVIRONMENTS, SERVICES, KEYS, FLAGS = ("test", "prod"), ("", "svc"), ("a", "b/c", "ü", "z"), ("f", "g", "h", "i")
 USERS = ("", "u1", "u2", "ünï", "a\nb", "\0", "x" * 513)
-STEPS = 40
 
 
 class Story:
@@ -214,16 +210,11 @@ def test_quick_answers_equal_those_of_the_general_path() -> None:
         st.lists(flags(), min_size=3, max_size=3),
     )
     def check(seed: int, near_cache_bytes: int, values: Sequence[Any], definitions: Sequence[Any]) -> None:
-        async def play() -> int:
-            with tempfile.TemporaryDirectory() as folder:
-                async with open_world(Path(folder), near_cache_bytes) as world:
-                    story = Story(world, random.Random(seed), values, definitions)
-                    for _ in range(STEPS):
-                        await story.step()
-                    return story.compared
-
         nonlocal compared
-        compared += asyncio.run(play())
+        compared += played(
+            lambda folder: open_world(folder, near_cache_bytes),
+            lambda world: Story(world, random.Random(seed), values, definitions),
+        )
 
     check()
     assert compared > 50, "nothing was compared if no read was quick"

@@ -1,9 +1,7 @@
 """DiscoverInstances and GetServiceUrl, both ways: the same instances, heartbeats and turns."""
 
-import asyncio
 import copy
 import random
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -16,8 +14,7 @@ from hypothesis import strategies as st
 
 from configsvc.app.changelog.writer import AppliedWriter
 from configsvc.app.fallback_cache import NO_FALLBACK_CACHE
-from configsvc.app.registry.assembly import RegistryOptions, build_registry
-from configsvc.app.registry.health_checks.checks import Thresholds
+from configsvc.app.registry.assembly import build_registry
 from configsvc.app.registry.service_registry import ServiceRegistry
 from configsvc.domain.balancing import STRATEGIES
 from configsvc.domain.limits import Limits
@@ -30,13 +27,12 @@ from configsvc.rpc.quick_reads import QuickRegistry
 from configsvc.rpc.servicers.registry import RegistryServicer
 from configsvc.rpc.services import REGISTRY
 from configsvc.tasks import Supervisor
-from tests.app.registry.world import HandClock, Switch
+from tests.app.registry.world import OPTIONS, HandClock, Switch
 from tests.app.replica import AT, Replica, open_replica, open_storage, write_all
 from tests.rpc.quick_reads.test_equal_answers import assert_equal
-from tests.rpc.quick_reads.world import Aborted, BothWays
+from tests.rpc.quick_reads.world import Aborted, BothWays, played
 
 SERVICES, IDS, ZONES, VERSIONS = ("svc", "other", "none"), ("a", "b", "ü", "d"), ("", "z1", "z2"), ("", "1", "2")
-STEPS = 40
 
 
 class RegistryWorld(BothWays):
@@ -59,14 +55,7 @@ async def open_registry_world(folder: Path) -> AsyncIterator[RegistryWorld]:
         supervisor = Supervisor(clock)
         reader: Any = replica.reader
         built = build_registry(
-            RegistryOptions(
-                limits=Limits(),
-                thresholds=Thresholds(1, 3),
-                check_interval_seconds=1e6,
-                check_timeout_seconds=0,
-                default_ttl_seconds=30,
-                stale_seconds=60,
-            ),
+            OPTIONS,
             writer=AppliedWriter(storage, replica.tail),
             reader=reader,
             heartbeats=storage,
@@ -195,16 +184,8 @@ def test_quick_answers_equal_those_of_the_general_path() -> None:
     @settings(deadline=None)
     @given(st.integers(0, 2**32))
     def check(seed: int) -> None:
-        async def play() -> int:
-            with tempfile.TemporaryDirectory() as folder:
-                async with open_registry_world(Path(folder)) as world:
-                    story = Story(world, random.Random(seed))
-                    for _ in range(STEPS):
-                        await story.step()
-                    return story.compared
-
         nonlocal compared
-        compared += asyncio.run(play())
+        compared += played(open_registry_world, lambda world: Story(world, random.Random(seed)))
 
     check()
     assert compared > 50, "nothing was compared if no read was quick"

@@ -1,10 +1,12 @@
 """One replica whose reads can be asked both ways: quick, and on the general path behind the interceptor."""
 
+import asyncio
+import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import grpc
 from configsvc_client.v1 import config_pb2, config_pb2_grpc, flag_pb2, flag_pb2_grpc, registry_pb2
@@ -30,6 +32,32 @@ from configsvc.rpc.services import CONFIGS, FLAGS
 from tests.app.replica import Replica, open_replica, open_storage
 
 MODULES = (config_pb2, flag_pb2, registry_pb2)
+# Of a story.
+STEPS = 40
+
+W = TypeVar("W")
+
+
+class Story(Protocol):
+    """Random writes and reads in one world. `compared`: how many quick answers were compared so far."""
+
+    compared: int
+
+    async def step(self) -> None: ...
+
+
+def played(opened: Callable[[Path], AbstractAsyncContextManager[W]], story_in: Callable[[W], Story]) -> int:
+    """Plays a story in a world of its own; returns how many quick answers were compared."""
+
+    async def play() -> int:
+        with tempfile.TemporaryDirectory() as folder:
+            async with opened(Path(folder)) as world:
+                story = story_in(world)
+                for _ in range(STEPS):
+                    await story.step()
+                return story.compared
+
+    return asyncio.run(play())
 
 
 class Context:

@@ -97,8 +97,8 @@ class WatchHub:
         Without `after_revision`: `Snapshot` in parts, `Synced`, then changes and progress. With it: `Synced` with that
         revision, then every change after it. `history` is the history of `after_revision`; if it is empty, a client can
         resume only within the current history. `send_now` sends an event past the generator; it is called only while the
-        generator waits for the next event, so the client gets everything in order. With `notify_when_live` the watcher gets a `Notified` when it has caught up
-        with the log for the first time.
+        generator waits for the next event, so the client gets everything in order. With `notify_when_live` the watcher
+        gets a `Notified` when it has caught up with the log for the first time.
 
         Raises:
             RevisionOutOfRange: the log has another history (perhaps only now), reason `HISTORY_CHANGED`.

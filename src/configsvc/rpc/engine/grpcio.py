@@ -86,6 +86,8 @@ class GrpcioEngine:
                 # If the address can't be listened to yet, the check fails again.
                 with suppress(RuntimeError):
                     await self._serve(listen)
+                    continue
+                await asyncio.sleep(CHECK_SECONDS)
 
 
 class GrpcioContext:
