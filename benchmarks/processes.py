@@ -42,12 +42,6 @@ class Server:
             int(line.split()[1]) << 10 for line in lines if line.startswith(("Private_Clean:", "Private_Dirty:"))
         )
 
-    @property
-    def processor_seconds(self) -> float:
-        """The processor time that it has used."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
 
 @contextmanager
 def service(name: str, placement: Placement, settings: Mapping[str, str]) -> Iterator[Server]:

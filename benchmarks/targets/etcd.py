@@ -44,12 +44,6 @@ def rest_get(address: str, *, serializable: bool = False) -> Target:
     return Target(address, [Request("/v3/kv/range", body, headers=_JSON, expect=expect)], http=True)
 
 
-def rest_bulk_get(address: str) -> Target:
-    """Values of many keys by etcd's own JSON gateway."""
-    body = json.dumps({"key": _base64(key(0)), "range_end": _base64(key(KEYS)), "serializable": True}).encode()
-    return Target(address, [Request("/v3/kv/range", body, headers=_JSON)], http=True)
-
-
 def rest_put(address: str) -> Target:
     """Writes one key by etcd's own JSON gateway."""
     body = json.dumps({"key": _base64(KEY), "value": _base64(VALUE)}).encode()
